@@ -1,0 +1,19 @@
+"""langzoo: raw text to a gated, served language model on TensorFlow.
+
+Importing the package is cheap: it only fixes the environment that the libraries read
+when they are imported, so import it before `tensorflow` or `keras`.
+"""
+
+import os
+
+__version__ = "0.1.0"
+
+_ENVIRONMENT = {
+    "KERAS_BACKEND": "tensorflow",
+    # TensorFlow Transform turns Keras 2 on where this is unset.
+    "TF_USE_LEGACY_KERAS": "0",
+    # Off by default on AMD processors, where it makes matrix products faster.
+    "TF_ENABLE_ONEDNN_OPTS": "1",
+}
+for _name, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)

@@ -1,0 +1,5 @@
+"""`python -m langzoo`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,390 @@
+"""The command `langzoo`.
+
+Only what `--help` needs is imported here; each command imports the rest itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .pipelines.config import Config
+    from .pipelines.local import RunResult
+    from .serving.client import Client
+
+EXIT_ERROR = 1
+EXIT_REFUSED = 3
+EXIT_SERVING_REFUSED = 4
+EXIT_INTERRUPTED = 130
+
+_DEMO_PROMPT = "Return the number of"
+_DEMO_NEW_TOKENS = 24
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="From raw text to a gated, served language model.",
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="[CONFIG.yaml]", help="Configuration; default: the demo's."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key, such as trainer.steps=500."
+    ),
+]
+Corpus = Annotated[
+    str | None, typer.Option(help="A text file, a folder or a pattern: 'texts/*.txt'.")
+]
+Server = Annotated[
+    str, typer.Option("--server", metavar="HOST:PORT", help="gRPC address.")
+]
+ModelName = Annotated[str, typer.Option("--model-name", help="Name of the model.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one line a text.")]
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"langzoo {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    config: ConfigFile = None,
+    corpus: Corpus = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse empty and non-UTF-8 files.")
+    ] = False,
+    settings: Settings = None,
+) -> None:
+    """Run the pipeline: text in, a gated model pushed.
+
+    Ends with status 0 where the model is pushed (or was already), 3 where the gate
+    refuses it, 4 where the model server does, 1 for an error.
+    """
+    loaded = _load_config(config, corpus, strict, settings)
+    _exit(_run(loaded))
+
+
+@app.command()
+def demo() -> None:
+    """Run the demo: pipeline, server, a question to it, a table of what happened."""
+    from .pipelines.config import load
+
+    config = load()
+    result = _run(config)
+    rows = _summary_rows(config, result)
+    if result.pushed is not None:
+        rows += _ask(result.pushed.parent)
+    _print_table(rows)
+    _exit(result)
+
+
+@app.command()
+def serve(
+    config: ConfigFile = None,
+    model_base_path: Annotated[
+        str | None,
+        typer.Option(help="Folder of versions; default: the configuration's."),
+    ] = None,
+    model_name: ModelName = "langzoo",
+    port: Annotated[int, typer.Option(help="Port for gRPC; 0: any free one.")] = 8500,
+    rest_api_port: Annotated[
+        int, typer.Option(help="Port for REST; 0: any free one.")
+    ] = 8501,
+    file_system_poll_wait_seconds: Annotated[
+        int, typer.Option(help="Seconds between looks for new versions.")
+    ] = 1,
+    engine: Annotated[
+        str, typer.Option(help="embedded, or tensorflow_model_server from PATH.")
+    ] = "embedded",
+) -> None:
+    """Serve the pushed model; new versions are picked up."""
+    base_path = model_base_path or _load_config(config).push_folder
+    flags = [
+        f"--port={port}",
+        f"--rest_api_port={rest_api_port}",
+        f"--model_name={model_name}",
+        f"--model_base_path={Path(base_path).absolute()}",
+        f"--file_system_poll_wait_seconds={file_system_poll_wait_seconds}",
+    ]
+    if engine == "embedded":
+        command = [sys.executable, "-m", "langzoo.serving.server", *flags]
+    elif engine == "tensorflow_model_server":
+        binary = shutil.which(engine)
+        if binary is None:
+            _fail(f"there is no {engine} on PATH: install it or leave --engine out")
+        command = [binary, *flags]
+    else:
+        _fail(f"--engine {engine}: it is embedded or tensorflow_model_server")
+    # The server takes this process's place, and with it signals and exit status.
+    os.execv(command[0], command)
+
+
+@app.command()
+def generate(
+    prompts: Annotated[list[str], typer.Argument(help="Texts to continue.")],
+    server: Server = "127.0.0.1:8500",
+    model_name: ModelName = "langzoo",
+    max_new_tokens: Annotated[int | None, typer.Option(min=0)] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 takes the likeliest token.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="0 turns it off.")] = None,
+    top_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same text.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Continue texts."""
+    with _client(server, model_name) as client:
+        generations = client.generate(
+            prompts,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+        )
+    for prompt, generation in zip(prompts, generations, strict=True):
+        if as_json:
+            _print_json(prompt=prompt, **_fields(generation))
+        else:
+            typer.echo(f"{prompt}{generation.text}")
+
+
+@app.command()
+def score(
+    texts: Annotated[list[str], typer.Argument(help="Texts to score.")],
+    server: Server = "127.0.0.1:8500",
+    model_name: ModelName = "langzoo",
+    as_json: Json = False,
+) -> None:
+    """Say how likely texts are."""
+    with _client(server, model_name) as client:
+        scores = client.score(texts)
+    for text, result in zip(texts, scores, strict=True):
+        measures = {
+            "perplexity": result.perplexity,
+            "word_perplexity": result.word_perplexity,
+            "bits_per_byte": result.bits_per_byte,
+        }
+        if as_json:
+            _print_json(text=text, **_fields(result), **measures)
+        else:
+            typer.echo(
+                f"{result.bits_per_byte:.3f} bits per byte, perplexity "
+                f"{result.perplexity:.1f} over {result.tokens} tokens: {text}"
+            )
+
+
+@app.command("next")
+def next_token(
+    texts: Annotated[list[str], typer.Argument(help="Texts to go on from.")],
+    server: Server = "127.0.0.1:8500",
+    model_name: ModelName = "langzoo",
+    as_json: Json = False,
+) -> None:
+    """List the likeliest next tokens."""
+    with _client(server, model_name) as client:
+        answers = client.next_tokens(texts)
+    for text, answer in zip(texts, answers, strict=True):
+        if as_json:
+            _print_json(text=text, **_fields(answer))
+            continue
+        typer.echo(text)
+        for token, share in zip(answer.tokens, answer.probabilities, strict=True):
+            typer.echo(f"  {share:7.2%}  {token!r}")
+
+
+@app.command("compile")
+def compile_command(
+    output: Annotated[Path, typer.Option(help="File to write, .yaml or .json.")],
+    config: ConfigFile = None,
+    corpus: Corpus = None,
+    settings: Settings = None,
+) -> None:
+    """Compile the pipeline for Kubeflow Pipelines."""
+    loaded = _load_config(config, corpus, settings=settings)
+    with _reported_errors(), _quiet(loaded):
+        from .pipelines.kubeflow import compile_pipeline
+
+        compile_pipeline(loaded, output)
+    typer.echo(f"wrote {output}")
+
+
+def _load_config(
+    path: Path | None,
+    corpus: str | None = None,
+    strict: bool = False,
+    settings: list[str] | None = None,
+) -> Config:
+    from .pipelines.config import ConfigError, load
+
+    changes = list(settings or [])
+    if corpus is not None:
+        changes.append(f"corpus.path={json.dumps(corpus)}")
+    if strict:
+        changes.append("corpus.strict=true")
+    try:
+        return load(path, changes)
+    except ConfigError as error:
+        _fail(str(error))
+
+
+def _run(config: Config) -> RunResult:
+    started = time.monotonic()
+    with _reported_errors(), _quiet(config) as console:
+        console.print(f"langzoo {__version__}, pipeline {config.name}")
+        with console.status("importing TFX"):
+            from .pipelines import local
+        result = local.run(config, console)
+        if not result.executed:
+            console.print("nothing has changed: every result came from the cache")
+        console.print(str(result.decision))
+        if result.infra_refusal:
+            console.print(f"not pushed: {result.infra_refusal}")
+        elif result.pushed:
+            console.print(f"version {result.pushed.name} is in {result.pushed.parent}")
+        console.print(f"took {time.monotonic() - started:.0f} s")
+    return result
+
+
+@contextlib.contextmanager
+def _quiet(config: Config) -> Iterator[Console]:
+    from .pipelines.console import libraries_to_log
+
+    log = config.folder / "logs" / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}.log"
+    try:
+        with libraries_to_log(log) as console:
+            console.print(f"the libraries' log is {log}")
+            yield console
+    except PermissionError as error:
+        _fail(f"cannot write in {config.root} ({error.strerror}): set root")
+
+
+@contextlib.contextmanager
+def _reported_errors() -> Iterator[None]:
+    """Turns what a user can cause into one line and a status."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(
+            "interrupted: the same command goes on from the last checkpoint", err=True
+        )
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except Exception as error:
+        from .components.errors import InputError
+
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        _fail(str(cause))
+
+
+@contextlib.contextmanager
+def _client(server: str, model_name: str) -> Iterator[Client]:
+    from .serving.client import Client, ServingError
+
+    try:
+        with Client(server, model_name) as client:
+            yield client
+    except ServingError as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> Any:
+    typer.echo(f"langzoo: {message}", err=True)
+    raise typer.Exit(EXIT_ERROR)
+
+
+def _exit(result: RunResult) -> None:
+    if not result.decision.blessed:
+        raise typer.Exit(EXIT_REFUSED)
+    if result.infra_refusal:
+        raise typer.Exit(EXIT_SERVING_REFUSED)
+
+
+def _summary_rows(config: Config, result: RunResult) -> list[tuple[str, str]]:
+    metrics = result.decision.metrics
+    documents = result.ingestion.documents
+    training = result.training
+    return [
+        ("documents", f"{documents['train']:,} + {documents['eval']:,} for evaluation"),
+        ("tokens", f"{training.train_tokens:,} for training"),
+        ("model", f"{config.model.family}, {training.parameters:,} parameters"),
+        ("training", f"{training.steps} steps, {training.seconds:.0f} s"),
+        ("perplexity", f"{metrics['perplexity']:.2f} a token"),
+        ("bits per byte", f"{metrics['bits_per_byte']:.3f}"),
+        ("decision", str(result.decision)),
+        ("version", result.pushed.name if result.pushed else "none pushed"),
+    ]
+
+
+def _ask(push_folder: Path) -> list[tuple[str, str]]:
+    """Starts a server on the pushed model and asks it over gRPC."""
+    from .serving.client import Client
+    from .serving.process import running_server
+
+    typer.echo("starting the model server and asking it over gRPC")
+    with running_server(str(push_folder)) as address, Client(address) as client:
+        client.wait_until_ready()
+        (score,) = client.score([_DEMO_PROMPT])
+        (generation,) = client.generate(
+            [_DEMO_PROMPT], max_new_tokens=_DEMO_NEW_TOKENS, temperature=0.0
+        )
+    bits = score.nll / math.log(2)
+    return [
+        (f"score of {_DEMO_PROMPT!r}", f"{bits:.1f} bits, {score.tokens} tokens"),
+        ("continuation", f"{_DEMO_PROMPT}{generation.text}"),
+    ]
+
+
+def _print_table(rows: list[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False)
+    for name, value in rows:
+        table.add_row(Text(name), Text(value))
+    Console().print(table)
+
+
+def _fields(result: object) -> dict[str, Any]:
+    import dataclasses
+
+    return dataclasses.asdict(result)  # type: ignore[call-overload]
+
+
+def _print_json(**values: Any) -> None:
+    typer.echo(json.dumps(values, ensure_ascii=False))

@@ -1,0 +1,1 @@
+"""TFX components, and the functions that TFX calls by name."""

@@ -1,0 +1,11 @@
+"""The error that a component raises for what a user can cause."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Input that cannot be used: a missing corpus, a folder that cannot be written.
+
+    Its message is one line that names the file or setting and what would be right;
+    the command line prints it without a traceback.
+    """

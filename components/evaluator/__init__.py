@@ -1,0 +1,1 @@
+"""Corpus metrics for TFX's Evaluator, and the gate on them."""

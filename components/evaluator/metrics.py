@@ -1,0 +1,175 @@
+"""TFMA metrics of language models, exact over a corpus.
+
+An exported model's `evaluate` signature gives four sums for every document: `nll`
+(nats, end-of-text included), `tokens`, `bytes` and `words`. Every metric here is a
+function of the sums of those over the corpus. (A mean of the documents' perplexities
+is no perplexity of the corpus: it weighs a short document like a long one.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from tensorflow_model_analysis.metrics import metric_types
+
+OUTPUTS = ("nll", "tokens", "bytes", "words")
+_SUMS_NAME = "_corpus_sums"
+
+
+class _CorpusMetric(metric_types.Metric):
+    """A function of the corpus sums.
+
+    Args:
+        name: Name of the metric.
+        source: Hash of this package's source. It does nothing but stand in the
+            evaluation's configuration, where TFX's cache sees it.
+    """
+
+    def __init__(self, name: str | None = None, source: str = "") -> None:
+        super().__init__(self._computations, name=name or self.NAME, source=source)
+
+    NAME: str
+
+    @staticmethod
+    def value(sums: dict[str, float]) -> float:
+        """Computes the metric from the sums of `OUTPUTS` and `documents`."""
+        raise NotImplementedError
+
+    def _computations(
+        self,
+        name: str | None = None,
+        source: str = "",
+        eval_config: Any = None,
+        model_name: str = "",
+        output_name: str = "",
+        **_: Any,
+    ) -> metric_types.MetricComputations:
+        sums_key = metric_types.MetricKey(
+            name=_SUMS_NAME, model_name=model_name, output_name=output_name
+        )
+        key = metric_types.MetricKey(
+            name=name, model_name=model_name, output_name=output_name
+        )
+        value: Callable[[dict[str, float]], float] = self.value
+
+        def derive(
+            metrics: dict[metric_types.MetricKey, Any],
+        ) -> dict[metric_types.MetricKey, float]:
+            return {key: value(metrics[sums_key])}
+
+        # Metrics with the same combiner and keys share one computation.
+        return [
+            metric_types.MetricComputation(
+                keys=[sums_key], preprocessors=None, combiner=_SumCombiner(sums_key)
+            ),
+            metric_types.DerivedMetricComputation(keys=[key], result=derive),
+        ]
+
+
+class Perplexity(_CorpusMetric):
+    """exp(nll / tokens): the inverse geometric mean probability of a token.
+
+    Comparable only between models with the same tokenizer. Source: Jelinek et al.
+    1977, "Perplexity, a measure of the difficulty of speech recognition tasks".
+    """
+
+    NAME = "perplexity"
+
+    @staticmethod
+    def value(sums: dict[str, float]) -> float:
+        """Returns perplexity a token; NaN without tokens."""
+        return _exp(_ratio(sums["nll"], sums["tokens"]))
+
+
+class WordPerplexity(_CorpusMetric):
+    """exp(nll / words), words being separated by white space in the original text.
+
+    Comparable between tokenizers on the same text. Source: Mielke 2016, "Language
+    diversity in ACL 2004-2016" and Mielke et al. 2019, "What kind of language is hard
+    to language-model?".
+    """
+
+    NAME = "word_perplexity"
+
+    @staticmethod
+    def value(sums: dict[str, float]) -> float:
+        """Returns perplexity a word; NaN without words."""
+        return _exp(_ratio(sums["nll"], sums["words"]))
+
+
+class BitsPerByte(_CorpusMetric):
+    """nll / (bytes * ln 2): bits to encode one UTF-8 byte of the original text.
+
+    Comparable between any two models on the same text; the gate compares by it.
+    Source: Gao et al. 2020, "The Pile", section 3.1.
+    """
+
+    NAME = "bits_per_byte"
+
+    @staticmethod
+    def value(sums: dict[str, float]) -> float:
+        """Returns bits a byte; NaN without bytes."""
+        return _ratio(sums["nll"], sums["bytes"] * math.log(2))
+
+
+class CorpusSum(_CorpusMetric):
+    """One of the sums that the other metrics are made of.
+
+    Args:
+        name: `"nll"`, `"tokens"`, `"bytes"`, `"words"` or `"documents"`.
+        source: As in every metric here.
+    """
+
+    NAME = "documents"
+
+    def _computations(
+        self, name: str | None = None, **kwargs: Any
+    ) -> metric_types.MetricComputations:
+        field = name or self.NAME
+        self.value = lambda sums: sums[field]  # type: ignore[method-assign]
+        return super()._computations(name=name, **kwargs)
+
+
+class _SumCombiner(beam.CombineFn):
+    """Adds up the outputs of the `evaluate` signature in double precision."""
+
+    def __init__(self, key: metric_types.MetricKey) -> None:
+        self._key = key
+
+    def create_accumulator(self) -> np.ndarray:
+        return np.zeros(len(OUTPUTS) + 1, np.float64)
+
+    def add_input(
+        self, accumulator: np.ndarray, element: metric_types.StandardMetricInputs
+    ) -> np.ndarray:
+        predictions = element.get_predictions(self._key.model_name)
+        columns = [np.asarray(predictions[name], np.float64) for name in OUTPUTS]
+        return accumulator + [*(column.sum() for column in columns), columns[0].size]
+
+    def merge_accumulators(self, accumulators: Iterable[np.ndarray]) -> np.ndarray:
+        return np.sum(list(accumulators), axis=0)
+
+    def extract_output(
+        self, accumulator: np.ndarray
+    ) -> dict[metric_types.MetricKey, dict[str, float]]:
+        names = (*OUTPUTS, "documents")
+        return {self._key: dict(zip(names, accumulator.tolist(), strict=True))}
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else math.nan
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
+
+
+for _metric in (Perplexity, WordPerplexity, BitsPerByte, CorpusSum):
+    metric_types.register_metric(_metric)

@@ -1,0 +1,1 @@
+"""An atomic push to the folder that TensorFlow Serving watches."""

@@ -1,0 +1,1 @@
+"""Infra validation: does a model server load the model and answer?"""

@@ -1,0 +1,119 @@
+"""Executor of ServingValidator."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+from tfx import types
+from tfx.components.util import model_utils
+from tfx.dsl.components.base import base_executor
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils
+from tfx.utils import io_utils, path_utils
+
+from ...serving.client import Client
+from ...serving.process import running_server
+from ..progress import report
+
+# What TFX's InfraValidator writes and its Pusher reads.
+_BLESSED_FILE = "INFRA_BLESSED"
+_NOT_BLESSED_FILE = "INFRA_NOT_BLESSED"
+_BLESSED_PROPERTY = "blessed"
+
+_NUM_DOCUMENTS = 4
+_NEW_TOKENS = 8
+
+
+class Executor(base_executor.BaseExecutor):
+    """Serves the candidate from a temporary folder of versions and asks it."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes the infra `blessing` artifact."""
+        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+        model_blessing = artifact_utils.get_single_instance(
+            input_dict["model_blessing"]
+        )
+        if not model_utils.is_model_blessed(model_blessing):
+            _mark(blessing, "not served: the evaluation has not blessed the model")
+            return
+        model = artifact_utils.get_single_instance(input_dict["model"])
+        model_path = path_utils.serving_model_path(model.uri)
+        documents = _read_documents(input_dict["examples"])
+        try:
+            self._validate(model_path, documents)
+        # Whatever goes wrong between the model and a client speaks against the model.
+        except Exception as error:
+            _mark(blessing, f"refused: {error}")
+            report(f"the model server refused the model: {error}")
+        else:
+            _mark(blessing, None)
+
+    def _validate(self, model_path: str, documents: list[str]) -> None:
+        base_path = os.path.join(self._get_tmp_dir(), "serving")
+        io_utils.copy_dir(model_path, os.path.join(base_path, "1"))
+        with running_server(base_path) as address, Client(address) as client:
+            client.wait_until_ready()
+            check_answers(client, documents)
+
+
+def check_answers(client: Client, documents: list[str]) -> None:
+    """Asks a server everything that a client may ask.
+
+    Args:
+        client: Connected to a model of this package.
+        documents: Texts to score and to continue.
+
+    Raises:
+        ValueError: Where an answer cannot be right.
+        ServingError: Where the server answers with an error.
+    """
+    scores = client.score(documents)
+    for document, score in zip(documents, scores, strict=True):
+        if not (math.isfinite(score.nll) and score.nll > 0 and score.tokens > 0):
+            raise ValueError(f"score answered {score}")
+        if score.bytes != len(document.encode()):
+            raise ValueError(f"score counts {score.bytes} bytes in {document!r}")
+    for answer in client.next_tokens(documents):
+        if not 0 < sum(answer.probabilities) <= 1 + 1e-3:
+            raise ValueError(f"next tokens have probabilities {answer.probabilities}")
+    for generation in client.generate(documents, max_new_tokens=_NEW_TOKENS):
+        if generation.new_tokens > _NEW_TOKENS:
+            raise ValueError(f"generate answered {generation.new_tokens} new tokens")
+
+
+def _read_documents(examples: list[types.Artifact]) -> list[str]:
+    def read() -> Iterator[str]:
+        for uri in artifact_utils.get_split_uris(examples, "eval"):
+            files = fileio.glob(io_utils.all_files_pattern(uri))
+            dataset = tf.data.TFRecordDataset(files, compression_type="GZIP")
+            for record in dataset.as_numpy_iterator():
+                features = tf.train.Example.FromString(record).features.feature
+                yield features["text"].bytes_list.value[0].decode()
+
+    return list(itertools.islice(read(), _NUM_DOCUMENTS))
+
+
+def _mark(blessing: types.Artifact, refusal: str | None) -> None:
+    blessed = refusal is None
+    blessing.set_int_custom_property(_BLESSED_PROPERTY, int(blessed))
+    verdict = _BLESSED_FILE if blessed else _NOT_BLESSED_FILE
+    io_utils.write_string_file(os.path.join(blessing.uri, verdict), refusal or "")
+
+
+def read_refusal(blessing_uri: str) -> str | None:
+    """Reads why a model was refused from an infra blessing; None where it was not."""
+    path = os.path.join(blessing_uri, _NOT_BLESSED_FILE)
+    if not fileio.exists(path):
+        return None
+    with fileio.open(path, "r") as file:
+        return file.read()

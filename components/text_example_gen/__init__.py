@@ -1,0 +1,1 @@
+"""Ingestion of text files into `tf.train.Example`s."""

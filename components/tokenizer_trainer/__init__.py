@@ -1,0 +1,1 @@
+"""Learning of a tokenizer from the training split."""

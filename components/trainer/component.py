@@ -1,0 +1,61 @@
+"""Trainer: TFX's own, running this package's training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tfx.components.trainer import component as tfx_trainer
+from tfx.types.channel import BaseChannel
+
+from ..source import source_hash
+
+RUN_FN = "langzoo.components.trainer.run.run_fn"
+
+
+class Trainer(tfx_trainer.Trainer):
+    """Packs token ids into windows, trains a model of the zoo and exports it.
+
+    ```python
+    trainer = Trainer(
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        model={"family": "lstm", "context_length": 128, "hidden_dim": 256},
+        training={"steps": 1000},
+        export={},
+        checkpoint_root="runs/checkpoints",
+    )
+    ```
+
+    Args:
+        examples: Examples with the feature `token_ids`.
+        transform_graph: The graph that made them; it carries the tokenizer.
+        model: `family`, `context_length` and the family's hyperparameters, as
+            `models.zoo.build_causal_lm` takes them.
+        training: Fields of `training.TrainingConfig`.
+        export: Options of `serving.export.export_causal_lm`.
+        checkpoint_root: Folder for checkpoints; it must outlive the process, so that
+            a killed run goes on.
+    """
+
+    def __init__(
+        self,
+        *,
+        examples: BaseChannel,
+        transform_graph: BaseChannel,
+        model: dict[str, Any],
+        training: dict[str, Any],
+        export: dict[str, Any],
+        checkpoint_root: str,
+    ) -> None:
+        super().__init__(
+            examples=examples,
+            transform_graph=transform_graph,
+            run_fn=RUN_FN,
+            custom_config={
+                "model": model,
+                "training": training,
+                "export": export,
+                "checkpoint_root": checkpoint_root,
+                "source": source_hash("models", "serving", "components/trainer"),
+            },
+        )

@@ -1,0 +1,86 @@
+"""The `run_fn` of Trainer.
+
+TFX reloads the module of a function that it is given by name, so no class may live
+here: it would exist twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+
+import keras
+import keras_hub
+import tensorflow as tf
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from ...models import zoo
+from ...serving import export
+from ..progress import report, show
+from ..transform.executor import tokenizer_folder
+from . import training
+from .windows import TokenWindows, read_token_ids
+
+PRESET_FOLDER = "preset"
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """Trains and exports a model, as `Trainer` says.
+
+    Writes the SavedModel to `serving_model_dir`; the Keras preset and the training's
+    figures to `model_run_dir`.
+    """
+    config = fn_args.custom_config
+    training_config = training.TrainingConfig(**config["training"])
+    keras.utils.set_random_seed(training_config.seed)
+    tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(
+        tokenizer_folder(fn_args.transform_graph_path)
+    )
+    model = zoo.build_causal_lm(tokenizer=tokenizer, **config["model"])
+    checkpoints = _checkpoint_folder(fn_args)
+    with tempfile.TemporaryDirectory() as scratch:
+        show("packing windows")
+        windows = [
+            _pack(patterns, tokenizer, model.context_length, f"{scratch}/{name}")
+            for name, patterns in (
+                ("train", fn_args.train_files),
+                ("eval", fn_args.eval_files),
+            )
+        ]
+        result = training.train(model, *windows, training_config, checkpoints)
+    report(
+        f"{result.parameters:,} parameters, {result.steps} steps in "
+        f"{result.seconds:.0f} s, evaluation loss {result.eval_loss:.3f} nats a token"
+    )
+    show("exporting")
+    export.export_causal_lm(model, fn_args.serving_model_dir, **config["export"])
+    model.save_to_preset(os.path.join(fn_args.model_run_dir, PRESET_FOLDER))
+    result.write(fn_args.model_run_dir)
+    if tf.io.gfile.exists(checkpoints):
+        tf.io.gfile.rmtree(checkpoints)
+
+
+def _pack(
+    patterns: list[str],
+    tokenizer: keras_hub.tokenizers.Tokenizer,
+    context_length: int,
+    path: str,
+) -> TokenWindows:
+    TokenWindows.write(
+        path,
+        read_token_ids(patterns),
+        vocabulary_size=tokenizer.vocabulary_size(),
+        start_id=tokenizer.start_token_id,
+        end_id=tokenizer.end_token_id,
+        pad_id=tokenizer.pad_token_id,
+    )
+    return TokenWindows(path, context_length)
+
+
+def _checkpoint_folder(fn_args: FnArgs) -> str:
+    """Names the checkpoints after all that decides the training, data included."""
+    inputs = [fn_args.train_files, fn_args.transform_graph_path, fn_args.custom_config]
+    key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+    return os.path.join(fn_args.custom_config["checkpoint_root"], key)

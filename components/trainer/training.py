@@ -1,0 +1,301 @@
+"""The training loop: optimizer, checkpoints, progress."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ..errors import InputError
+from ..progress import report, show
+from .windows import TokenWindows
+
+_SHOW_EVERY_SECONDS = 0.5
+RESULT_FILE = "training.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained.
+
+    Attributes:
+        steps: Optimizer steps; 0 leaves the model as initialized.
+        batch_size: Windows a step.
+        learning_rate: Peak of the schedule: linear warm-up, then cosine decay.
+        final_learning_rate: End of the schedule, as a share of its peak.
+        warmup_steps: Steps until the peak.
+        weight_decay: AdamW's decay, not applied to biases and norms.
+        beta_2: AdamW's decay rate of the second moment.
+        clip_norm: Bound on the gradient's global norm.
+        checkpoint_seconds: Time between checkpoints.
+        jit_compile: Whether XLA compiles the training step.
+        seed: Of initialization, dropout and the order of windows.
+    """
+
+    steps: int
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    final_learning_rate: float = 0.1
+    warmup_steps: int = 100
+    weight_decay: float = 0.1
+    beta_2: float = 0.99
+    clip_norm: float = 1.0
+    checkpoint_seconds: float = 20.0
+    jit_compile: bool = False
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """What a training did.
+
+    Attributes:
+        parameters: Number of trained parameters.
+        steps: Optimizer steps in all.
+        resumed_at: Step of the checkpoint it went on from; 0 for none.
+        train_tokens: Tokens of the training split's stream.
+        tokens_seen: Target tokens of all steps.
+        seconds: Time spent in training, over all runs.
+        eval_loss: Mean loss on the evaluation windows, in nats a token.
+        history: Step, loss in nats a token and learning rate, at some steps.
+    """
+
+    parameters: int
+    steps: int
+    resumed_at: int
+    train_tokens: int
+    tokens_seen: int
+    seconds: float
+    eval_loss: float
+    history: list[dict[str, float]]
+
+    @classmethod
+    def read(cls, folder: str) -> TrainingResult:
+        """Reads the result that `write` left in a folder."""
+        with tf.io.gfile.GFile(os.path.join(folder, RESULT_FILE)) as file:
+            return cls(**json.loads(file.read()))
+
+    def write(self, folder: str) -> None:
+        """Writes the result into a folder, as JSON."""
+        tf.io.gfile.makedirs(folder)
+        with tf.io.gfile.GFile(os.path.join(folder, RESULT_FILE), "w") as file:
+            file.write(json.dumps(dataclasses.asdict(self), indent=1))
+
+
+def train(
+    model: keras.Model,
+    train_windows: TokenWindows,
+    eval_windows: TokenWindows,
+    config: TrainingConfig,
+    checkpoint_folder: str,
+) -> TrainingResult:
+    """Trains `model` in place, from the newest checkpoint if there is one.
+
+    Args:
+        model: A causal language model from `{"token_ids", "padding_mask"}`, both
+            `[b, t]`, to logits `[b, t, vocabulary]`.
+        train_windows: Windows to learn from.
+        eval_windows: Windows for the loss in the result.
+        config: Hyperparameters.
+        checkpoint_folder: Where checkpoints lie; it belongs to this training alone.
+
+    Raises:
+        InputError: Where there is no window to train on, or the loss is not finite.
+    """
+    if not len(train_windows) or not len(eval_windows):
+        raise InputError("a split has no tokens: add documents to the corpus")
+    optimizer = make_optimizer(config)
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, reduction="mean_with_sample_weight"
+        ),
+        weighted_metrics=[],
+        jit_compile=config.jit_compile,
+    )
+    optimizer.build(model.trainable_variables)
+    history = History()
+    checkpoints = Checkpoints(model, optimizer, history, checkpoint_folder)
+    first_step = checkpoints.restore()
+    if first_step:
+        report(f"resumed from the checkpoint of step {first_step} of {config.steps}")
+    if first_step < config.steps:
+        batches = train_windows.training_batches(
+            config.batch_size,
+            seed=config.seed,
+            first_step=first_step,
+            last_step=config.steps,
+        )
+        tokens_a_step = config.batch_size * train_windows.context_length
+        progress = _Progress(checkpoints, history, config, first_step, tokens_a_step)
+        model.fit(batches, epochs=1, callbacks=[progress], verbose=0)
+        checkpoints.save(config.steps)
+    eval_loss = model.evaluate(
+        eval_windows.evaluation_batches(config.batch_size), verbose=0
+    )
+    return TrainingResult(
+        parameters=int(sum(np.prod(w.shape) for w in model.trainable_variables)),
+        steps=config.steps,
+        resumed_at=first_step,
+        train_tokens=train_windows.num_tokens,
+        tokens_seen=config.steps * config.batch_size * train_windows.context_length,
+        seconds=history.seconds,
+        eval_loss=float(np.squeeze(eval_loss)),
+        history=history.rows,
+    )
+
+
+def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
+    """Returns AdamW with linear warm-up, cosine decay and global-norm clipping."""
+    warmup = min(config.warmup_steps, max(config.steps - 1, 0))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else config.learning_rate,
+        decay_steps=max(config.steps - warmup, 1),
+        alpha=config.final_learning_rate,
+        warmup_target=config.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    optimizer = keras.optimizers.AdamW(
+        schedule,
+        weight_decay=config.weight_decay,
+        beta_2=config.beta_2,
+        global_clipnorm=config.clip_norm,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "scale"])
+    return optimizer
+
+
+class History:
+    """The course of a training, kept with its checkpoints.
+
+    Attributes:
+        rows: Step, loss in nats a token and learning rate, at some steps.
+        seconds: Time spent in training so far.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.seconds = 0.0
+
+    def to_json(self) -> str:
+        """Returns the history as JSON."""
+        return json.dumps({"seconds": self.seconds, "rows": self.rows})
+
+    def load_json(self, text: str) -> None:
+        """Takes up a history that `to_json` gave."""
+        content = json.loads(text)
+        self.seconds, self.rows = content["seconds"], content["rows"]
+
+
+class Checkpoints:
+    """Weights, optimizer, random state and history, every one whole or not there.
+
+    `tf.train.CheckpointManager` names a checkpoint in its index file only once all of
+    it is written, so one half-written when the process dies is never loaded.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        history: History,
+        folder: str,
+    ) -> None:
+        self._history = history
+        self._step = tf.Variable(0, dtype=tf.int64)
+        self._history_json = tf.Variable("", dtype=tf.string)
+        variables = [v.value for v in [*model.variables, *optimizer.variables]]
+        self._checkpoint = tf.train.Checkpoint(
+            variables=variables, step=self._step, history=self._history_json
+        )
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint, folder, max_to_keep=2
+        )
+
+    def save(self, step: int) -> None:
+        """Writes the state after `step` steps."""
+        self._step.assign(step)
+        self._history_json.assign(self._history.to_json())
+        self._manager.save(checkpoint_number=step)
+
+    def restore(self) -> int:
+        """Loads the newest checkpoint; returns its step, 0 where there is none."""
+        newest = self._manager.latest_checkpoint
+        if newest is None:
+            return 0
+        self._checkpoint.restore(newest).assert_consumed()
+        self._history.load_json(self._history_json.numpy().decode())
+        return int(self._step.numpy())
+
+
+class _Progress(keras.callbacks.Callback):
+    """Shows where training is, and writes checkpoints by the clock."""
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        history: History,
+        config: TrainingConfig,
+        first_step: int,
+        tokens_a_step: int,
+    ) -> None:
+        super().__init__()
+        self._checkpoints = checkpoints
+        self._history = history
+        self._config = config
+        self._first_step = first_step
+        self._tokens_a_step = tokens_a_step
+        self._mean_loss = 0.0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Starts the clocks."""
+        now = time.monotonic()
+        self._ticked = self._saved = now
+        self._shown = 0.0
+        self._timed_steps, self._timed_seconds = 0, 0.0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Counts time, checks the loss, shows it, saves when it is time."""
+        now = time.monotonic()
+        step_seconds, self._ticked = now - self._ticked, now
+        self._history.seconds += step_seconds
+        if batch:  # The first step holds tracing and compilation.
+            self._timed_steps += 1
+            self._timed_seconds += step_seconds
+        step = self._first_step + batch + 1
+        loss = self._loss_of_step(batch, (logs or {})["loss"])
+        if not math.isfinite(loss):
+            raise InputError(
+                f"the loss is {loss} at step {step}: lower trainer.learning_rate "
+                f"(now {self._config.learning_rate}); the last good state is kept"
+            )
+        if now - self._shown >= _SHOW_EVERY_SECONDS or step == self._config.steps:
+            self._show(step, loss)
+            self._shown = now
+        if now - self._saved >= self._config.checkpoint_seconds:
+            self._checkpoints.save(step)
+            self._saved = self._ticked = time.monotonic()
+
+    def _loss_of_step(self, batch: int, mean_loss: float) -> float:
+        # Keras gives the mean since the start of the epoch.
+        loss = mean_loss * (batch + 1) - self._mean_loss * batch
+        self._mean_loss = mean_loss
+        return loss
+
+    def _show(self, step: int, loss: float) -> None:
+        rate = float(self.model.optimizer.learning_rate)
+        self._history.rows.append({"step": step, "loss": loss, "learning_rate": rate})
+        speed = self._timed_steps / self._timed_seconds if self._timed_steps else 0.0
+        left = (self._config.steps - step) / speed if speed else math.nan
+        show(
+            f"step {step}/{self._config.steps}, loss {loss:.3f}, "
+            f"perplexity {math.exp(min(loss, 50)):.1f}, "
+            f"{speed * self._tokens_a_step:,.0f} tokens/s, {left:.0f} s left"
+        )

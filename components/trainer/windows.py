@@ -1,0 +1,165 @@
+"""Training windows: documents as one stream of token ids, cut into equal pieces."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+_READ_BATCH = 512
+
+
+class TokenWindows:
+    """Windows of one context length over the concatenated documents of a split.
+
+    The stream is `<s> tokens </s>` document after document. Window `i` predicts the
+    tokens `i * context_length + 1 ... (i + 1) * context_length` of the stream, so every
+    token but the very first is a target exactly once an epoch; `<s>` and the padding
+    at the end of the stream have weight zero.
+
+    The stream lies in a file that is mapped into memory, so memory does not grow with
+    the corpus and any window can be read at once: the batch of a step is a function
+    of seed and step alone, which is what lets a killed run go on where it stopped.
+
+    Args:
+        path: File that `write` has written.
+        context_length: Tokens in a window.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], context_length: int) -> None:
+        layout = json.loads(_layout_path(path).read_text())
+        self._stream = np.memmap(path, dtype=layout["dtype"], mode="r")
+        self._start_id = layout["start_id"]
+        self._pad_id = layout["pad_id"]
+        self.context_length = context_length
+        self.num_tokens = len(self._stream)
+
+    @staticmethod
+    def write(
+        path: str | os.PathLike[str],
+        documents: Iterable[np.ndarray],
+        *,
+        vocabulary_size: int,
+        start_id: int,
+        end_id: int,
+        pad_id: int,
+    ) -> None:
+        """Writes the stream of `documents`, each an integer array `[num_tokens]`."""
+        dtype = np.uint16 if vocabulary_size <= 2**16 else np.uint32
+        with open(path, "wb") as file:
+            for document in documents:
+                framed = np.concatenate([[start_id], document, [end_id]])
+                file.write(framed.astype(dtype).tobytes())
+        layout = {
+            "dtype": np.dtype(dtype).name,
+            "start_id": start_id,
+            "pad_id": pad_id,
+        }
+        _layout_path(path).write_text(json.dumps(layout))
+
+    def __len__(self) -> int:
+        return max(0, -(-(self.num_tokens - 1) // self.context_length))
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Reads windows.
+
+        Args:
+            indices: Window numbers, int64 `[batch]`.
+
+        Returns:
+            Inputs and, one place on, targets: int32 `[batch, context_length + 1]`.
+        """
+        offsets = indices[:, None] * self.context_length
+        positions = offsets + np.arange(self.context_length + 1)
+        inside = positions < self.num_tokens
+        ids = self._stream[np.where(inside, positions, 0)].astype(np.int32)
+        return np.where(inside, ids, np.int32(self._pad_id))
+
+    def training_batches(
+        self, batch_size: int, *, seed: int, first_step: int, last_step: int
+    ) -> tf.data.Dataset:
+        """Batches of steps `first_step ... last_step - 1`, reshuffled every epoch.
+
+        Yields:
+            `(inputs, targets, weights)` as a Keras model takes them: inputs
+            `{"token_ids": int32[b, t], "padding_mask": bool[b, t]}`, targets
+            int32 `[b, t]`, weights float32 `[b, t]`.
+        """
+        number = len(self)
+
+        # A batch may reach into the next epoch: two orders are alive at a time.
+        @functools.lru_cache(maxsize=2)
+        def order(epoch: int) -> np.ndarray:
+            return np.random.default_rng((seed, epoch)).permutation(number)
+
+        def load(step: np.int64) -> np.ndarray:
+            places = np.arange(step * batch_size, (step + 1) * batch_size)
+            indices = [order(int(i // number))[i % number] for i in places]
+            return self.rows(np.array(indices))
+
+        return self._batches(load, first_step, last_step, batch_size)
+
+    def evaluation_batches(self, batch_size: int) -> tf.data.Dataset:
+        """All windows in order, once; the last batch is filled up with weight zero."""
+        number = len(self)
+
+        def load(step: np.int64) -> np.ndarray:
+            places = np.arange(step * batch_size, (step + 1) * batch_size)
+            rows = self.rows(np.minimum(places, number - 1))
+            rows[places >= number] = self._pad_id
+            return rows
+
+        return self._batches(load, 0, -(-number // batch_size), batch_size)
+
+    def _batches(
+        self, load: object, first: int, last: int, batch_size: int
+    ) -> tf.data.Dataset:
+        shape = (batch_size, self.context_length + 1)
+
+        def read(step: tf.Tensor) -> tf.Tensor:
+            rows = tf.numpy_function(load, [step], tf.int32, stateful=False)
+            return tf.ensure_shape(rows, shape)
+
+        def split(
+            rows: tf.Tensor,
+        ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+            inputs, targets = rows[:, :-1], rows[:, 1:]
+            ignored = (targets == self._pad_id) | (targets == self._start_id)
+            features = {"token_ids": inputs, "padding_mask": inputs != self._pad_id}
+            return features, targets, tf.cast(~ignored, tf.float32)
+
+        return (
+            tf.data.Dataset.range(first, last)
+            .map(read, num_parallel_calls=1)
+            .map(split)
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+
+def read_token_ids(file_patterns: Sequence[str]) -> Iterator[np.ndarray]:
+    """Reads the feature `token_ids` of transformed examples, a document at a time.
+
+    Args:
+        file_patterns: Gzipped TFRecord files.
+
+    Yields:
+        int64 `[num_tokens]`, without start and end tokens.
+    """
+    files = sorted(tf.io.gfile.glob(list(file_patterns)))
+    feature = {"token_ids": tf.io.RaggedFeature(tf.int64)}
+    dataset = (
+        tf.data.TFRecordDataset(files, compression_type="GZIP")
+        .batch(_READ_BATCH)
+        .map(lambda records: tf.io.parse_example(records, feature)["token_ids"])
+    )
+    for batch in dataset:
+        yield from np.split(batch.values.numpy(), batch.row_splits.numpy()[1:-1])
+
+
+def _layout_path(path: str | os.PathLike[str]) -> Path:
+    return Path(f"{path}.json")

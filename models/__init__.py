@@ -1,0 +1,38 @@
+"""Language models and tokenizers: Keras, KerasHub and TensorFlow Text, nothing above.
+
+The names below are imported when they are first used, so that importing the package
+stays cheap. Taking any of them also registers every class of the zoo with Keras, which
+`from_preset` needs to find them.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_EXPORTS = {
+    "FAMILIES": "zoo",
+    "build_causal_lm": "zoo",
+    "CausalBackbone": "backbone",
+    "CausalLM": "causal_lm",
+    "CausalLMPreprocessor": "causal_lm",
+    "TransformerBackbone": "transformer",
+    "LSTM": "recurrent",
+    "LSTMBackbone": "recurrent",
+    "GatedConvBackbone": "convolutional",
+    "ByteTokenizer": "tokenizers",
+    "SentencePieceTokenizer": "tokenizers",
+    "train_sentencepiece": "tokenizers",
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    importlib.import_module(".zoo", __name__)
+    return getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

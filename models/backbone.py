@@ -1,0 +1,129 @@
+"""What every causal family shares: the backbone's contract, and how presets find it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import keras_hub
+from keras import ops
+
+Tensor = Any
+Cache = Any
+
+
+class AnyOf:
+    """Stands as `backbone_cls` where one class serves backbones of many classes.
+
+    `from_preset` of a KerasHub base class picks the subclass whose `backbone_cls`
+    equals the class that the preset names, so KerasHub has a task class, a
+    preprocessor class and a tokenizer class for every architecture. Ours do not
+    depend on the architecture; this object equals every subclass of `bases`.
+
+    It is false as a truth value because KerasHub asks a true `backbone_cls` for its
+    built-in presets, and we have none.
+
+    Args:
+        *bases: classes. The base classes whose subclasses are served.
+    """
+
+    def __init__(self, *bases: type) -> None:
+        self.bases = bases
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type) and issubclass(other, self.bases)
+
+    def __hash__(self) -> int:
+        return hash(self.bases)
+
+    def __bool__(self) -> bool:
+        return False
+
+
+class CausalBackbone(keras_hub.models.Backbone):
+    """Base class of the causal families: a KerasHub backbone that has a cache.
+
+    A backbone maps `{"token_ids": int32 (batch_size, sequence_length),
+    "padding_mask": bool (batch_size, sequence_length)}` to hidden states
+    `(batch_size, sequence_length, hidden_dim)`, and the state at a position depends
+    on the tokens up to that position only. Padding is on the right, so causality
+    alone keeps it away from real positions, and `padding_mask` is not read.
+
+    A family implements `empty_cache()` and `call_with_cache()`, and overrides
+    `prefill()` if it can consume many tokens faster than one by one. Its constructor
+    sets the attributes `token_embedding`, `vocabulary_size`, `hidden_dim` and
+    `max_sequence_length`.
+    """
+
+    def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
+        """The cache before any token.
+
+        Args:
+            batch_size: int, or int32 scalar tensor.
+            max_length: int, or int32 scalar tensor. Positions to make room for.
+
+        Returns:
+            A nest of tensors, each with leading dimension `batch_size`. Their shapes
+            are the same after any number of tokens.
+        """
+        raise NotImplementedError
+
+    def call_with_cache(
+        self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor
+    ) -> tuple[Tensor, Cache]:
+        """Consumes one token a row.
+
+        Args:
+            token_ids: int32 tensor of shape `(batch_size, 1)`.
+            cache: what `empty_cache()`, `prefill()` or this method returned.
+            cache_update_index: int32 scalar tensor, the position of the tokens.
+
+        Returns:
+            The hidden states, of shape `(batch_size, 1, hidden_dim)`, and the cache.
+        """
+        raise NotImplementedError
+
+    def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
+        """The cache after the first `length` columns; later columns have no influence.
+
+        Args:
+            token_ids: int32 tensor of shape `(batch_size, max_length)`.
+            length: int32 scalar tensor, from 0 to `max_length`.
+
+        Returns:
+            A cache with room for `max_length` positions.
+        """
+        length = ops.cast(length, "int32")
+
+        def consume(index: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+            column = ops.take(token_ids, index, axis=1)[:, None]
+            _, cache = self.call_with_cache(column, cache, index)
+            return index + 1, cache
+
+        shape = ops.shape(token_ids)
+        _, cache = ops.while_loop(
+            lambda index, cache: index < length,
+            consume,
+            (ops.zeros((), "int32"), self.empty_cache(shape[0], shape[1])),
+        )
+        return cache
+
+
+def require(condition: bool, what: str, **received: object) -> None:
+    """Raises ValueError with `what` and the received values unless `condition`."""
+    if not condition:
+        values = ", ".join(f"{name}={value!r}" for name, value in received.items())
+        raise ValueError(f"{what} Received: {values}")
+
+
+def token_inputs() -> dict[str, keras.KerasTensor]:
+    """The symbolic inputs of a causal backbone, each `(batch_size, sequence_length)`."""
+    return {
+        "token_ids": keras.Input((None,), dtype="int32", name="token_ids"),
+        "padding_mask": keras.Input((None,), dtype="bool", name="padding_mask"),
+    }
+
+
+def normal_initializer(stddev: float = 0.02) -> keras.initializers.Initializer:
+    """GPT-2's initializer: normal, by default of standard deviation 0.02."""
+    return keras.initializers.RandomNormal(stddev=stddev)

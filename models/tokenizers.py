@@ -1,0 +1,414 @@
+"""Tokenizers that lose nothing: SentencePiece and bytes, in Python and in the graph.
+
+Every tokenizer has the special tokens `<pad>` 0, `<unk>` 1, `<s>` 2 (start) and `</s>` 3
+(end), and gives back any valid UTF-8 text exactly. What is not valid UTF-8 never
+fails: each malformed byte is read as U+FFFD by SentencePiece and kept by bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import keras_hub
+import sentencepiece
+import tensorflow as tf
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import Message
+from keras_hub.src.utils.tensor_utils import no_convert_scope, preprocessing_function
+
+from .backbone import AnyOf, CausalBackbone, require
+
+Tensor = Any
+
+SPECIAL_TOKENS = ("<pad>", "<unk>", "<s>", "</s>")
+"""The special tokens of every tokenizer; a token's place is its id."""
+
+MODEL_TYPES = ("bpe", "unigram")
+"""The kinds of SentencePiece model that `train_sentencepiece` trains."""
+
+_BYTES = [bytes([value]) for value in range(256)]
+_SPACE_SYMBOL = "\u2581"
+_MODEL_CONFIG_FILE = "config.json"
+# SentencePiece's trainer drops a sentence of more than 4192 bytes, and a character
+# takes at most four.
+_MAX_SENTENCE_CHARACTERS = 1000
+
+
+class _TextTokenizer(keras_hub.tokenizers.Tokenizer):
+    """What both tokenizers share: tensors in, tensors out; strings in, lists out."""
+
+    backbone_cls = AnyOf(CausalBackbone, keras_hub.tokenizers.Tokenizer)
+
+    def __init__(self, **kwargs: Any) -> None:
+        # KerasHub's pure Python path decodes strictly, so that malformed text raises,
+        # and gives lists even for tensors. Both worlds go through the same ops here.
+        kwargs["_allow_python_workflow"] = False
+        super().__init__(**kwargs)
+
+    @property
+    def special_token_ids(self) -> list[int]:
+        return list(range(len(SPECIAL_TOKENS)))
+
+    def tokenize(self, inputs: Tensor) -> Tensor:
+        """Turns text into token ids.
+
+        Args:
+            inputs: string tensor of shape `(batch_size,)` or `()`, a string, or a list
+                of strings.
+
+        Returns:
+            For a batch of strings an int32 RaggedTensor of shape
+            `(batch_size, None)`, for one string an int32 tensor of shape `(None,)`.
+            Python strings give lists of lists instead of a RaggedTensor.
+        """
+        with _conversion_of(inputs):
+            return self._tokenize_tf(inputs)
+
+    def detokenize(self, inputs: Tensor) -> Tensor:
+        """Turns token ids into text; special tokens become nothing.
+
+        Args:
+            inputs: int32 tensor or RaggedTensor of shape `(batch_size, length)` or
+                `(length,)`, or lists of such shapes.
+
+        Returns:
+            A string tensor of shape `(batch_size,)` or `()`; for lists, Python
+            strings. Always valid UTF-8: a character whose bytes are not all there
+            becomes U+FFFD.
+        """
+        with _conversion_of(inputs):
+            return self._detokenize_tf(inputs)
+
+    def token_bytes(self) -> list[bytes]:
+        """The bytes that each id stands for in a text.
+
+        Joined over the ids of a valid UTF-8 text, they are exactly that text. The
+        special tokens stand for `b""`.
+        """
+        raise NotImplementedError
+
+    def save_to_preset(self, preset_dir: str) -> None:
+        """Saves the tokenizer, alone or beside a model, for `from_preset()`."""
+        super().save_to_preset(preset_dir)
+        path = os.path.join(preset_dir, _MODEL_CONFIG_FILE)
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                if "Tokenizer" not in json.load(file).get("registered_name", ""):
+                    return
+        # `from_preset()` reads the kind of preset from a model's config, and a
+        # tokenizer alone has none.
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(keras.saving.serialize_keras_object(self), file, indent=4)
+
+
+@keras.saving.register_keras_serializable(package="langzoo")
+class SentencePieceTokenizer(
+    _TextTokenizer, keras_hub.tokenizers.SentencePieceTokenizer
+):
+    """A SentencePiece tokenizer whose model has the zoo's special tokens.
+
+    Args:
+        proto: bytes of a SentencePiece model, or a path to one. `train_sentencepiece`
+            trains one. It must hold the pieces `<pad>`, `<unk>`, `<s>`, `</s>` with
+            the ids 0 to 3.
+        **kwargs: arguments of `keras_hub.tokenizers.SentencePieceTokenizer`.
+
+    Example:
+    ```python
+    tokenizer = train_sentencepiece(
+        ["the quick brown fox", "jumped over the dog"],
+        vocabulary_size=300,
+        model_type="bpe",
+        seed=0,
+    )
+    ids = tokenizer(["the fox"])
+    assert tokenizer.detokenize(ids) == ["the fox"]
+    tokenizer.save_to_preset("tokenizer")
+    tokenizer = keras_hub.tokenizers.Tokenizer.from_preset("tokenizer")
+    ```
+
+    References:
+        - [Kudo and Richardson, 2018](https://arxiv.org/abs/1808.06226)
+    """
+
+    def __init__(self, proto: bytes | str | None = None, **kwargs: Any) -> None:
+        super().__init__(proto=proto, **kwargs)
+
+    def set_proto(self, proto: bytes | str | None) -> None:
+        super().set_proto(proto)
+        names = ("pad_token", "unk_token", "start_token", "end_token")
+        for index, (name, token) in enumerate(zip(names, SPECIAL_TOKENS, strict=True)):
+            setattr(self, name, token)
+            setattr(self, f"{name}_id", index)
+        if proto is not None:
+            found = tuple(self.get_vocabulary()[: len(SPECIAL_TOKENS)])
+            require(
+                found == SPECIAL_TOKENS,
+                f"The first pieces of the model must be {SPECIAL_TOKENS}.",
+                pieces=found,
+            )
+
+    def token_bytes(self) -> list[bytes]:
+        return [
+            self._piece_bytes(index, piece)
+            for index, piece in enumerate(self.get_vocabulary())
+        ]
+
+    def _piece_bytes(self, index: int, piece: str) -> bytes:
+        model = self._sentence_piece_spm
+        if model.IsControl(index) or model.IsUnknown(index):
+            return b""
+        if model.IsByte(index):
+            return bytes([int(piece[1:-1], 16)])
+        return piece.replace(_SPACE_SYMBOL, " ").encode()
+
+
+@keras.saving.register_keras_serializable(package="langzoo")
+class ByteTokenizer(_TextTokenizer):
+    """A tokenizer without a vocabulary to learn: the byte of value v has id v + 4.
+
+    Args:
+        **kwargs: `name`, and `dtype` of the ids, by default `"int32"`.
+
+    Example:
+    ```python
+    tokenizer = ByteTokenizer()
+    assert tokenizer(["hi"]) == [[108, 109]]
+    assert tokenizer.detokenize([[108, 109]]) == ["hi"]
+    ```
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "int32", **kwargs})
+        self.file_assets: list[str] = []
+        self.pad_token_id, self.unk_token_id = 0, 1
+        self.start_token_id, self.end_token_id = 2, 3
+
+    def vocabulary_size(self) -> int:
+        """The number of ids: 256 bytes and the special tokens."""
+        return len(SPECIAL_TOKENS) + len(_BYTES)
+
+    def get_vocabulary(self) -> list[str]:
+        """The special tokens, then the bytes written as `<0x00>` to `<0xFF>`."""
+        return [*SPECIAL_TOKENS, *(f"<0x{value:02X}>" for value in range(256))]
+
+    def id_to_token(self, id: int) -> str:
+        """The name of an id in `get_vocabulary()`."""
+        require(
+            0 <= id < self.vocabulary_size(),
+            f"`id` must be in range [0, {self.vocabulary_size() - 1}].",
+            id=id,
+        )
+        return self.get_vocabulary()[id]
+
+    def token_to_id(self, token: str) -> int:
+        """The id of a name in `get_vocabulary()`; that of `<unk>` for another."""
+        vocabulary = self.get_vocabulary()
+        return vocabulary.index(token) if token in vocabulary else self.unk_token_id
+
+    def token_bytes(self) -> list[bytes]:
+        return [b""] * len(SPECIAL_TOKENS) + _BYTES
+
+    @preprocessing_function
+    def _tokenize_tf(self, inputs: Tensor) -> Tensor:
+        inputs = tf.convert_to_tensor(inputs)
+        texts = tf.reshape(inputs, [-1])
+        values = tf.io.decode_raw(tf.strings.reduce_join(texts), tf.uint8)
+        ids = tf.cast(values, self.compute_dtype) + len(SPECIAL_TOKENS)
+        if inputs.shape.rank == 0:
+            return ids
+        return tf.RaggedTensor.from_row_lengths(
+            ids, tf.strings.length(texts), validate=False
+        )
+
+    @preprocessing_function
+    def _detokenize_tf(self, inputs: Tensor) -> Tensor:
+        if not isinstance(inputs, tf.RaggedTensor):
+            inputs = tf.convert_to_tensor(inputs)
+        ids = tf.cast(inputs, "int32")
+        characters = tf.gather(tf.constant(self.token_bytes()), ids)
+        texts = tf.strings.reduce_join(characters, axis=-1)
+        return tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")
+
+    def load_preset_assets(self, preset: str) -> None:
+        """Does nothing: there is nothing to load."""
+
+    def save_assets(self, dir_path: str) -> None:
+        """Does nothing: there is nothing to save."""
+
+    def load_assets(self, dir_path: str) -> None:
+        """Does nothing: there is nothing to load."""
+
+
+def train_sentencepiece(
+    texts: Iterable[str], *, vocabulary_size: int, model_type: str, seed: int
+) -> SentencePieceTokenizer:
+    """Trains a SentencePiece tokenizer that round-trips any text.
+
+    The text is taken as it is: no normalization, no dummy prefix, every space and
+    line break kept, and a character that has no piece is spelled in bytes, so that
+    `<unk>` does not arise. A line break is always a token of its own.
+
+    Args:
+        texts: the documents, read once.
+        vocabulary_size: int. The largest number of ids. Fewer come out when the
+            texts do not hold enough different pieces.
+        model_type: `"bpe"` or `"unigram"`.
+        seed: int. Seeds SentencePiece. As trained here, on all of `texts`, the same
+            texts in the same order give the same model under any seed.
+
+    Returns:
+        A `SentencePieceTokenizer`.
+
+    Raises:
+        ValueError: if the texts hold nothing to learn from, if `vocabulary_size` is
+            too small for the bytes, the special tokens and the characters of the
+            texts, or if `model_type` is unknown.
+
+    References:
+        - [Kudo and Richardson, 2018](https://arxiv.org/abs/1808.06226)
+        - [Sennrich et al., 2016](https://arxiv.org/abs/1508.07909) (BPE)
+        - [Kudo, 2018](https://arxiv.org/abs/1804.10959) (unigram)
+    """
+    require(
+        model_type in MODEL_TYPES,
+        f"`model_type` must be one of {MODEL_TYPES}.",
+        model_type=model_type,
+    )
+    sentences = _sentences(texts)
+    first = next(sentences, None)
+    if first is None:
+        raise ValueError(
+            "There is no text to train a tokenizer on: give at least one document "
+            "that is not empty. Received: texts without a character"
+        )
+    sentencepiece.set_random_generator_seed(seed)
+    proto = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_chain(first, sentences),
+            model_writer=proto,
+            model_type=model_type,
+            vocab_size=vocabulary_size,
+            hard_vocab_limit=False,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            byte_fallback=True,
+            user_defined_symbols=["\n"],
+            pad_id=0,
+            unk_id=1,
+            bos_id=2,
+            eos_id=3,
+            # Fixed, as the sums of the unigram model depend on it.
+            num_threads=2,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(_training_advice(vocabulary_size, str(error))) from error
+    return SentencePieceTokenizer(proto=_with_literal_spaces(proto.getvalue()))
+
+
+def _sentences(texts: Iterable[str]) -> Iterator[str]:
+    """Cuts texts into what the trainer takes: lines that are neither long nor odd.
+
+    Line breaks are tokens of their own, NUL makes the trainer skip the sentence, and
+    U+2581 is its mark for a space; none of them can be learned from.
+    """
+    for text in texts:
+        for line in re.split(f"[\n\0{_SPACE_SYMBOL}]+", text):
+            for start in range(0, len(line), _MAX_SENTENCE_CHARACTERS):
+                yield line[start : start + _MAX_SENTENCE_CHARACTERS]
+
+
+def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _training_advice(vocabulary_size: int, message: str) -> str:
+    needed = re.search(r"(\d+) vs (\d+)", message)
+    if needed is None:
+        return (
+            "SentencePiece could not be trained on these texts: "
+            f"{message.strip()} Received: vocabulary_size={vocabulary_size}"
+        )
+    return (
+        f"`vocabulary_size` must be at least {needed.group(2)} for these texts: 256 "
+        "bytes, the special tokens, the line break and one piece for each common "
+        f"character. Received: vocabulary_size={vocabulary_size}"
+    )
+
+
+def _with_literal_spaces(proto: bytes) -> bytes:
+    """Makes a trained model write a space as a space.
+
+    SentencePiece trains with U+2581 in place of the space, and decodes it to a space
+    even where the text had that very character. With spaces in the pieces and the
+    escaping off, U+2581 is a character like any other and round-trips, in bytes.
+    """
+    model = _model_proto_class().FromString(proto)
+    for piece in model.pieces:  # type: ignore[attr-defined]
+        piece.piece = piece.piece.replace(_SPACE_SYMBOL, " ")
+    model.normalizer_spec.escape_whitespaces = False  # type: ignore[attr-defined]
+    return model.SerializeToString()
+
+
+@functools.cache
+def _model_proto_class() -> type[Message]:
+    """The part of SentencePiece's `ModelProto` that is changed; the rest is kept.
+
+    Written out here because the class in the sentencepiece package is generated for a
+    newer protobuf than TFX allows. Source: sentencepiece_model.proto.
+    """
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(
+        name="langzoo_sentencepiece.proto", package="langzoo", syntax="proto2"
+    )
+    model = file.message_type.add(name="ModelProto")
+    piece = model.nested_type.add(name="SentencePiece")
+    piece.field.add(
+        name="piece", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL
+    )
+    normalizer = model.nested_type.add(name="NormalizerSpec")
+    normalizer.field.add(
+        name="escape_whitespaces",
+        number=5,
+        type=field.TYPE_BOOL,
+        label=field.LABEL_OPTIONAL,
+    )
+    model.field.add(
+        name="pieces",
+        number=1,
+        type=field.TYPE_MESSAGE,
+        type_name=".langzoo.ModelProto.SentencePiece",
+        label=field.LABEL_REPEATED,
+    )
+    model.field.add(
+        name="normalizer_spec",
+        number=3,
+        type=field.TYPE_MESSAGE,
+        type_name=".langzoo.ModelProto.NormalizerSpec",
+        label=field.LABEL_OPTIONAL,
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(
+        pool.FindMessageTypeByName("langzoo.ModelProto")
+    )
+
+
+def _conversion_of(inputs: object) -> contextlib.AbstractContextManager:
+    """Keeps tensors tensors; lets KerasHub turn Python values into Python values."""
+    if isinstance(inputs, (tf.Tensor, tf.RaggedTensor)):
+        return no_convert_scope()
+    return contextlib.nullcontext()

@@ -1,0 +1,1 @@
+"""The configuration, the wiring of components, and the runners."""

@@ -1,0 +1,286 @@
+"""The configuration of a pipeline: one YAML file, checked before anything starts.
+
+Importing this module imports neither TensorFlow nor TFX.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+DEMO_CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
+DEMO_CORPUS = "demo"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message is one line for the user."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, but 3e-4 is a number, as it is in YAML 1.2 and as people write it."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+"), "-+0123456789"
+)
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class CorpusConfig(_Section):
+    """What text goes in."""
+
+    path: Annotated[str, Field(min_length=1)] = DEMO_CORPUS
+    """A file, a folder (read recursively) or a pattern; `demo` is Python's own
+    documentation."""
+    documents: Literal["file", "paragraph", "line"] = "file"
+    """What one document is."""
+    eval_fraction: Annotated[float, Field(ge=0.001, le=0.5)] = 0.1
+    """Share of documents held out for evaluation."""
+    strict: bool = False
+    """Whether a file that is empty or not UTF-8 is an error instead of skipped."""
+
+
+class TokenizerConfig(_Section):
+    """How text becomes tokens."""
+
+    type: Literal["bpe", "unigram", "bytes"] = "bpe"
+    vocabulary_size: Annotated[int, Field(ge=300, le=1_000_000)] = 8192
+    """Tokens, for `bpe` and `unigram`: 256 of them are bytes, so any text is
+    covered."""
+    sample_bytes: Annotated[int, Field(ge=1000)] = 10_000_000
+    """Largest sample of the corpus that it is learned from."""
+    seed: int = 0
+
+
+class _ModelConfig(_Section):
+    context_length: Annotated[int, Field(ge=8, le=65_536)] = 128
+    """Tokens that the model sees at once."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class TransformerConfig(_ModelConfig):
+    """A Transformer decoder."""
+
+    family: Literal["transformer"]
+    num_layers: Annotated[int, Field(ge=1)] = 4
+    num_heads: Annotated[int, Field(ge=1)] = 4
+    hidden_dim: Annotated[int, Field(ge=2)] = 128
+    intermediate_dim: Annotated[int, Field(ge=1)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _heads_divide_the_width(self) -> TransformerConfig:
+        if self.hidden_dim % (2 * self.num_heads):
+            raise ValueError(
+                f"hidden_dim {self.hidden_dim} must be a multiple of twice num_heads "
+                f"{self.num_heads}"
+            )
+        return self
+
+
+class LSTMConfig(_ModelConfig):
+    """A stacked LSTM."""
+
+    family: Literal["lstm"]
+    num_layers: Annotated[int, Field(ge=1)] = 2
+    hidden_dim: Annotated[int, Field(ge=1)] = 256
+    embedding_dim: Annotated[int, Field(ge=1)] | None = None
+
+
+class GatedConvConfig(_ModelConfig):
+    """A gated convolutional network."""
+
+    family: Literal["gated_conv"]
+    num_layers: Annotated[int, Field(ge=1)] = 6
+    hidden_dim: Annotated[int, Field(ge=1)] = 128
+    kernel_size: Annotated[int, Field(ge=1)] = 4
+
+
+ModelConfig = Annotated[
+    TransformerConfig | LSTMConfig | GatedConvConfig, Field(discriminator="family")
+]
+_FAMILIES = {
+    "transformer": TransformerConfig,
+    "lstm": LSTMConfig,
+    "gated_conv": GatedConvConfig,
+}
+
+
+class TrainerConfig(_Section):
+    """How the model is trained: AdamW, linear warm-up, cosine decay."""
+
+    steps: Annotated[int, Field(ge=0)] = 1000
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """End of the schedule, as a share of its peak."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 20.0
+    """Time between checkpoints, from which a killed run goes on."""
+    jit_compile: bool = False
+    """Whether XLA compiles the training step."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class GateConfig(_Section):
+    """Which model is good enough."""
+
+    max_bits_per_byte: Annotated[float, Field(gt=0)] = 3.0
+    """A candidate above it is refused."""
+    min_improvement: Annotated[float, Field(ge=0)] = 0.0
+    """Bits per byte that a candidate must be better than the last blessed model."""
+
+
+class ServingConfig(_Section):
+    """How the model is exported and where it is pushed."""
+
+    push_folder: Annotated[str, Field(min_length=1)] | None = None
+    """Folder that the model server watches; default `ROOT/NAME/serving`."""
+    score_stride: Annotated[int, Field(ge=1)] | None = None
+    """Step between the windows in which long documents are scored; default half the
+    context."""
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens that one request may generate; default half the context."""
+
+
+class Config(_Section):
+    """Everything that a run depends on."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
+    """Name of the pipeline; runs of one name share artifacts and blessed models."""
+    root: Annotated[str, Field(min_length=1)] = "langzoo-runs"
+    """Folder for artifacts, metadata and logs of all pipelines."""
+    corpus: CorpusConfig = CorpusConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig
+    trainer: TrainerConfig = TrainerConfig()
+    gate: GateConfig = GateConfig()
+    serving: ServingConfig = ServingConfig()
+    beam_pipeline_args: list[str] = [
+        # The default runner looks for one on the network first.
+        "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+    ]
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this pipeline."""
+        return Path(self.root, self.name).absolute()
+
+    @property
+    def push_folder(self) -> str:
+        """Folder that the model server watches."""
+        if self.serving.push_folder is None:
+            return str(self.folder / "serving")
+        return str(Path(self.serving.push_folder).absolute())
+
+    @pydantic.model_validator(mode="after")
+    def _lengths_fit(self) -> Config:
+        context_length = self.model.context_length
+        for field in ("score_stride", "max_new_tokens"):
+            value = getattr(self.serving, field)
+            if value is not None and value >= context_length:
+                raise ValueError(
+                    f"serving.{field} {value} must be below model.context_length "
+                    f"{context_length}"
+                )
+        return self
+
+    def to_yaml(self) -> str:
+        """Returns the resolved configuration, every default included."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False)
+
+
+def load(path: Path | None = None, settings: Sequence[str] = ()) -> Config:
+    """Reads and checks a configuration.
+
+    Args:
+        path: A YAML file; by default the demo's.
+        settings: Changes of the form `section.key=value`; values are YAML.
+
+    Raises:
+        ConfigError: Naming the file and the key, the value, and what would be right.
+    """
+    path = path or DEMO_CONFIG
+    try:
+        content = _parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not YAML: {reason}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold keys and values, such as 'name: demo'")
+    for setting in settings:
+        _apply(content, setting)
+    try:
+        return Config.model_validate(content)
+    except pydantic.ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error, content)}") from error
+
+
+def _apply(content: dict[str, Any], setting: str) -> None:
+    key, equals, value = setting.partition("=")
+    *sections, name = key.strip().split(".")
+    if not equals or not all([*sections, name]):
+        raise ConfigError(f"--set {setting}: write it as section.key=value")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"--set {setting}: {section} is no section")
+    try:
+        content[name] = _parse(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {setting}: the value is not YAML") from error
+
+
+def _explain(error: pydantic.ValidationError, content: dict[str, Any]) -> str:
+    """Puts the first problem into one line; others are counted."""
+    problems = error.errors()
+    problem = problems[0]
+    # The tag of a union is no key of the file.
+    location = [str(part) for part in problem["loc"] if part not in _FAMILIES]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        text = f"unknown key {key}{_suggest(location, content)}"
+    elif problem["type"] == "missing":
+        text = f"the key {key} is missing"
+    elif problem["type"] == "union_tag_invalid":
+        known = problem["ctx"]["expected_tags"]
+        text = f"{key}.family: {problem['ctx']['tag']!r} is not known: it is {known}"
+    elif problem["type"] == "value_error":
+        text = str(problem["ctx"]["error"])
+    else:
+        reason = problem["msg"][0].lower() + problem["msg"][1:]
+        text = f"{key}: {problem['input']!r} cannot be: {reason}"
+    more = len(problems) - 1
+    return f"{text} (and {more} more problem(s))" if more else text
+
+
+def _suggest(location: list[str], content: dict[str, Any]) -> str:
+    section: Any = Config
+    for name in location[:-1]:
+        annotation = section.model_fields[name].annotation
+        if name == "model":
+            annotation = _FAMILIES[content["model"]["family"]]
+        section = annotation
+    known = list(section.model_fields)
+    close = difflib.get_close_matches(location[-1], known, n=1)
+    if close:
+        return f": did you mean {close[0]}?"
+    return f": known are {', '.join(known)}"

@@ -1,0 +1,202 @@
+"""The local runner: TFX's LocalDagRunner with a lock, a log and a summary."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_metadata as mlmd
+from ml_metadata.proto import metadata_store_pb2
+from rich.console import Console
+from tfx.orchestration import metadata
+from tfx.orchestration import pipeline as tfx_pipeline
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+
+from ..components import demo_corpus
+from ..components.errors import InputError
+from ..components.evaluator import gate
+from ..components.serving_validator.executor import read_refusal
+from ..components.source import source_hash
+from ..components.text_example_gen import files
+from ..components.text_example_gen.executor import Summary
+from ..components.trainer.training import TrainingResult
+from . import baseline
+from .config import DEMO_CORPUS, Config
+from .console import NodeProgress
+from .pipeline import make_components
+
+_PACKAGES = ("tensorflow", "keras", "keras-hub", "tensorflow-text", "tfx", "apache-beam")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What a run did.
+
+    Attributes:
+        ingestion: Documents and bytes of each split.
+        training: Parameters, steps, seconds.
+        decision: The gate's outcome.
+        infra_refusal: Why the model server refused a blessed model, if it did.
+        pushed: The version's folder, if the model was pushed.
+        executed: Nodes that did work in this run; none where nothing had changed.
+    """
+
+    ingestion: Summary
+    training: TrainingResult
+    decision: gate.Decision
+    infra_refusal: str | None
+    pushed: Path | None
+    executed: list[str]
+
+
+def run(config: Config, console: Console) -> RunResult:
+    """Runs the pipeline on this machine.
+
+    Args:
+        config: The configuration.
+        console: Where progress is shown.
+
+    Raises:
+        InputError: Where the corpus or the push folder cannot be used.
+    """
+    _require_writable(config.push_folder)
+    config.folder.mkdir(parents=True, exist_ok=True)
+    with _only_run(config.folder, console):
+        corpus = _resolve_corpus(config)
+        fingerprint = files.fingerprint(corpus)
+        _record_run(config)
+        database = str(config.folder / "metadata.sqlite")
+        _forget_lost_pushes(database)
+        pipeline = tfx_pipeline.Pipeline(
+            pipeline_name=config.name,
+            pipeline_root=str(config.folder / "artifacts"),
+            components=make_components(
+                config,
+                corpus=corpus,
+                fingerprint=fingerprint,
+                checkpoint_root=str(config.folder / "checkpoints"),
+                baseline_strategy=baseline.PreviousBlessedModelStrategy,
+                name_candidate=True,
+            ),
+            enable_cache=True,
+            metadata_connection_config=metadata.sqlite_metadata_connection_config(
+                database
+            ),
+            beam_pipeline_args=config.beam_pipeline_args,
+        )
+        with NodeProgress(console).attached() as progress:
+            LocalDagRunner().run(pipeline)
+        return _read_result(_store(database), progress.executed)
+
+
+def _resolve_corpus(config: Config) -> str:
+    if config.corpus.path != DEMO_CORPUS:
+        return os.path.expanduser(config.corpus.path)
+    folder = Path(config.root, "demo-corpus").absolute()
+    demo_corpus.write(folder)
+    return str(folder)
+
+
+def _require_writable(push_folder: str) -> None:
+    try:
+        os.makedirs(push_folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=push_folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"the push folder {push_folder} cannot be written ({error.strerror}): "
+            "set serving.push_folder to a folder that can"
+        ) from error
+
+
+@contextlib.contextmanager
+def _only_run(folder: Path, console: Console) -> Iterator[None]:
+    """Lets one run at a time into a pipeline's folder; the others wait."""
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print(f"waiting for another run in {folder}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _record_run(config: Config) -> None:
+    """Writes down what is needed to repeat the run."""
+    folder = config.folder / "runs" / time.strftime("%Y-%m-%dT%H-%M-%S")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(config.to_yaml())
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    versions["langzoo source"] = source_hash(
+        "models", "serving", "components", "pipelines"
+    )
+    (folder / "versions.json").write_text(json.dumps(versions, indent=1))
+
+
+def _store(database: str) -> mlmd.MetadataStore:
+    return mlmd.MetadataStore(metadata.sqlite_metadata_connection_config(database))
+
+
+def _forget_lost_pushes(database: str) -> None:
+    """Makes the cache miss for a push whose version has been deleted since.
+
+    TFX takes a cached result only while its artifact's folder exists.
+    """
+    if not os.path.exists(database):
+        return
+    for artifact in _store(database).get_artifacts_by_type("PushedModel"):
+        destination = artifact.custom_properties["pushed_destination"].string_value
+        if destination and not os.path.exists(destination):
+            shutil.rmtree(artifact.uri, ignore_errors=True)
+
+
+def _read_result(store: mlmd.MetadataStore, executed: list[str]) -> RunResult:
+    outputs = _latest_outputs(store)
+    pushed_model = outputs["Pusher", "pushed_model"].custom_properties
+    destination = pushed_model["pushed_destination"].string_value
+    decision = gate.read_decision(outputs["Evaluator", "evaluation"].uri)
+    infra_uri = outputs["ServingValidator", "blessing"].uri
+    return RunResult(
+        ingestion=Summary.read(outputs["TextExampleGen", "examples"].uri),
+        training=TrainingResult.read(outputs["Trainer", "model_run"].uri),
+        decision=decision,
+        infra_refusal=read_refusal(infra_uri) if decision.blessed else None,
+        pushed=Path(destination) if destination else None,
+        executed=executed,
+    )
+
+
+def _latest_outputs(
+    store: mlmd.MetadataStore,
+) -> dict[tuple[str, str], metadata_store_pb2.Artifact]:
+    """Returns the newest run's output artifacts by component and output key."""
+    runs = store.get_contexts_by_type("pipeline_run")
+    newest = max(runs, key=lambda context: context.id)
+    executions = {e.id: e for e in store.get_executions_by_context(newest.id)}
+    types: dict[int, Any] = {t.id: t for t in store.get_execution_types()}
+    events = [
+        event
+        for event in store.get_events_by_execution_ids(list(executions))
+        if event.type == metadata_store_pb2.Event.OUTPUT
+    ]
+    artifacts = {
+        artifact.id: artifact
+        for artifact in store.get_artifacts_by_id([e.artifact_id for e in events])
+    }
+    return {
+        (
+            types[executions[event.execution_id].type_id].name.rpartition(".")[2],
+            event.path.steps[0].key,
+        ): artifacts[event.artifact_id]
+        for event in events
+    }

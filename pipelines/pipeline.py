@@ -1,0 +1,115 @@
+"""The pipeline, from raw text to a pushed model."""
+
+from __future__ import annotations
+
+import tensorflow_data_validation as tfdv
+from tfx.components import Evaluator, ExampleValidator, SchemaGen, StatisticsGen
+from tfx.dsl.components.base.base_node import BaseNode
+from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
+from tfx.types import standard_artifacts
+from tfx.types.channel import Channel
+
+from ..components.evaluator import gate
+from ..components.pusher.component import Pusher
+from ..components.serving_validator.component import ServingValidator
+from ..components.text_example_gen.component import TextExampleGen
+from ..components.tokenizer_trainer.component import TokenizerTrainer
+from ..components.trainer.component import Trainer
+from ..components.transform.component import Transform
+from .config import Config
+
+BASELINE_RESOLVER = "BaselineResolver"
+
+
+def make_components(
+    config: Config,
+    *,
+    corpus: str,
+    fingerprint: str,
+    checkpoint_root: str,
+    baseline_strategy: type[ResolverStrategy],
+    name_candidate: bool,
+) -> list[BaseNode]:
+    """Wires the components.
+
+    Args:
+        config: The configuration.
+        corpus: Resolved path or pattern of the corpus.
+        fingerprint: Changes when the corpus does; "" where that is not known.
+        checkpoint_root: Folder for training checkpoints.
+        baseline_strategy: Chooses the model that the candidate must beat.
+        name_candidate: Whether the strategy is told which model the candidate is.
+    """
+    example_gen = TextExampleGen(
+        corpus,
+        documents=config.corpus.documents,
+        eval_fraction=config.corpus.eval_fraction,
+        strict=config.corpus.strict,
+        fingerprint=fingerprint,
+    )
+    examples = example_gen.outputs["examples"]
+    statistics_gen = StatisticsGen(
+        examples=examples,
+        # Of an id every value is new; in the schema each would be an anomaly.
+        stats_options=tfdv.StatsOptions(feature_allowlist=["text"]),
+    )
+    statistics = statistics_gen.outputs["statistics"]
+    schema_gen = SchemaGen(statistics=statistics, infer_feature_shape=True)
+    schema = schema_gen.outputs["schema"]
+    example_validator = ExampleValidator(statistics=statistics, schema=schema)
+    tokenizer_trainer = TokenizerTrainer(examples, **config.tokenizer.model_dump())
+    transform = Transform(
+        examples=examples,
+        schema=schema,
+        tokenizer=tokenizer_trainer.outputs["tokenizer"],
+    )
+    trainer = Trainer(
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        model=config.model.model_dump(exclude_none=True),
+        training=config.trainer.model_dump(),
+        export={
+            "stride": config.serving.score_stride,
+            "max_new_tokens": config.serving.max_new_tokens,
+        },
+        checkpoint_root=checkpoint_root,
+    )
+    model = trainer.outputs["model"]
+    baseline_resolver = Resolver(
+        strategy_class=baseline_strategy,
+        model=Channel(type=standard_artifacts.Model),
+        model_blessing=Channel(type=standard_artifacts.ModelBlessing),
+        **({"candidate": model} if name_candidate else {}),
+    ).with_id(BASELINE_RESOLVER)
+    evaluator = Evaluator(
+        examples=examples,
+        model=model,
+        baseline_model=baseline_resolver.outputs["model"],
+        eval_config=gate.eval_config(
+            config.gate.max_bits_per_byte, config.gate.min_improvement
+        ),
+    )
+    serving_validator = ServingValidator(
+        model=model,
+        model_blessing=evaluator.outputs["blessing"],
+        examples=examples,
+    )
+    pusher = Pusher(
+        model=model,
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_validator.outputs["blessing"],
+        push_folder=config.push_folder,
+    )
+    return [
+        example_gen,
+        statistics_gen,
+        schema_gen,
+        example_validator,
+        tokenizer_trainer,
+        transform,
+        trainer,
+        baseline_resolver,
+        evaluator,
+        serving_validator,
+        pusher,
+    ]

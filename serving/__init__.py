@@ -1,0 +1,1 @@
+"""Export to SavedModel, the model server and its clients."""

@@ -1,0 +1,157 @@
+"""Checks that an export can be hosted by stock TensorFlow Serving."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+from tensorflow.core.framework.node_def_pb2 import NodeDef
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+from .stock_ops import STOCK_OPS
+
+_COMPILED = "_XlaMustCompile"
+# TF2 notes the initializer of tables and assets as a signature of this name.
+_INIT_SIGNATURE = "__saved_model_init_op"
+# Long enough to have a context and a token of several bytes, and the empty text.
+_PROBE_TEXTS = ["It works, naïvely.", ""]
+_PROBE_NEW_TOKENS = 4
+
+
+class ExportError(Exception):
+    """An export that must not be served."""
+
+
+def check_export(directory: str | os.PathLike[str]) -> None:
+    """Checks the ops of a SavedModel and calls its signatures as a server would.
+
+    Raises:
+        ExportError: the first thing found wrong.
+    """
+    check_ops(directory)
+    check_signatures(directory)
+
+
+def check_ops(directory: str | os.PathLike[str]) -> None:
+    """Checks that stock TensorFlow Serving links every op of a SavedModel.
+
+    Raises:
+        ExportError: an op that it lacks, or a function that asks to be compiled by XLA,
+            which it has switched off; the message names the signatures that need it.
+    """
+    with tf.io.gfile.GFile(os.path.join(directory, "saved_model.pb"), "rb") as file:
+        saved_model = SavedModel.FromString(file.read())
+    for meta_graph in saved_model.meta_graphs:
+        graph = meta_graph.graph_def
+        for place, problem in _problems(graph):
+            users = sorted(
+                name
+                for name, signature in meta_graph.signature_def.items()
+                if place in _functions_of(signature, graph)
+            )
+            where = f"signature {', '.join(users)}" if users else "no signature"
+            function = f"function {place}" if place else "the main graph"
+            raise ExportError(
+                f"{problem}, in {function}, used by {where}: "
+                "stock TensorFlow Serving cannot run this export"
+            )
+
+
+def check_signatures(directory: str | os.PathLike[str]) -> None:
+    """Loads a SavedModel in a TF1 session and calls every signature on short texts.
+
+    That is how TensorFlow Serving runs it; a load that works in TF2 says little.
+
+    Raises:
+        ExportError: it does not load, a call fails, or an output is not finite.
+    """
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        try:
+            meta_graph = tf.compat.v1.saved_model.load(
+                session, [tf.saved_model.SERVING], os.fspath(directory)
+            )
+        except Exception as error:
+            raise ExportError(f"the export does not load: {error}") from error
+        for name, signature in meta_graph.signature_def.items():
+            if name != _INIT_SIGNATURE:
+                _check_call(session, name, signature)
+
+
+def _check_call(session: Any, name: str, signature: SignatureDef) -> None:
+    fetches = {key: info.name for key, info in signature.outputs.items()}
+    try:
+        outputs = session.run(fetches, _probe(signature))
+    except Exception as error:
+        raise ExportError(f"signature {name} cannot be called: {error}") from error
+    for key, value in outputs.items():
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            raise ExportError(f"signature {name}: output {key} is not finite")
+
+
+def _probe(signature: SignatureDef) -> dict[str, Any]:
+    """What to feed: probe texts, and for all else the signature's defaults."""
+    feeds: dict[str, Any] = {}
+    for key, info in signature.inputs.items():
+        if key == "examples":
+            feeds[info.name] = [_example(text) for text in _PROBE_TEXTS]
+        elif key == "max_new_tokens":
+            feeds[info.name] = [_PROBE_NEW_TOKENS] * len(_PROBE_TEXTS)
+        elif key in signature.defaults:
+            feeds[info.name] = tf.make_ndarray(signature.defaults[key])
+        else:
+            feeds[info.name] = _PROBE_TEXTS
+    return feeds
+
+
+def _example(text: str) -> bytes:
+    value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))
+    features = tf.train.Features(feature={"text": value})
+    return tf.train.Example(features=features).SerializeToString()
+
+
+def _problems(graph: GraphDef) -> Iterator[tuple[str, str]]:
+    """Pairs of a function's name, "" for the main graph, and what is wrong in it."""
+    places: dict[str, Iterable[NodeDef]] = {"": graph.node}
+    for function in graph.library.function:
+        name = function.signature.name
+        places[name] = function.node_def
+        if function.attr[_COMPILED].b:
+            yield name, f"attribute {_COMPILED}"
+    for name, nodes in places.items():
+        for node in nodes:
+            if node.op not in STOCK_OPS and node.op not in places:
+                yield name, f"op {node.op} (node {node.name})"
+            if node.attr[_COMPILED].b:
+                yield name, f"attribute {_COMPILED} (node {node.name})"
+
+
+def _functions_of(signature: SignatureDef, graph: GraphDef) -> set[str]:
+    """All functions that a signature's outputs need, and "" for the main graph."""
+    nodes = {node.name: node for node in graph.node}
+    library = {item.signature.name: item.node_def for item in graph.library.function}
+    outputs = [info.name.split(":")[0] for info in signature.outputs.values()]
+    found, waiting = {""}, [nodes[name] for name in outputs]
+    seen = set(outputs)
+    while waiting:
+        node = waiting.pop()
+        for name in _called(node) & library.keys() - found:
+            found.add(name)
+            waiting.extend(library[name])
+        for source in (item.lstrip("^").split(":")[0] for item in node.input):
+            if nodes.get(node.name) is node and source not in seen:
+                seen.add(source)
+                waiting.append(nodes[source])
+    return found
+
+
+def _called(node: NodeDef) -> set[str]:
+    names = {node.op}
+    for value in node.attr.values():
+        names.add(value.func.name)
+        names.update(function.name for function in value.list.func)
+    return names

@@ -1,0 +1,98 @@
+"""A model server as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import IO
+
+_READY = re.compile(r"gRPC on (\S+), REST on (\S+)")
+_STOP_SECONDS = 20
+
+
+class ServerError(RuntimeError):
+    """The server did not come up; the message holds what it printed last."""
+
+
+@contextlib.contextmanager
+def running_server(
+    model_base_path: str, *, model_name: str = "langzoo", timeout: float = 120
+) -> Iterator[str]:
+    """Runs the embedded model server on free ports of the loopback interface.
+
+    Args:
+        model_base_path: Folder of versions.
+        model_name: Name under which requests ask for the model.
+        timeout: Seconds that it may take until it serves.
+
+    Yields:
+        The gRPC address, `host:port`.
+
+    Raises:
+        ServerError: Where it ends or stays silent for `timeout` seconds.
+    """
+    command = [
+        *(sys.executable, "-m", "langzoo.serving.server", "--host=127.0.0.1"),
+        *("--port=0", "--rest_api_port=0", f"--model_name={model_name}"),
+        f"--model_base_path={model_base_path}",
+    ]
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            # Ctrl-C in a terminal is for the parent, which then stops the server.
+            start_new_session=True,
+        )
+        try:
+            yield _wait_for_address(process, log, timeout)
+        finally:
+            _stop(process)
+
+
+def _wait_for_address(
+    process: subprocess.Popen[bytes], log: IO[str], timeout: float
+) -> str:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        output = _read(log)
+        if match := _READY.search(output):
+            return match[1]
+        if process.poll() is not None:
+            raise ServerError(
+                f"the model server ended with status {process.returncode}: "
+                f"{_last_line(output)}"
+            )
+        time.sleep(0.1)
+    raise ServerError(
+        f"the model server was not ready after {timeout:.0f} s: "
+        f"{_last_line(_read(log))}"
+    )
+
+
+def _read(log: IO[str]) -> str:
+    # The child shares the file's offset only through its own descriptor's writes.
+    return os.pread(log.fileno(), 1 << 20, 0).decode(errors="replace")
+
+
+def _last_line(output: str) -> str:
+    lines = output.strip().splitlines()
+    return lines[-1] if lines else "it printed nothing"
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

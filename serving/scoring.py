@@ -1,0 +1,184 @@
+"""Log-probabilities of documents of any length, inside a graph and in bounded memory.
+
+A causal model sees at most its context length L at once. A document of more than L
+predictions is framed in windows that overlap: window w covers the inputs from
+w * stride to w * stride + L. The first window scores all its positions, every later one
+only the positions that none before it reached, so that each of those has at least
+L - stride tokens of context. With stride L the windows are disjoint: cheapest, and too
+pessimistic.
+
+The windows of a whole batch of documents are run through the model longest first and
+in chunks, so that neither a long document nor a large batch makes a large tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+# A chunk holds at most so many input positions, and logits of at most so many bytes.
+# More makes no model faster on a CPU; attention's memory grows with the first.
+CHUNK_POSITIONS = 8192
+CHUNK_LOGIT_BYTES = 64 * 2**20
+
+
+class Windows(NamedTuple):
+    """Pieces of one flat row of ids: where each begins and its length, int64 `[n]`."""
+
+    ids: tf.Tensor
+    begin: tf.Tensor
+    length: tf.Tensor
+
+
+class Chunk(NamedTuple):
+    """Some windows, as the model sees them: right-padded to one width `w`.
+
+    `rows` int64 `[c]` are their indexes; `position` int64 `[c, w]` indexes the flat ids
+    (repeating the last one where padded); `inside` bool `[c, w]` is false where padded.
+    """
+
+    rows: tf.Tensor
+    position: tf.Tensor
+    inside: tf.Tensor
+
+
+def token_log_probabilities(
+    model: Any, documents: tf.RaggedTensor, *, stride: int
+) -> tf.RaggedTensor:
+    """Natural logarithm of the probability of every token but a document's first.
+
+    Args:
+        model: a `CausalLM` with `context_length`.
+        documents: int32 `[b, (t + 1)]`, each row at least 2 long: `<s> ... </s>`.
+        stride: int in [1, context length]. Distance between windows.
+
+    Returns:
+        float32 `[b, (t)]`.
+    """
+    context, new_after_first = model.context_length, model.context_length - stride
+    inputs, targets = documents[:, :-1], documents[:, 1:]
+    lengths = inputs.row_lengths()
+    overhang = tf.maximum(lengths - context, 0)
+    counts = 1 + (overhang + stride - 1) // stride
+    document = tf.repeat(tf.range(tf.size(lengths)), counts)
+    index = tf.ragged.range(counts).flat_values
+    offset = index * stride
+    windows = Windows(
+        ids=inputs.flat_values,
+        begin=tf.gather(inputs.row_starts(), document) + offset,
+        length=tf.minimum(tf.gather(lengths, document) - offset, context),
+    )
+    first_new = tf.where(index == 0, tf.zeros_like(index), new_after_first)
+
+    def score(logits: tf.Tensor, chunk: Chunk) -> tuple[tf.Tensor, tf.Tensor]:
+        labels = tf.gather(targets.flat_values, chunk.position)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        column = tf.range(tf.shape(chunk.position, tf.int64)[1])
+        is_new = column >= tf.gather(first_new, chunk.rows)[:, tf.newaxis]
+        scored = chunk.inside & is_new
+        return chunk.position[scored], -losses[scored]
+
+    specs = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.float32))
+    position, scores = map_windows(model, windows, score, specs)
+    size = tf.shape(inputs.flat_values, tf.int64)
+    return inputs.with_flat_values(tf.scatter_nd(position[:, tf.newaxis], scores, size))
+
+
+def next_token_logits(model: Any, sequences: tf.RaggedTensor) -> tf.Tensor:
+    """Logits of the token after each sequence.
+
+    Args:
+        model: a `CausalLM` with `context_length`.
+        sequences: int32 `[b, (t)]`, with t from 1 to the context length.
+
+    Returns:
+        float32 `[b, vocabulary]`.
+    """
+    lengths = sequences.row_lengths()
+    windows = Windows(sequences.flat_values, sequences.row_starts(), lengths)
+
+    def last(logits: tf.Tensor, chunk: Chunk) -> tuple[tf.Tensor, tf.Tensor]:
+        at = tf.gather(lengths, chunk.rows) - 1
+        return chunk.rows, tf.gather(logits, at, axis=1, batch_dims=1)
+
+    vocabulary = model.backbone.vocabulary_size
+    specs = (
+        tf.TensorSpec([None], tf.int64),
+        tf.TensorSpec([None, vocabulary], tf.float32),
+    )
+    rows, logits = map_windows(model, windows, last, specs)
+    return tf.gather(logits, tf.argsort(rows))
+
+
+def map_windows(
+    model: Any,
+    windows: Windows,
+    function: Callable[[tf.Tensor, Chunk], tuple[tf.Tensor, ...]],
+    specs: tuple[tf.TensorSpec, ...],
+) -> tuple[tf.Tensor, ...]:
+    """Runs the model on windows in chunks, and concatenates what `function` returns.
+
+    Args:
+        model: a `CausalLM`.
+        windows: the windows; they may overlap.
+        function: from logits float32 `[c, w, vocabulary]` and their `Chunk` to tensors
+            that match `specs`.
+        specs: shapes and dtypes of the results, the first dimension unknown.
+    """
+    order = tf.argsort(windows.length, direction="DESCENDING", stable=True)
+    count = tf.size(order)
+    arrays = tuple(
+        tf.TensorArray(
+            spec.dtype,
+            size=0,
+            dynamic_size=True,
+            infer_shape=False,
+            element_shape=spec.shape,
+        )
+        for spec in specs
+    )
+
+    def body(start: tf.Tensor, step: tf.Tensor, arrays: tuple) -> tuple:
+        width = windows.length[order[start]]
+        stop = tf.minimum(start + _rows_in_chunk(model, width), count)
+        rows = tf.cast(order[start:stop], tf.int64)
+        chunk = _chunk(windows, rows, width)
+        results = function(_logits(model, windows.ids, chunk), chunk)
+        written = tuple(
+            array.write(step, result)
+            for array, result in zip(arrays, results, strict=True)
+        )
+        return stop, step + 1, written
+
+    _, _, arrays = tf.while_loop(
+        lambda start, *_: start < count,
+        body,
+        (0, 0, arrays),
+        parallel_iterations=1,  # more would hold several chunks' logits at a time
+    )
+    return tuple(
+        tf.ensure_shape(array.concat(), spec.shape)
+        for array, spec in zip(arrays, specs, strict=True)
+    )
+
+
+def _rows_in_chunk(model: Any, width: tf.Tensor) -> tf.Tensor:
+    position_bytes = 4 * model.backbone.vocabulary_size
+    positions = min(CHUNK_POSITIONS, CHUNK_LOGIT_BYTES // position_bytes)
+    return tf.cast(tf.maximum(positions // width, 1), tf.int32)
+
+
+def _chunk(windows: Windows, rows: tf.Tensor, width: tf.Tensor) -> Chunk:
+    column = tf.range(width)
+    length = tf.gather(windows.length, rows)[:, tf.newaxis]
+    begin = tf.gather(windows.begin, rows)[:, tf.newaxis]
+    return Chunk(rows, begin + tf.minimum(column, length - 1), column < length)
+
+
+def _logits(model: Any, ids: tf.Tensor, chunk: Chunk) -> tf.Tensor:
+    pad_id = model.preprocessor.tokenizer.pad_token_id
+    tokens = tf.where(chunk.inside, tf.gather(ids, chunk.position), pad_id)
+    inputs = {"token_ids": tokens, "padding_mask": chunk.inside}
+    return tf.cast(model(inputs, training=False), tf.float32)

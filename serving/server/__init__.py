@@ -1,0 +1,26 @@
+"""A model server that speaks TensorFlow Serving's gRPC and REST protocols.
+
+`ModelServer` runs it inside a process, `python -m langzoo.serving.server` as one of
+its own. From the wire inwards:
+
+- `grpc_service` and `rest` speak the protocols, `tensors` and `json_tensors` convert
+  between them and NumPy;
+- `core` finds the model a request means, and answers what is not a prediction;
+- `repository` follows a model's base path and swaps versions;
+- `servable` is one loaded version.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["ModelServer", "PortInUseError", "ServerStartError"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily, so that the command line answers before TensorFlow is imported.
+    if name in __all__:
+        from . import app
+
+        return getattr(app, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,287 @@
+"""Follows the base path of a model and keeps its newest version loaded.
+
+A version is a folder with a number for its name and a `saved_model.pb` inside; all
+else is left alone. The newest version is the one that serves. It takes over only after
+it has loaded, and the one before it is unloaded when its last request is answered, so
+that no request ever fails on account of a change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import gc
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from grpc import StatusCode
+
+from ..errors import ServingError
+from .servable import Servable, load_servable
+
+_VERSION_NAME = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+
+class State(enum.Enum):
+    """Where a version is in its life; the names are those of `ModelVersionStatus`."""
+
+    START = "START"
+    LOADING = "LOADING"
+    AVAILABLE = "AVAILABLE"
+    UNLOADING = "UNLOADING"
+    END = "END"
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """The state of one version, and the error that ended it, if one did."""
+
+    version: int
+    state: State
+    error: ServingError | None = None
+
+
+class Listener(Protocol):
+    """What a repository tells as it goes; called from its own thread."""
+
+    def waiting(self) -> None:
+        """The base path holds no version."""
+
+    def unreadable(self, error: OSError) -> None:
+        """The base path cannot be read."""
+
+    def changed(self, status: VersionStatus) -> None:
+        """A version has come into another state."""
+
+
+class _Entry:
+    """A loaded version, how many requests use it, and whether it is to go."""
+
+    def __init__(self, servable: Servable) -> None:
+        self.servable = servable
+        self.users = 0
+
+
+class ModelRepository:
+    """The versions of one model.
+
+    Args:
+        name: the name that requests call the model by.
+        base_path: the folder of its version folders. It need not exist yet.
+        listener: is told what happens.
+        poll_seconds: how long to wait between two looks at the base path; 0 looks once.
+        load: loads the version of a number from its folder.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_path: Path,
+        listener: Listener,
+        *,
+        poll_seconds: float = 1.0,
+        load: Callable[[int, Path], Servable] = load_servable,
+    ) -> None:
+        self.name = name
+        self.base_path = base_path
+        self._listener = listener
+        self._poll_seconds = poll_seconds
+        self._load = load
+        # Guards what follows, and wakes the thread and those who wait for a version.
+        self._condition = threading.Condition()
+        self._available: dict[int, _Entry] = {}
+        self._retired: list[_Entry] = []
+        self._statuses: dict[int, VersionStatus] = {}
+        self._closing = False
+        # Only the thread touches these.
+        self._failed: dict[int, object] = {}
+        self._told: object = None
+        self._thread = threading.Thread(
+            target=self._follow, name=f"langzoo-versions-{name}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Starts to follow the base path, in a thread."""
+        self._thread.start()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Stops following and unloads everything, even what is in use."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        with self._condition:
+            self._retire_all_but(None)
+            entries, self._retired = self._retired, []
+        for entry in entries:
+            self._unload(entry)
+
+    @contextlib.contextmanager
+    def use(self, version: int | None = None) -> Iterator[Servable]:
+        """Holds a loaded version, the newest if none is named, for one request.
+
+        Raises:
+            ServingError: NOT_FOUND, if it is not loaded.
+        """
+        with self._condition:
+            wanted = max(self._available, default=None) if version is None else version
+            entry = None if wanted is None else self._available.get(wanted)
+            if entry is None:
+                raise not_found(self.name, version)
+            entry.users += 1
+        try:
+            yield entry.servable
+        finally:
+            with self._condition:
+                entry.users -= 1
+                if not entry.users:
+                    self._condition.notify_all()
+
+    def statuses(self) -> list[VersionStatus]:
+        """All versions this repository has ever tried, by number."""
+        with self._condition:
+            return [status for _, status in sorted(self._statuses.items())]
+
+    def wait_available(self, timeout: float | None = None) -> bool:
+        """Waits until a version can be used; False if none came in time."""
+        with self._condition:
+            return self._condition.wait_for(lambda: bool(self._available), timeout)
+
+    def _follow(self) -> None:
+        next_poll: float | None = time.monotonic()
+        while not self._closing:
+            if next_poll is not None and time.monotonic() >= next_poll:
+                self._poll()
+                again = self._poll_seconds > 0
+                next_poll = time.monotonic() + self._poll_seconds if again else None
+            self._unload_unused()
+            with self._condition:
+                pause = None if next_poll is None else next_poll - time.monotonic()
+                self._condition.wait_for(
+                    lambda: self._closing or any(not e.users for e in self._retired),
+                    pause,
+                )
+
+    def _poll(self) -> None:
+        try:
+            found = find_versions(self.base_path)
+        except FileNotFoundError:
+            # It may come, or come back: what is loaded stays.
+            if not self._available:
+                self._tell(None)
+            return
+        except OSError as error:
+            self._tell(error)
+            return
+        if not found:
+            with self._condition:
+                self._retire_all_but(None)
+            self._tell(None)
+            return
+        self._told = None
+        self._aspire(max(found), found[max(found)])
+
+    def _tell(self, error: OSError | None) -> None:
+        """Tells the listener why nothing loads, unless it was the last thing told."""
+        reason = "waiting" if error is None else str(error)
+        if reason == self._told:
+            return
+        self._told = reason
+        if error is None:
+            self._listener.waiting()
+        else:
+            self._listener.unreadable(error)
+
+    def _aspire(self, version: int, path: Path) -> None:
+        if version in self._available:
+            return
+        if self._take_back(version):
+            return
+        # What failed is tried again when its files have changed.
+        fingerprint = _fingerprint(path)
+        if self._failed.get(version) == fingerprint:
+            return
+        self._change(VersionStatus(version, State.LOADING))
+        try:
+            servable = self._load(version, path)
+        except ServingError as error:
+            self._failed[version] = fingerprint
+            self._change(VersionStatus(version, State.END, error))
+            return
+        self._failed.clear()
+        self._make_available(_Entry(servable))
+
+    def _take_back(self, version: int) -> bool:
+        """Lets a version serve again that is only kept for its last requests."""
+        with self._condition:
+            entries = [e for e in self._retired if e.servable.version == version]
+            self._retired = [e for e in self._retired if e not in entries]
+        for entry in entries:
+            self._make_available(entry)
+        return bool(entries)
+
+    def _make_available(self, entry: _Entry) -> None:
+        status = VersionStatus(entry.servable.version, State.AVAILABLE)
+        with self._condition:
+            self._available[status.version] = entry
+            self._statuses[status.version] = status
+            self._retire_all_but(status.version)
+            self._condition.notify_all()
+        self._listener.changed(status)
+
+    def _retire_all_but(self, keep: int | None) -> None:
+        for version in [v for v in self._available if v != keep]:
+            self._retired.append(self._available.pop(version))
+            self._statuses[version] = VersionStatus(version, State.UNLOADING)
+
+    def _unload_unused(self) -> None:
+        with self._condition:
+            unused = [entry for entry in self._retired if not entry.users]
+            self._retired = [entry for entry in self._retired if entry.users]
+        for entry in unused:
+            self._unload(entry)
+
+    def _unload(self, entry: _Entry) -> None:
+        entry.servable.close()
+        self._change(VersionStatus(entry.servable.version, State.END))
+        # A graph and its operations refer to each other.
+        entry.servable = None  # type: ignore[assignment]
+        gc.collect()
+
+    def _change(self, status: VersionStatus) -> None:
+        with self._condition:
+            self._statuses[status.version] = status
+        self._listener.changed(status)
+
+
+def not_found(name: str, version: int | None) -> ServingError:
+    """The error for a model or a version that is not loaded."""
+    request = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    return ServingError(
+        StatusCode.NOT_FOUND, f"Servable not found for request: {request}"
+    )
+
+
+def find_versions(base_path: Path) -> dict[int, Path]:
+    """The complete version folders in a base path, by number."""
+    return {
+        int(folder.name): folder
+        for folder in sorted(base_path.iterdir())
+        if _VERSION_NAME.fullmatch(folder.name)
+        and (folder / "saved_model.pb").is_file()
+    }
+
+
+def _fingerprint(path: Path) -> object:
+    """Changes whenever a file of the folder does."""
+    try:
+        stats = [(str(file), file.stat()) for file in sorted(path.rglob("*"))]
+    except OSError:
+        return time.monotonic()  # a file went while we looked: it is changing
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

@@ -1,0 +1,237 @@
+"""One version of a model, loaded as TensorFlow Serving loads it.
+
+TensorFlow Serving runs signatures through `Session::Run`, not through functions, so
+the SavedModel is loaded into a TF1 session. What goes through here behaves alike there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_text  # noqa: F401  (registers its ops, which exports use)
+from grpc import StatusCode
+from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
+
+from ..errors import ServingError, status_code
+from .tensors import array_from_proto, dtype_name
+
+DEFAULT_SIGNATURE = "serving_default"
+
+_logger = logging.getLogger(__name__)
+
+
+class Signature:
+    """One signature of a loaded model, ready to be called.
+
+    Messages and codes of errors are those of TensorFlow Serving's `predict_util.cc`
+    and TensorFlow's `saved_model/util.cc`.
+
+    Args:
+        definition: the signature as the SavedModel holds it.
+        session: the session that the SavedModel was loaded into.
+    """
+
+    def __init__(
+        self, definition: meta_graph_pb2.SignatureDef, session: tf.compat.v1.Session
+    ) -> None:
+        self.definition = definition
+        self.inputs = sorted(definition.inputs)
+        self.outputs = sorted(definition.outputs)
+        self._input_dtypes = [
+            tf.dtypes.as_dtype(definition.inputs[name].dtype) for name in self.inputs
+        ]
+        self._defaults = {
+            name: array_from_proto(proto) for name, proto in definition.defaults.items()
+        }
+        self._call = session.make_callable(
+            [definition.outputs[name].name for name in self.outputs],
+            feed_list=[definition.inputs[name].name for name in self.inputs],
+        )
+
+    def output_dtype(self, name: str) -> tf.DType:
+        """The dtype of an output."""
+        return tf.dtypes.as_dtype(self.definition.outputs[name].dtype)
+
+    def parse_inputs(
+        self, protos: Mapping[str, tensor_pb2.TensorProto]
+    ) -> dict[str, np.ndarray]:
+        """The arrays in a request; raises `ServingError` for one that is broken."""
+        self.check_inputs(protos)
+        arrays = {}
+        for name in self.inputs:
+            if name not in protos:
+                continue
+            try:
+                arrays[name] = array_from_proto(protos[name])
+            except ValueError as error:
+                raise _invalid(f"tensor parsing error: {name}") from error
+        return arrays
+
+    def check_inputs(self, given: Collection[str]) -> None:
+        """Raises `ServingError` unless these inputs, with the defaults, are all."""
+        missing = sorted(set(self.inputs) - set(given))
+        extra = sorted(set(given) - set(self.inputs))
+        names = sorted(given)
+        too_few = len(given) < len(self.inputs) and not self._defaults
+        if len(given) > len(self.inputs) or too_few:
+            raise _invalid(
+                f"input size does not match signature: {len(given)}!="
+                f"{len(self.inputs)} len({{{_join(names)}}}) != "
+                f"len({{{_join(self.inputs)}}}). Sent extra: {{{_join(extra)}}}. "
+                f"Missing but required: {{{_join(missing)}}}."
+            )
+        for name in missing:
+            if name not in self._defaults:
+                feed = self.definition.inputs[name].name
+                raise _invalid(
+                    f"Signature input alias: {name}(feed name: {feed}) not found in "
+                    "request and no default value provided. Inputs expected to be in "
+                    f"the request {{{_join(names)}}}, or default input alias set: "
+                    f"{_join(sorted(self._defaults))}"
+                )
+        if extra:
+            used = sorted(set(given) & set(self.inputs))
+            raise _invalid(
+                "Inputs contains invalid name. Used request inputs: "
+                f"{_join(used)}, request input: {_join(names)}"
+            )
+
+    def run(
+        self, inputs: Mapping[str, np.ndarray], output_filter: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """The outputs for these inputs, with the signature's defaults for the rest.
+
+        Shapes are left to the graph, as TensorFlow Serving leaves them: it takes
+        `[3]` where its own example model declares `[-1, 1]`.
+
+        Raises:
+            ServingError: the inputs do not fit, or the graph refuses them.
+        """
+        self.check_inputs(inputs)
+        self._check_filter(output_filter)
+        feeds = [
+            inputs[name] if name in inputs else self._defaults[name]
+            for name in self.inputs
+        ]
+        self._check_dtypes(feeds)
+        try:
+            values = self._call(*feeds)
+        except tf.errors.OpError as error:
+            raise ServingError(status_code(error.code), error.message) from error
+        # A string scalar comes as bytes.
+        outputs = {
+            name: value
+            if isinstance(value, np.ndarray)
+            else np.asarray(value, dtype=self.output_dtype(name).as_numpy_dtype)
+            for name, value in zip(self.outputs, values, strict=True)
+        }
+        return {name: outputs[name] for name in output_filter or self.outputs}
+
+    def _check_dtypes(self, feeds: Sequence[np.ndarray]) -> None:
+        for index, (feed, dtype) in enumerate(
+            zip(feeds, self._input_dtypes, strict=True)
+        ):
+            given = tf.dtypes.as_dtype(feed.dtype)
+            if given != dtype:
+                raise _invalid(
+                    f"Expects arg[{index}] to be {dtype_name(dtype)} but "
+                    f"{dtype_name(given)} is provided"
+                )
+
+    def _check_filter(self, output_filter: Sequence[str]) -> None:
+        for position, name in enumerate(output_filter):
+            if name not in self.outputs:
+                raise _invalid(
+                    f"output tensor alias not found in signature: {name} Outputs "
+                    f"expected to be in the set {{{_join(self.outputs)}}}."
+                )
+            if name in output_filter[:position]:
+                raise _invalid(f"duplicate output tensor alias: {name}")
+
+
+class Servable:
+    """One loaded version of a model.
+
+    Args:
+        version: its number.
+        session: the session that holds it.
+        definitions: its signatures as the SavedModel holds them.
+    """
+
+    def __init__(
+        self,
+        version: int,
+        session: tf.compat.v1.Session,
+        definitions: Mapping[str, meta_graph_pb2.SignatureDef],
+    ) -> None:
+        self.version = version
+        self.definitions = definitions
+        self._session = session
+        self._signatures = dict(_callable_signatures(session, definitions))
+
+    def signature(self, name: str = "") -> Signature | None:
+        """The signature of this name, of the default name if it is empty, or None."""
+        return self._signatures.get(name or DEFAULT_SIGNATURE)
+
+    def close(self) -> None:
+        """Frees what the version holds."""
+        self._signatures = {}
+        self._session.close()
+
+
+def load_servable(version: int, path: Path) -> Servable:
+    """Loads the SavedModel in a folder.
+
+    Raises:
+        ServingError: it cannot be loaded.
+    """
+    with tf.Graph().as_default() as graph:
+        session = tf.compat.v1.Session(graph=graph)
+        try:
+            meta_graph = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
+            return Servable(version, session, dict(meta_graph.signature_def))
+        except Exception as error:
+            session.close()
+            raise _load_error(error) from error
+
+
+def _load_error(error: Exception) -> ServingError:
+    message = str(error)
+    if isinstance(error, tf.errors.OpError):
+        return ServingError(status_code(error.code), error.message)
+    if isinstance(error, OSError):
+        return ServingError(StatusCode.DATA_LOSS, message)
+    if isinstance(error, RuntimeError) and "tags" in message:
+        return ServingError(StatusCode.NOT_FOUND, message)
+    return ServingError(StatusCode.INTERNAL, f"{type(error).__name__}: {message}")
+
+
+def _callable_signatures(
+    session: tf.compat.v1.Session,
+    definitions: Mapping[str, meta_graph_pb2.SignatureDef],
+) -> Iterable[tuple[str, Signature]]:
+    for name, definition in definitions.items():
+        if not _is_dense(definition):
+            # The mark of the initializer, and sparse or composite tensors.
+            _logger.debug("signature %s cannot be called", name)
+            continue
+        yield name, Signature(definition, session)
+
+
+def _is_dense(definition: meta_graph_pb2.SignatureDef) -> bool:
+    tensors: list[Any] = [*definition.inputs.values(), *definition.outputs.values()]
+    return bool(definition.outputs) and all(":" in tensor.name for tensor in tensors)
+
+
+def _invalid(message: str) -> ServingError:
+    return ServingError(StatusCode.INVALID_ARGUMENT, message)
+
+
+def _join(names: Iterable[str]) -> str:
+    return ",".join(names)
