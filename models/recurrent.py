@@ -80,7 +80,7 @@ class LSTM(keras.layers.Layer):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         projected = self._project(ops.swapaxes(inputs, 0, 1))  # (T, B, 4U)
-        recurrent_kernel = ops.convert_to_tensor(self.recurrent_kernel)
+        recurrent_kernel = self._in_compute_dtype(self.recurrent_kernel)
         state = tf.zeros_like(projected[0, :, : self.units])
         if training:
             outputs = _outputs_with_fast_gradient(
@@ -101,13 +101,18 @@ class LSTM(keras.layers.Layer):
             The output `(batch_size, units)` and the next state.
         """
         output, cell = state
-        recurrent_kernel = ops.convert_to_tensor(self.recurrent_kernel)
+        recurrent_kernel = self._in_compute_dtype(self.recurrent_kernel)
         sums = self._project(inputs) + tf.matmul(output, recurrent_kernel)
         output, cell, _ = _cell(sums, cell)
         return output, (output, cell)
 
     def _project(self, inputs: Tensor) -> Tensor:
-        return ops.matmul(inputs, self.kernel) + self.bias
+        kernel = self._in_compute_dtype(self.kernel)
+        return ops.matmul(inputs, kernel) + self._in_compute_dtype(self.bias)
+
+    def _in_compute_dtype(self, weight: Any) -> Tensor:
+        # Keras casts weights only inside `call()`.
+        return ops.cast(weight, self.compute_dtype)
 
     def _initial_bias(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
         forget = ops.full((self.units,), float(self.unit_forget_bias), dtype)

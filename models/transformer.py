@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from .backbone import (
@@ -144,7 +145,7 @@ class DecoderBlock(keras.layers.Layer):
         training: bool | None,
     ) -> Tensor:
         scores = ops.matmul(query, ops.swapaxes(key, -1, -2)) + mask  # (B, H, T, S)
-        weights = self.dropout_layer(ops.softmax(scores), training=training)
+        weights = self.dropout_layer(tf.nn.softmax(scores), training=training)
         heads = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, T, H, D)
         heads = ops.reshape(heads, ops.shape(x))
         branch = self.attention_output(heads)

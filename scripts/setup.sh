@@ -42,6 +42,11 @@ drop_foreign_settings() {
 
 at_least() { [ "$(printf '%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
+have() {
+  local tool
+  for tool; do command -v "$tool" >/dev/null || return 1; done
+}
+
 os_release() { (. /etc/os-release && printf '%s' "${!1:-}") 2>/dev/null; }
 
 find_python() {
@@ -63,8 +68,8 @@ check_machine() {
   GLIBC=$("$PY" -I -c 'import os; print(os.confstr("CS_GNU_LIBC_VERSION").split()[1])' 2>/dev/null) ||
     fail "a Linux with glibc is needed, TFX has no wheels for others"
   if ! at_least "$GLIBC" "$GLIBC_NEEDED"; then
-    [ "$(os_release ID)" = debian ] && command -v apt-get dpkg-deb >/dev/null ||
-      fail "glibc $GLIBC_NEEDED is needed and this is $GLIBC: only on Debian can a newer one be fetched beside the environment (with apt, which is missing elsewhere); Debian 13 and Ubuntu 24.04 have one"
+    { [ "$(os_release ID)" = debian ] && have apt-get dpkg-deb; } ||
+      fail "glibc $GLIBC_NEEDED or newer is needed and this is $GLIBC; Debian 13 and Ubuntu 24.04 have one, and on Debian 12 it is fetched with apt, which this machine cannot do"
   fi
 }
 
@@ -115,7 +120,7 @@ get_uv() {
     local pip=("$PY" -I -m pip)
     if ! "${pip[@]}" --version >/dev/null 2>&1; then
       suite=$(os_release VERSION_CODENAME)
-      command -v apt-get dpkg-deb >/dev/null || fail "pip is needed to fetch uv, and $PY has none (python3.11 -m ensurepip)"
+      have apt-get dpkg-deb || fail "pip is needed to fetch uv, and $PY has none (python3.11 -m ensurepip)"
       rm -rf "$TOOLS/pip"
       apt_unpack "$suite" "$TOOLS/pip" python3-pip-whl
       pip=("$PY" "$(echo "$TOOLS"/pip/usr/share/python-wheels/pip-*.whl)/pip")
@@ -159,7 +164,7 @@ create_venv() {
 }
 
 install_packages() {
-  say "installing the locked packages (3 GB; the first time takes a minute or two)"
+  say "installing the locked packages (3 GB the first time, which takes a minute)"
   # Byte-code now, once: some machines never write it, and each start would then
   # compile the sources of TensorFlow and TFX again. Source distributions are built
   # with the lock's setuptools.

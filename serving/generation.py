@@ -88,6 +88,8 @@ def generate(
         logits, _, cache = model.call_with_cache(
             tokens[:, position : position + 1], cache, position
         )
+        # The loop wants static shapes that stay, and Keras's ops lose some.
+        cache = tf.nest.map_structure(_like, cache, prefilled)
         position += 1
         draw = tf.gather(
             draws, tf.clip_by_value(position - lengths, 0, cap - 1), batch_dims=1
@@ -99,13 +101,13 @@ def generate(
         stopped |= is_new & (chosen == vocabulary.end_id)
         return position, _with_column(tokens, position, column), stopped, cache
 
-    cache = model.prefill(tokens, start)
+    prefilled = model.prefill(tokens, start)
     _, tokens, stopped, _ = tf.while_loop(
         lambda position, tokens, stopped, cache: tf.reduce_any(
             is_open(position + 1, stopped)
         ),
         body,
-        (start, tokens, tf.zeros_like(lengths, tf.bool), cache),
+        (start, tokens, tf.zeros_like(lengths, tf.bool), prefilled),
         parallel_iterations=1,
     )
     column = tf.range(width)
@@ -154,6 +156,11 @@ def _uniform(seed: tf.Tensor, count: int) -> tf.Tensor:
         return tf.random.stateless_uniform([count], tf.stack([seed, 0]), alg="philox")
 
     return tf.map_fn(row, seed, fn_output_signature=tf.TensorSpec([count], tf.float32))
+
+
+def _like(tensor: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """`tensor` with the static shape of `other`."""
+    return tf.ensure_shape(tensor, other.shape)
 
 
 def _with_column(

@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 
 import keras
 import keras_hub
+import numpy as np
 import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
@@ -43,13 +45,20 @@ def run_fn(fn_args: FnArgs) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         show("packing windows")
         windows = [
-            _pack(patterns, tokenizer, model.context_length, f"{scratch}/{name}")
+            _pack(
+                f"{scratch}/{name}",
+                read_token_ids(patterns, fn_args.transform_graph_path),
+                tokenizer,
+                model.context_length,
+            )
             for name, patterns in (
                 ("train", fn_args.train_files),
                 ("eval", fn_args.eval_files),
             )
         ]
-        result = training.train(model, *windows, training_config, checkpoints)
+        # The task tokenizes what it is fed; the windows are tokenized.
+        network = keras.Model(model.input, model.output)
+        result = training.train(network, *windows, training_config, checkpoints)
     report(
         f"{result.parameters:,} parameters, {result.steps} steps in "
         f"{result.seconds:.0f} s, evaluation loss {result.eval_loss:.3f} nats a token"
@@ -63,14 +72,14 @@ def run_fn(fn_args: FnArgs) -> None:
 
 
 def _pack(
-    patterns: list[str],
+    path: str,
+    documents: Iterator[np.ndarray],
     tokenizer: keras_hub.tokenizers.Tokenizer,
     context_length: int,
-    path: str,
 ) -> TokenWindows:
     TokenWindows.write(
         path,
-        read_token_ids(patterns),
+        documents,
         vocabulary_size=tokenizer.vocabulary_size(),
         start_id=tokenizer.start_token_id,
         end_id=tokenizer.end_token_id,

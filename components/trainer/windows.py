@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_transform as tft
 
 _READ_BATCH = 512
 
@@ -141,21 +142,25 @@ class TokenWindows:
         )
 
 
-def read_token_ids(file_patterns: Sequence[str]) -> Iterator[np.ndarray]:
+def read_token_ids(
+    file_patterns: Sequence[str], transform_graph_path: str
+) -> Iterator[np.ndarray]:
     """Reads the feature `token_ids` of transformed examples, a document at a time.
 
     Args:
         file_patterns: Gzipped TFRecord files.
+        transform_graph_path: The graph that made them; it says how they are encoded.
 
     Yields:
         int64 `[num_tokens]`, without start and end tokens.
     """
     files = sorted(tf.io.gfile.glob(list(file_patterns)))
-    feature = {"token_ids": tf.io.RaggedFeature(tf.int64)}
+    transform = tft.TFTransformOutput(transform_graph_path)
+    spec = transform.transformed_feature_spec()
     dataset = (
         tf.data.TFRecordDataset(files, compression_type="GZIP")
         .batch(_READ_BATCH)
-        .map(lambda records: tf.io.parse_example(records, feature)["token_ids"])
+        .map(lambda records: tf.io.parse_example(records, spec)["token_ids"])
     )
     for batch in dataset:
         yield from np.split(batch.values.numpy(), batch.row_splits.numpy()[1:-1])

@@ -146,8 +146,8 @@ class ModelServer:
     def waiting(self) -> None:
         """The repository's word that there is no version yet."""
         self._announce(
-            f"langzoo: no version of model {self.model_name} in {self.base_path}, "
-            f"waiting for one: {self._addresses()}"
+            f"langzoo: no version of model {self.model_name} in {self.base_path} yet, "
+            "waiting for one"
         )
 
     def unreadable(self, error: OSError) -> None:
@@ -178,7 +178,8 @@ class ModelServer:
         )
 
     def _addresses(self) -> str:
-        return f"gRPC on {self.grpc_address}, REST on {self.rest_address or 'no port'}"
+        rest = f"REST on {self.rest_address}" if self.rest_address else "REST off"
+        return f"gRPC on {self.grpc_address}, {rest}"
 
     def _start_grpc(self) -> None:
         executor = ThreadPoolExecutor(self._threads, thread_name_prefix="langzoo-grpc")

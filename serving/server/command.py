@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import queue
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves a model until SIGTERM or SIGINT; returns the exit status."""
     options = _parser().parse_args(arguments)
-    # Before the imports below, which take seconds in which a signal may come. A
-    # SimpleQueue may be filled from a signal handler, an Event may not.
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: signals.put(number))
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Before TensorFlow is imported, for seconds in which a signal may come.
+    with _stop_signals() as signals:
+        return _serve(options, signals)
 
+
+def _serve(options: argparse.Namespace, signals: queue.SimpleQueue[int]) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from .app import ModelServer, ServerStartError
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -42,6 +43,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signals.get()
     server.stop()
     return 0
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[queue.SimpleQueue[int]]:
+    """The signals that ask a process to stop, as they come."""
+    # A SimpleQueue may be filled from a signal handler; an Event may not.
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {
+        number: signal.signal(number, lambda number, _: signals.put(number))
+        for number in numbers
+    }
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _print(line: str) -> None:
@@ -70,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         help="between two looks for a new version; 0 looks once",
     )
     parser.add_argument(
-        "--grpc_max_threads", type=int, help="requests worked on at a time"
+        "--grpc_max_threads", type=_positive, help="requests worked on at a time"
     )
     return parser
 
@@ -79,4 +97,11 @@ def _not_negative(text: str) -> float:
     value = float(text)
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value

@@ -23,6 +23,7 @@ from ..errors import ServingError
 from .tensors import dtype_name
 
 _LONGEST_QUOTE = 256
+_HIGHEST_RANK = 64  # of a NumPy array
 
 
 class Layout(enum.Enum):
@@ -67,7 +68,9 @@ def _parse_object(body: bytes) -> dict[str, Any]:
     try:
         document, _ = json.JSONDecoder().raw_decode(text)
     except json.JSONDecodeError as error:
-        raise _invalid(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
+        raise _invalid(
+            f"JSON Parse error: {error.msg} at offset: {error.pos}"
+        ) from error
     except (RecursionError, ValueError) as error:
         raise _invalid(f"JSON Parse error: {error}") from error
     if not isinstance(document, dict):
@@ -173,9 +176,7 @@ def _add_cell(
         if cell.size != first.size:
             raise _invalid(f"Expecting tensor size: {first.size} but got: {cell.size}")
         if cell.shape != first.shape:
-            raise _invalid(
-                f"Expecting shape {_shape(first)} but got: {_shape(cell)}"
-            )
+            raise _invalid(f"Expecting shape {_shape(first)} but got: {_shape(cell)}")
     except ServingError as error:
         key = f" key: {name}" if named else ""
         raise _invalid(
@@ -194,6 +195,8 @@ def _parse_tensor(value: Any, dtype: tf.DType) -> np.ndarray:
         if not element:
             break
         element = element[0]
+    if len(sizes) > _HIGHEST_RANK:
+        raise _invalid(f"JSON list nested deeper than {_HIGHEST_RANK} levels")
     leaves: list[Any] = []
     _collect_leaves(value, sizes, 0, _leaf_parser(dtype), leaves)
     array = np.empty(len(leaves), dtype=_wide_dtype(dtype))

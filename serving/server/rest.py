@@ -70,9 +70,7 @@ class RestServer:
         threads: requests worked on at a time.
     """
 
-    def __init__(
-        self, core: ServerCore, listener: socket.socket, threads: int
-    ) -> None:
+    def __init__(self, core: ServerCore, listener: socket.socket, threads: int) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="langzoo-rest")
         config = uvicorn.Config(
             rest_app(core, self._executor),

@@ -16,7 +16,7 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers its ops, which exports use)
 from grpc import StatusCode
 from tensorflow.core.framework import tensor_pb2
-from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 from ..errors import ServingError, status_code
 from .tensors import array_from_proto, dtype_name
@@ -49,9 +49,13 @@ class Signature:
         self._defaults = {
             name: array_from_proto(proto) for name, proto in definition.defaults.items()
         }
-        self._call = session.make_callable(
-            [definition.outputs[name].name for name in self.outputs],
-            feed_list=[definition.inputs[name].name for name in self.inputs],
+        # `Session.run` and the public `make_callable`, which calls it, check shapes
+        # in Python. This is the bare C++ call that TensorFlow Serving makes too.
+        self._call = session._make_callable_from_options(
+            config_pb2.CallableOptions(
+                feed=[definition.inputs[name].name for name in self.inputs],
+                fetch=[definition.outputs[name].name for name in self.outputs],
+            )
         )
 
     def output_dtype(self, name: str) -> tf.DType:
@@ -123,7 +127,7 @@ class Signature:
         try:
             values = self._call(*feeds)
         except tf.errors.OpError as error:
-            raise ServingError(status_code(error.code), error.message) from error
+            raise ServingError(status_code(error.error_code), error.message) from error
         # A string scalar comes as bytes.
         outputs = {
             name: value
@@ -204,7 +208,7 @@ def load_servable(version: int, path: Path) -> Servable:
 def _load_error(error: Exception) -> ServingError:
     message = str(error)
     if isinstance(error, tf.errors.OpError):
-        return ServingError(status_code(error.code), error.message)
+        return ServingError(status_code(error.error_code), error.message)
     if isinstance(error, OSError):
         return ServingError(StatusCode.DATA_LOSS, message)
     if isinstance(error, RuntimeError) and "tags" in message:

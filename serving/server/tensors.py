@@ -45,12 +45,22 @@ def array_from_proto(proto: tensor_pb2.TensorProto) -> np.ndarray:
     sizes = [dim.size for dim in proto.tensor_shape.dim]
     if proto.tensor_shape.unknown_rank or any(size < 0 for size in sizes):
         raise ValueError("a tensor's shape must be known")
-    if not proto.tensor_content:
-        _check_repetition(proto, math.prod(sizes))
     try:
+        if not proto.tensor_content:
+            _check_repetition(proto, math.prod(sizes))
+        elif proto.dtype == tf.string.as_datatype_enum:
+            return _parse_in_graph(proto)
         return tf.make_ndarray(proto)
     except (TypeError, OverflowError) as error:  # no such dtype
         raise ValueError(str(error)) from error
+
+
+def _parse_in_graph(proto: tensor_pb2.TensorProto) -> np.ndarray:
+    """For strings packed as content, which only TensorFlow itself can read."""
+    try:
+        return np.asarray(tf.io.parse_tensor(proto.SerializeToString(), tf.string))
+    except tf.errors.OpError as error:
+        raise ValueError(error.message) from error
 
 
 def _check_repetition(proto: tensor_pb2.TensorProto, elements: int) -> None:

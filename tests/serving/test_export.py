@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -41,12 +40,11 @@ Outputs = dict[str, np.ndarray]
 
 def build(family: str, tokenizer: Any) -> Any:
     """A tiny model whose distributions are far from uniform."""
-    keras.utils.set_random_seed(7)
     model = build_causal_lm(family, tokenizer, CONTEXT, **SIZES[family])
     generator = np.random.default_rng(7)
     for variable in model.trainable_variables:
-        noise = generator.normal(scale=0.5, size=variable.shape)
-        variable.assign_add(noise.astype("float32"))
+        value = generator.normal(scale=0.5, size=variable.shape)
+        variable.assign(value.astype("float32"))
     return model
 
 
@@ -240,7 +238,7 @@ def test_score_is_the_sum_over_the_models_own_logits(export):
 
 def test_score_counts_bytes_and_words_of_the_original_text(export):
     outputs = export.score(["", " \n", "naïve €\ttwo  three\n"])
-    assert outputs["bytes"].tolist() == [0, 2, 21]
+    assert outputs["bytes"].tolist() == [0, 2, 22]
     assert outputs["words"].tolist() == [0, 0, 4]
 
 

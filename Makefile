@@ -1,0 +1,43 @@
+# What to do with a checkout. Everything but `help`, `lock` and `clean` sets the
+# environment up first, which is instant where it is up to date.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format lock bench clean
+
+SHELL := /bin/bash
+VENV := .venv/bin
+UV := .tools/uv
+# More arguments: make test ARGS="tests/models -x", make lock ARGS="--upgrade".
+ARGS ?=
+
+help: ## shows this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## creates or updates .venv from requirements.lock
+	@bash scripts/setup.sh
+
+demo: setup ## trains, gates and serves a small model on Python's documentation
+	@$(VENV)/langzoo demo $(ARGS)
+
+test: setup ## runs the tests
+	$(VENV)/python -m pytest $(ARGS)
+
+lint: setup ## checks style and types
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	bash scripts/typecheck.sh
+
+format: setup ## formats the code
+	$(VENV)/ruff check --fix .
+	$(VENV)/ruff format .
+
+lock: setup ## writes requirements.lock from setup.cfg
+	$(UV) pip compile -q setup.cfg --extra dev --extra kubeflow \
+		--python-version 3.11 --python-platform x86_64-manylinux_2_39 \
+		--custom-compile-command "make lock" --output-file requirements.lock $(ARGS)
+
+bench: setup ## measures speed against other implementations
+	@bash scripts/bench.sh $(ARGS)
+
+clean: ## removes what was built and the caches; keeps .venv and runs
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . \( -name .venv -o -name .tools -o -name .git \) -prune -o -name __pycache__ -type d -exec rm -rf {} +

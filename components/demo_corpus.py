@@ -1,0 +1,193 @@
+"""The corpus that is there without a download: Python's own documentation.
+
+The help topics of `pydoc` and the docstrings of the standard library of the running
+interpreter: about 2 MB of English prose in some 7,800 documents.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import InputError
+
+# Shorter ones ("See above.") teach a language model nothing.
+_MIN_CHARACTERS = 20
+# Tests are about the tests, and some are invalid on purpose.
+_SKIPPED_FOLDERS = frozenset({"test", "tests", "idle_test", "site-packages"})
+_DOCUMENTED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+# To be raised when the same interpreter would give other documents.
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text and what it documents.
+
+    Args:
+        name: Such as `topics/assert` or `json.decoder.JSONDecoder.decode`; unique.
+        text: At least 20 characters, without indentation or blank lines around it;
+            no other document has the same.
+    """
+
+    name: str
+    text: str
+
+
+def documents() -> Iterator[Document]:
+    """Yields the documents, in the same order every time.
+
+    The sources of the standard library are parsed; nothing is imported or executed.
+    """
+    names: dict[str, int] = {}
+    texts: set[str] = set()
+    for name, text in _all_texts():
+        text = inspect.cleandoc(text).strip()
+        if len(text) < _MIN_CHARACTERS or text in texts:
+            continue
+        texts.add(text)
+        # The branches of an `if` may define one name twice.
+        names[name] = names.get(name, 0) + 1
+        yield Document(name if names[name] == 1 else f"{name}.{names[name]}", text)
+
+
+def write(folder: str | os.PathLike[str]) -> int:
+    """Writes each document into a UTF-8 text file, `<module>/<name>.txt`.
+
+    The folder appears whole or not at all. A record beside it, `<folder>.json`, says
+    which interpreter's documents it holds; where these are there already, nothing is
+    written.
+
+    Returns:
+        The number of documents.
+
+    Raises:
+        InputError: Where the folder holds something else, or this Python has no
+            sources to take documents from.
+    """
+    folder = Path(folder).absolute()
+    record_file = folder.with_name(f"{folder.name}.json")
+    record = _read_record(record_file)
+    if record == _record(folder):
+        return record["documents"]
+    if record is None and folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no demo corpus: move it away")
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".demo-corpus-", dir=folder.parent) as work:
+        new = Path(work, "new")
+        _write_files(documents(), new)
+        record = _record(new)
+        if not record["documents"]:
+            raise InputError(
+                f"Python's standard library has no sources in {_stdlib()}: "
+                "name a corpus of your own"
+            )
+        # The record goes first, so that a folder without one is never ours.
+        record_new = Path(work, "record")
+        record_new.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        os.replace(record_new, record_file)
+        if folder.exists():
+            os.rename(folder, Path(work, "old"))
+        os.rename(new, folder)
+    return record["documents"]
+
+
+def _all_texts() -> Iterator[tuple[str, str]]:
+    for name, text in sorted(_topics().items()):
+        yield f"topics/{name}", text
+    for module, file in _stdlib_modules():
+        tree = _parse(file)
+        docstring = ast.get_docstring(tree, clean=False)
+        if docstring:
+            yield module, docstring
+        yield from _docstrings(tree, module)
+
+
+def _topics() -> dict[str, str]:
+    """The texts behind Python's `help("topic")`."""
+    file = _stdlib() / "pydoc_data" / "topics.py"
+    if not file.exists():  # some distributions leave it out
+        return {}
+    for node in _parse(file).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            return ast.literal_eval(node.value)
+    return {}
+
+
+def _stdlib() -> Path:
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def _stdlib_modules() -> Iterator[tuple[str, Path]]:
+    """Yields dotted name and source file of each module, sorted by name."""
+    stdlib = _stdlib()
+    for top in sorted(sys.stdlib_module_names):
+        files = [stdlib / f"{top}.py", *sorted((stdlib / top).rglob("*.py"))]
+        for file in files:
+            parts = file.relative_to(stdlib).with_suffix("").parts
+            if file.is_file() and not _SKIPPED_FOLDERS.intersection(parts):
+                yield ".".join(parts).removesuffix(".__init__"), file
+
+
+def _parse(file: Path) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about escapes in somebody else's strings
+        return ast.parse(file.read_bytes())
+
+
+def _docstrings(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
+    """Yields name and docstring of what is defined in a node, at any depth."""
+    for child in ast.iter_child_nodes(node):
+        name = prefix
+        if isinstance(child, _DOCUMENTED):
+            name = f"{prefix}.{child.name}"
+            docstring = ast.get_docstring(child, clean=False)
+            if docstring:
+                yield name, docstring
+        yield from _docstrings(child, name)
+
+
+def _write_files(texts: Iterable[Document], folder: Path) -> None:
+    folder.mkdir()
+    for document in texts:
+        group, _, topic = document.name.partition("/")
+        group = group.partition(".")[0]
+        file = folder / group / f"{topic or document.name}.txt"
+        file.parent.mkdir(exist_ok=True)
+        # A docstring may hold half of a surrogate pair, which no UTF-8 file can.
+        file.write_bytes(document.text.encode("utf-8", errors="replace") + b"\n")
+
+
+def _record(folder: Path) -> dict[str, object]:
+    """Says which interpreter's documents a folder should hold, and what it does hold."""
+    listing = sorted(
+        (str(file.relative_to(folder)), file.stat().st_size)
+        for file in folder.rglob("*")
+        if file.is_file()
+    )
+    return {
+        "format": _FORMAT,
+        "python": sys.version,
+        "documents": len(listing),
+        "bytes": sum(size for _, size in listing),
+        "listing": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
+    }
+
+
+def _read_record(file: Path) -> dict[str, object] | None:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

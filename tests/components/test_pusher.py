@@ -1,0 +1,76 @@
+"""The push: whole or not at all, and never twice under one number."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from langzoo.components.errors import InputError
+from langzoo.components.pusher.executor import push
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tmp_path / "model"
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"graph")
+    (folder / "variables" / "data").write_bytes(os.urandom(1 << 20))
+    return folder
+
+
+def content(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_version_holds_the_whole_model(model, tmp_path):
+    version = push(str(model), str(tmp_path / "serving"))
+    assert content(version) == content(model)
+    assert abs(int(version.name) - time.time()) < 60
+    assert version.stat().st_mode & 0o777 == 0o755
+
+
+def test_pushes_in_one_second_give_as_many_versions(model, tmp_path):
+    serving = str(tmp_path / "serving")
+    versions = [push(str(model), serving) for _ in range(4)]
+    assert len(set(versions)) == 4
+    assert versions == sorted(versions, key=lambda version: int(version.name))
+
+
+def test_simultaneous_pushes_give_as_many_versions(model, tmp_path):
+    serving = tmp_path / "serving"
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        pool.starmap(push, [(str(model), str(serving))] * 6)
+    assert sum(path.name.isdecimal() for path in serving.iterdir()) == 6
+    assert all(content(path) == content(model) for path in serving.iterdir())
+
+
+def test_a_killed_push_leaves_no_version_and_the_next_cleans_up(model, tmp_path):
+    serving = tmp_path / "serving"
+    code = (
+        "import os, signal, sys; from langzoo.components.pusher import executor; "
+        "executor._rename_to_free_version = "
+        "lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
+        "executor.push(*sys.argv[1:])"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(model), str(serving)])
+    assert killed.returncode == -signal.SIGKILL
+    assert not any(path.name.isdecimal() for path in serving.iterdir())
+    version = push(str(model), str(serving))
+    assert list(serving.iterdir()) == [version]
+
+
+def test_a_push_folder_that_is_a_file_is_an_error_that_names_it(model, tmp_path):
+    target = tmp_path / "serving"
+    target.write_text("")
+    with pytest.raises(InputError, match=f"{target} cannot be written"):
+        push(str(model), str(target))

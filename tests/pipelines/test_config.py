@@ -1,0 +1,93 @@
+"""The configuration: what is accepted, and how it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from langzoo.pipelines import config
+
+
+def test_the_demo_configuration_resolves_every_default():
+    resolved = yaml.safe_load(config.load().to_yaml())
+    assert resolved["tokenizer"]["sample_bytes"] == 10_000_000
+    assert resolved["model"]["family"] == "transformer"
+
+
+def test_the_resolved_configuration_reads_back_as_itself(tmp_path):
+    path = tmp_path / "resolved.yaml"
+    original = config.load(settings=["model.family=lstm", "trainer.steps=7"])
+    path.write_text(original.to_yaml())
+    assert config.load(path) == original
+
+
+@pytest.mark.parametrize("family", ["transformer", "lstm", "gated_conv"])
+def test_every_family_can_stand_in_the_demo(family):
+    loaded = config.load(settings=[f"model.family={family}"])
+    assert loaded.model.family == family
+
+
+def test_settings_replace_keys_of_the_file():
+    loaded = config.load(
+        settings=["trainer.learning_rate=5e-4", "corpus.path=texts/*.txt"]
+    )
+    assert loaded.trainer.learning_rate == 5e-4
+    assert loaded.corpus.path == "texts/*.txt"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("trainer.stepz=3", "unknown key trainer.stepz: did you mean steps?"),
+        ("model.num_heds=3", "unknown key model.num_heds: did you mean num_heads?"),
+        ("colour=red", "unknown key colour: known are name, root, corpus"),
+        ("trainer.steps=-1", "trainer.steps: -1 cannot be"),
+        ("trainer.steps=many", "trainer.steps: 'many' cannot be"),
+        ("trainer.steps=true", "trainer.steps: True cannot be"),
+        ("corpus.eval_fraction=0.9", "less than or equal to 0.5"),
+        ("model.family=rnn", "model.family: 'rnn' is not known: it is 'transformer'"),
+        ("model.hidden_dim=30", "must be a multiple of twice num_heads"),
+        ("serving.max_new_tokens=999", "must be below model.context_length 128"),
+        ("name=Not a name", "name: 'Not a name' cannot be"),
+        ("trainer.steps", "write it as section.key=value"),
+        ("name.first=x", "name is no section"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_one_line_that_names_it(setting, said):
+    with pytest.raises(config.ConfigError) as raised:
+        config.load(settings=[setting])
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("name: [", "is not YAML"),
+        ("- a list", "must hold keys and values"),
+        ("name: x", "the key model is missing"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_named(tmp_path, content, said):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(config.ConfigError) as raised:
+        config.load(path)
+    assert str(path) in str(raised.value)
+    assert said in str(raised.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(config.ConfigError, match="cannot read .*absent.yaml"):
+        config.load(tmp_path / "absent.yaml")
+
+
+def test_checking_a_configuration_imports_no_tensorflow():
+    code = (
+        "import sys, langzoo.pipelines.config as c; c.load(); "
+        "sys.exit(any(m in sys.modules for m in ('tensorflow', 'tfx', 'keras')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,239 @@
+"""Small real SavedModels, and a model server that hosts them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import langzoo  # noqa: F401  (sets the environment, so it comes first)
+import numpy as np
+import pytest
+import tensorflow as tf
+from langzoo.serving.server import ModelServer
+
+TEXTS = tf.TensorSpec([None], tf.string)
+SYMBOLS = 64
+END = SYMBOLS  # of a text, and, as the symbol before the first, its start
+
+
+class BigramModel(tf.Module):
+    """A language model that knows only the byte before, with DESIGN.md's signatures.
+
+    Its `generate` does not write: it answers with what it was asked, so that a test
+    sees every setting arrive.
+    """
+
+    def __init__(self) -> None:
+        logits = np.random.default_rng(0).normal(size=(SYMBOLS + 1, SYMBOLS + 1))
+        self.table = tf.Variable(tf.nn.log_softmax(logits.astype(np.float32)))
+        self.names = tf.constant([chr(32 + i) for i in range(SYMBOLS)] + ["</s>"])
+
+    def _log_probabilities(
+        self, text: tf.Tensor
+    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+        symbols = tf.ragged.map_flat_values(
+            lambda c: (
+                tf.cast(tf.reshape(tf.io.decode_raw(c, tf.uint8), [-1]), tf.int32)
+                % SYMBOLS
+            ),
+            tf.strings.bytes_split(text),
+        )
+        bound = tf.fill([tf.size(text), 1], END)
+        before = tf.concat([bound, symbols], axis=1)
+        after = tf.concat([symbols, bound], axis=1)
+        log_probabilities = tf.ragged.map_flat_values(
+            lambda b, a: tf.gather_nd(self.table, tf.stack([b, a], -1)), before, after
+        )
+        return after, log_probabilities
+
+    @tf.function(input_signature=[TEXTS])
+    def next_tokens(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        last = tf.strings.substr(text, -1, 1)
+        symbol = tf.cast(tf.io.decode_raw(last, tf.uint8)[:, 0], tf.int32) % SYMBOLS
+        values, ids = tf.math.top_k(tf.gather(self.table, symbol), 10)
+        return {"token": tf.gather(self.names, ids), "probability": tf.exp(values)}
+
+    @tf.function(input_signature=[TEXTS])
+    def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        _, scores = self._log_probabilities(text)
+        return {
+            "nll": -tf.reduce_sum(scores, axis=1),
+            "tokens": scores.row_lengths(),
+            "bytes": tf.cast(tf.strings.length(text), tf.int64),
+            "words": tf.strings.split(text).row_lengths(),
+        }
+
+    @tf.function(input_signature=[TEXTS])
+    def token_scores(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        ids, scores = self._log_probabilities(text)
+        names = tf.ragged.map_flat_values(lambda i: tf.gather(self.names, i), ids)
+        return {
+            "token": names.to_tensor(""),
+            "log_probability": scores.to_tensor(0.0),
+            "length": tf.cast(scores.row_lengths(), tf.int32),
+        }
+
+    @tf.function(
+        input_signature=[TEXTS]
+        + [
+            tf.TensorSpec([None], dtype)
+            for dtype in (tf.int32, tf.float32, tf.int32, tf.float32, tf.int32)
+        ]
+    )
+    def generate(
+        self,
+        prompt: tf.Tensor,
+        max_new_tokens: tf.Tensor = tf.constant([16]),  # noqa: B008
+        temperature: tf.Tensor = tf.constant([1.0]),  # noqa: B008
+        top_k: tf.Tensor = tf.constant([0]),  # noqa: B008
+        top_p: tf.Tensor = tf.constant([1.0]),  # noqa: B008
+        seed: tf.Tensor = tf.constant([0]),  # noqa: B008
+    ) -> dict[str, tf.Tensor]:
+        rows = tf.shape(prompt)
+        limit = tf.broadcast_to(max_new_tokens, rows)
+        texts = [
+            tf.broadcast_to(tf.strings.as_string(setting, shortest=True), rows)
+            if setting.dtype.is_floating
+            else tf.broadcast_to(tf.strings.as_string(setting), rows)
+            for setting in (limit, temperature, top_k, top_p, seed)
+        ]
+        return {
+            "text": tf.strings.join([prompt, *texts], "|"),
+            "new_tokens": limit,
+            "finish_reason": tf.fill(rows, "length"),
+        }
+
+
+class ScaleModel(tf.Module):
+    """y = factor x + offset, where the offset has the default 2."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = tf.Variable(factor)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)] * 2)
+    def __call__(
+        self,
+        x: tf.Tensor,
+        offset: tf.Tensor = tf.constant([2.0]),  # noqa: B008
+    ) -> dict[str, tf.Tensor]:
+        return {"y": self.factor * x + offset, "offset": offset}
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec(None, dtype, name)
+            for name, dtype in {
+                "float64": tf.float64,
+                "int32": tf.int32,
+                "uint8": tf.uint8,
+                "int64": tf.int64,
+                "bool": tf.bool,
+                "string": tf.string,
+            }.items()
+        ]
+    )
+    def echo(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = {f"{tensor.dtype.name}_out": tensor for tensor in inputs}
+        return {**outputs, "string_bytes": inputs[-1]}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
+    def half(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": x / 2}
+
+
+@pytest.fixture(scope="session")
+def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a SavedModel with the signatures of a language model."""
+    path = tmp_path_factory.mktemp("models") / "bigram"
+    model = BigramModel()
+    signatures = {
+        "serving_default": model.next_tokens,
+        "score": model.score,
+        "token_scores": model.token_scores,
+        "generate": model.generate,
+    }
+    tf.saved_model.save(model, str(path), signatures)
+    return path
+
+
+@pytest.fixture(scope="session")
+def scale_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """The folder of a SavedModel that multiplies by a number."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def make(factor: int) -> Path:
+        path = folder / str(factor)
+        if not path.exists():
+            model = ScaleModel(float(factor))
+            signatures = {
+                "serving_default": model.__call__,
+                "echo": model.echo,
+                "half": model.half,
+            }
+            tf.saved_model.save(model, str(path), signatures)
+        return path
+
+    return make
+
+
+def push(model: Path, base_path: Path, version: int) -> None:
+    """Puts a version into a base path at once, as our Pusher does."""
+    unfinished = base_path / f".unfinished-{version}"
+    shutil.copytree(model, unfinished)
+    unfinished.rename(base_path / str(version))
+
+
+@pytest.fixture(name="push", scope="session")
+def push_fixture() -> Callable[[Path, Path, int], None]:
+    """`push`, for tests, which cannot import this module."""
+    return push
+
+
+@pytest.fixture(scope="module")
+def language_server(
+    language_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ModelServer]:
+    """A server of the language model, as version 7 of `langzoo`."""
+    base_path = tmp_path_factory.mktemp("base")
+    push(language_model, base_path, 7)
+    yield from _serve("langzoo", base_path)
+
+
+@pytest.fixture(scope="module")
+def scale_server(
+    scale_model: Callable[[int], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ModelServer]:
+    """A server of the model that multiplies by 3, as version 5 of `scale`."""
+    base_path = tmp_path_factory.mktemp("base")
+    push(scale_model(3), base_path, 5)
+    yield from _serve("scale", base_path)
+
+
+def _serve(name: str, base_path: Path) -> Iterator[ModelServer]:
+    with ModelServer(
+        name, base_path, host="127.0.0.1", grpc_port=0, rest_port=0, poll_seconds=0.05
+    ) as server:
+        assert server.wait_ready(timeout=60)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rest() -> Callable[..., tuple[int, Any]]:
+    """Asks a server over REST: status and JSON for a path and, to post it, a body."""
+
+    def ask(server: ModelServer, path: str, body: Any = None) -> tuple[int, Any]:
+        data = body
+        if body is not None and not isinstance(body, bytes):
+            data = json.dumps(body).encode()
+        request = urllib.request.Request(f"http://{server.rest_address}{path}", data)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    return ask
