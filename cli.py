@@ -357,7 +357,7 @@ def _ask(push_folder: Path) -> list[tuple[str, str]]:
 
     typer.echo("starting the model server and asking it over gRPC")
     with running_server(str(push_folder)) as address, Client(address) as client:
-        client.wait_until_ready()
+        client.wait_until_ready(timeout=120)
         (score,) = client.score([_DEMO_PROMPT])
         (generation,) = client.generate(
             [_DEMO_PROMPT], max_new_tokens=_DEMO_NEW_TOKENS, temperature=0.0

@@ -1,7 +1,7 @@
 """The corpus that is there without a download: Python's own documentation.
 
 The help topics of `pydoc` and the docstrings of the standard library of the running
-interpreter: about 2 MB of English prose in some 7,800 documents.
+interpreter: about 2 MB of English prose in some 8,000 documents.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 import inspect
 import json
 import os
-import shutil
 import sys
 import sysconfig
 import tempfile
@@ -19,6 +18,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import InputError
 
@@ -62,12 +62,15 @@ def documents() -> Iterator[Document]:
         yield Document(name if names[name] == 1 else f"{name}.{names[name]}", text)
 
 
-def write(folder: str | os.PathLike[str]) -> int:
-    """Writes each document into a UTF-8 text file, `<module>/<name>.txt`.
+def write(path: str | os.PathLike[str]) -> int:
+    """Writes each document into a UTF-8 text file, `<path>/<module>/<name>.txt`.
 
-    The folder appears whole or not at all. A record beside it, `<folder>.json`, says
+    The folder appears whole or not at all. A record beside it, `<path>.json`, says
     which interpreter's documents it holds; where these are there already, nothing is
     written.
+
+    Args:
+        path: The folder; its parents are created.
 
     Returns:
         The number of documents.
@@ -76,13 +79,13 @@ def write(folder: str | os.PathLike[str]) -> int:
         InputError: Where the folder holds something else, or this Python has no
             sources to take documents from.
     """
-    folder = Path(folder).absolute()
+    folder = Path(path).absolute()
     record_file = folder.with_name(f"{folder.name}.json")
     record = _read_record(record_file)
     if record == _record(folder):
         return record["documents"]
     if record is None and folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty and holds no demo corpus: move it away")
+        raise InputError(f"{folder} holds something else than the demo corpus")
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".demo-corpus-", dir=folder.parent) as work:
@@ -170,8 +173,8 @@ def _write_files(texts: Iterable[Document], folder: Path) -> None:
         file.write_bytes(document.text.encode("utf-8", errors="replace") + b"\n")
 
 
-def _record(folder: Path) -> dict[str, object]:
-    """Says which interpreter's documents a folder should hold, and what it does hold."""
+def _record(folder: Path) -> dict[str, Any]:
+    """Says whose documents a folder should hold, and what it does hold."""
     listing = sorted(
         (str(file.relative_to(folder)), file.stat().st_size)
         for file in folder.rglob("*")
@@ -186,7 +189,7 @@ def _record(folder: Path) -> dict[str, object]:
     }
 
 
-def _read_record(file: Path) -> dict[str, object] | None:
+def _read_record(file: Path) -> dict[str, Any] | None:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -117,11 +117,17 @@ def require(condition: bool, what: str, **received: object) -> None:
 
 
 def token_inputs() -> dict[str, keras.KerasTensor]:
-    """The symbolic inputs of a causal backbone, each `(batch_size, sequence_length)`."""
+    """The symbolic inputs, each `(batch_size, sequence_length)`."""
     return {
         "token_ids": keras.Input((None,), dtype="int32", name="token_ids"),
         "padding_mask": keras.Input((None,), dtype="bool", name="padding_mask"),
     }
+
+
+def built(layer: keras.layers.Layer, input_dim: int) -> keras.layers.Layer:
+    """Builds a layer for inputs `(batch_size, sequence_length, input_dim)`."""
+    layer.build((None, None, input_dim))
+    return layer
 
 
 def normal_initializer(stddev: float = 0.02) -> keras.initializers.Initializer:

@@ -11,6 +11,7 @@ from .backbone import (
     Cache,
     CausalBackbone,
     Tensor,
+    built,
     normal_initializer,
     require,
     token_inputs,
@@ -29,8 +30,8 @@ class GatedConvBlock(keras.layers.Layer):
         kernel_size: int. Positions that an output sees, its own included.
         bottleneck_dim: int or `None`. Width of the convolution, if not `hidden_dim`.
         dropout: float. Dropout on the branch.
-        residual_scale: float. Factor on the standard deviation of the weights that
-            write into the residual stream.
+        scale: float. Factor on the standard deviation of the first weights, so that
+            the sum of many branches does not grow with their number.
 
     Call arguments:
         x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
@@ -44,34 +45,46 @@ class GatedConvBlock(keras.layers.Layer):
         kernel_size: int,
         bottleneck_dim: int | None = None,
         dropout: float = 0.0,
-        residual_scale: float = 1.0,
+        scale: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.kernel_size = kernel_size
         self.bottleneck_dim = bottleneck_dim
         self.dropout = dropout
-        self.residual_scale = residual_scale
+        self.scale = scale
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Any) -> None:
         hidden_dim = input_shape[-1]
-        self.conv_dim = self.bottleneck_dim or hidden_dim
-        self.norm = keras.layers.RMSNormalization(
+        width = self.bottleneck_dim or hidden_dim
+        norm = keras.layers.RMSNormalization(
             epsilon=_EPSILON, dtype=self.dtype_policy, name="norm"
         )
-        self.norm.build((None, None, hidden_dim))
-        if self.bottleneck_dim is not None:
-            self.project_in = self._dense("project_in", hidden_dim, self.conv_dim)
-            self.project_out = self._dense("project_out", self.conv_dim, hidden_dim)
+        self.norm = built(norm, hidden_dim)
         # A dense layer over the last `kernel_size` positions: the same sums as a
         # convolution, and one large matrix product.
         self.conv = self._dense(
-            "conv", self.kernel_size * self.conv_dim, 2 * self.conv_dim
+            "conv", self.kernel_size * width, 2 * width, use_bias=True
         )
+        if self.bottleneck_dim is not None:
+            self.project_in = self._dense("project_in", hidden_dim, width)
+            self.project_out = self._dense("project_out", width, hidden_dim)
         self.dropout_layer = keras.layers.Dropout(
             self.dropout, dtype=self.dtype_policy, name="dropout"
         )
         self.built = True
+
+    def _dense(
+        self, name: str, inputs: int, outputs: int, use_bias: bool = False
+    ) -> Any:
+        layer = keras.layers.Dense(
+            outputs,
+            use_bias=use_bias,
+            kernel_initializer=keras.initializers.VarianceScaling(self.scale**2),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        return built(layer, inputs)
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         inputs = self.conv_inputs(x)
@@ -108,19 +121,6 @@ class GatedConvBlock(keras.layers.Layer):
             branch = self.project_out(branch)
         return x + self.dropout_layer(branch, training=training)
 
-    def _dense(self, name: str, inputs: int, outputs: int) -> keras.layers.Dense:
-        layer = keras.layers.Dense(
-            outputs,
-            use_bias=name == "conv",
-            kernel_initializer=keras.initializers.VarianceScaling(
-                self.residual_scale**2 if name != "project_in" else 1.0
-            ),
-            dtype=self.dtype_policy,
-            name=name,
-        )
-        layer.build((None, None, inputs))
-        return layer
-
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
@@ -130,7 +130,7 @@ class GatedConvBlock(keras.layers.Layer):
             "kernel_size": self.kernel_size,
             "bottleneck_dim": self.bottleneck_dim,
             "dropout": self.dropout,
-            "residual_scale": self.residual_scale,
+            "scale": self.scale,
         }
 
 
@@ -190,7 +190,9 @@ class GatedConvBackbone(CausalBackbone):
         **kwargs: Any,
     ) -> None:
         require(
-            kernel_size >= 2, "`kernel_size` must be at least 2.", kernel_size=kernel_size
+            kernel_size >= 2,
+            "`kernel_size` must be at least 2.",
+            kernel_size=kernel_size,
         )
 
         # === Layers ===
@@ -209,7 +211,7 @@ class GatedConvBackbone(CausalBackbone):
                 kernel_size,
                 bottleneck_dim,
                 dropout=dropout,
-                residual_scale=num_layers**-0.5,
+                scale=num_layers**-0.5,
                 dtype=dtype,
                 name=f"block_{i}",
             )
@@ -244,9 +246,7 @@ class GatedConvBackbone(CausalBackbone):
             A tuple of tensors of shape `(batch_size, kernel_size - 1, conv_dim)`.
         """
         width = self.bottleneck_dim or self.hidden_dim
-        zeros = ops.zeros(
-            (batch_size, self.kernel_size - 1, width), self.compute_dtype
-        )
+        zeros = ops.zeros((batch_size, self.kernel_size - 1, width), self.compute_dtype)
         return tuple(zeros for _ in self.blocks)
 
     def call_with_cache(

@@ -63,7 +63,7 @@ class LSTM(keras.layers.Layer):
         self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
         self.unit_forget_bias = unit_forget_bias
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Any) -> None:
         self.kernel = self.add_weight(
             name="kernel",
             shape=(input_shape[-1], 4 * self.units),
@@ -72,7 +72,7 @@ class LSTM(keras.layers.Layer):
         self.recurrent_kernel = self.add_weight(
             name="recurrent_kernel",
             shape=(self.units, 4 * self.units),
-            initializer=self.recurrent_initializer,
+            initializer=self._initial_recurrent_kernel,
         )
         self.bias = self.add_weight(
             name="bias", shape=(4 * self.units,), initializer=self._initial_bias
@@ -81,7 +81,7 @@ class LSTM(keras.layers.Layer):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         projected = self._project(ops.swapaxes(inputs, 0, 1))  # (T, B, 4U)
         recurrent_kernel = self._in_compute_dtype(self.recurrent_kernel)
-        state = tf.zeros_like(projected[0, :, : self.units])
+        state = ops.zeros((ops.shape(inputs)[0], self.units), projected.dtype)
         if training:
             outputs = _outputs_with_fast_gradient(
                 projected, recurrent_kernel, state, state
@@ -113,6 +113,12 @@ class LSTM(keras.layers.Layer):
     def _in_compute_dtype(self, weight: Any) -> Tensor:
         # Keras casts weights only inside `call()`.
         return ops.cast(weight, self.compute_dtype)
+
+    def _initial_recurrent_kernel(
+        self, shape: tuple[int, ...], dtype: Any = None
+    ) -> Tensor:
+        # TensorFlow has no orthogonal matrices in bfloat16.
+        return ops.cast(self.recurrent_initializer(shape, "float32"), dtype)
 
     def _initial_bias(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
         forget = ops.full((self.units,), float(self.unit_forget_bias), dtype)

@@ -1,8 +1,9 @@
 """Tokenizers that lose nothing: SentencePiece and bytes, in Python and in the graph.
 
-Every tokenizer has the special tokens `<pad>` 0, `<unk>` 1, `<s>` 2 (start) and `</s>` 3
-(end), and gives back any valid UTF-8 text exactly. What is not valid UTF-8 never
-fails: each malformed byte is read as U+FFFD by SentencePiece and kept by bytes.
+Every tokenizer has the special tokens `<pad>` 0, `<unk>` 1, `<s>` 2 (start) and
+`</s>` 3 (end), and gives back any valid UTF-8 text exactly, NUL included. What is not
+valid UTF-8 never fails: SentencePiece reads each malformed byte as U+FFFD, and the
+byte tokenizer keeps it in its ids and shows U+FFFD in its text.
 """
 
 from __future__ import annotations
@@ -357,9 +358,9 @@ def _with_literal_spaces(proto: bytes) -> bytes:
     escaping off, U+2581 is a character like any other and round-trips, in bytes.
     """
     model = _model_proto_class().FromString(proto)
-    for piece in model.pieces:  # type: ignore[attr-defined]
+    for piece in model.pieces:
         piece.piece = piece.piece.replace(_SPACE_SYMBOL, " ")
-    model.normalizer_spec.escape_whitespaces = False  # type: ignore[attr-defined]
+    model.normalizer_spec.escape_whitespaces = False
     return model.SerializeToString()
 
 

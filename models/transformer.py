@@ -12,6 +12,7 @@ from .backbone import (
     Cache,
     CausalBackbone,
     Tensor,
+    built,
     normal_initializer,
     require,
     token_inputs,
@@ -58,42 +59,41 @@ class DecoderBlock(keras.layers.Layer):
         self.dropout = dropout
         self.residual_scale = residual_scale
 
-    def build(self, input_shape: tuple[int | None, ...], *_: Any) -> None:
+    def build(self, input_shape: Any, *_: Any) -> None:
         dim = input_shape[-1]
         self.head_dim = dim // self.num_heads
-
-        def dense(name: str, inputs: int, outputs: int, scale: float = 1.0) -> Any:
-            layer = keras.layers.Dense(
-                outputs,
-                use_bias=False,
-                kernel_initializer=normal_initializer(0.02 * scale),
-                dtype=self.dtype_policy,
-                name=name,
-            )
-            layer.build((None, None, inputs))
-            return layer
-
-        def norm(name: str) -> Any:
-            layer = keras.layers.RMSNormalization(
-                epsilon=_EPSILON, dtype=self.dtype_policy, name=name
-            )
-            layer.build((None, None, dim))
-            return layer
-
-        self.attention_norm = norm("attention_norm")
-        self.query_key_value = dense("query_key_value", dim, 3 * dim)
-        self.attention_output = dense(
+        self.attention_norm = self._norm("attention_norm", dim)
+        self.query_key_value = self._dense("query_key_value", dim, 3 * dim)
+        self.attention_output = self._dense(
             "attention_output", dim, dim, self.residual_scale
         )
-        self.feedforward_norm = norm("feedforward_norm")
-        self.gate_and_value = dense("gate_and_value", dim, 2 * self.intermediate_dim)
-        self.feedforward_output = dense(
+        self.feedforward_norm = self._norm("feedforward_norm", dim)
+        self.gate_and_value = self._dense(
+            "gate_and_value", dim, 2 * self.intermediate_dim
+        )
+        self.feedforward_output = self._dense(
             "feedforward_output", self.intermediate_dim, dim, self.residual_scale
         )
         self.dropout_layer = keras.layers.Dropout(
             self.dropout, dtype=self.dtype_policy, name="dropout"
         )
         self.built = True
+
+    def _dense(self, name: str, inputs: int, outputs: int, scale: float = 1.0) -> Any:
+        layer = keras.layers.Dense(
+            outputs,
+            use_bias=False,
+            kernel_initializer=normal_initializer(0.02 * scale),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        return built(layer, inputs)
+
+    def _norm(self, name: str, dim: int) -> Any:
+        layer = keras.layers.RMSNormalization(
+            epsilon=_EPSILON, dtype=self.dtype_policy, name=name
+        )
+        return built(layer, dim)
 
     def call(
         self, x: Tensor, angles: Tensor, mask: Tensor, training: bool | None = None
@@ -385,7 +385,7 @@ class TransformerBackbone(CausalBackbone):
 
 
 def _rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turns pairs `(x[i], x[i + D / 2])` of the last axis, D, by the angles (T, D / 2)."""
+    """Turns pairs `(x[i], x[i + D / 2])` of the last axis by angles `(T, D / 2)`."""
     cosine = ops.cast(ops.cos(angles), x.dtype)
     sine = ops.cast(ops.sin(angles), x.dtype)
     first, second = ops.split(x, 2, axis=-1)

@@ -28,7 +28,9 @@ def hyperparameters(family: str) -> dict[str, Any]:
         ValueError: if there is no such family.
     """
     require(
-        family in FAMILIES, f"`family` must be one of {sorted(FAMILIES)}.", family=family
+        family in FAMILIES,
+        f"`family` must be one of {sorted(FAMILIES)}.",
+        family=family,
     )
     parameters = inspect.signature(FAMILIES[family].__init__).parameters
     return {

@@ -15,6 +15,7 @@ from rich.status import Status
 from rich.text import Text
 
 _NAME_WIDTH = 18
+_INDENT = 30  # Past a node's name and time.
 
 
 @contextlib.contextmanager
@@ -46,10 +47,9 @@ def libraries_to_log(log_path: Path) -> Iterator[Console]:
 
 
 class NodeProgress(logging.Handler):
-    """Follows a pipeline through its log records.
+    """Shows which node of a pipeline is at work, what it says and how long it took.
 
-    TFX's LocalDagRunner has no callbacks; it logs when a node starts and ends. The
-    components' own lines come by the logger `langzoo` (see `components.progress`).
+    Components speak by the logger `langzoo` (see `components.progress`).
 
     Args:
         console: Where to show it.
@@ -60,57 +60,46 @@ class NodeProgress(logging.Handler):
         self._console = console
         self._status: Status | None = None
         self._node = ""
-        self._cached = False
         self._started = 0.0
-        self.executed: list[str] = []
-        """Nodes that did work; the others' results came from the cache."""
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[NodeProgress]:
-        """Listens for the length of a `with` statement."""
-        absl, ours = logging.getLogger("absl"), logging.getLogger("langzoo")
-        levels = absl.level, ours.level
-        for logger in (absl, ours):
-            logger.setLevel(logging.INFO)
-            logger.addHandler(self)
+        """Listens to the components for the length of a `with` statement."""
+        logger = logging.getLogger("langzoo")
+        level = logger.level
+        logger.setLevel(logging.INFO)
+        logger.addHandler(self)
         try:
             yield self
         finally:
-            for logger, level in zip((absl, ours), levels, strict=True):
-                logger.removeHandler(self)
-                logger.setLevel(level)
+            logger.removeHandler(self)
+            logger.setLevel(level)
             self._stop_status()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Shows a record of the components, or follows TFX's."""
-        if record.name == "langzoo":
-            self._show(record.getMessage(), getattr(record, "transient", False))
-        elif record.msg == "Component %s is running.":
-            self._start(str(record.args[0]))  # type: ignore[index]
-        elif record.msg == "A cached execution %d is used.":
-            self._cached = True
-        elif record.msg == "Component %s is finished.":
-            self._finish()
+        """Shows a record of a component."""
+        message = record.getMessage()
+        if not getattr(record, "transient", False):
+            self._print(f"{'':{_INDENT}}{message}", style="dim")
+        elif self._status:
+            self._status.update(self._state(message))
 
-    def _start(self, node: str) -> None:
-        self._node, self._cached, self._started = node, False, time.monotonic()
+    def start(self, node: str) -> None:
+        """Shows that a node is at work."""
+        self._node, self._started = node, time.monotonic()
         if self._console.is_terminal:
             self._status = self._console.status(self._state(""))
             self._status.start()
 
-    def _show(self, message: str, transient: bool) -> None:
-        if not transient:
-            self._console.print(Text(f"{'':{_NAME_WIDTH + 2}}{message}", style="dim"))
-        elif self._status:
-            self._status.update(self._state(message))
-
-    def _finish(self) -> None:
+    def finish(self, *, cached: bool) -> None:
+        """Shows that the node has ended, and its time."""
         self._stop_status()
-        if not self._cached:
-            self.executed.append(self._node)
         seconds = time.monotonic() - self._started
-        took = "cached" if self._cached else f"{seconds:.1f} s"
-        self._console.print(Text(f"  {self._node:{_NAME_WIDTH}}{took:>8}"))
+        took = "cached" if cached else f"{seconds:.1f} s"
+        self._print(f"  {self._node:{_NAME_WIDTH}}{took:>8}")
+
+    def _print(self, line: str, style: str = "") -> None:
+        self._console.print(Text(line, style=style), soft_wrap=True)
 
     def _state(self, message: str) -> Text:
         return Text(f"{self._node:{_NAME_WIDTH}}{message}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import fcntl
 import importlib.metadata
 import json
@@ -13,14 +14,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from rich.console import Console
+from tfx.dsl.compiler import constants
+from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration import metadata
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+from tfx.orchestration.portable import runtime_parameter_utils
+from tfx.proto.orchestration import pipeline_pb2
 
 from ..components import demo_corpus
 from ..components.errors import InputError
@@ -35,7 +39,10 @@ from .config import DEMO_CORPUS, Config
 from .console import NodeProgress
 from .pipeline import make_components
 
-_PACKAGES = ("tensorflow", "keras", "keras-hub", "tensorflow-text", "tfx", "apache-beam")
+_PACKAGES = (
+    *("tensorflow", "keras", "keras-hub", "tensorflow-text"),
+    *("tfx", "apache-beam", "tensorflow-serving-api"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +55,7 @@ class RunResult:
         decision: The gate's outcome.
         infra_refusal: Why the model server refused a blessed model, if it did.
         pushed: The version's folder, if the model was pushed.
-        executed: Nodes that did work in this run; none where nothing had changed.
+        executed: Components that did work in this run; none where nothing had changed.
     """
 
     ingestion: Summary
@@ -94,9 +101,50 @@ def run(config: Config, console: Console) -> RunResult:
             ),
             beam_pipeline_args=config.beam_pipeline_args,
         )
+        run_id = datetime.datetime.now().isoformat()
         with NodeProgress(console).attached() as progress:
-            LocalDagRunner().run(pipeline)
-        return _read_result(_store(database), progress.executed)
+            _NodeByNodeRunner(run_id, database, progress).run(pipeline)
+        return _read_result(_store(database), run_id)
+
+
+class _NodeByNodeRunner(LocalDagRunner):
+    """LocalDagRunner, told of one node at a time, so that we see each start and end.
+
+    Args:
+        run_id: Identifies the run in MLMD.
+        database: MLMD's SQLite file.
+        progress: Is told of every node.
+    """
+
+    def __init__(self, run_id: str, database: str, progress: NodeProgress) -> None:
+        super().__init__()
+        self._run_id = run_id
+        self._database = database
+        self._progress = progress
+
+    def run_with_ir(
+        self,
+        pipeline: pipeline_pb2.Pipeline,
+        run_options: pipeline_pb2.RunOptions | None = None,
+    ) -> None:
+        """Runs all nodes under one run id."""
+        runtime_parameter_utils.substitute_runtime_parameter(
+            pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: self._run_id}
+        )
+        for node in pipeline.nodes:
+            single = pipeline_pb2.Pipeline()
+            single.CopyFrom(pipeline)
+            del single.nodes[:]
+            single.nodes.append(node)
+            node_id = node.pipeline_node.node_info.id
+            self._progress.start(node_id)
+            super().run_with_ir(single, run_options)
+            cached = _components_in_state(
+                _store(self._database),
+                self._run_id,
+                metadata_store_pb2.Execution.CACHED,
+            )
+            self._progress.finish(cached=node_id in cached)
 
 
 def _resolve_corpus(config: Config) -> str:
@@ -160,33 +208,51 @@ def _forget_lost_pushes(database: str) -> None:
             shutil.rmtree(artifact.uri, ignore_errors=True)
 
 
-def _read_result(store: mlmd.MetadataStore, executed: list[str]) -> RunResult:
-    outputs = _latest_outputs(store)
+def _components_in_state(
+    store: mlmd.MetadataStore, run_id: str, state: int
+) -> list[str]:
+    """Returns the components of a run whose execution ended in a state of MLMD's."""
+    types = {t.id: t.name for t in store.get_execution_types()}
+    run = store.get_context_by_type_and_name("pipeline_run", run_id)
+    return [
+        _component_name(types[execution.type_id])
+        for execution in store.get_executions_by_context(run.id)
+        if execution.last_known_state == state
+    ]
+
+
+def _read_result(store: mlmd.MetadataStore, run_id: str) -> RunResult:
+    outputs = _outputs(store, run_id)
     pushed_model = outputs["Pusher", "pushed_model"].custom_properties
     destination = pushed_model["pushed_destination"].string_value
     decision = gate.read_decision(outputs["Evaluator", "evaluation"].uri)
     infra_uri = outputs["ServingValidator", "blessing"].uri
+    complete = metadata_store_pb2.Execution.COMPLETE
+    executed = _components_in_state(store, run_id, complete)
     return RunResult(
         ingestion=Summary.read(outputs["TextExampleGen", "examples"].uri),
         training=TrainingResult.read(outputs["Trainer", "model_run"].uri),
         decision=decision,
         infra_refusal=read_refusal(infra_uri) if decision.blessed else None,
         pushed=Path(destination) if destination else None,
-        executed=executed,
+        # A resolver is a query that is asked in every run.
+        executed=[name for name in executed if name != Resolver.__name__],
     )
 
 
-def _latest_outputs(
-    store: mlmd.MetadataStore,
+def _outputs(
+    store: mlmd.MetadataStore, run_id: str
 ) -> dict[tuple[str, str], metadata_store_pb2.Artifact]:
-    """Returns the newest run's output artifacts by component and output key."""
-    runs = store.get_contexts_by_type("pipeline_run")
-    newest = max(runs, key=lambda context: context.id)
-    executions = {e.id: e for e in store.get_executions_by_context(newest.id)}
-    types: dict[int, Any] = {t.id: t for t in store.get_execution_types()}
+    """Returns a run's output artifacts by component and output key."""
+    run = store.get_context_by_type_and_name("pipeline_run", run_id)
+    types = {t.id: t.name for t in store.get_execution_types()}
+    components = {
+        execution.id: _component_name(types[execution.type_id])
+        for execution in store.get_executions_by_context(run.id)
+    }
     events = [
         event
-        for event in store.get_events_by_execution_ids(list(executions))
+        for event in store.get_events_by_execution_ids(list(components))
         if event.type == metadata_store_pb2.Event.OUTPUT
     ]
     artifacts = {
@@ -194,9 +260,12 @@ def _latest_outputs(
         for artifact in store.get_artifacts_by_id([e.artifact_id for e in events])
     }
     return {
-        (
-            types[executions[event.execution_id].type_id].name.rpartition(".")[2],
-            event.path.steps[0].key,
-        ): artifacts[event.artifact_id]
+        (components[event.execution_id], event.path.steps[0].key): artifacts[
+            event.artifact_id
+        ]
         for event in events
     }
+
+
+def _component_name(execution_type: str) -> str:
+    return execution_type.rpartition(".")[2]

@@ -50,13 +50,15 @@ have() {
 os_release() { (. /etc/os-release && printf '%s' "${!1:-}") 2>/dev/null; }
 
 find_python() {
-  local name
-  for name in ${PYTHON:-python3.11 python3 python}; do
+  local name names=(python3.11 python3 python)
+  [ -z "${PYTHON:-}" ] || names=("$PYTHON")
+  for name in "${names[@]}"; do
     "$name" -I -c 'import sys
 if sys.version_info[:2] != (3, 11): sys.exit(1)
 print(sys._base_executable)' 2>/dev/null && return
   done
-  fail "Python 3.11 is needed, and ${PYTHON:-no python on PATH} is not one (install it, or name it: PYTHON=/path/to/python3.11)"
+  [ -z "${PYTHON:-}" ] || fail "Python 3.11 is needed, and PYTHON=$PYTHON is not one"
+  fail "Python 3.11 is needed and none is on PATH: install it, or name it with PYTHON=/path/to/python3.11"
 }
 
 # Whatever this machine cannot do is said here, before anything is fetched.

@@ -203,4 +203,6 @@ def _decode_strings(content: bytes, count: int) -> list[bytes]:
     for length in lengths:
         strings.append(content[start : start + length])
         start += length
+    if start != len(content):
+        raise ValueError("a tensor of strings has not the length that it says")
     return strings

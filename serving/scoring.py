@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 # A chunk holds at most so many input positions, and logits of at most so many bytes.
-# More makes no model faster on a CPU; attention's memory grows with the first.
-CHUNK_POSITIONS = 8192
+# Larger chunks made no model faster on a CPU, and mix windows of more unequal length:
+# paragraphs in batches of 32 were scored 1.7 times faster than with 8192.
+CHUNK_POSITIONS = 1024
 CHUNK_LOGIT_BYTES = 64 * 2**20
 
 

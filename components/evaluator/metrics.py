@@ -34,40 +34,33 @@ class _CorpusMetric(metric_types.Metric):
 
     NAME: str
 
-    @staticmethod
-    def value(sums: dict[str, float]) -> float:
+    def value(self, sums: dict[str, float]) -> float:
         """Computes the metric from the sums of `OUTPUTS` and `documents`."""
         raise NotImplementedError
 
     def _computations(
-        self,
-        name: str | None = None,
-        source: str = "",
-        eval_config: Any = None,
-        model_name: str = "",
-        output_name: str = "",
-        **_: Any,
+        self, name: str, source: str = "", model_names: list[str] | None = None
     ) -> metric_types.MetricComputations:
-        sums_key = metric_types.MetricKey(
-            name=_SUMS_NAME, model_name=model_name, output_name=output_name
-        )
-        key = metric_types.MetricKey(
-            name=name, model_name=model_name, output_name=output_name
-        )
-        value: Callable[[dict[str, float]], float] = self.value
+        # TFMA gives the arguments that it finds by name in this signature.
+        computations = []
+        for model_name in model_names or [""]:
+            sums_key = metric_types.MetricKey(_SUMS_NAME, model_name=model_name)
+            key = metric_types.MetricKey(name, model_name=model_name)
+            computations += [
+                # Metrics with the same combiner and keys share one computation.
+                metric_types.MetricComputation(
+                    keys=[sums_key], preprocessors=None, combiner=_SumCombiner(sums_key)
+                ),
+                metric_types.DerivedMetricComputation(
+                    keys=[key], result=self._derivation(sums_key, key)
+                ),
+            ]
+        return computations
 
-        def derive(
-            metrics: dict[metric_types.MetricKey, Any],
-        ) -> dict[metric_types.MetricKey, float]:
-            return {key: value(metrics[sums_key])}
-
-        # Metrics with the same combiner and keys share one computation.
-        return [
-            metric_types.MetricComputation(
-                keys=[sums_key], preprocessors=None, combiner=_SumCombiner(sums_key)
-            ),
-            metric_types.DerivedMetricComputation(keys=[key], result=derive),
-        ]
+    def _derivation(
+        self, sums_key: metric_types.MetricKey, key: metric_types.MetricKey
+    ) -> Callable[[dict[metric_types.MetricKey, Any]], dict[Any, float]]:
+        return lambda metrics: {key: self.value(metrics[sums_key])}
 
 
 class Perplexity(_CorpusMetric):
@@ -79,8 +72,7 @@ class Perplexity(_CorpusMetric):
 
     NAME = "perplexity"
 
-    @staticmethod
-    def value(sums: dict[str, float]) -> float:
+    def value(self, sums: dict[str, float]) -> float:
         """Returns perplexity a token; NaN without tokens."""
         return _exp(_ratio(sums["nll"], sums["tokens"]))
 
@@ -95,8 +87,7 @@ class WordPerplexity(_CorpusMetric):
 
     NAME = "word_perplexity"
 
-    @staticmethod
-    def value(sums: dict[str, float]) -> float:
+    def value(self, sums: dict[str, float]) -> float:
         """Returns perplexity a word; NaN without words."""
         return _exp(_ratio(sums["nll"], sums["words"]))
 
@@ -110,8 +101,7 @@ class BitsPerByte(_CorpusMetric):
 
     NAME = "bits_per_byte"
 
-    @staticmethod
-    def value(sums: dict[str, float]) -> float:
+    def value(self, sums: dict[str, float]) -> float:
         """Returns bits a byte; NaN without bytes."""
         return _ratio(sums["nll"], sums["bytes"] * math.log(2))
 
@@ -126,12 +116,9 @@ class CorpusSum(_CorpusMetric):
 
     NAME = "documents"
 
-    def _computations(
-        self, name: str | None = None, **kwargs: Any
-    ) -> metric_types.MetricComputations:
-        field = name or self.NAME
-        self.value = lambda sums: sums[field]  # type: ignore[method-assign]
-        return super()._computations(name=name, **kwargs)
+    def value(self, sums: dict[str, float]) -> float:
+        """Returns the sum."""
+        return sums[self.name]
 
 
 class _SumCombiner(beam.CombineFn):

@@ -27,6 +27,7 @@ _BLESSED_PROPERTY = "blessed"
 
 _NUM_DOCUMENTS = 4
 _NEW_TOKENS = 8
+_READY_SECONDS = 120
 
 
 class Executor(base_executor.BaseExecutor):
@@ -62,7 +63,7 @@ class Executor(base_executor.BaseExecutor):
         base_path = os.path.join(self._get_tmp_dir(), "serving")
         io_utils.copy_dir(model_path, os.path.join(base_path, "1"))
         with running_server(base_path) as address, Client(address) as client:
-            client.wait_until_ready()
+            client.wait_until_ready(_READY_SECONDS)
             check_answers(client, documents)
 
 

@@ -103,6 +103,10 @@ class ModelServer:
             PortInUseError: a port is taken.
             ServerStartError: it cannot listen there for another reason.
         """
+        for port in (self.grpc_port, self.rest_port or 0):
+            # gRPC would take 65536 for 0.
+            if not 0 <= port < 1 << 16:
+                raise ServerStartError(f"there is no port {port}")
         rest_socket = None
         if self.rest_port is not None:
             rest_socket = _listen(self.host, self.rest_port)
@@ -188,7 +192,7 @@ class ModelServer:
             handlers=ModelServices(self._core).handlers(),
             options=[
                 # Otherwise two servers could share a port without noticing.
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", -1),
                 ("grpc.max_send_message_length", -1),
             ],
@@ -206,8 +210,6 @@ class ModelServer:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A socket that listens; raises `ServerStartError` where that is impossible."""
-    if not 0 <= port < 1 << 16:
-        raise ServerStartError(f"there is no port {port}")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         # It sets SO_REUSEADDR, without which a port stays taken for a while after a

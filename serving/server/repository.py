@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import gc
+import logging
 import re
 import threading
 import time
@@ -24,6 +25,7 @@ from grpc import StatusCode
 from ..errors import ServingError
 from .servable import Servable, load_servable
 
+_logger = logging.getLogger(__name__)
 _VERSION_NAME = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
@@ -157,7 +159,12 @@ class ModelRepository:
         next_poll: float | None = time.monotonic()
         while not self._closing:
             if next_poll is not None and time.monotonic() >= next_poll:
-                self._poll()
+                try:
+                    self._poll()
+                except Exception:
+                    # Whatever it was, what serves now goes on, and the next look may
+                    # go well.
+                    _logger.exception("looking for versions of %s failed", self.name)
                 again = self._poll_seconds > 0
                 next_poll = time.monotonic() + self._poll_seconds if again else None
             self._unload_unused()
@@ -246,13 +253,14 @@ class ModelRepository:
             self._retired = [entry for entry in self._retired if entry.users]
         for entry in unused:
             self._unload(entry)
+        if unused:
+            # A graph and its operations refer to each other.
+            del entry, unused
+            gc.collect()
 
     def _unload(self, entry: _Entry) -> None:
         entry.servable.close()
         self._change(VersionStatus(entry.servable.version, State.END))
-        # A graph and its operations refer to each other.
-        entry.servable = None  # type: ignore[assignment]
-        gc.collect()
 
     def _change(self, status: VersionStatus) -> None:
         with self._condition:

@@ -44,9 +44,12 @@ class Predictions:
         return self._columns
 
 
+def make(name):
+    return CLASSES.get(name, metrics.CorpusSum)(name=name)
+
+
 def compute(name, bundles):
-    metric = CLASSES.get(name, metrics.CorpusSum)(name=name)
-    sums, derived = metric.computations()
+    sums, derived = make(name).computations()
     accumulators = [
         sums.combiner.add_input(sums.combiner.create_accumulator(), Predictions(bundle))
         for bundle in bundles
@@ -75,3 +78,10 @@ def test_the_perplexity_is_not_the_mean_of_the_documents():
 def test_without_words_the_word_perplexity_is_no_number():
     document = {"nll": 1.0, "tokens": 1, "bytes": 1, "words": 0}
     assert math.isnan(compute("word_perplexity", [[document]]))
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_candidate_and_baseline_are_computed_apart(name):
+    computations = make(name).computations(model_names=["candidate", "baseline"])
+    models = [c.keys[0].model_name for c in computations]
+    assert models == ["candidate", "candidate", "baseline", "baseline"]

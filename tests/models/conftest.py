@@ -1,5 +1,6 @@
 """Real text, small, for the tests of the models."""
 
+import langzoo  # noqa: F401  # sets the environment before TensorFlow is imported
 import pytest
 
 SONNETS = """\

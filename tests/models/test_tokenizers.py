@@ -5,13 +5,10 @@ import io
 import keras_hub
 import pytest
 import sentencepiece
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import langzoo  # noqa: F401  # before TensorFlow: it sets the environment
 from langzoo.models import tokenizers as t
-
-import tensorflow as tf  # isort: skip
 
 # Markup of the models themselves, white space of all kinds, and the characters that
 # SentencePiece uses as marks.
@@ -39,13 +36,16 @@ def tokenizer(request, shakespeare):
 
 @pytest.fixture(scope="module")
 def in_graph(tokenizer):
-    return tf.function(tokenizer.tokenize, input_signature=[tf.TensorSpec([None], tf.string)])
+    return tf.function(
+        tokenizer.tokenize, input_signature=[tf.TensorSpec([None], tf.string)]
+    )
 
 
 def check_round_trip(tokenizer, in_graph, text):
     batch = tf.constant([text, text + "x"])
     ids = tokenizer.tokenize(batch)
-    assert isinstance(ids, tf.RaggedTensor) and ids.dtype == tf.int32
+    assert isinstance(ids, tf.RaggedTensor)
+    assert ids.dtype == tf.int32
     assert ids.to_list() == in_graph(batch).to_list()
     assert ids.to_list() == tokenizer.tokenize([text, text + "x"])
     assert 1 not in ids.to_list()[0]
@@ -159,7 +159,9 @@ def test_an_empty_corpus_is_an_error(texts):
 
 
 def test_a_vocabulary_too_small_is_an_error_that_says_what_would_do(shakespeare):
-    with pytest.raises(ValueError, match=r"at least \d+ .*Received: vocabulary_size=100"):
+    with pytest.raises(
+        ValueError, match=r"at least \d+ .*Received: vocabulary_size=100"
+    ):
         t.train_sentencepiece(
             shakespeare, vocabulary_size=100, model_type="bpe", seed=0
         )
@@ -176,5 +178,5 @@ def test_a_model_without_the_special_tokens_is_an_error(shakespeare):
         sentence_iterator=iter(shakespeare), model_writer=proto, vocab_size=100,
         minloglevel=2,
     )  # fmt: skip
-    with pytest.raises(ValueError, match="must be .*<pad>"):
+    with pytest.raises(ValueError, match=r"must be .*<pad>"):
         t.SentencePieceTokenizer(proto=proto.getvalue())

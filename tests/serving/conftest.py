@@ -144,6 +144,14 @@ class ScaleModel(tf.Module):
     def half(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"y": x / 2}
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
+    def total(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": tf.reduce_sum(x)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
+    def mean(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"mean": tf.reduce_mean(x, keepdims=True), "x": x}
+
 
 @pytest.fixture(scope="session")
 def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -173,6 +181,8 @@ def scale_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Pat
                 "serving_default": model.__call__,
                 "echo": model.echo,
                 "half": model.half,
+                "total": model.total,
+                "mean": model.mean,
             }
             tf.saved_model.save(model, str(path), signatures)
         return path

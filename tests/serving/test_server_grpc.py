@@ -60,6 +60,13 @@ def predict_request(
     return request
 
 
+def tensor(dtype: int = 1, sizes: tuple[int, ...] = (), **fields: Any) -> Any:
+    proto = tensor_pb2.TensorProto(dtype=dtype, **fields)
+    for size in sizes:
+        proto.tensor_shape.dim.add(size=size)
+    return proto
+
+
 def refused(call: Any, request: Any) -> tuple[StatusCode, str]:
     with pytest.raises(grpc.RpcError) as caught:
         call(request, timeout=30)
@@ -127,10 +134,9 @@ def test_predict_keeps_every_dtype_and_any_bytes(scale: Stub) -> None:
         assert served.dtype == value.dtype
 
 
-def test_predict_reads_tensors_packed_as_content(language: Stub) -> None:
-    serialized = tf.io.serialize_tensor(tf.constant(["abc", ""])).numpy()
-    packed = tensor_pb2.TensorProto.FromString(serialized)
-    assert packed.tensor_content
+def test_predict_reads_strings_packed_as_content(language: Stub) -> None:
+    # All lengths, then all bytes: TensorFlow's Tensor::AsProtoTensorContent.
+    packed = tensor(dtype=7, sizes=(2,), tensor_content=b"\x03\x00abc")
     response = language.Predict(predict_request("langzoo", "score", text=packed))
     assert list(response.outputs["bytes"].int64_val) == [3, 0]
 
@@ -230,13 +236,6 @@ def test_predict_refuses_a_label(scale: Stub) -> None:
         StatusCode.INVALID_ARGUMENT,
         "Unrecognized servable version label: stable",
     )
-
-
-def tensor(dtype: int = 1, sizes: tuple[int, ...] = (), **fields: Any) -> Any:
-    proto = tensor_pb2.TensorProto(dtype=dtype, **fields)
-    for size in sizes:
-        proto.tensor_shape.dim.add(size=size)
-    return proto
 
 
 @pytest.mark.parametrize(
