@@ -6,6 +6,7 @@ Importing this module imports neither TensorFlow nor TFX.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -185,9 +186,8 @@ class Config(_Section):
     @property
     def push_folder(self) -> str:
         """Folder that the model server watches."""
-        if self.serving.push_folder is None:
-            return str(self.folder / "serving")
-        return str(Path(self.serving.push_folder).absolute())
+        folder = self.serving.push_folder or f"{self.root}/{self.name}/serving"
+        return folder if "://" in folder else os.path.abspath(folder)
 
     @pydantic.model_validator(mode="after")
     def _lengths_fit(self) -> Config:

@@ -8,6 +8,12 @@
 | `generate` | `prompt` and, with defaults, `max_new_tokens`, `temperature`, `top_k`, `top_p`, `seed` | `text`, `new_tokens`, `finish_reason` |
 | `evaluate` | `examples` (serialized `tf.train.Example`) | as `score` |
 
+`<pad>`, `<unk>` and `<s>` are never proposed: their logits are masked before the
+softmax, so the probabilities of `serving_default` are those of real tokens and `</s>`.
+`generate` draws from the 256 likeliest tokens; `new_tokens` counts the tokens of `text`,
+without the `</s>` that ended it, and `finish_reason` is `stop` (at `</s>`) or `length`.
+`nll` counts `</s>`, and so does `tokens` of `score`.
+
 Every input and output has the batch as its first dimension, so that a server may join
 requests. The defaults have one row and hold for every row of a request; a server that
 joins requests of several rows each needs those inputs given.

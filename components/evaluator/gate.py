@@ -123,7 +123,7 @@ def read_decision(evaluation_uri: str) -> Decision:
         metrics=candidate,
         baseline=baseline.get(GATED_METRIC),
         max_bits_per_byte=threshold.value_threshold.upper_bound.value,
-        min_improvement=-threshold.change_threshold.absolute.value,
+        min_improvement=0.0 - threshold.change_threshold.absolute.value,
     )
 
 

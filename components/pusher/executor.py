@@ -69,8 +69,15 @@ def push(model_path: str, push_folder: str) -> Path:
         The new version's folder.
 
     Raises:
-        InputError: Where the push folder cannot be written.
+        InputError: Where the push folder cannot be written, or is no folder of a
+            filesystem that renames atomically.
     """
+    if "://" in push_folder:
+        raise InputError(
+            f"the push folder {push_folder} is an object store, which cannot rename a "
+            "folder atomically: set serving.push_folder to a folder of a (mounted) "
+            "filesystem"
+        )
     folder = Path(push_folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

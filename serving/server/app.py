@@ -192,7 +192,7 @@ class ModelServer:
             handlers=ModelServices(self._core).handlers(),
             options=[
                 # Otherwise two servers could share a port without noticing.
-                ("grpc.so_reuseport", 1),
+                ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", -1),
                 ("grpc.max_send_message_length", -1),
             ],

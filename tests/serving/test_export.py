@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import langzoo
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-
-import langzoo
 from langzoo.models.tokenizers import ByteTokenizer, train_sentencepiece
 from langzoo.models.zoo import FAMILIES, build_causal_lm
 from langzoo.serving.export import ExportError, export_causal_lm, read_metadata
 from langzoo.serving.scoring import token_log_probabilities
 from langzoo.serving.vocabulary import display_strings
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 CONTEXT = 16
 STRIDE = 5

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_text
-from tensorflow.python.framework import op_def_registry
-
 from langzoo.serving.export_checks import ExportError, check_ops, check_signatures
 from langzoo.serving.stock_ops import STOCK_OPS, TEXT_OPS
+from tensorflow.python.framework import op_def_registry
 
 TEXT = [tf.TensorSpec([None], tf.string, "text")]
 

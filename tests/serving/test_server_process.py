@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import queue
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -154,18 +154,16 @@ def test_the_command_refuses_bad_arguments(arguments: list[str]) -> None:
     assert caught.value.code == 2
 
 
-def read_until(process: subprocess.Popen[str], pattern: str) -> list[str]:
-    """The lines that a process prints up to the one that matches."""
-    assert process.stdout is not None
-    lines: list[str] = []
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        ready, _, _ = select.select([process.stdout], [], [], 1)
-        if ready:
-            lines.append(process.stdout.readline().rstrip("\n"))
-            if re.search(pattern, lines[-1]) or not lines[-1]:
-                return lines
-    raise AssertionError(f"no line like {pattern} among {lines}")
+def printed_lines(process: subprocess.Popen[str]) -> queue.SimpleQueue[str]:
+    """The lines of a process as it prints them."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in process.stdout or ():
+            lines.put(line.rstrip("\n"))
+
+    threading.Thread(target=read).start()
+    return lines
 
 
 def test_the_process_serves_and_ends_on_sigterm(
@@ -178,28 +176,27 @@ def test_the_process_serves_and_ends_on_sigterm(
         *("--model_base_path", str(tmp_path), "--file_system_poll_wait_seconds=0.05"),
     ]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=0
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            lines = read_until(process, "serving model")
-            assert lines[0] == "langzoo: version 3 is available"
+            lines = printed_lines(process)
+            assert lines.get(timeout=90) == "langzoo: version 3 is available"
+            serving = lines.get(timeout=10)
             match = re.fullmatch(
                 rf"langzoo: serving model langzoo from {re.escape(str(tmp_path))}: "
                 r"gRPC on (127\.0\.0\.1:\d+), REST on 127\.0\.0\.1:\d+",
-                lines[1],
+                serving,
             )
-            assert match, lines
+            assert match, serving
             with Client(match[1]) as client:
                 assert client.score(["a b"])[0].words == 2
             push(language_model, tmp_path, 4)
-            later = read_until(process, "unloaded")
-            assert later == [
-                "langzoo: version 4 is available",
-                "langzoo: version 3 is unloaded",
-            ]
+            assert lines.get(timeout=60) == "langzoo: version 4 is available"
+            assert lines.get(timeout=60) == "langzoo: version 3 is unloaded"
             process.send_signal(signal.SIGTERM)
-            _, errors = process.communicate(timeout=60)
+            process.wait(timeout=60)
         finally:
             process.kill()
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
     assert process.returncode == 0
-    assert "Traceback" not in errors
