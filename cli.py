@@ -268,11 +268,12 @@ def _run(config: Config) -> RunResult:
         result = local.run(config, console)
         if not result.executed:
             console.print("nothing has changed: every result came from the cache")
-        console.print(str(result.decision))
+        console.print(str(result.decision), soft_wrap=True)
         if result.infra_refusal:
-            console.print(f"not pushed: {result.infra_refusal}")
+            console.print(f"not pushed: {result.infra_refusal}", soft_wrap=True)
         elif result.pushed:
-            console.print(f"version {result.pushed.name} is in {result.pushed.parent}")
+            version, folder = result.pushed.name, result.pushed.parent
+            console.print(f"version {version} is in {folder}", soft_wrap=True)
         console.print(f"took {time.monotonic() - started:.0f} s")
     return result
 
@@ -283,11 +284,16 @@ def _quiet(config: Config) -> Iterator[Console]:
 
     log = config.folder / "logs" / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}.log"
     try:
-        with libraries_to_log(log) as console:
-            console.print(f"the libraries' log is {log}")
-            yield console
-    except PermissionError as error:
-        _fail(f"cannot write in {config.root} ({error.strerror}): set root")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+    except OSError as error:
+        _fail(
+            f"{log.parent} cannot be written ({error.strerror}): set root to a folder "
+            "that can be written"
+        )
+    with libraries_to_log(log) as console:
+        console.print(f"the libraries' log is {log}", soft_wrap=True)
+        yield console
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from keras import ops
 
 from .backbone import Cache, CausalBackbone, Tensor, normal_initializer, token_inputs
 
+_EPSILON = 1e-6
+
 
 @keras.saving.register_keras_serializable(package="langzoo")
 class LSTM(keras.layers.Layer):
@@ -313,6 +315,9 @@ def _rows(x: Tensor) -> Tensor:
 class LSTMBackbone(CausalBackbone):
     """A stack of LSTM layers over tied embeddings.
 
+    RMSNorm before every layer and after the last departs from the references: with
+    embeddings that are tied, and so begin small, it makes the first steps count.
+
     Args:
         vocabulary_size: int. Number of token ids.
         num_layers: int. LSTM layers. Defaults to 1.
@@ -364,16 +369,27 @@ class LSTMBackbone(CausalBackbone):
             name="token_embedding",
         )
         self.dropout_layer = keras.layers.Dropout(dropout, dtype=dtype, name="dropout")
+        self.norms = [
+            keras.layers.RMSNormalization(
+                epsilon=_EPSILON, dtype=dtype, name=f"norm_{i}"
+            )
+            for i in range(num_layers)
+        ]
         self.lstm_layers = [
             LSTM(hidden_dim, dtype=dtype, name=f"lstm_{i}") for i in range(num_layers)
         ]
+        self.final_norm = keras.layers.RMSNormalization(
+            epsilon=_EPSILON, dtype=dtype, name="final_norm"
+        )
 
         # === Functional Model ===
         inputs = token_inputs()
         x = self.dropout_layer(self.token_embedding(inputs["token_ids"]))
-        for layer in self.lstm_layers:
-            x = self.dropout_layer(layer(x))
-        super().__init__(inputs=inputs, outputs=x, dtype=dtype, **kwargs)
+        for norm, layer in zip(self.norms, self.lstm_layers, strict=True):
+            x = self.dropout_layer(layer(norm(x)))
+        super().__init__(
+            inputs=inputs, outputs=self.final_norm(x), dtype=dtype, **kwargs
+        )
 
         # === Config ===
         self.vocabulary_size = vocabulary_size
@@ -396,10 +412,10 @@ class LSTMBackbone(CausalBackbone):
     ) -> tuple[Tensor, Cache]:
         x = self.token_embedding(token_ids[:, 0])
         states = []
-        for layer, state in zip(self.lstm_layers, cache, strict=True):
-            x, state = layer.step(x, state)
+        for norm, layer, state in zip(self.norms, self.lstm_layers, cache, strict=True):
+            x, state = layer.step(norm(x), state)
             states.append(state)
-        return x[:, None], tuple(states)
+        return self.final_norm(x)[:, None], tuple(states)
 
     def get_config(self) -> dict[str, Any]:
         return {

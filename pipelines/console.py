@@ -28,7 +28,6 @@ def libraries_to_log(log_path: Path) -> Iterator[Console]:
     Yields:
         A console on the real standard output.
     """
-    log_path.parent.mkdir(parents=True, exist_ok=True)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     kept = [os.dup(1), os.dup(2)]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import IO
 
 _READY = re.compile(r"gRPC on (\S+), REST on (\S+)")
+_FAILED = re.compile(r"version \S+ failed to load: .*")
 _STOP_SECONDS = 20
 
 
@@ -67,6 +68,8 @@ def _wait_for_address(
         output = _read(log)
         if match := _READY.search(output):
             return match[1]
+        if match := _FAILED.search(output):
+            raise ServerError(f"the model server cannot load the model: {match[0]}")
         if process.poll() is not None:
             raise ServerError(
                 f"the model server ended with status {process.returncode}: "

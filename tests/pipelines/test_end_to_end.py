@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import io
 import pydoc_data.topics
+import re
+import subprocess
+import sys
+import time
 
 import pytest
 from rich.console import Console
 
+from langzoo import cli
 from langzoo.components.errors import InputError
+from langzoo.components.trainer import component as trainer
 from langzoo.pipelines import config as pipeline_config
 from langzoo.pipelines import local
 from langzoo.serving.client import Client
@@ -63,7 +69,7 @@ def test_a_trained_model_is_blessed_and_pushed(first):
     assert (result.pushed / "saved_model.pb").is_file()
     assert result.pushed.parent == config.folder / "serving"
     assert "blessed" in str(result.decision)
-    assert result.executed[0] == "TextExampleGen"
+    assert {"TextExampleGen", "Trainer", "Pusher"} <= set(result.executed)
     assert "Trainer" in shown
 
 
@@ -140,3 +146,60 @@ def test_a_push_folder_that_cannot_be_written_is_named(settings, tmp_path):
     target.write_text("")
     with pytest.raises(InputError, match=f"{target} cannot be written"):
         run(settings, f"serving.push_folder={target}")
+
+
+def command(settings, *changes):
+    """The command line of a run."""
+    arguments = [f"--set={setting}" for setting in [*settings, *changes]]
+    return [sys.executable, "-m", "langzoo", "run", *arguments]
+
+
+def test_the_command_ends_a_refused_run_with_its_own_status(first, settings):
+    changes = ["gate.max_bits_per_byte=0.5"]
+    ended = subprocess.run(command(settings, *changes), capture_output=True, text=True)
+    assert ended.returncode == cli.EXIT_REFUSED
+    assert re.search(r"refused: \d\.\d+ bits per byte, bound 0.500", ended.stdout)
+    assert ended.stderr == ""
+
+
+def test_the_command_names_what_is_wrong_in_one_line(first, settings):
+    changes = ["corpus.path=/absent"]
+    ended = subprocess.run(command(settings, *changes), capture_output=True, text=True)
+    assert ended.returncode == cli.EXIT_ERROR
+    assert ended.stderr.count("\n") == 1
+    assert "no file matches the corpus '/absent'" in ended.stderr
+
+
+def test_a_killed_training_goes_on_from_its_last_checkpoint(first, settings):
+    config, _, _ = first
+    changes = ["trainer.steps=4000", "trainer.checkpoint_seconds=0.5"]
+    checkpoints = config.folder / "checkpoints"
+    process = subprocess.Popen(
+        command(settings, *changes),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(checkpoints.glob("*/checkpoint")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+    _, result, shown = run(settings, *changes)
+    step = int(re.search(r"resumed from the checkpoint of step (\d+)", shown)[1])
+    assert 0 < step < 4000
+    assert result.training.resumed_at == step
+    assert result.decision.blessed
+    assert not list(checkpoints.iterdir())
+
+
+def test_changed_code_is_not_served_from_the_cache(first, settings, monkeypatch):
+    _, before, _ = first
+    monkeypatch.setattr(trainer, "source_hash", lambda *parts: "edited")
+    _, after, _ = run(settings)
+    assert "Trainer" in after.executed
+    assert "Transform" not in after.executed
+    assert after.training.eval_loss == pytest.approx(before.training.eval_loss)

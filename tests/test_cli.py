@@ -1,0 +1,112 @@
+"""The command line: help, one-line errors, statuses."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+import langzoo
+from langzoo import cli
+
+
+def langzoo_command(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "langzoo", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    )
+
+
+def assert_one_line_error(ended, said):
+    assert ended.returncode == cli.EXIT_ERROR
+    assert ended.stderr.count("\n") == 1
+    assert said in ended.stderr
+
+
+def test_version():
+    ended = langzoo_command("--version")
+    assert ended.stdout == f"langzoo {langzoo.__version__}\n"
+    assert ended.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "demo", "serve", "generate", "score", "next", "compile"]
+)
+def test_every_command_is_listed_and_has_help(command):
+    assert command in langzoo_command("--help").stdout
+    assert langzoo_command(command, "--help").returncode == 0
+
+
+def test_a_wrong_configuration_is_one_line():
+    assert_one_line_error(
+        langzoo_command("run", "--set", "trainer.stepz=3"),
+        "unknown key trainer.stepz: did you mean steps?",
+    )
+
+
+def test_a_root_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert_one_line_error(
+        langzoo_command("run", "--set", f"root={tmp_path}/file"),
+        "set root to a folder that can be written",
+    )
+
+
+@pytest.mark.parametrize("command", ["generate", "score", "next"])
+def test_a_server_that_is_not_there_is_one_line(command):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        assert_one_line_error(
+            langzoo_command(command, "Text", "--server", address), address
+        )
+
+
+def test_a_port_in_use_is_one_line(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = langzoo_command(
+            *("serve", "--model-base-path", str(tmp_path), "--port", str(port))
+        )
+    assert_one_line_error(ended, f"port {port}")
+
+
+def test_an_unknown_engine_is_one_line():
+    assert_one_line_error(langzoo_command("serve", "--engine", "triton"), "triton")
+
+
+def test_a_missing_binary_is_one_line(tmp_path):
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    assert_one_line_error(
+        langzoo_command(
+            "serve", "--engine", "tensorflow_model_server", env=environment
+        ),
+        "no tensorflow_model_server on PATH",
+    )
+
+
+def test_the_stock_binary_is_started_with_its_own_flags(tmp_path):
+    binary = tmp_path / "tensorflow_model_server"
+    binary.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    binary.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    ended = langzoo_command(
+        *("serve", "--engine", "tensorflow_model_server", "--port", "9000"),
+        *("--model-base-path", str(tmp_path)),
+        env=environment,
+    )
+    assert ended.stdout.splitlines() == [
+        "--port=9000",
+        "--rest_api_port=8501",
+        "--model_name=langzoo",
+        f"--model_base_path={tmp_path}",
+        "--file_system_poll_wait_seconds=1",
+    ]
