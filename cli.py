@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -69,7 +69,9 @@ def main() -> None:
 
 @app.callback(invoke_without_command=True)
 def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.")
+    ] = False,
 ) -> None:
     if version:
         typer.echo(f"langzoo {__version__}")
@@ -139,9 +141,9 @@ def serve(
     if engine == "embedded":
         command = [sys.executable, "-m", "langzoo.serving.server", *flags]
     elif engine == "tensorflow_model_server":
-        binary = shutil.which(engine)
-        if binary is None:
-            _fail(f"there is no {engine} on PATH: install it or leave --engine out")
+        binary = shutil.which(engine) or _fail(
+            f"there is no {engine} on PATH: install it or leave --engine out"
+        )
         command = [binary, *flags]
     else:
         _fail(f"--engine {engine}: it is embedded or tensorflow_model_server")
@@ -328,7 +330,7 @@ def _client(server: str, model_name: str) -> Iterator[Client]:
         _fail(str(error))
 
 
-def _fail(message: str) -> Any:
+def _fail(message: str) -> NoReturn:
     typer.echo(f"langzoo: {message}", err=True)
     raise typer.Exit(EXIT_ERROR)
 

@@ -7,9 +7,8 @@ import socket
 import subprocess
 import sys
 
-import pytest
-
 import langzoo
+import pytest
 from langzoo import cli
 
 

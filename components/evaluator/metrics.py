@@ -135,7 +135,8 @@ class _SumCombiner(beam.CombineFn):
     ) -> np.ndarray:
         predictions = element.get_predictions(self._key.model_name)
         columns = [np.asarray(predictions[name], np.float64) for name in OUTPUTS]
-        return accumulator + [*(column.sum() for column in columns), columns[0].size]
+        sums = [*(column.sum() for column in columns), columns[0].size]
+        return accumulator + np.array(sums)
 
     def merge_accumulators(self, accumulators: Iterable[np.ndarray]) -> np.ndarray:
         return np.sum(list(accumulators), axis=0)

@@ -101,7 +101,9 @@ def push(model_path: str, push_folder: str) -> Path:
 
 def _rename_to_free_version(staging: Path, folder: Path) -> Path:
     version = int(time.time())
-    newest = max((int(p.name) for p in folder.iterdir() if p.name.isdecimal()), default=0)
+    newest = max(
+        (int(p.name) for p in folder.iterdir() if p.name.isdecimal()), default=0
+    )
     version = max(version, newest + 1)
     while True:
         target = folder / str(version)

@@ -31,7 +31,7 @@ class TextExampleGenSpec(ComponentSpec):
         "fingerprint": ExecutionParameter(type=str),
         "source_hash": ExecutionParameter(type=str),
     }
-    INPUTS = {}
+    INPUTS: dict[str, ChannelParameter] = {}
     OUTPUTS = {"examples": ChannelParameter(type=standard_artifacts.Examples)}
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -90,8 +90,8 @@ class Executor(BaseExampleGenExecutor):
             f"{sum(summary.bytes.values()) / 1e6:.2f} MB of text"
         )
 
-    def GetInputSourceToExamplePTransform(self) -> beam.PTransform:
-        """Returns the transform from a file pattern to examples."""
+    def GetInputSourceToExamplePTransform(self) -> Callable[..., beam.PTransform]:
+        """Returns what makes the transform from a file pattern to examples."""
         return self._read_corpus
 
     def _read_corpus(

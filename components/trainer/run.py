@@ -44,7 +44,7 @@ def run_fn(fn_args: FnArgs) -> None:
     checkpoints = _checkpoint_folder(fn_args)
     with tempfile.TemporaryDirectory() as scratch:
         show("packing windows")
-        windows = [
+        train_windows, eval_windows = (
             _pack(
                 f"{scratch}/{name}",
                 read_token_ids(patterns, fn_args.transform_graph_path),
@@ -55,10 +55,12 @@ def run_fn(fn_args: FnArgs) -> None:
                 ("train", fn_args.train_files),
                 ("eval", fn_args.eval_files),
             )
-        ]
+        )
         # The task tokenizes what it is fed; the windows are tokenized.
         network = keras.Model(model.input, model.output)
-        result = training.train(network, *windows, training_config, checkpoints)
+        result = training.train(
+            network, train_windows, eval_windows, training_config, checkpoints
+        )
     report(
         f"{result.parameters:,} parameters, {result.steps} steps in "
         f"{result.seconds:.0f} s, evaluation loss {result.eval_loss:.3f} nats a token"

@@ -261,7 +261,9 @@ class _Progress(keras.callbacks.Callback):
         self._shown = 0.0
         self._timed_steps, self._timed_seconds = 0, 0.0
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         """Counts time, checks the loss, shows it, saves when it is time."""
         now = time.monotonic()
         step_seconds, self._ticked = now - self._ticked, now

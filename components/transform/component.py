@@ -68,5 +68,3 @@ class Transform(base_beam_component.BaseBeamComponent):
                 updated_analyzer_cache=Channel(type=standard_artifacts.TransformCache),
             )
         )
-
-

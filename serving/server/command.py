@@ -23,7 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(options: argparse.Namespace, signals: queue.SimpleQueue[int]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from .app import ModelServer, ServerStartError
+    # gRPC's own words on a port in use stand beside ours otherwise.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    with _silent_stderr():
+        from .app import ModelServer, ServerStartError
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     server = ModelServer(
@@ -47,6 +50,22 @@ def _serve(options: argparse.Namespace, signals: queue.SimpleQueue[int]) -> int:
     signals.get()
     server.stop()
     return 0
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Drops what is written to standard error, from C++ too.
+
+    While it is imported, TensorFlow logs before it reads its log level.
+    """
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-
 from langzoo.components.evaluator import metrics
 
 # Two documents: 2 nats over 4 tokens, 10 bytes, 2 words; 6 nats over 2, 6 and 1.

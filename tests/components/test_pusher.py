@@ -10,7 +10,6 @@ import sys
 import time
 
 import pytest
-
 from langzoo.components.errors import InputError
 from langzoo.components.pusher.executor import push
 

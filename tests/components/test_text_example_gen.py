@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import tensorflow as tf
-from tfx.types import artifact_utils, standard_artifacts
-from tfx.utils import proto_utils
-
 from langzoo.components.errors import InputError
 from langzoo.components.text_example_gen import executor, files
 from langzoo.components.text_example_gen.component import TextExampleGen
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.utils import proto_utils
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-
 from langzoo.components.tokenizer_trainer.executor import BoundedSample
 
-DOCUMENTS = [f"document {number} {'x' * (number % 50)}".encode() for number in range(500)]
+DOCUMENTS = [
+    f"document {number} {'x' * (number % 50)}".encode() for number in range(500)
+]
 
 
 def combine(sample, bundles):

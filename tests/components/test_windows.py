@@ -6,7 +6,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-
 from langzoo.components.trainer.windows import TokenWindows
 
 PAD, START, END = 0, 2, 3

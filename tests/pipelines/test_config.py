@@ -7,7 +7,6 @@ import sys
 
 import pytest
 import yaml
-
 from langzoo.pipelines import config
 
 
@@ -81,7 +80,7 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path, content, said):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(config.ConfigError, match="cannot read .*absent.yaml"):
+    with pytest.raises(config.ConfigError, match=r"cannot read .*absent\.yaml"):
         config.load(tmp_path / "absent.yaml")
 
 

@@ -10,8 +10,6 @@ import sys
 import time
 
 import pytest
-from rich.console import Console
-
 from langzoo import cli
 from langzoo.components.errors import InputError
 from langzoo.components.trainer import component as trainer
@@ -19,6 +17,7 @@ from langzoo.pipelines import config as pipeline_config
 from langzoo.pipelines import local
 from langzoo.serving.client import Client
 from langzoo.serving.process import running_server
+from rich.console import Console
 
 # Far from a good model, yet out of reach of one whose predictions are uniform.
 BOUND = 4.2
@@ -82,7 +81,10 @@ def test_the_evaluation_counts_the_whole_split(first):
 
 def test_the_pushed_model_is_served(first):
     _, result, _ = first
-    with running_server(str(result.pushed.parent)) as address, Client(address) as client:
+    with (
+        running_server(str(result.pushed.parent)) as address,
+        Client(address) as client,
+    ):
         client.wait_until_ready(timeout=60)
         (score,) = client.score(["The yield statement"])
         (generation,) = client.generate(["The "], max_new_tokens=5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from kfp import components
-
 from langzoo.components.errors import InputError
 from langzoo.pipelines import config
 from langzoo.pipelines.kubeflow import compile_pipeline
