@@ -14,13 +14,14 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
 import keras_hub
 import sentencepiece
 import tensorflow as tf
+import tensorflow_text as tf_text
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
 from keras_hub.src.utils.tensor_utils import no_convert_scope, preprocessing_function
@@ -157,6 +158,16 @@ class SentencePieceTokenizer(
                 pieces=found,
             )
 
+    def _set_proto_tf(self, proto: bytes) -> None:
+        self._sentence_piece = _LastingOp(
+            lambda: tf_text.SentencepieceTokenizer(
+                model=proto,
+                out_type=self.compute_dtype,
+                add_bos=self.add_bos,
+                add_eos=self.add_eos,
+            )
+        )
+
     def token_bytes(self) -> list[bytes]:
         return [
             self._piece_bytes(index, piece)
@@ -170,6 +181,34 @@ class SentencePieceTokenizer(
         if model.IsByte(index):
             return bytes([int(piece[1:-1], 16)])
         return piece.replace(_SPACE_SYMBOL, " ").encode()
+
+
+class _LastingOp:
+    """A TF Text tokenizer that outlives `keras.utils.set_random_seed`.
+
+    TF Text's holds its model in a resource that TensorFlow's cache of eager kernels
+    owns, and seeding empties that cache. So a graph gets an op of its own, and an
+    eager call that finds its resource lost makes it anew.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._eager = make()
+
+    def tokenize(self, inputs: Tensor) -> Tensor:
+        return self._call("tokenize", inputs)
+
+    def detokenize(self, inputs: Tensor) -> Tensor:
+        return self._call("detokenize", inputs)
+
+    def _call(self, method: str, inputs: Tensor) -> Tensor:
+        if not tf.executing_eagerly():
+            return getattr(self._make(), method)(inputs)
+        try:
+            return getattr(self._eager, method)(inputs)
+        except tf.errors.NotFoundError:
+            self._eager = self._make()
+            return getattr(self._eager, method)(inputs)
 
 
 @keras.saving.register_keras_serializable(package="langzoo")

@@ -96,9 +96,8 @@ class LSTMConfig(_ModelConfig):
     """A stacked LSTM."""
 
     family: Literal["lstm"]
-    num_layers: Annotated[int, Field(ge=1)] = 2
+    num_layers: Annotated[int, Field(ge=1)] = 1
     hidden_dim: Annotated[int, Field(ge=1)] = 256
-    embedding_dim: Annotated[int, Field(ge=1)] | None = None
 
 
 class GatedConvConfig(_ModelConfig):
@@ -107,7 +106,8 @@ class GatedConvConfig(_ModelConfig):
     family: Literal["gated_conv"]
     num_layers: Annotated[int, Field(ge=1)] = 6
     hidden_dim: Annotated[int, Field(ge=1)] = 128
-    kernel_size: Annotated[int, Field(ge=1)] = 4
+    kernel_size: Annotated[int, Field(ge=2)] = 4
+    bottleneck_dim: Annotated[int, Field(ge=1)] | None = None
 
 
 ModelConfig = Annotated[

@@ -16,6 +16,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from ...models import tokenizers
+from ..errors import InputError
 from ..progress import report
 
 TYPE_KEY = "type"
@@ -33,17 +34,25 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Writes the `tokenizer` artifact, a KerasHub preset."""
+        """Writes the `tokenizer` artifact, a KerasHub preset.
+
+        Raises:
+            InputError: Where the corpus cannot give such a tokenizer.
+        """
         kind = exec_properties[TYPE_KEY]
         if kind == "bytes":
             tokenizer = tokenizers.ByteTokenizer()
         else:
-            tokenizer = tokenizers.train_sentencepiece(
-                self._sample(input_dict["examples"], exec_properties),
-                vocabulary_size=exec_properties[VOCABULARY_SIZE_KEY],
-                model_type=kind,
-                seed=exec_properties[SEED_KEY],
-            )
+            sample = self._sample(input_dict["examples"], exec_properties)
+            try:
+                tokenizer = tokenizers.train_sentencepiece(
+                    sample,
+                    vocabulary_size=exec_properties[VOCABULARY_SIZE_KEY],
+                    model_type=kind,
+                    seed=exec_properties[SEED_KEY],
+                )
+            except ValueError as error:
+                raise InputError(f"no tokenizer can be learned: {error}") from error
         output = artifact_utils.get_single_instance(output_dict["tokenizer"])
         tokenizer.save_to_preset(output.uri)
         report(f"{kind} tokenizer with {tokenizer.vocabulary_size():,} tokens")

@@ -11,6 +11,13 @@ from ..source import source_hash
 
 RUN_FN = "langzoo.components.trainer.run.run_fn"
 
+# What decides the exported model; an edit elsewhere shall not train again.
+_SOURCES = (
+    *("models", "components/trainer"),
+    *("serving/export.py", "serving/export_checks.py", "serving/stock_ops.py"),
+    *("serving/scoring.py", "serving/generation.py", "serving/vocabulary.py"),
+)
+
 
 class Trainer(tfx_trainer.Trainer):
     """Packs token ids into windows, trains a model of the zoo and exports it.
@@ -56,6 +63,6 @@ class Trainer(tfx_trainer.Trainer):
                 "training": training,
                 "export": export,
                 "checkpoint_root": checkpoint_root,
-                "source": source_hash("models", "serving", "components/trainer"),
+                "source": source_hash(*_SOURCES),
             },
         )

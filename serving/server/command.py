@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace, signals: queue.SimpleQueue[int]) -> int:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow calls a machine without a GPU an error.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # gRPC's own words on a port in use stand beside ours otherwise.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with _silent_stderr():

@@ -2,6 +2,7 @@
 
 import io
 
+import keras
 import keras_hub
 import pytest
 import sentencepiece
@@ -180,3 +181,15 @@ def test_a_model_without_the_special_tokens_is_an_error(shakespeare):
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"must be .*<pad>"):
         t.SentencePieceTokenizer(proto=proto.getvalue())
+
+
+def test_seeding_after_the_tokenizer_was_made_leaves_it_working(shakespeare):
+    tokenizer = t.train_sentencepiece(
+        shakespeare, vocabulary_size=400, model_type="bpe", seed=0
+    )
+    dataset = tf.data.Dataset.from_tensors(["the fox"]).map(tokenizer)
+    before = tokenizer(["the fox"])
+    keras.utils.set_random_seed(0)
+    assert tokenizer(["the fox"]) == before
+    assert tokenizer.detokenize(before) == ["the fox"]
+    assert next(iter(dataset)).to_list() == before

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import yaml
+from langzoo.models import zoo
 from langzoo.pipelines import config
 
 
@@ -90,3 +91,14 @@ def test_checking_a_configuration_imports_no_tensorflow():
         "sys.exit(any(m in sys.modules for m in ('tensorflow', 'tfx', 'keras')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("family", zoo.FAMILIES)
+def test_hyperparameters_and_their_defaults_are_those_of_the_zoo(family):
+    section = config.load(settings=[f"model={{family: {family}}}"]).model
+    given = section.model_dump(exclude={"family", "context_length"})
+    assert given == {
+        name: default
+        for name, default in zoo.hyperparameters(family).items()
+        if name != "dtype"
+    }

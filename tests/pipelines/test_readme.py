@@ -1,0 +1,140 @@
+"""Every command and every piece of code in the README, run as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import langzoo
+import pytest
+from langzoo.pipelines import config
+
+README = (Path(langzoo.__file__).parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands(name):
+    """The arguments of each command line in the README that starts with `name`."""
+    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    parsed = (shlex.split(line, comments=True) for line in lines)
+    return [words[1:] for words in parsed if words and words[0] == name]
+
+
+def langzoo_commands(*subcommands):
+    return [words for words in commands("langzoo") if words[0] in subcommands]
+
+
+def run_langzoo(words, folder, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "langzoo", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        **options,
+    )
+
+
+def test_the_make_targets_exist():
+    makefile = (Path(langzoo.__file__).parent / "Makefile").read_text()
+    assert commands("make") == [["demo"], ["test"]]
+    for (target,) in commands("make"):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working directory with the files that the README speaks of."""
+    folder = tmp_path_factory.mktemp("readme")
+    text = "A first line.\n\nAnother paragraph, of some words.\n\n"
+    (folder / "book.txt").write_text(text * 30)
+    (folder / "texts").mkdir()
+    for number in range(40):
+        (folder / "texts" / f"{number}.txt").write_text(f"{text}{number}")
+    shutil.copy(config.DEMO_CONFIG, folder / "my.yaml")
+    return folder
+
+
+@pytest.mark.parametrize("words", langzoo_commands("run"), ids=" ".join)
+def test_run(words, folder, settings, tmp_path):
+    # At their own sizes these would take minutes each.
+    tiny = [setting for setting in settings if not setting.startswith("corpus.")]
+    tiny += [f"root={tmp_path}", "trainer.steps=3", "gate.max_bits_per_byte=99"]
+    if "--corpus" not in words:
+        tiny.append("corpus.path=texts")
+    changes = [f"--set={setting}" for setting in tiny]
+    ended = run_langzoo([*words, *changes], folder)
+    assert ended.returncode == 0, ended.stderr
+    assert "pushed version" in ended.stdout
+
+
+def test_compile(folder):
+    (words,) = langzoo_commands("compile")
+    assert run_langzoo(words, folder).returncode == 0
+    assert (folder / words[words.index("--output") + 1]).stat().st_size > 10_000
+
+
+@pytest.fixture(scope="module")
+def addresses(first):
+    """Starts the README's `langzoo serve` on free ports; gives (gRPC, REST)."""
+    _, result, _ = first
+    (words,) = langzoo_commands("serve")
+    options = [f"--model-base-path={result.pushed.parent}", "--port=0"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "langzoo", *words, *options, "--rest-api-port=0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        lines = iter(server.stdout.readline, "")
+        ready = next(line for line in lines if "gRPC on" in line)
+        ports = re.search(r"gRPC on \S+:(\d+), REST on \S+:(\d+)", ready).groups()
+        yield [f"127.0.0.1:{port}" for port in ports]
+    finally:
+        server.terminate()
+        assert server.wait(30) == 0
+
+
+@pytest.mark.parametrize("words", langzoo_commands("score", "generate", "next"))
+def test_client(words, addresses, tmp_path):
+    ended = run_langzoo([*words, "--server", addresses[0]], tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert words[1] in ended.stdout
+
+
+def test_curl(addresses):
+    (command,) = re.findall(r"`(curl .*?)`", README)
+    command = command.replace("127.0.0.1:8501", addresses[1])
+    ended = subprocess.run(
+        [*shlex.split(command), "--silent"], capture_output=True, text=True
+    )
+    assert '"token"' in ended.stdout
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python(code, addresses, tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-c", code.replace("127.0.0.1:8500", addresses[0])],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip()
+
+
+def test_the_flags_for_the_stock_server_are_its_own():
+    (words,) = commands("tensorflow_model_server")
+    known = ("port", "rest_api_port", "model_name", "model_base_path")
+    assert [word.split("=")[0].removeprefix("--") for word in words] == list(known)
+
+
+def test_the_linked_files_exist():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (Path(langzoo.__file__).parent / target).exists(), target
