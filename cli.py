@@ -262,10 +262,12 @@ def _load_config(
 
 
 def _run(config: Config) -> RunResult:
+    from .pipelines.console import spinner
+
     started = time.monotonic()
     with _reported_errors(), _quiet(config) as console:
         console.print(f"langzoo {__version__}, pipeline {config.name}")
-        with console.status("importing TFX"):
+        with spinner(console, "importing TFX"):
             from .pipelines import local
         result = local.run(config, console)
         if not result.executed:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.status import Status
+from rich.live import Live
+from rich.spinner import Spinner
 from rich.text import Text
 
 _NAME_WIDTH = 18
@@ -45,6 +46,21 @@ def libraries_to_log(log_path: Path) -> Iterator[Console]:
             os.close(copy)
 
 
+def spinner(console: Console, message: str) -> Live:
+    """A line that shows work going on; used in a `with` statement.
+
+    Rich would show what is written to standard output and error meanwhile; here
+    these are the libraries', and stay in the log.
+    """
+    return Live(
+        Spinner("dots", message),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
 class NodeProgress(logging.Handler):
     """Shows which node of a pipeline is at work, what it says and how long it took.
 
@@ -57,7 +73,7 @@ class NodeProgress(logging.Handler):
     def __init__(self, console: Console) -> None:
         super().__init__(logging.INFO)
         self._console = console
-        self._status: Status | None = None
+        self._live: Live | None = None
         self._node = ""
         self._started = 0.0
 
@@ -73,26 +89,26 @@ class NodeProgress(logging.Handler):
         finally:
             logger.removeHandler(self)
             logger.setLevel(level)
-            self._stop_status()
+            self._stop_live()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Shows a record of a component."""
         message = record.getMessage()
         if not getattr(record, "transient", False):
             self._print(f"{'':{_INDENT}}{message}", style="dim")
-        elif self._status:
-            self._status.update(self._state(message))
+        elif self._live:
+            self._live.update(Spinner("dots", self._line(message)))
 
     def start(self, node: str) -> None:
         """Shows that a node is at work."""
         self._node, self._started = node, time.monotonic()
         if self._console.is_terminal:
-            self._status = self._console.status(self._state(""))
-            self._status.start()
+            self._live = spinner(self._console, self._line(""))
+            self._live.start()
 
     def finish(self, *, cached: bool) -> None:
         """Shows that the node has ended, and its time."""
-        self._stop_status()
+        self._stop_live()
         seconds = time.monotonic() - self._started
         took = "cached" if cached else f"{seconds:.1f} s"
         self._print(f"  {self._node:{_NAME_WIDTH}}{took:>8}")
@@ -100,10 +116,12 @@ class NodeProgress(logging.Handler):
     def _print(self, line: str, style: str = "") -> None:
         self._console.print(Text(line, style=style), soft_wrap=True)
 
-    def _state(self, message: str) -> Text:
-        return Text(f"{self._node:{_NAME_WIDTH}}{message}")
+    def _line(self, message: str) -> str:
+        # Room for the spinner; a line that wraps is not cleared whole.
+        width = max(self._console.width - 4, 0)
+        return f"{self._node:{_NAME_WIDTH}}{message}"[:width]
 
-    def _stop_status(self) -> None:
-        if self._status:
-            self._status.stop()
-            self._status = None
+    def _stop_live(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None

@@ -107,10 +107,8 @@ def train(
         checkpoint_folder: Where checkpoints lie; it belongs to this training alone.
 
     Raises:
-        InputError: Where there is no window to train on, or the loss is not finite.
+        InputError: Where the loss is not finite.
     """
-    if not len(train_windows) or not len(eval_windows):
-        raise InputError("a split has no tokens: add documents to the corpus")
     optimizer = make_optimizer(config)
     model.compile(
         optimizer=optimizer,
@@ -135,8 +133,11 @@ def train(
         )
         tokens_a_step = config.batch_size * train_windows.context_length
         progress = _Progress(checkpoints, history, config, first_step, tokens_a_step)
-        model.fit(batches, epochs=1, callbacks=[progress], verbose=0)
-        checkpoints.save(config.steps)
+        try:
+            model.fit(batches, callbacks=[progress], shuffle=False, verbose=0)
+        finally:
+            # Also where a person stops it: the step that was done is not lost.
+            progress.save()
     eval_loss = model.evaluate(
         eval_windows.evaluation_batches(config.batch_size), verbose=0
     )
@@ -253,6 +254,7 @@ class _Progress(keras.callbacks.Callback):
         self._first_step = first_step
         self._tokens_a_step = tokens_a_step
         self._mean_loss = 0.0
+        self._is_sound = True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Starts the clocks."""
@@ -274,6 +276,7 @@ class _Progress(keras.callbacks.Callback):
         step = self._first_step + batch + 1
         loss = self._loss_of_step(batch, (logs or {})["loss"])
         if not math.isfinite(loss):
+            self._is_sound = False
             raise InputError(
                 f"the loss is {loss} at step {step}: lower trainer.learning_rate "
                 f"(now {self._config.learning_rate}); the last good state is kept"
@@ -282,8 +285,13 @@ class _Progress(keras.callbacks.Callback):
             self._show(step, loss)
             self._shown = now
         if now - self._saved >= self._config.checkpoint_seconds:
-            self._checkpoints.save(step)
+            self.save()
             self._saved = self._ticked = time.monotonic()
+
+    def save(self) -> None:
+        """Writes a checkpoint, unless the last step was a bad one."""
+        if self._is_sound:
+            self._checkpoints.save(int(self.model.optimizer.iterations))
 
     def _loss_of_step(self, batch: int, mean_loss: float) -> float:
         # Keras gives the mean since the start of the epoch.
