@@ -147,10 +147,12 @@ class ReadDocuments(beam.DoFn):
 
     def process(self, path: str) -> Iterator[Any]:
         """Yields the documents of the file at `path`."""
-        with FileSystems.open(path) as file:
-            content = file.read()
         try:
-            text = content.decode("utf-8-sig")
+            with FileSystems.open(path) as file:
+                text = file.read().decode("utf-8-sig")
+        except OSError as error:
+            yield _skip(path, f"not readable ({error.strerror})")
+            return
         except UnicodeDecodeError as error:
             yield _skip(path, f"not UTF-8 (byte {error.start})")
             return
