@@ -242,6 +242,23 @@ def compile_command(
     typer.echo(f"wrote {output}")
 
 
+@app.command()
+def models(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, one line a preset.")
+    ] = False,
+) -> None:
+    """List the presets: parameters, context, floating-point operations a token."""
+    from .models.presets import PRESETS
+
+    if not as_json:
+        _print_presets()
+        return
+    for name, preset in PRESETS.items():
+        size = preset.size._asdict() if preset.size else {}
+        _print_json(preset=name, **preset._asdict(), **size)
+
+
 def _load_config(
     path: Path | None,
     corpus: str | None = None,
@@ -388,6 +405,44 @@ def _print_table(rows: list[tuple[str, str]]) -> None:
     for name, value in rows:
         table.add_row(Text(name), Text(value))
     Console().print(table)
+
+
+def _print_presets() -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from .models.presets import PRESETS
+
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        caption="Parameters are for that vocabulary, FLOPs for a forward pass over a "
+        "full context.",
+    )
+    table.add_column("preset", no_wrap=True)
+    table.add_column("family", no_wrap=True)
+    for heading in ("parameters", "vocabulary", "context", "FLOPs a token"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, preset in PRESETS.items():
+        parameters, flops = map(_short, preset.size or (None, None))
+        vocabulary, context = preset.vocabulary_size, preset.context_length
+        table.add_row(
+            *(name, preset.family, parameters, f"{vocabulary:,}", f"{context:,}", flops)
+        )
+    Console().print(table)
+
+
+def _short(number: float | None) -> str:
+    """A count in three digits or four, such as `124.4 M`."""
+    if number is None:
+        return "-"
+    for unit in ("", " k", " M"):
+        if number < 1000:
+            return f"{number:#.4g}{unit}"
+        number /= 1000
+    return f"{number:#.4g} G"
 
 
 def _fields(result: object) -> dict[str, Any]:

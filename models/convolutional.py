@@ -1,4 +1,4 @@
-"""The gated convolutional language model."""
+"""The convolutional language models: gated CNN and temporal convolutional network."""
 
 from __future__ import annotations
 
@@ -20,18 +20,200 @@ from .backbone import (
 _EPSILON = 1e-6
 
 
-class GatedConvBlock(keras.layers.Layer):
-    """One pre-norm residual block: a causal convolution and a gated linear unit.
+class WeightNormDense(keras.layers.Layer):
+    """A dense layer with weight normalization: `x (gain v / |v|) + bias`.
 
-    With `[a, b] = conv(norm(x))`, the output is `x + W (a * sigmoid(b))`, where W, and
-    a projection before the convolution, are there only if `bottleneck_dim` is given.
+    Each column of the kernel `v` is divided by its length, so that its direction and
+    its `gain` are learned apart. At first the gain is the length of `v`.
+
+    Args:
+        units: int. Width of the output.
+        kernel_initializer: initializer of `v`.
+
+    Call arguments:
+        x: tensor of shape `(..., input_dim)`; the output is `(..., units)`.
+
+    References:
+        - [Salimans and Kingma, 2016](https://arxiv.org/abs/1602.07868)
+    """
+
+    def __init__(
+        self, units: int, kernel_initializer: Any = "he_normal", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.units = units
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape: Any) -> None:
+        self.direction = self.add_weight(
+            shape=(input_shape[-1], self.units),
+            initializer=self.kernel_initializer,
+            name="direction",
+        )
+        self.gain = self.add_weight(
+            shape=(self.units,), initializer="ones", name="gain"
+        )
+        self.gain.assign(self._lengths())
+        self.bias = self.add_weight(
+            shape=(self.units,), initializer="zeros", name="bias"
+        )
+        self.built = True
+
+    def _lengths(self) -> Tensor:
+        return ops.sqrt(ops.sum(ops.square(self.direction), axis=0))
+
+    @property
+    def kernel(self) -> Tensor:
+        """The effective kernel, `(input_dim, units)`."""
+        return self.direction * (self.gain / self._lengths())
+
+    def call(self, x: Tensor) -> Tensor:
+        return ops.matmul(x, self.kernel) + self.bias
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+
+class CausalConv(keras.layers.Layer):
+    """A causal convolution, perhaps dilated, as one dense layer.
+
+    The output at position t is the dense layer's for the inputs at positions
+    `t - (kernel_size - 1) * dilation_rate, ..., t - dilation_rate, t` one after the
+    other: the same sums as a convolution, and one large matrix product.
+
+    Args:
+        dense: a `keras.layers.Dense` or `WeightNormDense`, not built yet.
+        kernel_size: int. Positions that an output sees, its own included.
+        dilation_rate: int. Distance between them. Defaults to 1.
+
+    Call arguments:
+        x: tensor of shape `(batch_size, sequence_length, input_dim)`; the output is
+            `(batch_size, sequence_length, units)`.
+    """
+
+    def __init__(
+        self,
+        dense: keras.layers.Layer,
+        kernel_size: int,
+        dilation_rate: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.dense = dense
+        self.kernel_size = kernel_size
+        self.dilation_rate = dilation_rate
+        self.past = (kernel_size - 1) * dilation_rate
+
+    def build(self, input_shape: Any) -> None:
+        self.input_dim = input_shape[-1]
+        built(self.dense, self.kernel_size * self.input_dim)
+        self.built = True
+
+    def call(self, x: Tensor) -> Tensor:
+        return self._convolve(ops.pad(x, ((0, 0), (self.past, 0), (0, 0))))
+
+    def empty_cache(self, batch_size: Tensor) -> Tensor:
+        """The inputs before the text: zeros `(batch_size, past, input_dim)`."""
+        return ops.zeros((batch_size, self.past, self.input_dim), self.compute_dtype)
+
+    def call_with_cache(
+        self, x: Tensor, cache: Tensor, length: Tensor | int
+    ) -> tuple[Tensor, Tensor]:
+        """Goes on from the inputs in the cache.
+
+        Args:
+            x: tensor of shape `(batch_size, sequence_length, input_dim)`.
+            cache: the `past` inputs before it, `(batch_size, past, input_dim)`, where
+                `past` is `(kernel_size - 1) * dilation_rate`.
+            length: int or int32 scalar tensor. How many columns of `x` the new cache
+                is to include.
+
+        Returns:
+            The output `(batch_size, sequence_length, units)` and the cache.
+        """
+        padded = ops.concatenate([cache, x], axis=1)
+        shape = (ops.shape(x)[0], self.past, self.input_dim)
+        return self._convolve(padded), ops.slice(padded, (0, length, 0), shape)
+
+    def _convolve(self, padded: Tensor) -> Tensor:
+        length = ops.shape(padded)[1] - self.past
+        starts = range(0, self.past + 1, self.dilation_rate)
+        windows = [padded[:, start : start + length] for start in starts]
+        return self.dense(ops.concatenate(windows, axis=-1))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape[:-1], self.dense.units)
+
+
+class ConvBlock(keras.layers.Layer):
+    """What the blocks of both families share: convolutions one after the other.
+
+    A block implements `call()` by `_forward()`, and there calls each convolution by
+    the function that it is given: over a whole sequence, or going on from a cache.
+
+    Args:
+        dropout: float. Dropout of the block.
+
+    Call arguments:
+        x: tensor of shape `(batch_size, sequence_length, input_dim)`.
+    """
+
+    convs: list[CausalConv]
+
+    def __init__(self, dropout: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dropout = dropout
+
+    def _forward(self, x: Tensor, convolve: Any, training: bool | None) -> Tensor:
+        """The block's output, with `convolve(conv, x)` for each convolution's."""
+        raise NotImplementedError
+
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
+        return self._forward(x, lambda conv, inputs: conv(inputs), training)
+
+    def empty_cache(self, batch_size: Tensor) -> Cache:
+        """A cache for each convolution that sees more than one position."""
+        return tuple(conv.empty_cache(batch_size) for conv in self.convs if conv.past)
+
+    def call_with_cache(
+        self, x: Tensor, cache: Cache, length: Tensor | int
+    ) -> tuple[Tensor, Cache]:
+        """Goes on from a cache; see `CausalConv.call_with_cache`."""
+        before, after = iter(cache), []
+
+        def convolve(conv: CausalConv, inputs: Tensor) -> Tensor:
+            if not conv.past:
+                return conv(inputs)
+            outputs, conv_cache = conv.call_with_cache(inputs, next(before), length)
+            after.append(conv_cache)
+            return outputs
+
+        return self._forward(x, convolve, False), tuple(after)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "dropout": self.dropout}
+
+
+class GatedConvBlock(ConvBlock):
+    """A pre-norm residual block of gated convolutions.
+
+    A gated convolution is `a * sigmoid(b)` with `[a, b] = conv(x)`. The block is
+    `x + gated(norm(x))`, and with a bottleneck three of them, of kernel sizes 1,
+    `kernel_size` and 1.
 
     Args:
         kernel_size: int. Positions that an output sees, its own included.
         bottleneck_dim: int or `None`. Width of the convolution, if not `hidden_dim`.
         dropout: float. Dropout on the branch.
-        scale: float. Factor on the standard deviation of the first weights, so that
-            the sum of many branches does not grow with their number.
+        scale: float. Factor on the standard deviation of the weights that write into
+            the residual stream, so that it does not grow with the number of blocks.
 
     Call arguments:
         x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
@@ -48,77 +230,48 @@ class GatedConvBlock(keras.layers.Layer):
         scale: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(dropout, **kwargs)
         self.kernel_size = kernel_size
         self.bottleneck_dim = bottleneck_dim
-        self.dropout = dropout
         self.scale = scale
 
     def build(self, input_shape: Any) -> None:
-        hidden_dim = input_shape[-1]
-        width = self.bottleneck_dim or hidden_dim
+        dim, width = input_shape[-1], self.bottleneck_dim
         norm = keras.layers.RMSNormalization(
             epsilon=_EPSILON, dtype=self.dtype_policy, name="norm"
         )
-        self.norm = built(norm, hidden_dim)
-        # A dense layer over the last `kernel_size` positions: the same sums as a
-        # convolution, and one large matrix product.
-        self.conv = self._dense(
-            "conv", self.kernel_size * width, 2 * width, use_bias=True
-        )
-        if self.bottleneck_dim is not None:
-            self.project_in = self._dense("project_in", hidden_dim, width)
-            self.project_out = self._dense("project_out", width, hidden_dim)
+        self.norm = built(norm, dim)
+        conv = self._conv
+        if width is None:
+            self.convs = [conv("conv", self.kernel_size, dim, dim, self.scale)]
+        else:
+            self.convs = [
+                conv("project_in", 1, dim, width),
+                conv("conv", self.kernel_size, width, width),
+                conv("project_out", 1, width, dim, self.scale),
+            ]
         self.dropout_layer = keras.layers.Dropout(
             self.dropout, dtype=self.dtype_policy, name="dropout"
         )
         self.built = True
 
-    def _dense(
-        self, name: str, inputs: int, outputs: int, use_bias: bool = False
-    ) -> Any:
-        layer = keras.layers.Dense(
-            outputs,
-            use_bias=use_bias,
-            kernel_initializer=keras.initializers.VarianceScaling(self.scale**2),
+    def _conv(
+        self, name: str, kernel_size: int, inputs: int, outputs: int, scale: float = 1.0
+    ) -> keras.layers.Layer:
+        dense = keras.layers.Dense(
+            2 * outputs,
+            kernel_initializer=keras.initializers.VarianceScaling(scale**2),
             dtype=self.dtype_policy,
-            name=name,
+            name="dense",
         )
-        return built(layer, inputs)
+        conv = CausalConv(dense, kernel_size, dtype=self.dtype_policy, name=name)
+        return built(conv, inputs)
 
-    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
-        inputs = self.conv_inputs(x)
-        padding = ((0, 0), (self.kernel_size - 1, 0), (0, 0))
-        return self._finish(x, ops.pad(inputs, padding), training)
-
-    def conv_inputs(self, x: Tensor) -> Tensor:
-        """What the convolution reads: `(batch_size, sequence_length, conv_dim)`."""
-        x = self.norm(x)
-        return x if self.bottleneck_dim is None else self.project_in(x)
-
-    def call_with_cache(self, x: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
-        """Consumes one position.
-
-        Args:
-            x: tensor of shape `(batch_size, 1, hidden_dim)`.
-            cache: the inputs of the convolution at the `kernel_size - 1` positions
-                before, `(batch_size, kernel_size - 1, conv_dim)`.
-
-        Returns:
-            The output `(batch_size, 1, hidden_dim)` and the cache.
-        """
-        window = ops.concatenate([cache, self.conv_inputs(x)], axis=1)
-        return self._finish(x, window, False), window[:, 1:]
-
-    def _finish(self, x: Tensor, padded: Tensor, training: bool | None) -> Tensor:
-        length = ops.shape(x)[1]
-        windows = ops.concatenate(
-            [padded[:, i : i + length] for i in range(self.kernel_size)], axis=-1
-        )  # (B, T, kernel_size * conv_dim)
-        value, gate = ops.split(self.conv(windows), 2, axis=-1)
-        branch = value * ops.sigmoid(gate)
-        if self.bottleneck_dim is not None:
-            branch = self.project_out(branch)
+    def _forward(self, x: Tensor, convolve: Any, training: bool | None) -> Tensor:
+        branch = self.norm(x)
+        for conv in self.convs:
+            value, gate = ops.split(convolve(conv, branch), 2, axis=-1)
+            branch = value * ops.sigmoid(gate)
         return x + self.dropout_layer(branch, training=training)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -129,20 +282,188 @@ class GatedConvBlock(keras.layers.Layer):
             **super().get_config(),
             "kernel_size": self.kernel_size,
             "bottleneck_dim": self.bottleneck_dim,
-            "dropout": self.dropout,
             "scale": self.scale,
         }
 
 
+class TemporalBlock(ConvBlock):
+    """A residual block of two dilated causal convolutions.
+
+    `relu(x + f(f(x)))` with `f(x) = dropout(relu(conv(x)))` and weight normalization;
+    a 1x1 convolution takes the place of `x` where the widths differ.
+
+    Args:
+        filters: int. Width of the output.
+        kernel_size: int. Positions that an output of a convolution sees.
+        dilation_rate: int. Distance between them.
+        dropout: float. Dropout of whole channels after each convolution.
+
+    Call arguments:
+        x: tensor of shape `(batch_size, sequence_length, input_dim)`; the output is
+            `(batch_size, sequence_length, filters)`.
+
+    References:
+        - [Bai et al., 2018](https://arxiv.org/abs/1803.01271)
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        dilation_rate: int = 1,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dropout, **kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.dilation_rate = dilation_rate
+
+    def build(self, input_shape: Any) -> None:
+        dim = input_shape[-1]
+        self.convs = [self._conv("conv_0", dim), self._conv("conv_1", self.filters)]
+        self.project = None
+        if dim != self.filters:
+            project = keras.layers.Dense(
+                self.filters, dtype=self.dtype_policy, name="project"
+            )
+            self.project = built(project, dim)
+        self.dropout_layer = keras.layers.SpatialDropout1D(
+            self.dropout, dtype=self.dtype_policy, name="dropout"
+        )
+        self.built = True
+
+    def _conv(self, name: str, inputs: int) -> keras.layers.Layer:
+        conv = CausalConv(
+            WeightNormDense(self.filters, dtype=self.dtype_policy, name="dense"),
+            self.kernel_size,
+            self.dilation_rate,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        return built(conv, inputs)
+
+    def _forward(self, x: Tensor, convolve: Any, training: bool | None) -> Tensor:
+        branch = x
+        for conv in self.convs:
+            branch = ops.relu(convolve(conv, branch))
+            branch = self.dropout_layer(branch, training=training)
+        residual = x if self.project is None else self.project(x)
+        return ops.relu(residual + branch)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "dilation_rate": self.dilation_rate,
+        }
+
+
+class ConvBackbone(CausalBackbone):
+    """What both families share: embeddings, blocks, a last normalization, the caches.
+
+    Args:
+        vocabulary_size: int. Number of token ids.
+        hidden_dim: int. Width of the embeddings and of the output.
+        blocks: list of `ConvBlock`.
+        dropout: float. Dropout on the embeddings.
+        max_sequence_length: int. Longest input that the model is made for.
+        dtype: string or `keras.DTypePolicy`. Of computations and weights.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        hidden_dim: int,
+        blocks: list[Any],
+        dropout: float,
+        max_sequence_length: int,
+        dtype: Any,
+        **kwargs: Any,
+    ) -> None:
+        # === Layers ===
+        self.token_embedding = keras.layers.ReversibleEmbedding(
+            vocabulary_size,
+            hidden_dim,
+            embeddings_initializer=normal_initializer(),
+            dtype=dtype,
+            name="token_embedding",
+        )
+        self.embeddings_dropout = keras.layers.Dropout(
+            dropout, dtype=dtype, name="embeddings_dropout"
+        )
+        self.blocks = blocks
+        self.final_norm = keras.layers.RMSNormalization(
+            epsilon=_EPSILON, dtype=dtype, name="final_norm"
+        )
+
+        # === Functional Model ===
+        inputs = token_inputs()
+        x = self.embeddings_dropout(self.token_embedding(inputs["token_ids"]))
+        for block in self.blocks:
+            x = block(x)
+        super().__init__(
+            inputs=inputs, outputs=self.final_norm(x), dtype=dtype, **kwargs
+        )
+
+        # === Config ===
+        self.vocabulary_size = vocabulary_size
+        self.hidden_dim = hidden_dim
+        self.dropout = dropout
+        self.max_sequence_length = max_sequence_length
+
+    def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
+        """For each block, the last inputs of its convolutions; zeros before the text.
+
+        Returns:
+            A tuple of tuples of tensors of shape
+            `(batch_size, (kernel_size - 1) * dilation_rate, conv_dim)`.
+        """
+        return tuple(block.empty_cache(batch_size) for block in self.blocks)
+
+    def call_with_cache(
+        self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor
+    ) -> tuple[Tensor, Cache]:
+        return self._consume(token_ids, cache, 1)
+
+    def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
+        cache = self.empty_cache(*ops.shape(token_ids))
+        return self._consume(token_ids, cache, ops.cast(length, "int32"))[1]
+
+    def _consume(
+        self, token_ids: Tensor, cache: Cache, length: Tensor | int
+    ) -> tuple[Tensor, Cache]:
+        """Hidden states of tokens `(B, T)`, and the cache after `length` of them."""
+        x = self.token_embedding(token_ids)
+        caches = []
+        for block, block_cache in zip(self.blocks, cache, strict=True):
+            x, block_cache = block.call_with_cache(x, block_cache, length)
+            caches.append(block_cache)
+        return self.final_norm(x), tuple(caches)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "hidden_dim": self.hidden_dim,
+            "dropout": self.dropout,
+            "max_sequence_length": self.max_sequence_length,
+        }
+
+
 @keras.saving.register_keras_serializable(package="langzoo")
-class GatedConvBackbone(CausalBackbone):
+class GatedConvBackbone(ConvBackbone):
     """A gated convolutional network (GCNN) for language.
 
-    Blocks of a causal convolution and a gated linear unit with residual connections,
-    as Dauphin et al. describe. It departs from the paper where that trains faster or
-    is simpler at small sizes: RMSNorm before each convolution and at the end instead
-    of weight normalization, a residual around every convolution, tied embeddings and
-    a full softmax instead of an adaptive one.
+    Residual blocks of causal convolutions and gated linear units, with or without
+    bottlenecks, as Dauphin et al. describe. It departs from the paper where that
+    trains faster or is simpler at small sizes: RMSNorm before each block and at the
+    end instead of weight normalization, tied embeddings and a full softmax instead of
+    an adaptive one.
 
     Args:
         vocabulary_size: int. Number of token ids.
@@ -150,8 +471,9 @@ class GatedConvBackbone(CausalBackbone):
         hidden_dim: int. Width of the residual stream. Defaults to 128.
         kernel_size: int. Positions that a convolution sees, so that the network sees
             `num_layers * (kernel_size - 1) + 1`. Defaults to 4.
-        bottleneck_dim: int or `None`. Width of the convolutions between projections
-            from and to `hidden_dim`. Defaults to `None`, no projections.
+        bottleneck_dim: int or `None`. Width of the convolutions, between two of kernel
+            size 1 that come from and go to `hidden_dim`. Defaults to `None`, no
+            bottlenecks.
         dropout: float. Dropout on embeddings and branches. Defaults to 0.
         max_sequence_length: int. Longest input that the model is made for; no weight
             depends on it. Defaults to 128.
@@ -189,24 +511,8 @@ class GatedConvBackbone(CausalBackbone):
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
-        require(
-            kernel_size >= 2,
-            "`kernel_size` must be at least 2.",
-            kernel_size=kernel_size,
-        )
-
-        # === Layers ===
-        self.token_embedding = keras.layers.ReversibleEmbedding(
-            vocabulary_size,
-            hidden_dim,
-            embeddings_initializer=normal_initializer(),
-            dtype=dtype,
-            name="token_embedding",
-        )
-        self.embeddings_dropout = keras.layers.Dropout(
-            dropout, dtype=dtype, name="embeddings_dropout"
-        )
-        self.blocks = [
+        _require_kernel(kernel_size)
+        blocks = [
             GatedConvBlock(
                 kernel_size,
                 bottleneck_dim,
@@ -217,69 +523,138 @@ class GatedConvBackbone(CausalBackbone):
             )
             for i in range(num_layers)
         ]
-        self.final_norm = keras.layers.RMSNormalization(
-            epsilon=_EPSILON, dtype=dtype, name="final_norm"
-        )
-
-        # === Functional Model ===
-        inputs = token_inputs()
-        x = self.embeddings_dropout(self.token_embedding(inputs["token_ids"]))
-        for block in self.blocks:
-            x = block(x)
         super().__init__(
-            inputs=inputs, outputs=self.final_norm(x), dtype=dtype, **kwargs
+            vocabulary_size,
+            hidden_dim,
+            blocks,
+            dropout,
+            max_sequence_length,
+            dtype,
+            **kwargs,
         )
 
         # === Config ===
-        self.vocabulary_size = vocabulary_size
         self.num_layers = num_layers
-        self.hidden_dim = hidden_dim
         self.kernel_size = kernel_size
         self.bottleneck_dim = bottleneck_dim
-        self.dropout = dropout
-        self.max_sequence_length = max_sequence_length
 
-    def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
-        """For each block, the last inputs of its convolution; zeros before the text.
+    @property
+    def receptive_field(self) -> int:
+        """Positions that an output depends on, its own included."""
+        return 1 + self.num_layers * (self.kernel_size - 1)
 
-        Returns:
-            A tuple of tensors of shape `(batch_size, kernel_size - 1, conv_dim)`.
-        """
-        width = self.bottleneck_dim or self.hidden_dim
-        zeros = ops.zeros((batch_size, self.kernel_size - 1, width), self.compute_dtype)
-        return tuple(zeros for _ in self.blocks)
-
-    def call_with_cache(
-        self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor
-    ) -> tuple[Tensor, Cache]:
-        x = self.token_embedding(token_ids)
-        caches = []
-        for block, block_cache in zip(self.blocks, cache, strict=True):
-            x, block_cache = block.call_with_cache(x, block_cache)
-            caches.append(block_cache)
-        return self.final_norm(x), tuple(caches)
-
-    def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
-        # With kernel_size - 1 zeros before the text, columns `length` to
-        # `length + kernel_size - 2` are the last inputs before position `length`.
-        columns = ops.cast(length, "int32") + ops.arange(self.kernel_size - 1)
-        padding = ((0, 0), (self.kernel_size - 1, 0), (0, 0))
-        x = self.token_embedding(token_ids)
-        caches = []
-        for block in self.blocks:
-            padded = ops.pad(block.conv_inputs(x), padding)
-            caches.append(ops.take(padded, columns, axis=1))
-            x = block(x, training=False)
-        return tuple(caches)
+    def default_lora_layer_names(self) -> list[str]:
+        return ["dense"]
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "vocabulary_size": self.vocabulary_size,
             "num_layers": self.num_layers,
-            "hidden_dim": self.hidden_dim,
             "kernel_size": self.kernel_size,
             "bottleneck_dim": self.bottleneck_dim,
-            "dropout": self.dropout,
-            "max_sequence_length": self.max_sequence_length,
         }
+
+
+@keras.saving.register_keras_serializable(package="langzoo")
+class TCNBackbone(ConvBackbone):
+    """A temporal convolutional network (TCN) for language.
+
+    Residual blocks of two causal convolutions with weight normalization, ReLU and
+    dropout of whole channels; the dilation doubles from block to block, as Bai et al.
+    describe, with tied embeddings as in their word-level models. It departs from
+    the paper in He's initialization instead of a standard deviation of 0.01, and in an
+    RMSNorm at the end: with embeddings that are tied, and so begin small, they make
+    the first steps count.
+
+    Args:
+        vocabulary_size: int. Number of token ids.
+        num_layers: int. Blocks, of dilations 1, 2, 4, ... Defaults to 4.
+        hidden_dim: int. Width of the embeddings and of the last block. Defaults to
+            128.
+        filters: int or `None`. Width of the other blocks. Defaults to `None`, which is
+            `hidden_dim`.
+        kernel_size: int. Positions that a convolution sees, so that the network sees
+            `1 + 2 * (kernel_size - 1) * (2**num_layers - 1)`. Defaults to 3.
+        dropout: float. Dropout on embeddings and after each convolution. Defaults
+            to 0.
+        max_sequence_length: int. Longest input that the model is made for; no weight
+            depends on it. Defaults to 128.
+        dtype: string or `keras.DTypePolicy`. Of computations and weights.
+
+    Call arguments:
+        inputs: dictionary of `token_ids` (int32) and `padding_mask` (bool), both
+            `(batch_size, sequence_length)`. The output is
+            `(batch_size, sequence_length, hidden_dim)`.
+
+    Example:
+    ```python
+    backbone = TCNBackbone(vocabulary_size=260, num_layers=2)
+    hidden_states = backbone(
+        {
+            "token_ids": np.ones((1, 12), "int32"),
+            "padding_mask": np.ones((1, 12), "bool"),
+        }
+    )
+    ```
+
+    References:
+        - [Bai et al., 2018](https://arxiv.org/abs/1803.01271)
+        - [Salimans and Kingma, 2016](https://arxiv.org/abs/1602.07868)
+        - [He et al., 2015](https://arxiv.org/abs/1502.01852)
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        num_layers: int = 4,
+        hidden_dim: int = 128,
+        filters: int | None = None,
+        kernel_size: int = 3,
+        dropout: float = 0.0,
+        max_sequence_length: int = 128,
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        _require_kernel(kernel_size)
+        if filters is None:
+            filters = hidden_dim
+        widths = [filters] * (num_layers - 1) + [hidden_dim]
+        blocks = [
+            TemporalBlock(
+                width, kernel_size, 2**i, dropout, dtype=dtype, name=f"block_{i}"
+            )
+            for i, width in enumerate(widths)
+        ]
+        super().__init__(
+            vocabulary_size,
+            hidden_dim,
+            blocks,
+            dropout,
+            max_sequence_length,
+            dtype,
+            **kwargs,
+        )
+
+        # === Config ===
+        self.num_layers = num_layers
+        self.filters = filters
+        self.kernel_size = kernel_size
+
+    @property
+    def receptive_field(self) -> int:
+        """Positions that an output depends on, its own included."""
+        return 1 + 2 * (self.kernel_size - 1) * (2**self.num_layers - 1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_layers": self.num_layers,
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+        }
+
+
+def _require_kernel(kernel_size: int) -> None:
+    require(
+        kernel_size >= 2, "`kernel_size` must be at least 2.", kernel_size=kernel_size
+    )

@@ -1,27 +1,32 @@
-"""The LSTM language model, on an LSTM layer that is fast without cuDNN."""
+"""The recurrent language models, on layers that are fast without cuDNN."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
-import tensorflow as tf
 from keras import ops
 
-from .backbone import Cache, CausalBackbone, Tensor, normal_initializer, token_inputs
+from . import recurrence
+from .backbone import (
+    Cache,
+    CausalBackbone,
+    Tensor,
+    normal_initializer,
+    require,
+    token_inputs,
+)
+from .recurrence import Cell, Recurrence, State
 
 _EPSILON = 1e-6
 
 
-@keras.saving.register_keras_serializable(package="langzoo")
-class LSTM(keras.layers.Layer):
-    """A long short-term memory layer over whole sequences.
+class RecurrentLayer(keras.layers.Layer):
+    """Base class of the recurrent layers over whole sequences.
 
-    The same function as `keras.layers.LSTM(units, return_sequences=True)`, with the
-    same weights in the same layout (gates in the order input, forget, cell, output),
-    but with everything that does not depend on the previous step taken out of the
-    time loop: the input projection is one matrix product, and so is the gradient of
-    the recurrent kernel. Each step is left with one matrix product in each direction.
+    Each is the same function as the Keras layer of its name with
+    `return_sequences=True`, with the same weights in the same layout, but several
+    times faster where there is no cuDNN: see `langzoo.models.recurrence`.
 
     Args:
         units: int. Width of the output and of the state.
@@ -29,88 +34,149 @@ class LSTM(keras.layers.Layer):
             `"glorot_uniform"`.
         recurrent_initializer: initializer of the recurrent kernel. Defaults to
             `"orthogonal"`.
-        unit_forget_bias: bool. Whether the forget gate's bias starts at 1. Defaults
-            to `True`.
+        recurrent_dropout: float. Share of the units that each row of a batch does
+            without, at all time steps, where the layer looks at its last output.
+            Defaults to 0.
+        weight_dropout: float. Share of the recurrent kernel that is zero for a whole
+            call in training (DropConnect). Defaults to 0.
+        seed: int or `None`. Of both dropouts. Defaults to `None`.
 
     Call arguments:
         inputs: tensor of shape `(batch_size, sequence_length, input_dim)`.
-        training: bool. Whether to keep what the fast gradient needs. Without it the
-            gradient is TensorFlow's own, of a plain loop.
+        training: bool. Whether to drop out, and to keep what the fast gradient needs.
+            Without it the gradient is TensorFlow's own, of a plain loop.
 
     Returns:
         A tensor of shape `(batch_size, sequence_length, units)`.
 
-    Example:
-    ```python
-    outputs = LSTM(8)(np.ones((2, 5, 3), "float32"))
-    assert outputs.shape == (2, 5, 8)
-    ```
-
     References:
-        - [Hochreiter and Schmidhuber, 1997](https://doi.org/10.1162/neco.1997.9.8.1735)
-        - [Appleyard et al., 2016](https://arxiv.org/abs/1604.01946) (what to hoist)
+        - [Gal and Ghahramani, 2016](https://arxiv.org/abs/1512.05287)
+          (recurrent dropout)
+        - [Merity et al., 2017](https://arxiv.org/abs/1708.02182) (weight dropout)
     """
+
+    cell: ClassVar[Cell]
 
     def __init__(
         self,
         units: int,
         kernel_initializer: Any = "glorot_uniform",
         recurrent_initializer: Any = "orthogonal",
-        unit_forget_bias: bool = True,
+        recurrent_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        seed: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        require(
+            0 <= recurrent_dropout < 1 and 0 <= weight_dropout < 1,
+            "`recurrent_dropout` and `weight_dropout` must be at least 0 and below 1.",
+            recurrent_dropout=recurrent_dropout,
+            weight_dropout=weight_dropout,
+        )
         self.units = units
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
-        self.unit_forget_bias = unit_forget_bias
+        self.recurrent_dropout = recurrent_dropout
+        self.weight_dropout = weight_dropout
+        self.seed = seed
+        if recurrent_dropout or weight_dropout:
+            self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape: Any) -> None:
+        width = self.cell.num_gates * self.units
         self.kernel = self.add_weight(
             name="kernel",
-            shape=(input_shape[-1], 4 * self.units),
+            shape=(input_shape[-1], width),
             initializer=self.kernel_initializer,
         )
         self.recurrent_kernel = self.add_weight(
             name="recurrent_kernel",
-            shape=(self.units, 4 * self.units),
+            shape=(self.units, width),
             initializer=self._initial_recurrent_kernel,
         )
         self.bias = self.add_weight(
-            name="bias", shape=(4 * self.units,), initializer=self._initial_bias
+            name="bias", shape=self._bias_shape(), initializer=self._initial_bias
         )
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        projected = self._project(ops.swapaxes(inputs, 0, 1))  # (T, B, 4U)
-        recurrent_kernel = self._in_compute_dtype(self.recurrent_kernel)
-        state = ops.zeros((ops.shape(inputs)[0], self.units), projected.dtype)
-        if training:
-            outputs = _outputs_with_fast_gradient(
-                projected, recurrent_kernel, state, state
-            )
-        else:
-            outputs, *_ = _run(projected, recurrent_kernel, state, state)
-        return ops.swapaxes(outputs, 0, 1)
+        state = self.empty_state(ops.shape(inputs)[0])
+        outputs, _ = self.run(inputs, state, training)
+        return outputs
 
-    def step(self, inputs: Tensor, state: Cache) -> tuple[Tensor, Cache]:
+    def run(
+        self, inputs: Tensor, state: State, training: bool | None = None
+    ) -> tuple[Tensor, State]:
+        """Goes on from a state.
+
+        Args:
+            inputs: tensor of shape `(batch_size, sequence_length, input_dim)`.
+            state: tensors of shape `(batch_size, units)`: what `empty_state()` or this
+                method returned.
+            training: as in a call.
+
+        Returns:
+            The outputs `(batch_size, sequence_length, units)` and the next state.
+        """
+        run = recurrence.run_with_fast_gradient if training else recurrence.run
+        projected = self._project(ops.swapaxes(inputs, 0, 1))  # (T, B, G * U)
+        product = self._recurrence(ops.shape(inputs)[0], training)
+        outputs, state = run(self.cell, projected, product, state)
+        return ops.swapaxes(outputs, 0, 1), state
+
+    def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Consumes one position.
 
         Args:
             inputs: tensor of shape `(batch_size, input_dim)`.
-            state: the pair of output and cell state, each `(batch_size, units)`.
+            state: tensors of shape `(batch_size, units)`.
 
         Returns:
             The output `(batch_size, units)` and the next state.
         """
-        output, cell = state
-        recurrent_kernel = self._in_compute_dtype(self.recurrent_kernel)
-        sums = self._project(inputs) + tf.matmul(output, recurrent_kernel)
-        output, cell, _ = _cell(sums, cell)
-        return output, (output, cell)
+        recurrent = self._recurrence(ops.shape(inputs)[0]).product(state[0])
+        state, _ = self.cell.forward(self._project(inputs), recurrent, state)
+        return state[0], state
+
+    def empty_state(self, batch_size: Tensor) -> State:
+        """The state before the first step: zeros.
+
+        Returns:
+            A tuple of tensors of shape `(batch_size, units)`, the output first.
+        """
+        zeros = ops.zeros((batch_size, self.units), self.compute_dtype)
+        return (zeros,) * self.cell.num_states
 
     def _project(self, inputs: Tensor) -> Tensor:
         kernel = self._in_compute_dtype(self.kernel)
-        return ops.matmul(inputs, kernel) + self._in_compute_dtype(self.bias)
+        return ops.matmul(inputs, kernel) + self._in_compute_dtype(self._input_bias())
+
+    def _recurrence(
+        self, batch_size: Tensor, training: bool | None = None
+    ) -> Recurrence:
+        kernel = self._in_compute_dtype(self.recurrent_kernel)
+        bias = self._recurrent_bias()
+        if bias is not None:
+            bias = self._in_compute_dtype(bias)
+        mask = None
+        if training and self.weight_dropout:
+            kernel = self._drop(kernel, self.weight_dropout)
+        if training and self.recurrent_dropout:
+            ones = ops.ones((batch_size, self.units), self.compute_dtype)
+            mask = self._drop(ones, self.recurrent_dropout)
+        return Recurrence(kernel, bias, mask)
+
+    def _drop(self, x: Tensor, rate: float) -> Tensor:
+        return keras.random.dropout(x, rate, seed=self.seed_generator)
+
+    def _bias_shape(self) -> tuple[int, ...]:
+        return (self.cell.num_gates * self.units,)
+
+    def _input_bias(self) -> Tensor:
+        return self.bias
+
+    def _recurrent_bias(self) -> Tensor | None:
+        return None
 
     def _in_compute_dtype(self, weight: Any) -> Tensor:
         # Keras casts weights only inside `call()`.
@@ -123,9 +189,7 @@ class LSTM(keras.layers.Layer):
         return ops.cast(self.recurrent_initializer(shape, "float32"), dtype)
 
     def _initial_bias(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
-        forget = ops.full((self.units,), float(self.unit_forget_bias), dtype)
-        others = ops.zeros((self.units,), dtype)
-        return ops.concatenate([others, forget, others, others])
+        return ops.zeros(shape, dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:-1], self.units)
@@ -138,192 +202,130 @@ class LSTM(keras.layers.Layer):
             "recurrent_initializer": keras.initializers.serialize(
                 self.recurrent_initializer
             ),
-            "unit_forget_bias": self.unit_forget_bias,
+            "recurrent_dropout": self.recurrent_dropout,
+            "weight_dropout": self.weight_dropout,
+            "seed": self.seed,
         }
 
 
-def _cell(sums: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One step from the gates' sums `(B, 4U)`: output, cell state and gates."""
-    input_forget, candidate, output_gate = tf.split(sums, _gate_widths(sums), axis=-1)
-    input_forget = tf.sigmoid(input_forget)
-    candidate = tf.tanh(candidate)
-    output_gate = tf.sigmoid(output_gate)
-    input_gate, forget_gate = tf.split(input_forget, 2, axis=-1)
-    cell = forget_gate * cell + input_gate * candidate
-    gates = tf.concat([input_forget, candidate, output_gate], axis=-1)
-    return output_gate * tf.tanh(cell), cell, gates
+@keras.saving.register_keras_serializable(package="langzoo")
+class SimpleRNN(RecurrentLayer):
+    """A layer whose output is the tanh of its input and its last output, projected.
 
+    `keras.layers.SimpleRNN`, faster. Arguments and shapes: see `RecurrentLayer`.
 
-def _gate_widths(sums: Tensor) -> list[int]:
-    units = sums.shape[-1] // 4
-    return [2 * units, units, units]
+    Example:
+    ```python
+    outputs = SimpleRNN(8)(np.ones((2, 5, 3), "float32"))
+    assert outputs.shape == (2, 5, 8)
+    ```
 
-
-def _run(
-    projected: Tensor,
-    recurrent_kernel: Tensor,
-    output: Tensor,
-    cell: Tensor,
-    keep: bool = False,
-) -> tuple[Tensor, ...]:
-    """Runs over time.
-
-    Args:
-        projected: inputs times kernel plus bias, `(T, B, 4U)`.
-        recurrent_kernel: `(U, 4U)`.
-        output: output before the first step, `(B, U)`.
-        cell: cell state before the first step, `(B, U)`.
-        keep: whether to return the gates and cell states too.
-
-    Returns:
-        The outputs `(T, B, U)` and, if kept, the gates `(T, B, 4U)` and the cell
-        states `(T, B, U)`.
+    References:
+        - [Elman, 1990](https://doi.org/10.1207/s15516709cog1402_1)
     """
-    length = tf.shape(projected)[0]
-    # The element shape must be known before the first write where nothing is written.
-    widths = [1, 4, 1] if keep else [1]
-    stores = tuple(
-        tf.TensorArray(
-            projected.dtype,
-            length,
-            element_shape=[*output.shape[:-1], width * output.shape[-1]],
-        )
-        for width in widths
-    )
 
-    def body(
-        time: Tensor, output: Tensor, cell: Tensor, stores: tuple
-    ) -> tuple[Tensor, Tensor, Tensor, tuple]:
-        sums = projected[time] + tf.matmul(output, recurrent_kernel)
-        output, cell, gates = _cell(sums, cell)
-        kept = (output, gates, cell)[: len(stores)]
-        stores = tuple(
-            store.write(time, value) for store, value in zip(stores, kept, strict=True)
-        )
-        return time + 1, output, cell, stores
-
-    *_, stores = tf.while_loop(
-        lambda time, *_: time < length,
-        body,
-        (0, output, cell, stores),
-        maximum_iterations=length,
-    )
-    return tuple(store.stack() for store in stores)
-
-
-@tf.custom_gradient
-def _outputs_with_fast_gradient(
-    projected: Tensor, recurrent_kernel: Tensor, output: Tensor, cell: Tensor
-) -> tuple[Tensor, Any]:
-    """The outputs of `_run`, with a gradient that has one product a step."""
-    outputs, gates, cells = _run(projected, recurrent_kernel, output, cell, keep=True)
-
-    def gradient(d_outputs: Tensor) -> tuple[Tensor, ...]:
-        previous_cells = tf.concat([cell[None], cells[:-1]], axis=0)
-        to_sums, to_cell, forget_gates = _factors(gates, cells, previous_cells)
-        d_sums, d_cell = _run_back(
-            d_outputs, to_sums, to_cell, forget_gates, tf.transpose(recurrent_kernel)
-        )
-        previous_outputs = tf.concat([output[None], outputs[:-1]], axis=0)
-        d_recurrent_kernel = tf.matmul(
-            _rows(previous_outputs), _rows(d_sums), transpose_a=True
-        )
-        d_output = tf.matmul(d_sums[0], recurrent_kernel, transpose_b=True)
-        return d_sums, d_recurrent_kernel, d_output, d_cell
-
-    return outputs, gradient
-
-
-def _factors(
-    gates: Tensor, cells: Tensor, previous_cells: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The element-wise factors of the chain rule, for all steps at once.
-
-    Returns:
-        What the gates' sums take of the gradients of the cell state (three times) and
-        of the output, `(T, B, 4U)`; what the cell state takes of the output's
-        gradient, `(T, B, U)`; and the forget gates, `(T, B, U)`.
-    """
-    i, f, g, o = tf.split(gates, 4, axis=-1)
-    squashed = tf.tanh(cells)
-    to_sums = tf.concat(
-        [
-            g * i * (1 - i),
-            previous_cells * f * (1 - f),
-            i * (1 - g * g),
-            squashed * o * (1 - o),
-        ],
-        axis=-1,
-    )
-    return to_sums, o * (1 - squashed * squashed), f
-
-
-def _run_back(
-    d_outputs: Tensor,
-    to_sums: Tensor,
-    to_cell: Tensor,
-    forget_gates: Tensor,
-    transposed_kernel: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Runs back over time.
-
-    Args:
-        d_outputs: gradient of the outputs, `(T, B, U)`.
-        to_sums, to_cell, forget_gates: what `_factors` returned.
-        transposed_kernel: the recurrent kernel, transposed, `(4U, U)`.
-
-    Returns:
-        The gradients of the gates' sums, `(T, B, 4U)`, and of the cell state before
-        the first step, `(B, U)`.
-    """
-    length = tf.shape(d_outputs)[0]
-    store = tf.TensorArray(to_sums.dtype, length, element_shape=to_sums.shape[1:])
-
-    def body(
-        time: Tensor, d_sums: Tensor, d_cell: Tensor, store: Any
-    ) -> tuple[Tensor, Tensor, Tensor, Any]:
-        d_output = d_outputs[time] + tf.matmul(d_sums, transposed_kernel)
-        d_cell = d_cell + d_output * to_cell[time]
-        d_sums = tf.concat([d_cell, d_cell, d_cell, d_output], -1) * to_sums[time]
-        return (
-            time - 1,
-            d_sums,
-            d_cell * forget_gates[time],
-            store.write(time, d_sums),
-        )
-
-    _, _, d_cell, store = tf.while_loop(
-        lambda time, *_: time >= 0,
-        body,
-        (
-            length - 1,
-            tf.zeros_like(to_sums[0]),
-            tf.zeros_like(to_cell[0]),
-            store,
-        ),
-        maximum_iterations=length,
-    )
-    return store.stack(), d_cell
-
-
-def _rows(x: Tensor) -> Tensor:
-    """`(T, B, D)` as `(T * B, D)`."""
-    return tf.reshape(x, [-1, x.shape[-1]])
+    cell = recurrence.SimpleCell()
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
-class LSTMBackbone(CausalBackbone):
-    """A stack of LSTM layers over tied embeddings.
+class GRU(RecurrentLayer):
+    """A layer of gated recurrent units.
+
+    `keras.layers.GRU` with its default `reset_after=True`, faster: gates in the order
+    update, reset, candidate, and a bias `(2, 3 * units)` of the input projection and
+    of the recurrent product. Arguments and shapes: see `RecurrentLayer`.
+
+    Example:
+    ```python
+    outputs = GRU(8)(np.ones((2, 5, 3), "float32"))
+    assert outputs.shape == (2, 5, 8)
+    ```
+
+    References:
+        - [Cho et al., 2014](https://arxiv.org/abs/1406.1078v1) (version 1: the reset
+          gate after the product)
+    """
+
+    cell = recurrence.GRUCell()
+
+    def _bias_shape(self) -> tuple[int, ...]:
+        return (2, 3 * self.units)
+
+    def _input_bias(self) -> Tensor:
+        return self.bias[0]
+
+    def _recurrent_bias(self) -> Tensor | None:
+        return self.bias[1]
+
+
+@keras.saving.register_keras_serializable(package="langzoo")
+class LSTM(RecurrentLayer):
+    """A layer of long short-term memory.
+
+    `keras.layers.LSTM`, faster: gates in the order input, forget, candidate, output.
+    Arguments and shapes: see `RecurrentLayer`.
+
+    Args:
+        units: int. Width of the output and of both parts of the state.
+        unit_forget_bias: bool. Whether the forget gate's bias starts at 1. Defaults
+            to `True`.
+        **kwargs: arguments of `RecurrentLayer`.
+
+    Example:
+    ```python
+    outputs = LSTM(8)(np.ones((2, 5, 3), "float32"))
+    assert outputs.shape == (2, 5, 8)
+    ```
+
+    References:
+        - [Hochreiter and Schmidhuber, 1997](https://doi.org/10.1162/neco.1997.9.8.1735)
+        - [Gers et al., 2000](https://doi.org/10.1162/089976600300015015) (forget gate)
+    """
+
+    cell = recurrence.LSTMCell()
+
+    def __init__(
+        self, units: int, unit_forget_bias: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(units, **kwargs)
+        self.unit_forget_bias = unit_forget_bias
+
+    def _initial_bias(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+        forget = ops.full((self.units,), float(self.unit_forget_bias), dtype)
+        others = ops.zeros((self.units,), dtype)
+        return ops.concatenate([others, forget, others, others])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "unit_forget_bias": self.unit_forget_bias}
+
+
+class RecurrentBackbone(CausalBackbone):
+    """Base class of the recurrent families: a stack of recurrent layers.
 
     RMSNorm before every layer and after the last departs from the references: with
     embeddings that are tied, and so begin small, it makes the first steps count.
 
     Args:
         vocabulary_size: int. Number of token ids.
-        num_layers: int. LSTM layers. Defaults to 1.
-        hidden_dim: int. Width of the embeddings and of every layer. Defaults to 256.
+        num_layers: int. Recurrent layers. Defaults to 1.
+        hidden_dim: int. Width of every layer. Defaults to 256.
+        embedding_dim: int or `None`. Width of the embeddings, and of the output: a
+            projection without bias follows the last layer. Defaults to `None`, which
+            is `hidden_dim` and no projection.
+        tie_embeddings: bool. Whether the output weights are the embeddings. Defaults
+            to `True`.
+        normalize: bool. Whether there are RMSNorms. Defaults to `True`.
         dropout: float. Dropout on the embeddings and on the output of every layer.
             Defaults to 0.
+        input_dropout: float or `None`. In place of `dropout`, on the embeddings.
+            Defaults to `None`, which is `dropout`.
+        output_dropout: float or `None`. In place of `dropout`, on the output of the
+            last layer. Defaults to `None`, which is `dropout`.
+        recurrent_dropout: float. Dropout on what a layer sees of its last output; the
+            same units at all time steps. Defaults to 0.
+        weight_dropout: float. DropConnect on the recurrent kernels. Defaults to 0.
+        variational_dropout: bool. Whether the first three dropouts, too, are of the
+            same units at all time steps. Defaults to `False`.
         max_sequence_length: int. Longest input that the model is made for; no weight
             depends on it. Defaults to 128.
         dtype: string or `keras.DTypePolicy`. Of computations and weights.
@@ -331,7 +333,218 @@ class LSTMBackbone(CausalBackbone):
     Call arguments:
         inputs: dictionary of `token_ids` (int32) and `padding_mask` (bool), both
             `(batch_size, sequence_length)`. The output is
-            `(batch_size, sequence_length, hidden_dim)`.
+            `(batch_size, sequence_length, embedding_dim)`.
+
+    References:
+        - [Zaremba et al., 2014](https://arxiv.org/abs/1409.2329) (where to drop out)
+        - [Gal and Ghahramani, 2016](https://arxiv.org/abs/1512.05287) (variational
+          dropout)
+        - [Press and Wolf, 2016](https://arxiv.org/abs/1608.05859) (tied embeddings)
+        - [Merity et al., 2017](https://arxiv.org/abs/1708.02182) (AWD-LSTM: all of it)
+    """
+
+    layer_cls: ClassVar[type[RecurrentLayer]]
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        num_layers: int = 1,
+        hidden_dim: int = 256,
+        embedding_dim: int | None = None,
+        tie_embeddings: bool = True,
+        normalize: bool = True,
+        dropout: float = 0.0,
+        input_dropout: float | None = None,
+        output_dropout: float | None = None,
+        recurrent_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        variational_dropout: bool = False,
+        max_sequence_length: int = 128,
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        # SpatialDropout1D is what Keras calls one mask for all positions.
+        dropout_cls = (
+            keras.layers.SpatialDropout1D
+            if variational_dropout
+            else keras.layers.Dropout
+        )
+        input_rate = dropout if input_dropout is None else input_dropout
+        output_rate = dropout if output_dropout is None else output_dropout
+
+        def norm(name: str) -> keras.layers.Layer:
+            if not normalize:
+                return keras.layers.Identity(dtype=dtype, name=name)
+            return keras.layers.RMSNormalization(
+                epsilon=_EPSILON, dtype=dtype, name=name
+            )
+
+        # === Layers ===
+        self.token_embedding = keras.layers.ReversibleEmbedding(
+            vocabulary_size,
+            embedding_dim or hidden_dim,
+            tie_weights=tie_embeddings,
+            embeddings_initializer=normal_initializer(),
+            dtype=dtype,
+            name="token_embedding",
+        )
+        self.input_dropout_layer = dropout_cls(
+            input_rate, dtype=dtype, name="input_dropout"
+        )
+        self.norms = [norm(f"norm_{i}") for i in range(num_layers)]
+        self.recurrent_layers = [
+            self.layer_cls(
+                hidden_dim,
+                recurrent_dropout=recurrent_dropout,
+                weight_dropout=weight_dropout,
+                dtype=dtype,
+                name=f"recurrent_{i}",
+            )
+            for i in range(num_layers)
+        ]
+        self.dropout_layers = [
+            dropout_cls(rate, dtype=dtype, name=f"dropout_{i}")
+            for i, rate in enumerate([dropout] * (num_layers - 1) + [output_rate])
+        ]
+        self.projection = (
+            keras.layers.Identity(dtype=dtype, name="projection")
+            if embedding_dim is None
+            else keras.layers.Dense(
+                embedding_dim, use_bias=False, dtype=dtype, name="projection"
+            )
+        )
+        self.final_norm = norm("final_norm")
+
+        # === Functional Model ===
+        inputs = token_inputs()
+        x = self.input_dropout_layer(self.token_embedding(inputs["token_ids"]))
+        for norm_layer, layer, dropout_after in self._blocks():
+            x = dropout_after(layer(norm_layer(x)))
+        outputs = self.final_norm(self.projection(x))
+        super().__init__(inputs=inputs, outputs=outputs, dtype=dtype, **kwargs)
+
+        # === Config ===
+        self.vocabulary_size = vocabulary_size
+        self.num_layers = num_layers
+        self.hidden_dim = hidden_dim
+        self.embedding_dim = embedding_dim
+        self.tie_embeddings = tie_embeddings
+        self.normalize = normalize
+        self.dropout = dropout
+        self.input_dropout = input_dropout
+        self.output_dropout = output_dropout
+        self.recurrent_dropout = recurrent_dropout
+        self.weight_dropout = weight_dropout
+        self.variational_dropout = variational_dropout
+        self.max_sequence_length = max_sequence_length
+
+    def _blocks(self) -> Any:
+        return zip(self.norms, self.recurrent_layers, self.dropout_layers, strict=True)
+
+    def empty_cache(self, batch_size: Tensor, max_length: Tensor = 0) -> Cache:
+        """The state of each layer.
+
+        Returns:
+            A tuple of the layers' states, each a tuple of tensors
+            `(batch_size, hidden_dim)`, the output first.
+        """
+        return tuple(layer.empty_state(batch_size) for layer in self.recurrent_layers)
+
+    def call_with_cache(
+        self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor
+    ) -> tuple[Tensor, Cache]:
+        x = self.token_embedding(token_ids[:, 0])
+        states = []
+        for (norm, layer, _), state in zip(self._blocks(), cache, strict=True):
+            x, state = layer.step(norm(x), state)
+            states.append(state)
+        return self.final_norm(self.projection(x))[:, None], tuple(states)
+
+    def call_with_state(
+        self, token_ids: Tensor, state: Cache, training: bool | None = None
+    ) -> tuple[Tensor, Cache]:
+        """Goes on from a state over any number of positions.
+
+        Args:
+            token_ids: int32 tensor of shape `(batch_size, sequence_length)`.
+            state: what `empty_cache()`, `prefill()` or this method returned.
+            training: bool. Whether to drop out.
+
+        Returns:
+            The hidden states `(batch_size, sequence_length, embedding_dim)` and the
+            next state.
+        """
+        x = self.token_embedding(token_ids)
+        x = self.input_dropout_layer(x, training=training)
+        states = []
+        blocks = zip(self._blocks(), state, strict=True)
+        for (norm, layer, dropout_after), layer_state in blocks:
+            x, layer_state = layer.run(norm(x), layer_state, training)
+            x = dropout_after(x, training=training)
+            states.append(layer_state)
+        return self.final_norm(self.projection(x)), tuple(states)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "num_layers": self.num_layers,
+            "hidden_dim": self.hidden_dim,
+            "embedding_dim": self.embedding_dim,
+            "tie_embeddings": self.tie_embeddings,
+            "normalize": self.normalize,
+            "dropout": self.dropout,
+            "input_dropout": self.input_dropout,
+            "output_dropout": self.output_dropout,
+            "recurrent_dropout": self.recurrent_dropout,
+            "weight_dropout": self.weight_dropout,
+            "variational_dropout": self.variational_dropout,
+            "max_sequence_length": self.max_sequence_length,
+        }
+
+
+@keras.saving.register_keras_serializable(package="langzoo")
+class SimpleRNNBackbone(RecurrentBackbone):
+    """A stack of simple recurrent layers over tied embeddings.
+
+    Arguments and shapes: see `RecurrentBackbone`.
+
+    Example:
+    ```python
+    backbone = SimpleRNNBackbone(vocabulary_size=260, num_layers=2)
+    ```
+
+    References:
+        - [Mikolov et al., 2010](https://doi.org/10.21437/Interspeech.2010-343)
+    """
+
+    layer_cls = SimpleRNN
+
+
+@keras.saving.register_keras_serializable(package="langzoo")
+class GRUBackbone(RecurrentBackbone):
+    """A stack of GRU layers over tied embeddings.
+
+    Arguments and shapes: see `RecurrentBackbone`.
+
+    Example:
+    ```python
+    backbone = GRUBackbone(vocabulary_size=260, num_layers=2)
+    ```
+
+    References:
+        - [Cho et al., 2014](https://arxiv.org/abs/1406.1078v1)
+        - [Chung et al., 2014](https://arxiv.org/abs/1412.3555) (against the LSTM)
+    """
+
+    layer_cls = GRU
+
+
+@keras.saving.register_keras_serializable(package="langzoo")
+class LSTMBackbone(RecurrentBackbone):
+    """A stack of LSTM layers over tied embeddings.
+
+    Arguments and shapes: see `RecurrentBackbone`.
 
     Example:
     ```python
@@ -346,83 +559,129 @@ class LSTMBackbone(CausalBackbone):
 
     References:
         - [Sundermeyer et al., 2012](https://doi.org/10.21437/Interspeech.2012-65)
-        - [Zaremba et al., 2014](https://arxiv.org/abs/1409.2329) (where to drop out)
-        - [Press and Wolf, 2016](https://arxiv.org/abs/1608.05859) (tied embeddings)
+    """
+
+    layer_cls = LSTM
+
+
+class StatefulNetwork(keras.Model):
+    """A recurrent language model that goes on where its last batch ended.
+
+    Row `i` of a batch is taken for the continuation of row `i` of the batch before:
+    the layers begin with the states that they ended with, and no gradient flows back
+    into the batch before (truncated backpropagation through time). The weights are
+    the backbone's, so training this network trains every model with that backbone;
+    those models stay without memory of earlier calls.
+
+    Training and evaluation have states of their own. They are forgotten at the end of
+    every epoch of `fit()`, around every `evaluate()`, and by `reset_state()`.
+
+    Args:
+        backbone: a `RecurrentBackbone`.
+        batch_size: int. Rows of every batch.
+
+    Call arguments:
+        inputs: dictionary of `token_ids` (int32) and, not read, `padding_mask` (bool),
+            both `(batch_size, sequence_length)`. The output is float32 logits
+            `(batch_size, sequence_length, vocabulary_size)`.
+        training: bool. Whether to drop out, and which of the states to go on from.
+
+    Example:
+    ```python
+    # 4 rows, each a quarter of the text, are read in windows of 16 tokens.
+    rows = stream[: 4 * (len(stream) // 4)].reshape(4, -1)
+    windows = [rows[:, i : i + 17] for i in range(0, rows.shape[1] - 16, 16)]
+    x = {"token_ids": np.concatenate([window[:, :-1] for window in windows])}
+    y = np.concatenate([window[:, 1:] for window in windows])
+    network = StatefulNetwork(model.backbone, batch_size=4)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile(optimizer="adam", loss=loss)
+    network.fit(x, y, batch_size=4, shuffle=False)
+    ```
+
+    References:
+        - [Mikolov et al., 2010](https://doi.org/10.21437/Interspeech.2010-343)
     """
 
     def __init__(
-        self,
-        vocabulary_size: int,
-        num_layers: int = 1,
-        hidden_dim: int = 256,
-        dropout: float = 0.0,
-        max_sequence_length: int = 128,
-        dtype: Any = None,
-        **kwargs: Any,
+        self, backbone: RecurrentBackbone, batch_size: int, **kwargs: Any
     ) -> None:
-        # === Layers ===
-        self.token_embedding = keras.layers.ReversibleEmbedding(
-            vocabulary_size,
-            hidden_dim,
-            embeddings_initializer=normal_initializer(),
-            dtype=dtype,
-            name="token_embedding",
-        )
-        self.dropout_layer = keras.layers.Dropout(dropout, dtype=dtype, name="dropout")
-        self.norms = [
-            keras.layers.RMSNormalization(
-                epsilon=_EPSILON, dtype=dtype, name=f"norm_{i}"
+        super().__init__(dtype=backbone.dtype_policy, **kwargs)
+        self.backbone = backbone
+        self.batch_size = batch_size
+        self.training_state = self._new_state("training_state")
+        self.evaluation_state = self._new_state("evaluation_state")
+        self.built = True
+
+    def _new_state(self, name: str) -> list[keras.Variable]:
+        return [
+            self.add_weight(
+                name=f"{name}_{i}",
+                shape=zeros.shape,
+                initializer="zeros",
+                dtype=zeros.dtype,
+                trainable=False,
             )
-            for i in range(num_layers)
+            for i, zeros in enumerate(keras.tree.flatten(self._empty_state()))
         ]
-        self.lstm_layers = [
-            LSTM(hidden_dim, dtype=dtype, name=f"lstm_{i}") for i in range(num_layers)
-        ]
-        self.final_norm = keras.layers.RMSNormalization(
-            epsilon=_EPSILON, dtype=dtype, name="final_norm"
+
+    def _empty_state(self) -> Cache:
+        return self.backbone.empty_cache(self.batch_size)
+
+    def call(self, inputs: dict[str, Tensor], training: bool | None = None) -> Tensor:
+        variables = self.training_state if training else self.evaluation_state
+        values = [ops.convert_to_tensor(variable) for variable in variables]
+        hidden_states, state = self.backbone.call_with_state(
+            self._with_known_rows(inputs["token_ids"]),
+            keras.tree.pack_sequence_as(self._empty_state(), values),
+            training,
         )
+        for variable, value in zip(variables, keras.tree.flatten(state), strict=True):
+            variable.assign(value)
+        logits = self.backbone.token_embedding(hidden_states, reverse=True)
+        return ops.cast(logits, "float32")
 
-        # === Functional Model ===
-        inputs = token_inputs()
-        x = self.dropout_layer(self.token_embedding(inputs["token_ids"]))
-        for norm, layer in zip(self.norms, self.lstm_layers, strict=True):
-            x = self.dropout_layer(layer(norm(x)))
-        super().__init__(
-            inputs=inputs, outputs=self.final_norm(x), dtype=dtype, **kwargs
+    def _with_known_rows(self, token_ids: Tensor) -> Tensor:
+        require(
+            token_ids.shape[0] in (None, self.batch_size),
+            f"Every batch must have `batch_size` rows, {self.batch_size}.",
+            shape=tuple(token_ids.shape),
         )
+        return ops.reshape(token_ids, (self.batch_size, ops.shape(token_ids)[1]))
 
-        # === Config ===
-        self.vocabulary_size = vocabulary_size
-        self.num_layers = num_layers
-        self.hidden_dim = hidden_dim
-        self.dropout = dropout
-        self.max_sequence_length = max_sequence_length
+    def reset_state(self) -> None:
+        """Forgets what was read, in training and in evaluation."""
+        _forget(self.training_state)
+        _forget(self.evaluation_state)
 
-    def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
-        """The state of each layer.
+    def fit(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
+        """`keras.Model.fit`, for batches that continue each other: do not shuffle."""
+        callbacks = [*(callbacks or []), _ForgetBetweenReadings()]
+        return super().fit(*args, callbacks=callbacks, **kwargs)
 
-        Returns:
-            A tuple of pairs (output, cell state), each `(batch_size, hidden_dim)`.
-        """
-        zeros = ops.zeros((batch_size, self.hidden_dim), self.compute_dtype)
-        return tuple((zeros, zeros) for _ in self.lstm_layers)
+    def evaluate(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
+        """`keras.Model.evaluate`, for batches that continue each other."""
+        # Within `fit()`, Keras hands on its own list, and ours is in it.
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = [*(callbacks or []), _ForgetBetweenReadings()]
+        return super().evaluate(*args, callbacks=callbacks, **kwargs)
 
-    def call_with_cache(
-        self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor
-    ) -> tuple[Tensor, Cache]:
-        x = self.token_embedding(token_ids[:, 0])
-        states = []
-        for norm, layer, state in zip(self.norms, self.lstm_layers, cache, strict=True):
-            x, state = layer.step(norm(x), state)
-            states.append(state)
-        return self.final_norm(x)[:, None], tuple(states)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "vocabulary_size": self.vocabulary_size,
-            "num_layers": self.num_layers,
-            "hidden_dim": self.hidden_dim,
-            "dropout": self.dropout,
-            "max_sequence_length": self.max_sequence_length,
-        }
+class _ForgetBetweenReadings(keras.callbacks.Callback):
+    """Makes every epoch and every evaluation begin without a past."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        # Not when an epoch begins: a training that goes on from a checkpoint goes on
+        # with its state.
+        self.model.reset_state()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        _forget(self.model.evaluation_state)
+
+    def on_test_end(self, logs: Any = None) -> None:
+        _forget(self.model.evaluation_state)
+
+
+def _forget(variables: list[keras.Variable]) -> None:
+    for variable in variables:
+        variable.assign(ops.zeros_like(variable))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import keras_hub
 import tensorflow as tf
 from keras import ops
 
@@ -17,143 +19,170 @@ from .backbone import (
     require,
     token_inputs,
 )
+from .sizes import default_intermediate_dim
 
-_ROTARY_BASE = 10000.0
-_EPSILON = 1e-6
+Rotation = tuple[Tensor, Tensor]
+
+POSITIONS = ("rotary", "learned", "sinusoidal")
+NORMALIZATIONS = ("rms_norm", "layer_norm")
 # Added to the scores of positions that must not be seen; finite in half precision.
 _MASKED = -3e4
 
 
-class DecoderBlock(keras.layers.Layer):
-    """One pre-norm block: rotary multi-head attention, then a SwiGLU network.
+def _swiglu(x: Tensor) -> Tensor:
+    """`(..., 2 D)`, gate and value, to `(..., D)`."""
+    gate, value = ops.split(x, 2, axis=-1)
+    return ops.silu(gate) * value
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "swiglu": _swiglu,
+    "gelu": lambda x: keras.activations.gelu(x, approximate=False),
+    "gelu_approximate": lambda x: keras.activations.gelu(x, approximate=True),
+}
+
+
+class SelfAttention(keras.layers.Layer):
+    """Causal self-attention, multi-head or grouped-query, with or without rotation.
 
     Args:
-        num_heads: int. Attention heads.
-        intermediate_dim: int. Width of the feed-forward network.
-        dropout: float. Dropout on the attention weights and on both branches.
-        residual_scale: float. Factor on the standard deviation of the weights that
-            write into the residual stream.
+        num_heads: int. Query heads.
+        num_key_value_heads: int. Key and value heads; each serves
+            `num_heads / num_key_value_heads` query heads in a row.
+        dropout: float. Dropout on the attention weights.
+        use_bias: bool. Whether the projections have biases.
+        stddev: float. Standard deviation of the weights when they are drawn.
+        residual_scale: float. Factor on it for the output projection.
 
     Call arguments:
         x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
-        angles: rotary angles of the positions, `(sequence_length, head_dim / 2)`.
         mask: additive mask, `(sequence_length, sequence_length)`.
+        rotation: cosines and sines of the positions, a pair of
+            `(sequence_length, head_dim / 2)`, or `None` for no rotation.
 
     References:
         - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762)
         - [Su et al., 2021](https://arxiv.org/abs/2104.09864) (rotary positions)
-        - [Shazeer, 2020](https://arxiv.org/abs/2002.05202) (SwiGLU)
+        - [Ainslie et al., 2023](https://arxiv.org/abs/2305.13245) (grouped queries)
     """
 
     def __init__(
         self,
         num_heads: int,
-        intermediate_dim: int,
+        num_key_value_heads: int,
         dropout: float = 0.0,
+        use_bias: bool = False,
+        stddev: float = 0.02,
         residual_scale: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
-        self.intermediate_dim = intermediate_dim
+        self.num_key_value_heads = num_key_value_heads
         self.dropout = dropout
+        self.use_bias = use_bias
+        self.stddev = stddev
         self.residual_scale = residual_scale
 
     def build(self, input_shape: Any, *_: Any) -> None:
         dim = input_shape[-1]
         self.head_dim = dim // self.num_heads
-        self.attention_norm = self._norm("attention_norm", dim)
-        self.query_key_value = self._dense("query_key_value", dim, 3 * dim)
-        self.attention_output = self._dense(
-            "attention_output", dim, dim, self.residual_scale
+        heads = self.num_heads + 2 * self.num_key_value_heads
+        self.query_key_value = _dense(
+            self, "query_key_value", dim, heads * self.head_dim
         )
-        self.feedforward_norm = self._norm("feedforward_norm", dim)
-        self.gate_and_value = self._dense(
-            "gate_and_value", dim, 2 * self.intermediate_dim
-        )
-        self.feedforward_output = self._dense(
-            "feedforward_output", self.intermediate_dim, dim, self.residual_scale
+        self.attention_output = _dense(
+            self, "attention_output", dim, dim, self.residual_scale
         )
         self.dropout_layer = keras.layers.Dropout(
             self.dropout, dtype=self.dtype_policy, name="dropout"
         )
         self.built = True
 
-    def _dense(self, name: str, inputs: int, outputs: int, scale: float = 1.0) -> Any:
-        layer = keras.layers.Dense(
-            outputs,
-            use_bias=False,
-            kernel_initializer=normal_initializer(0.02 * scale),
-            dtype=self.dtype_policy,
-            name=name,
-        )
-        return built(layer, inputs)
-
-    def _norm(self, name: str, dim: int) -> Any:
-        layer = keras.layers.RMSNormalization(
-            epsilon=_EPSILON, dtype=self.dtype_policy, name=name
-        )
-        return built(layer, dim)
-
     def call(
-        self, x: Tensor, angles: Tensor, mask: Tensor, training: bool | None = None
+        self,
+        x: Tensor,
+        mask: Tensor,
+        rotation: Rotation | None = None,
+        training: bool | None = None,
     ) -> Tensor:
-        query, key, value = self._project(x, angles)  # (B, H, T, D)
-        return self._finish(x, query, key, value, mask, training)
+        query, key, value = self._project(x, rotation)
+        return self._attend(query, key, value, mask, training)
 
-    def project_key_value(self, x: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of `x`, each `(batch_size, num_heads, length, head_dim)`."""
-        _, key, value = self._project(x, angles)
-        return key, value
+    def prefill(
+        self, x: Tensor, mask: Tensor, rotation: Rotation | None
+    ) -> tuple[Tensor, Cache]:
+        """As a call, with keys and values: `(batch_size, kv_heads, length, head_dim)`.
+
+        `kv_heads` is `num_key_value_heads`.
+        """
+        query, key, value = self._project(x, rotation)
+        return self._attend(query, key, value, mask, False), (key, value)
 
     def call_with_cache(
-        self, x: Tensor, angles: Tensor, mask: Tensor, cache: Cache, index: Tensor
+        self,
+        x: Tensor,
+        mask: Tensor,
+        rotation: Rotation | None,
+        cache: Cache,
+        index: Tensor,
     ) -> tuple[Tensor, Cache]:
         """Attends from one position to those in the cache and its own.
 
         Args:
             x: tensor of shape `(batch_size, 1, hidden_dim)`.
-            angles: rotary angles of the position, `(1, head_dim / 2)`.
             mask: additive mask of the cached positions, `(1, max_length)`.
-            cache: keys and values, `(batch_size, num_heads, max_length, head_dim)`.
+            rotation: cosines and sines of the position, a pair of
+                `(1, head_dim / 2)`, or `None`.
+            cache: keys and values, `(batch_size, kv_heads, max_length, head_dim)`.
             index: int32 scalar tensor, the position.
 
         Returns:
             The output `(batch_size, 1, hidden_dim)` and the cache.
         """
-        query, key, value = self._project(x, angles)
+        query, key, value = self._project(x, rotation)
         key = _put(cache[0], key, index)
         value = _put(cache[1], value, index)
-        return self._finish(x, query, key, value, mask, False), (key, value)
+        return self._attend(query, key, value, mask, False), (key, value)
 
-    def _project(self, x: Tensor, angles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        shape = (*ops.shape(x)[:2], 3, self.num_heads, self.head_dim)
-        qkv = self.query_key_value(self.attention_norm(x))
-        qkv = ops.transpose(ops.reshape(qkv, shape), (2, 0, 3, 1, 4))  # (3, B, H, T, D)
-        # Queries and keys are turned together; scaling the query here is cheaper than
-        # scaling the scores.
-        query_key = _rotate(qkv[:2], angles)
-        return query_key[0] * self.head_dim**-0.5, query_key[1], qkv[2]
+    def _project(
+        self, x: Tensor, rotation: Rotation | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        query_heads, heads = self.num_heads, self.num_key_value_heads
+        shape = (*ops.shape(x)[:2], query_heads + 2 * heads, self.head_dim)
+        qkv = ops.reshape(self.query_key_value(x), shape)
+        qkv = ops.transpose(qkv, (0, 2, 1, 3))  # (B, H + 2 K, T, D)
+        query_key, value = ops.split(qkv, [query_heads + heads], axis=1)
+        if rotation is not None:
+            query_key = _rotate(query_key, *rotation)
+        query, key = ops.split(query_key, [query_heads], axis=1)
+        # Scaling the queries is cheaper than scaling the scores.
+        return query * self.head_dim**-0.5, key, value
 
-    def _finish(
+    def _attend(
         self,
-        x: Tensor,
         query: Tensor,
         key: Tensor,
         value: Tensor,
         mask: Tensor,
         training: bool | None,
     ) -> Tensor:
-        scores = ops.matmul(query, ops.swapaxes(key, -1, -2)) + mask  # (B, H, T, S)
+        batch, _, length, _ = ops.shape(query)
+        # The query heads that share keys lie in a row: one matrix for all of them.
+        group = self.num_heads // self.num_key_value_heads
+        shared = (batch, self.num_key_value_heads, group * length)
+        single = (batch, self.num_heads, length)
+        query = ops.reshape(query, (*shared, self.head_dim))
+        scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
+        others = ops.shape(key)[2]
+        scores = ops.reshape(scores, (*single, others)) + mask  # (B, H, T, S)
         weights = self.dropout_layer(tf.nn.softmax(scores), training=training)
-        heads = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (B, T, H, D)
-        heads = ops.reshape(heads, ops.shape(x))
-        branch = self.attention_output(heads)
-        x = x + self.dropout_layer(branch, training=training)
-
-        gate, value = ops.split(self.gate_and_value(self.feedforward_norm(x)), 2, -1)
-        branch = self.feedforward_output(ops.silu(gate) * value)
-        return x + self.dropout_layer(branch, training=training)
+        weights = ops.reshape(weights, (*shared, others))
+        heads = ops.reshape(ops.matmul(weights, value), (*single, self.head_dim))
+        heads = ops.transpose(heads, (0, 2, 1, 3))  # (B, T, H, D)
+        return self.attention_output(
+            ops.reshape(heads, (batch, length, self.num_heads * self.head_dim))
+        )
 
     def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
         return input_shape
@@ -162,75 +191,281 @@ class DecoderBlock(keras.layers.Layer):
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
-            "intermediate_dim": self.intermediate_dim,
+            "num_key_value_heads": self.num_key_value_heads,
             "dropout": self.dropout,
+            "use_bias": self.use_bias,
+            "stddev": self.stddev,
             "residual_scale": self.residual_scale,
         }
 
 
-class PositionTables(keras.layers.Layer):
-    """The rotary angles and the causal mask of a sequence, once for all blocks.
+class FeedForward(keras.layers.Layer):
+    """A position's own network: a dense layer, an activation, a dense layer.
 
     Args:
-        head_dim: int. Width of an attention head.
+        intermediate_dim: int. Width between the layers.
+        activation: string, a key of `ACTIVATIONS`.
+        use_bias: bool. Whether the layers have biases.
+        stddev: float. Standard deviation of the weights when they are drawn.
+        residual_scale: float. Factor on it for the second layer.
+
+    Call arguments:
+        x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
+
+    References:
+        - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762)
+        - [Hendrycks and Gimpel, 2016](https://arxiv.org/abs/1606.08415) (GELU)
+        - [Shazeer, 2020](https://arxiv.org/abs/2002.05202) (SwiGLU)
+    """
+
+    def __init__(
+        self,
+        intermediate_dim: int,
+        activation: str = "swiglu",
+        use_bias: bool = False,
+        stddev: float = 0.02,
+        residual_scale: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.intermediate_dim = intermediate_dim
+        self.activation = activation
+        self.use_bias = use_bias
+        self.stddev = stddev
+        self.residual_scale = residual_scale
+
+    def build(self, input_shape: Any) -> None:
+        dim = input_shape[-1]
+        width = self.intermediate_dim
+        gated = 2 if self.activation == "swiglu" else 1
+        self.intermediate = _dense(self, "intermediate", dim, gated * width)
+        self.feedforward_output = _dense(
+            self, "feedforward_output", width, dim, self.residual_scale
+        )
+        self.built = True
+
+    def call(self, x: Tensor) -> Tensor:
+        return self.feedforward_output(
+            ACTIVATIONS[self.activation](self.intermediate(x))
+        )
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "intermediate_dim": self.intermediate_dim,
+            "activation": self.activation,
+            "use_bias": self.use_bias,
+            "stddev": self.stddev,
+            "residual_scale": self.residual_scale,
+        }
+
+
+class DecoderBlock(keras.layers.Layer):
+    """One pre-norm block: `x + attention(norm(x))`, then `x + feedforward(norm(x))`.
+
+    Args:
+        attention: a `SelfAttention`.
+        feedforward: a `FeedForward`.
+        attention_norm: a normalization layer.
+        feedforward_norm: a normalization layer.
+        dropout: float. Dropout on both branches.
+
+    Call arguments:
+        x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
+        mask: see `SelfAttention`.
+        rotation: see `SelfAttention`.
+
+    References:
+        - [Xiong et al., 2020](https://arxiv.org/abs/2002.04745) (pre-norm)
+    """
+
+    def __init__(
+        self,
+        attention: SelfAttention,
+        feedforward: FeedForward,
+        attention_norm: keras.layers.Layer,
+        feedforward_norm: keras.layers.Layer,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.attention = attention
+        self.feedforward = feedforward
+        self.attention_norm = attention_norm
+        self.feedforward_norm = feedforward_norm
+        self.dropout = dropout
+        self.dropout_layer = keras.layers.Dropout(
+            dropout, dtype=self.dtype_policy, name="dropout"
+        )
+
+    def build(self, input_shape: Any, *_: Any) -> None:
+        dim = input_shape[-1]
+        built(self.attention_norm, dim)
+        built(self.attention, dim)
+        built(self.feedforward_norm, dim)
+        built(self.feedforward, dim)
+        self.built = True
+
+    def call(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        rotation: Rotation | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
+        branch = self.attention(
+            self.attention_norm(x), mask, rotation, training=training
+        )
+        return self._finish(x, branch, training)
+
+    def prefill(
+        self, x: Tensor, mask: Tensor, rotation: Rotation | None
+    ) -> tuple[Tensor, Cache]:
+        """As a call, with the keys and values of `SelfAttention.prefill`."""
+        branch, cache = self.attention.prefill(self.attention_norm(x), mask, rotation)
+        return self._finish(x, branch, False), cache
+
+    def call_with_cache(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        rotation: Rotation | None,
+        cache: Cache,
+        index: Tensor,
+    ) -> tuple[Tensor, Cache]:
+        """One position; see `SelfAttention.call_with_cache`."""
+        branch, cache = self.attention.call_with_cache(
+            self.attention_norm(x), mask, rotation, cache, index
+        )
+        return self._finish(x, branch, False), cache
+
+    def _finish(self, x: Tensor, branch: Tensor, training: bool | None) -> Tensor:
+        x = x + self.dropout_layer(branch, training=training)
+        branch = self.feedforward(self.feedforward_norm(x))
+        return x + self.dropout_layer(branch, training=training)
+
+    def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
+        return input_shape
+
+
+class CausalMask(keras.layers.Layer):
+    """What to add to attention scores so that no position sees a later one.
 
     Call arguments:
         x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
 
     Returns:
-        Angles `(sequence_length, head_dim / 2)` in radians and the additive mask
-        `(sequence_length, sequence_length)`.
+        A tensor of shape `(sequence_length, sequence_length)`.
     """
 
-    def __init__(self, head_dim: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.head_dim = head_dim
-
-    def call(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def call(self, x: Tensor) -> Tensor:
         positions = ops.arange(ops.shape(x)[1])
-        return self.angles(positions), self.mask(positions[:, None], positions)
+        return self.between(positions[:, None], positions)
 
-    def angles(self, positions: Tensor) -> Tensor:
-        """Angles of int32 positions `(length,)`: `(length, head_dim / 2)`, float32."""
-        exponents = ops.arange(0, self.head_dim, 2, dtype="float32") / self.head_dim
-        positions = ops.cast(positions, "float32")
-        return positions[:, None] * ops.power(_ROTARY_BASE, -exponents)
-
-    def mask(self, positions: Tensor, others: Tensor) -> Tensor:
-        """What to add to the scores so that no position sees a later one."""
+    def between(self, positions: Tensor, others: Tensor) -> Tensor:
+        """The mask for int32 positions that look at others; their shapes broadcast."""
         return ops.cast(others > positions, self.compute_dtype) * _MASKED
 
+    def compute_output_spec(self, x: Tensor) -> Tensor:
+        return keras.KerasTensor((x.shape[1], x.shape[1]), self.compute_dtype)
+
+
+class RotaryPositions(keras.layers.Layer):
+    """How far to turn the queries and keys of each position.
+
+    Args:
+        head_dim: int. Width of an attention head; even.
+        base: float. The last pair of a head turns about `base` times more slowly than
+            the first, which turns one radian a position.
+
+    Call arguments:
+        x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
+
+    Returns:
+        Cosines and sines, a pair of tensors `(sequence_length, head_dim / 2)`.
+
+    References:
+        - [Su et al., 2021](https://arxiv.org/abs/2104.09864)
+    """
+
+    def __init__(self, head_dim: int, base: float = 10000.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.head_dim = head_dim
+        self.base = base
+
+    def call(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.rotation(ops.arange(ops.shape(x)[1]))
+
+    def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """What a call returns, for int32 positions `(length,)`."""
+        exponents = ops.arange(0, self.head_dim, 2, dtype="float32") / self.head_dim
+        positions = ops.cast(positions, "float32")
+        # In half precision the angles of late positions would be far off.
+        angles = positions[:, None] * ops.power(self.base, -exponents)
+        return tuple(
+            ops.cast(function(angles), self.compute_dtype)
+            for function in (ops.cos, ops.sin)
+        )
+
     def compute_output_spec(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        length = x.shape[1]
+        shape = (x.shape[1], self.head_dim // 2)
         return (
-            keras.KerasTensor((length, self.head_dim // 2), "float32"),
-            keras.KerasTensor((length, length), self.compute_dtype),
+            keras.KerasTensor(shape, self.compute_dtype),
+            keras.KerasTensor(shape, self.compute_dtype),
         )
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "head_dim": self.head_dim}
+        return {
+            **super().get_config(),
+            "head_dim": self.head_dim,
+            "base": self.base,
+        }
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
 class TransformerBackbone(CausalBackbone):
-    """A Transformer decoder in today's small recipe.
+    """A Transformer decoder: pre-norm blocks, by default in today's small recipe.
 
-    Pre-norm blocks with RMSNorm, rotary positions, SwiGLU, no biases, tied
-    embeddings; weights are drawn with standard deviation 0.02, and those that write
-    into the residual stream with 0.02 / sqrt(2 num_layers), as in GPT-2.
+    The defaults are RMSNorm, rotary positions, SwiGLU, no biases and tied embeddings;
+    `presets.ARCHITECTURES` holds the options that make it GPT-2 or Llama. Weights are
+    drawn from a normal distribution; those that write into the residual stream are
+    drawn smaller by `sqrt(2 num_layers)`, as in GPT-2.
 
     Args:
         vocabulary_size: int. Number of token ids.
         num_layers: int. Blocks. Defaults to 4.
         num_heads: int. Attention heads. Defaults to 4.
-        hidden_dim: int. Width of the residual stream; a multiple of
-            `2 * num_heads`. Defaults to 128.
-        intermediate_dim: int. Width of the feed-forward networks. Defaults to the
-            multiple of 8 next above `8 / 3 * hidden_dim`.
+        num_key_value_heads: int or `None`. Heads of keys and values, each shared by
+            `num_heads / num_key_value_heads` query heads (grouped-query attention).
+            Defaults to `None`, which is `num_heads` (multi-head attention).
+        hidden_dim: int. Width of the residual stream; a multiple of `num_heads`, and
+            of `2 * num_heads` for rotary positions. Defaults to 128.
+        intermediate_dim: int or `None`. Width of the feed-forward networks. Defaults
+            to `None`: for SwiGLU the multiple of 8 next above `8 / 3 * hidden_dim`,
+            else `4 * hidden_dim`.
+        activation: string. `"swiglu"`, `"gelu"`, or `"gelu_approximate"` (by tanh, as
+            GPT-2). Defaults to `"swiglu"`.
+        positions: string. `"rotary"`; `"learned"`, one vector a position, added to the
+            embeddings; or `"sinusoidal"`, added to the embeddings times
+            `sqrt(hidden_dim)`, as Vaswani et al. do. Defaults to `"rotary"`.
+        rope_base: float. Base of the rotary angles. Defaults to 10000.
+        normalization: string. `"rms_norm"` or `"layer_norm"`. Defaults to
+            `"rms_norm"`.
+        norm_epsilon: float. What the normalizations add to the variance. Defaults to
+            1e-6.
+        use_bias: bool. Whether dense layers and LayerNorms have biases. Defaults to
+            `False`.
+        tie_embeddings: bool. Whether the output weights are the token embeddings.
+            Defaults to `True`.
+        initializer_range: float. Standard deviation of the weights when they are
+            drawn. Defaults to 0.02.
         dropout: float. Dropout on embeddings, attention weights and branches.
             Defaults to 0.
-        max_sequence_length: int. Longest input that the model is made for; no weight
-            depends on it. Defaults to 128.
+        max_sequence_length: int. Longest input that the model is made for; only
+            learned positions depend on it. Defaults to 128.
         dtype: string or `keras.DTypePolicy`. Of computations and weights.
 
     Call arguments:
@@ -251,8 +486,9 @@ class TransformerBackbone(CausalBackbone):
 
     References:
         - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762)
-        - [Radford et al., 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)
-        - [Touvron et al., 2023](https://arxiv.org/abs/2302.13971)
+        - GPT-2: [Radford et al., 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)
+        - Llama: [Touvron et al., 2023](https://arxiv.org/abs/2302.13971)
+        - RMSNorm: [Zhang and Sennrich, 2019](https://arxiv.org/abs/1910.07467)
     """
 
     def __init__(
@@ -260,80 +496,169 @@ class TransformerBackbone(CausalBackbone):
         vocabulary_size: int,
         num_layers: int = 4,
         num_heads: int = 4,
+        num_key_value_heads: int | None = None,
         hidden_dim: int = 128,
         intermediate_dim: int | None = None,
+        activation: str = "swiglu",
+        positions: str = "rotary",
+        rope_base: float = 10000.0,
+        normalization: str = "rms_norm",
+        norm_epsilon: float = 1e-6,
+        use_bias: bool = False,
+        tie_embeddings: bool = True,
+        initializer_range: float = 0.02,
         dropout: float = 0.0,
         max_sequence_length: int = 128,
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
+        if num_key_value_heads is None:
+            num_key_value_heads = num_heads
+        _require_known("activation", activation, ACTIVATIONS)
+        _require_known("positions", positions, POSITIONS)
+        _require_known("normalization", normalization, NORMALIZATIONS)
         require(
-            hidden_dim % (2 * num_heads) == 0,
-            "`hidden_dim` must be a multiple of twice `num_heads`.",
+            hidden_dim % (num_heads * (2 if positions == "rotary" else 1)) == 0,
+            "`hidden_dim` must be a multiple of `num_heads`, and of twice `num_heads` "
+            "for rotary positions.",
             hidden_dim=hidden_dim,
             num_heads=num_heads,
         )
+        require(
+            num_heads % num_key_value_heads == 0,
+            "`num_heads` must be a multiple of `num_key_value_heads`.",
+            num_heads=num_heads,
+            num_key_value_heads=num_key_value_heads,
+        )
         if intermediate_dim is None:
-            intermediate_dim = -(-8 * hidden_dim // 24) * 8
+            intermediate_dim = default_intermediate_dim(hidden_dim, activation)
+
+        # === Config ===
+        # First, as building the layers reads it.
+        self.vocabulary_size = vocabulary_size
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.num_key_value_heads = num_key_value_heads
+        self.hidden_dim = hidden_dim
+        self.intermediate_dim = intermediate_dim
+        self.activation = activation
+        self.positions = positions
+        self.rope_base = rope_base
+        self.normalization = normalization
+        self.norm_epsilon = norm_epsilon
+        self.use_bias = use_bias
+        self.tie_embeddings = tie_embeddings
+        self.initializer_range = initializer_range
+        self.dropout = dropout
+        self.max_sequence_length = max_sequence_length
 
         # === Layers ===
         self.token_embedding = keras.layers.ReversibleEmbedding(
             vocabulary_size,
             hidden_dim,
-            embeddings_initializer=normal_initializer(),
+            tie_weights=tie_embeddings,
+            embeddings_initializer=normal_initializer(initializer_range),
             dtype=dtype,
             name="token_embedding",
         )
+        self.position_embedding = self._position_embedding(dtype)
         self.embeddings_dropout = keras.layers.Dropout(
             dropout, dtype=dtype, name="embeddings_dropout"
         )
-        self.position_tables = PositionTables(
-            hidden_dim // num_heads, dtype=dtype, name="position_tables"
-        )
-        self.blocks = [
-            DecoderBlock(
-                num_heads,
-                intermediate_dim,
-                dropout=dropout,
-                residual_scale=(2 * num_layers) ** -0.5,
-                dtype=dtype,
-                name=f"block_{i}",
+        self.causal_mask = CausalMask(dtype=dtype, name="causal_mask")
+        self.rotary_positions = None
+        if positions == "rotary":
+            self.rotary_positions = RotaryPositions(
+                hidden_dim // num_heads, rope_base, dtype=dtype, name="rotary_positions"
             )
-            for i in range(num_layers)
-        ]
-        self.final_norm = keras.layers.RMSNormalization(
-            epsilon=_EPSILON, dtype=dtype, name="final_norm"
-        )
+        self.blocks = [self._block(f"block_{i}", dtype) for i in range(num_layers)]
+        self.final_norm = self._norm("final_norm", dtype)
 
         # === Functional Model ===
         inputs = token_inputs()
-        x = self.embeddings_dropout(self.token_embedding(inputs["token_ids"]))
-        angles, mask = self.position_tables(x)
+        x = self.embeddings_dropout(self._embed(inputs["token_ids"]))
+        mask, rotation = self._tables(x)
         for block in self.blocks:
-            x = block(x, angles, mask)
+            x = block(x, mask, rotation)
         super().__init__(
             inputs=inputs, outputs=self.final_norm(x), dtype=dtype, **kwargs
         )
 
-        # === Config ===
-        self.vocabulary_size = vocabulary_size
-        self.num_layers = num_layers
-        self.num_heads = num_heads
-        self.hidden_dim = hidden_dim
-        self.intermediate_dim = intermediate_dim
-        self.dropout = dropout
-        self.max_sequence_length = max_sequence_length
+    def _position_embedding(self, dtype: Any) -> keras.layers.Layer | None:
+        if self.positions == "learned":
+            return keras_hub.layers.PositionEmbedding(
+                self.max_sequence_length,
+                initializer=normal_initializer(self.initializer_range),
+                dtype=dtype,
+                name="position_embedding",
+            )
+        if self.positions == "sinusoidal":
+            # In half precision, positions from 256 on would fall together.
+            return keras_hub.layers.SinePositionEncoding(
+                dtype="float32", name="position_embedding"
+            )
+        return None
+
+    def _norm(self, name: str, dtype: Any) -> keras.layers.Layer:
+        if self.normalization == "rms_norm":
+            return keras.layers.RMSNormalization(
+                epsilon=self.norm_epsilon, dtype=dtype, name=name
+            )
+        return keras.layers.LayerNormalization(
+            epsilon=self.norm_epsilon, center=self.use_bias, dtype=dtype, name=name
+        )
+
+    def _block(self, name: str, dtype: Any) -> DecoderBlock:
+        drawn: dict[str, Any] = {
+            "use_bias": self.use_bias,
+            "stddev": self.initializer_range,
+            "residual_scale": (2 * self.num_layers) ** -0.5,
+            "dtype": dtype,
+        }
+        return DecoderBlock(
+            attention=SelfAttention(
+                self.num_heads,
+                self.num_key_value_heads,
+                dropout=self.dropout,
+                name="attention",
+                **drawn,
+            ),
+            feedforward=FeedForward(
+                self.intermediate_dim, self.activation, name="feedforward", **drawn
+            ),
+            attention_norm=self._norm("attention_norm", dtype),
+            feedforward_norm=self._norm("feedforward_norm", dtype),
+            dropout=self.dropout,
+            dtype=dtype,
+            name=name,
+        )
+
+    def _embed(self, token_ids: Tensor, index: Tensor | int = 0) -> Tensor:
+        """Embeddings `(B, T, D)` of tokens `(B, T)` from position `index` on."""
+        x = self.token_embedding(token_ids)
+        if self.position_embedding is None:
+            return x
+        if self.positions == "sinusoidal":
+            x = x * self.hidden_dim**0.5
+        positions = self.position_embedding(x, start_index=index)
+        return x + ops.cast(positions, x.dtype)
+
+    def _tables(self, x: Tensor) -> tuple[Tensor, Rotation | None]:
+        """Mask and rotation of a whole sequence, once for all blocks."""
+        if self.rotary_positions is None:
+            return self.causal_mask(x), None
+        return self.causal_mask(x), self.rotary_positions(x)
 
     def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
         """For each block, keys and values of every position.
 
         Returns:
             A tuple of pairs of tensors, each of shape
-            `(batch_size, num_heads, max_length, head_dim)`.
+            `(batch_size, num_key_value_heads, max_length, head_dim)`.
         """
         shape = (
             batch_size,
-            self.num_heads,
+            self.num_key_value_heads,
             max_length,
             self.hidden_dim // self.num_heads,
         )
@@ -344,28 +669,31 @@ class TransformerBackbone(CausalBackbone):
         self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor
     ) -> tuple[Tensor, Cache]:
         index = ops.cast(cache_update_index, "int32")
-        x = self.token_embedding(token_ids)
-        angles = self.position_tables.angles(index[None])
+        x = self._embed(token_ids, index)
         others = ops.arange(ops.shape(cache[0][0])[2])
-        mask = self.position_tables.mask(index, others)[None]
+        mask = self.causal_mask.between(index, others)[None]
+        rotation = None
+        if self.rotary_positions is not None:
+            rotation = self.rotary_positions.rotation(index[None])
         caches = []
         for block, block_cache in zip(self.blocks, cache, strict=True):
-            x, block_cache = block.call_with_cache(x, angles, mask, block_cache, index)
+            x, block_cache = block.call_with_cache(
+                x, mask, rotation, block_cache, index
+            )
             caches.append(block_cache)
         return self.final_norm(x), tuple(caches)
 
     def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
         # All columns at once; what came from column `length` on is wiped, so that it
         # has no influence.
-        x = self.token_embedding(token_ids)
-        angles, mask = self.position_tables(x)
+        x = self._embed(token_ids)
+        mask, rotation = self._tables(x)
         kept = ops.arange(ops.shape(token_ids)[1]) < ops.cast(length, "int32")
         kept = ops.cast(kept, self.compute_dtype)[:, None]  # (T, 1)
         caches = []
         for block in self.blocks:
-            key, value = block.project_key_value(x, angles)
+            x, (key, value) = block.prefill(x, mask, rotation)
             caches.append((key * kept, value * kept))
-            x = block(x, angles, mask, training=False)
         return tuple(caches)
 
     def default_lora_layer_names(self) -> list[str]:
@@ -377,17 +705,46 @@ class TransformerBackbone(CausalBackbone):
             "vocabulary_size": self.vocabulary_size,
             "num_layers": self.num_layers,
             "num_heads": self.num_heads,
+            "num_key_value_heads": self.num_key_value_heads,
             "hidden_dim": self.hidden_dim,
             "intermediate_dim": self.intermediate_dim,
+            "activation": self.activation,
+            "positions": self.positions,
+            "rope_base": self.rope_base,
+            "normalization": self.normalization,
+            "norm_epsilon": self.norm_epsilon,
+            "use_bias": self.use_bias,
+            "tie_embeddings": self.tie_embeddings,
+            "initializer_range": self.initializer_range,
             "dropout": self.dropout,
             "max_sequence_length": self.max_sequence_length,
         }
 
 
-def _rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turns pairs `(x[i], x[i + D / 2])` of the last axis by angles `(T, D / 2)`."""
-    cosine = ops.cast(ops.cos(angles), x.dtype)
-    sine = ops.cast(ops.sin(angles), x.dtype)
+def _require_known(name: str, value: str, known: Any) -> None:
+    require(value in known, f"`{name}` must be one of {tuple(known)}.", **{name: value})
+
+
+def _dense(
+    layer: SelfAttention | FeedForward,
+    name: str,
+    inputs: int,
+    outputs: int,
+    scale: float = 1.0,
+) -> keras.layers.Layer:
+    """A built dense layer with the settings of the layer that it is part of."""
+    dense = keras.layers.Dense(
+        outputs,
+        use_bias=layer.use_bias,
+        kernel_initializer=normal_initializer(layer.stddev * scale),
+        dtype=layer.dtype_policy,
+        name=name,
+    )
+    return built(dense, inputs)
+
+
+def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turns pairs `(x[i], x[i + D / 2])` of the last axis; angles are `(T, D / 2)`."""
     first, second = ops.split(x, 2, axis=-1)
     return ops.concatenate(
         [first * cosine - second * sine, first * sine + second * cosine], axis=-1

@@ -7,17 +7,25 @@ from typing import Any
 
 from .backbone import CausalBackbone, require
 from .causal_lm import CausalLM, CausalLMPreprocessor
-from .convolutional import GatedConvBackbone
-from .recurrent import LSTMBackbone
+from .convolutional import GatedConvBackbone, TCNBackbone
+from .ngram import NgramBackbone, NgramCausalLM
+from .presets import PRESETS, resolved
+from .recurrent import GRUBackbone, LSTMBackbone, SimpleRNNBackbone
 from .transformer import TransformerBackbone
 
 FAMILIES: dict[str, type[CausalBackbone]] = {
     "transformer": TransformerBackbone,
+    "rnn": SimpleRNNBackbone,
+    "gru": GRUBackbone,
     "lstm": LSTMBackbone,
     "gated_conv": GatedConvBackbone,
+    "tcn": TCNBackbone,
+    "ngram": NgramBackbone,
 }
 """The backbone class of each family, by the name used in configurations."""
 
+# The tasks of families that do not learn by gradient.
+_TASKS: dict[str, type[CausalLM]] = {"ngram": NgramCausalLM}
 _GIVEN = {"self", "vocabulary_size", "max_sequence_length", "kwargs"}
 
 
@@ -41,16 +49,20 @@ def hyperparameters(family: str) -> dict[str, Any]:
 
 
 def build_causal_lm(
-    family: str, tokenizer: Any, context_length: int, **hyperparameters_: Any
+    family: str,
+    tokenizer: Any,
+    context_length: int | None = None,
+    **hyperparameters_: Any,
 ) -> CausalLM:
-    """Builds an untrained model of a family.
+    """Builds an untrained model of a family, or after a preset.
 
     Args:
-        family: a key of `FAMILIES`.
+        family: a key of `FAMILIES`, or the name of a preset (`presets.PRESETS`).
         tokenizer: a tokenizer of `langzoo.models`.
-        context_length: int. Longest input, in tokens.
-        **hyperparameters_: arguments of the family's backbone, in place of their
-            defaults. See `hyperparameters()`.
+        context_length: int. Longest input, in tokens. Defaults to the preset's; with a
+            family it must be given.
+        **hyperparameters_: arguments of the family's backbone, in place of those of
+            the preset and of their defaults. See `hyperparameters()`.
 
     Returns:
         A compiled `CausalLM` with its preprocessor.
@@ -62,8 +74,14 @@ def build_causal_lm(
     Example:
     ```python
     model = build_causal_lm("lstm", ByteTokenizer(), 64, num_layers=2)
+    model = build_causal_lm("transformer_small", ByteTokenizer())
     ```
     """
+    if family in PRESETS:
+        if context_length is not None:
+            hyperparameters_["context_length"] = context_length
+        model = resolved({"preset": family, **hyperparameters_})
+        return build_causal_lm(tokenizer=tokenizer, **model)
     known = hyperparameters(family)
     unknown = sorted(set(hyperparameters_) - set(known))
     require(
@@ -72,7 +90,7 @@ def build_causal_lm(
         unknown=unknown,
     )
     require(
-        context_length > 0,
+        context_length is not None and context_length > 0,
         "`context_length` must be positive.",
         context_length=context_length,
     )
@@ -82,4 +100,5 @@ def build_causal_lm(
         **hyperparameters_,
     )
     preprocessor = CausalLMPreprocessor(tokenizer, sequence_length=context_length)
-    return CausalLM(backbone=backbone, preprocessor=preprocessor)
+    task = _TASKS.get(family, CausalLM)
+    return task(backbone=backbone, preprocessor=preprocessor)

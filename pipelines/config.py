@@ -16,6 +16,8 @@ import pydantic
 import yaml
 from pydantic import Field
 
+from ..models.presets import resolved
+
 DEMO_CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
 DEMO_CORPUS = "demo"
 
@@ -79,25 +81,74 @@ class TransformerConfig(_ModelConfig):
     family: Literal["transformer"]
     num_layers: Annotated[int, Field(ge=1)] = 4
     num_heads: Annotated[int, Field(ge=1)] = 4
+    num_key_value_heads: Annotated[int, Field(ge=1)] | None = None
+    """Heads of keys and values, where they are fewer than `num_heads`."""
     hidden_dim: Annotated[int, Field(ge=2)] = 128
     intermediate_dim: Annotated[int, Field(ge=1)] | None = None
+    activation: Literal["swiglu", "gelu", "gelu_approximate"] = "swiglu"
+    positions: Literal["rotary", "learned", "sinusoidal"] = "rotary"
+    rope_base: Annotated[float, Field(gt=1)] = 10000.0
+    normalization: Literal["rms_norm", "layer_norm"] = "rms_norm"
+    norm_epsilon: Annotated[float, Field(gt=0)] = 1e-6
+    use_bias: bool = False
+    tie_embeddings: bool = True
+    initializer_range: Annotated[float, Field(gt=0)] = 0.02
 
     @pydantic.model_validator(mode="after")
     def _heads_divide_the_width(self) -> TransformerConfig:
-        if self.hidden_dim % (2 * self.num_heads):
+        rotary = self.positions == "rotary"
+        if self.hidden_dim % (self.num_heads * (2 if rotary else 1)):
             raise ValueError(
-                f"hidden_dim {self.hidden_dim} must be a multiple of twice num_heads "
-                f"{self.num_heads}"
+                f"hidden_dim {self.hidden_dim} must be a multiple of "
+                f"{'twice ' if rotary else ''}num_heads {self.num_heads}"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _key_value_heads_divide_the_heads(self) -> TransformerConfig:
+        if self.num_heads % (self.num_key_value_heads or 1):
+            raise ValueError(
+                f"num_heads {self.num_heads} must be a multiple of "
+                f"num_key_value_heads {self.num_key_value_heads}"
             )
         return self
 
 
-class LSTMConfig(_ModelConfig):
+class _RecurrentConfig(_ModelConfig):
+    num_layers: Annotated[int, Field(ge=1)] = 1
+    hidden_dim: Annotated[int, Field(ge=1)] = 256
+    embedding_dim: Annotated[int, Field(ge=1)] | None = None
+    """Width of the embeddings, where it is not `hidden_dim`."""
+    tie_embeddings: bool = True
+    normalize: bool = True
+    input_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """On the embeddings, in place of `dropout`."""
+    output_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """On the output of the last layer, in place of `dropout`."""
+    recurrent_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """On what a layer sees of its last output; one mask for all positions."""
+    weight_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """DropConnect on the recurrent weights."""
+    variational_dropout: bool = False
+    """Whether every dropout has one mask for all positions."""
+
+
+class RNNConfig(_RecurrentConfig):
+    """A stack of simple recurrent layers."""
+
+    family: Literal["rnn"]
+
+
+class GRUConfig(_RecurrentConfig):
+    """A stacked GRU."""
+
+    family: Literal["gru"]
+
+
+class LSTMConfig(_RecurrentConfig):
     """A stacked LSTM."""
 
     family: Literal["lstm"]
-    num_layers: Annotated[int, Field(ge=1)] = 1
-    hidden_dim: Annotated[int, Field(ge=1)] = 256
 
 
 class GatedConvConfig(_ModelConfig):
@@ -110,13 +161,45 @@ class GatedConvConfig(_ModelConfig):
     bottleneck_dim: Annotated[int, Field(ge=1)] | None = None
 
 
+class TCNConfig(_ModelConfig):
+    """A temporal convolutional network."""
+
+    family: Literal["tcn"]
+    num_layers: Annotated[int, Field(ge=1)] = 4
+    hidden_dim: Annotated[int, Field(ge=1)] = 128
+    filters: Annotated[int, Field(ge=1)] | None = None
+    """Width of all blocks but the last, where it is not `hidden_dim`."""
+    kernel_size: Annotated[int, Field(ge=2)] = 3
+
+
+class NgramConfig(_Section):
+    """An n-gram model with Kneser-Ney smoothing; the trainer only counts."""
+
+    family: Literal["ngram"]
+    context_length: Annotated[int, Field(ge=8, le=65_536)] = 128
+    """Tokens of a window; a prediction sees the last `order - 1`."""
+    order: Annotated[int, Field(ge=1, le=8)] = 5
+    """Tokens of the longest n-gram."""
+
+
 ModelConfig = Annotated[
-    TransformerConfig | LSTMConfig | GatedConvConfig, Field(discriminator="family")
+    TransformerConfig
+    | RNNConfig
+    | GRUConfig
+    | LSTMConfig
+    | GatedConvConfig
+    | TCNConfig
+    | NgramConfig,
+    Field(discriminator="family"),
 ]
 _FAMILIES = {
     "transformer": TransformerConfig,
+    "rnn": RNNConfig,
+    "gru": GRUConfig,
     "lstm": LSTMConfig,
     "gated_conv": GatedConvConfig,
+    "tcn": TCNConfig,
+    "ngram": NgramConfig,
 }
 
 
@@ -228,6 +311,11 @@ def load(path: Path | None = None, settings: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path} must hold keys and values, such as 'name: demo'")
     for setting in settings:
         _apply(content, setting)
+    if isinstance(content.get("model"), dict):
+        try:
+            content["model"] = resolved(content["model"])
+        except ValueError as error:
+            raise ConfigError(f"{path}: model: {error}") from error
     try:
         return Config.model_validate(content)
     except pydantic.ValidationError as error:

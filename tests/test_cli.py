@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import langzoo
 import pytest
 from langzoo import cli
+from langzoo.models.presets import PRESETS
 
 
 def langzoo_command(*arguments, **options):
@@ -35,11 +37,22 @@ def test_version():
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "demo", "serve", "generate", "score", "next", "compile"]
+    "command",
+    ["run", "demo", "serve", "generate", "score", "next", "compile", "models"],
 )
 def test_every_command_is_listed_and_has_help(command):
     assert command in langzoo_command("--help").stdout
     assert langzoo_command(command, "--help").returncode == 0
+
+
+def test_models_lists_every_preset():
+    table = langzoo_command("models").stdout
+    lines = langzoo_command("models", "--json").stdout.splitlines()
+    rows = {row["preset"]: row for row in map(json.loads, lines)}
+    assert list(rows) == list(PRESETS)
+    assert all(f"{name} " in table for name in PRESETS)
+    assert rows["gpt2_base"]["parameters"] == 124_439_808
+    assert "124.4 M" in table
 
 
 def test_a_wrong_configuration_is_one_line():

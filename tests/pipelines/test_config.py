@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from langzoo.models import zoo
+from langzoo.models import presets, zoo
 from langzoo.pipelines import config
 
 
@@ -24,10 +24,26 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path):
     assert config.load(path) == original
 
 
-@pytest.mark.parametrize("family", ["transformer", "lstm", "gated_conv"])
+@pytest.mark.parametrize("family", ["transformer", "lstm", "gated_conv", "tcn"])
 def test_every_family_can_stand_in_the_demo(family):
     loaded = config.load(settings=[f"model.family={family}"])
     assert loaded.model.family == family
+
+
+def test_a_preset_stands_for_its_family_and_hyperparameters():
+    setting = "model={preset: gpt2_tiny, num_layers: 2}"
+    model = config.load(settings=[setting]).model
+    assert (model.family, model.context_length) == ("transformer", 128)
+    assert (model.positions, model.num_layers) == ("learned", 2)
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_every_preset_can_stand_in_the_demo(name):
+    setting = f"model={{preset: {name}}}"
+    preset = presets.PRESETS[name]
+    if preset.context_length <= 64:
+        setting = f"model={{preset: {name}, context_length: 65}}"
+    assert config.load(settings=[setting]).model.family == preset.family
 
 
 def test_settings_replace_keys_of_the_file():
@@ -48,7 +64,10 @@ def test_settings_replace_keys_of_the_file():
         ("trainer.steps=many", "trainer.steps: 'many' cannot be"),
         ("trainer.steps=true", "trainer.steps: True cannot be"),
         ("corpus.eval_fraction=0.9", "less than or equal to 0.5"),
-        ("model.family=rnn", "model.family: 'rnn' is not known: it is 'transformer'"),
+        ("model.family=hmm", "model.family: 'hmm' is not known: it is 'transformer'"),
+        ("model.preset=lstm_tiny", "either family 'transformer' or preset"),
+        ("model={preset: lstm_tinny}", "did you mean lstm_tiny?"),
+        ("model.num_key_value_heads=3", "must be a multiple of num_key_value_heads 3"),
         ("model.hidden_dim=30", "must be a multiple of twice num_heads"),
         ("serving.max_new_tokens=999", "must be below model.context_length 128"),
         ("name=Not a name", "name: 'Not a name' cannot be"),

@@ -1,0 +1,91 @@
+"""A KerasHub model exports as one of the zoo does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras_hub
+import numpy as np
+import pytest
+import tensorflow as tf
+from langzoo.models.keras_hub_adapter import KerasHubCausalLM
+from langzoo.models.tokenizers import ByteTokenizer, train_sentencepiece
+from langzoo.serving.export import export_causal_lm
+
+CONTEXT, NEW_TOKENS = 16, 6
+PAD, UNK, START, END = range(4)
+TEXTS = ["two words", "", "naïve €"]
+
+
+def gpt2(vocabulary_size: int) -> Any:
+    backbone = keras_hub.models.GPT2Backbone(
+        vocabulary_size, 2, 2, 8, 16, max_sequence_length=CONTEXT
+    )
+    return keras_hub.models.GPT2CausalLM(backbone)
+
+
+def llama(vocabulary_size: int) -> Any:
+    backbone = keras_hub.models.LlamaBackbone(vocabulary_size, 2, 4, 8, 16, 2)
+    return keras_hub.models.LlamaCausalLM(backbone)
+
+
+@pytest.fixture(scope="module", params=["gpt2-bytes", "llama-sentencepiece"])
+def exported(request: Any, tmp_path_factory: Any) -> Any:
+    """A tiny model with its tokenizer, and the signatures of its export."""
+    if request.param == "gpt2-bytes":
+        tokenizer, build = ByteTokenizer(), gpt2
+    else:
+        tokenizer = train_sentencepiece(
+            TEXTS * 20, vocabulary_size=300, model_type="bpe", seed=0
+        )
+        build = llama
+    # More logits than the tokenizer has ids, as a padded vocabulary has.
+    model = build(tokenizer.vocabulary_size() + 4)
+    generator = np.random.default_rng(7)
+    for weight in model.weights:
+        weight.assign(generator.normal(scale=0.5, size=weight.shape))
+    directory = str(tmp_path_factory.mktemp("export") / "1")
+    adapter = KerasHubCausalLM(model, tokenizer, CONTEXT)
+    export_causal_lm(adapter, directory, max_new_tokens=NEW_TOKENS)
+    return model, tokenizer, tf.saved_model.load(directory)
+
+
+def log_probabilities(model: Any, ids: list[int]) -> np.ndarray:
+    token_ids = np.array([ids], "int32")
+    inputs = {"token_ids": token_ids, "padding_mask": np.ones_like(token_ids)}
+    return tf.nn.log_softmax(np.array(model(inputs))[0]).numpy()
+
+
+def test_scores_are_those_of_the_keras_model(exported: Any) -> None:
+    model, tokenizer, loaded = exported
+    scores = loaded.signatures["score"](text=tf.constant(TEXTS))
+    for text, nll in zip(TEXTS, scores["nll"].numpy(), strict=True):
+        ids = [START, *tokenizer.tokenize(text), END]
+        assert len(ids) <= CONTEXT + 1
+        each = log_probabilities(model, ids[:-1])[np.arange(len(ids) - 1), ids[1:]]
+        np.testing.assert_allclose(nll, -each.sum(), rtol=1e-4)
+
+
+def test_greedy_text_is_that_of_the_keras_model(exported: Any) -> None:
+    model, tokenizer, loaded = exported
+    outputs = loaded.signatures["generate"](
+        prompt=tf.constant(TEXTS[:2]),
+        max_new_tokens=tf.constant([NEW_TOKENS] * 2),
+        temperature=tf.zeros(2),
+        top_k=tf.zeros(2, tf.int32),
+        top_p=tf.ones(2),
+        seed=tf.zeros(2, tf.int32),
+    )
+    surface = tokenizer.token_bytes()
+    for text, continuation in zip(TEXTS[:2], outputs["text"].numpy(), strict=True):
+        ids = [START, *tokenizer.tokenize(text)]
+        ids = ids[-(CONTEXT - NEW_TOKENS) :]
+        new: list[int] = []
+        for _ in range(NEW_TOKENS):
+            scores = log_probabilities(model, ids + new)[-1]
+            scores[[PAD, UNK, START]] = -np.inf
+            new.append(int(scores[: len(surface)].argmax()))
+            if new[-1] == END:
+                break
+        expected = b"".join(surface[token] for token in new)
+        assert continuation.decode() == expected.decode("utf-8", "replace")
