@@ -19,6 +19,7 @@ import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from ...models import zoo
+from ...models.ngram import NgramCausalLM
 from ...serving import export
 from ..progress import report, show
 from ..transform.executor import tokenizer_folder
@@ -56,11 +57,16 @@ def run_fn(fn_args: FnArgs) -> None:
                 ("eval", fn_args.eval_files),
             )
         )
-        # The task tokenizes what it is fed; the windows are tokenized.
-        network = keras.Model(model.input, model.output)
-        result = training.train(
-            network, train_windows, eval_windows, training_config, checkpoints
-        )
+        windows = (train_windows, eval_windows)
+        if isinstance(model, NgramCausalLM):
+            documents = read_token_ids(
+                fn_args.train_files, fn_args.transform_graph_path
+            )
+            result = training.count(model, documents, *windows, training_config)
+        else:
+            # The task tokenizes what it is fed; the windows are tokenized.
+            network = keras.Model(model.input, model.output)
+            result = training.train(network, *windows, training_config, checkpoints)
     report(
         f"{result.parameters:,} parameters, {result.steps} steps in "
         f"{result.seconds:.0f} s, evaluation loss {result.eval_loss:.3f} nats a token"

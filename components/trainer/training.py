@@ -7,12 +7,14 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from ...models.ngram import NgramCausalLM
 from ..errors import InputError
 from ..progress import report, show
 from .windows import TokenWindows
@@ -110,14 +112,7 @@ def train(
         InputError: Where the loss is not finite.
     """
     optimizer = make_optimizer(config)
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True, reduction="mean_with_sample_weight"
-        ),
-        weighted_metrics=[],
-        jit_compile=config.jit_compile,
-    )
+    _compile(model, optimizer, config.jit_compile)
     optimizer.build(model.trainable_variables)
     history = History()
     checkpoints = Checkpoints(model, optimizer, history, checkpoint_folder)
@@ -138,9 +133,6 @@ def train(
         finally:
             # Also where a person stops it: the step that was done is not lost.
             progress.save()
-    eval_loss = model.evaluate(
-        eval_windows.evaluation_batches(config.batch_size), verbose=0
-    )
     return TrainingResult(
         parameters=int(sum(np.prod(w.shape) for w in model.trainable_variables)),
         steps=config.steps,
@@ -148,9 +140,60 @@ def train(
         train_tokens=train_windows.num_tokens,
         tokens_seen=config.steps * config.batch_size * train_windows.context_length,
         seconds=history.seconds,
-        eval_loss=float(np.squeeze(eval_loss)),
+        eval_loss=_evaluate(model, eval_windows, config.batch_size),
         history=history.rows,
     )
+
+
+def count(
+    model: NgramCausalLM,
+    documents: Iterable[np.ndarray],
+    train_windows: TokenWindows,
+    eval_windows: TokenWindows,
+    config: TrainingConfig,
+) -> TrainingResult:
+    """Lets an n-gram model count; there are no steps, and nothing to resume.
+
+    Args:
+        model: The model, filled in place.
+        documents: Token ids of each document, int64 `[num_tokens]`, without start and
+            end tokens.
+        train_windows: The same documents, for the figures of the result.
+        eval_windows: Windows for the loss in the result.
+        config: `steps=0` leaves the model as initialized; the rest is for gradients.
+    """
+    started = time.monotonic()
+    if config.steps:
+        model.fit(documents)
+    seconds = time.monotonic() - started
+    network = keras.Model(model.input, model.output)
+    _compile(network, "sgd", jit_compile=False)
+    return TrainingResult(
+        parameters=int(model.count_params()),
+        steps=0,
+        resumed_at=0,
+        train_tokens=train_windows.num_tokens,
+        tokens_seen=train_windows.num_tokens if config.steps else 0,
+        seconds=seconds,
+        eval_loss=_evaluate(network, eval_windows, config.batch_size),
+        history=[],
+    )
+
+
+def _compile(model: keras.Model, optimizer: Any, jit_compile: bool) -> None:
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, reduction="mean_with_sample_weight"
+        ),
+        weighted_metrics=[],
+        jit_compile=jit_compile,
+    )
+
+
+def _evaluate(model: keras.Model, windows: TokenWindows, batch_size: int) -> float:
+    loss = model.evaluate(windows.evaluation_batches(batch_size), verbose=0)
+    return float(np.squeeze(loss))
 
 
 def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:

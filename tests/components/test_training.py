@@ -83,7 +83,9 @@ def interrupted(monkeypatch):
     logger.setLevel(level)
 
 
-@pytest.mark.parametrize("family", ["transformer", "lstm", "gated_conv"])
+@pytest.mark.parametrize(
+    "family", ["transformer", "rnn", "gru", "lstm", "gated_conv", "tcn"]
+)
 def test_training_lowers_the_loss(windows, tmp_path, family):
     _, before = train(windows, tmp_path / "none", make_model(family), steps=0)
     options = {"steps": 40, "learning_rate": 1e-2}
@@ -136,3 +138,14 @@ def test_biases_and_norms_are_spared_by_weight_decay():
     assert all("norm" in path or "bias" in path for path in spared)
     assert any("norm" in path for path in spared)
     assert all("norm" not in path and "bias" not in path for path in decayed)
+
+
+def test_an_n_gram_model_counts(windows, tmp_path):
+    tokenizer = ByteTokenizer()
+    documents = [np.array(tokenizer(training.__doc__))] * 3
+    config = training.TrainingConfig(steps=1, batch_size=4)
+    model = build_causal_lm("ngram", tokenizer, 16, order=3)
+    result = training.count(model, documents, windows, windows, config)
+    assert result.eval_loss < np.log(260) - 0.5
+    assert result.train_tokens == windows.num_tokens
+    assert result.steps == 0

@@ -21,8 +21,11 @@ VARIANTS = {
     "awd_lstm": (
         "lstm",
         {
-            "num_layers": 2, "hidden_dim": 24, "embedding_dim": 16,
-            "recurrent_dropout": 0.1, "weight_dropout": 0.2,
+            "num_layers": 2,
+            "hidden_dim": 24,
+            "embedding_dim": 16,
+            "recurrent_dropout": 0.1,
+            "weight_dropout": 0.2,
             "variational_dropout": True,
         },
     ),
