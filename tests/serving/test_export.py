@@ -30,6 +30,8 @@ SENTENCES = [LONG, "The quick brown fox jumps over the lazy dog.", *SHORT[1:]] *
 
 SIZES: dict[str, dict[str, int]] = {
     "transformer": {"num_layers": 2, "num_heads": 2, "hidden_dim": 8},
+    "rnn": {"num_layers": 2, "hidden_dim": 8},
+    "gru": {"num_layers": 2, "hidden_dim": 8},
     "lstm": {"num_layers": 2, "hidden_dim": 8},
     "gated_conv": {"num_layers": 2, "hidden_dim": 8, "kernel_size": 3},
     "tcn": {"num_layers": 2, "hidden_dim": 8},
