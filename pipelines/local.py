@@ -10,7 +10,6 @@ import importlib.metadata
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +26,8 @@ from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
 from ..components import demo_corpus
-from ..components.errors import InputError
 from ..components.evaluator import gate
+from ..components.pusher.executor import require_writable
 from ..components.serving_validator.executor import read_refusal
 from ..components.source import source_hash
 from ..components.text_example_gen import files
@@ -76,7 +75,7 @@ def run(config: Config, console: Console) -> RunResult:
     Raises:
         InputError: Where the corpus or the push folder cannot be used.
     """
-    _require_writable(config.push_folder)
+    require_writable(config.push_folder)
     config.folder.mkdir(parents=True, exist_ok=True)
     with _only_run(config.folder, console):
         corpus = _resolve_corpus(config)
@@ -153,18 +152,6 @@ def _resolve_corpus(config: Config) -> str:
     folder = Path(config.root, "demo-corpus").absolute()
     demo_corpus.write(folder)
     return str(folder)
-
-
-def _require_writable(push_folder: str) -> None:
-    try:
-        os.makedirs(push_folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=push_folder):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"the push folder {push_folder} cannot be written ({error.strerror}): "
-            "set serving.push_folder to a folder that can"
-        ) from error
 
 
 @contextlib.contextmanager

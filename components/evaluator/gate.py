@@ -17,26 +17,21 @@ _BASELINE = "baseline"
 _SUMS = ("documents", "tokens", "bytes", "words", "nll")
 
 
-def eval_config(
-    max_bits_per_byte: float, min_improvement: float, *, has_baseline: bool = True
-) -> tfma.EvalConfig:
+def eval_config(max_bits_per_byte: float, min_improvement: float) -> tfma.EvalConfig:
     """Configures TFX's Evaluator.
 
     Args:
         max_bits_per_byte: A candidate above it is refused.
         min_improvement: Bits per byte by which a candidate must be below the last
             blessed model. Without such a model only the bound counts.
-        has_baseline: Whether a baseline may be given at all.
     """
-    source = json.dumps(
-        {"source": source_hash("components/evaluator", "serving/scoring.py")}
-    )
+    source = source_hash("components/evaluator", "serving/scoring.py")
 
     def metric(cls: type, name: str, **thresholds: object) -> tfma.MetricConfig:
         return tfma.MetricConfig(
             class_name=cls.__name__,
             module=metrics.__name__,
-            config=json.dumps({"name": name, **json.loads(source)}),
+            config=json.dumps({"name": name, "source": source}),
             **thresholds,
         )
 
@@ -50,11 +45,11 @@ def eval_config(
         ),
     )
     spec = {"signature_name": SIGNATURE, "model_type": tfma.TF_GENERIC}
-    model_specs = [tfma.ModelSpec(name=_CANDIDATE, **spec)]
-    if has_baseline:
-        model_specs.append(tfma.ModelSpec(name=_BASELINE, is_baseline=True, **spec))
     return tfma.EvalConfig(
-        model_specs=model_specs,
+        model_specs=[
+            tfma.ModelSpec(name=_CANDIDATE, **spec),
+            tfma.ModelSpec(name=_BASELINE, is_baseline=True, **spec),
+        ],
         slicing_specs=[tfma.SlicingSpec()],
         metrics_specs=[
             tfma.MetricsSpec(

@@ -72,23 +72,11 @@ def push(model_path: str, push_folder: str) -> Path:
         InputError: Where the push folder cannot be written, or is no folder of a
             filesystem that renames atomically.
     """
-    if "://" in push_folder:
-        raise InputError(
-            f"the push folder {push_folder} is an object store, which cannot rename a "
-            "folder atomically: set serving.push_folder to a folder of a (mounted) "
-            "filesystem"
-        )
+    require_writable(push_folder)
     folder = Path(push_folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder)
-        prefix = f"{_staging_prefix()}{os.getpid()}-"
-        staging = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
-    except OSError as error:
-        raise InputError(
-            f"the push folder {push_folder} cannot be written ({error.strerror}): "
-            "set serving.push_folder to a folder that can"
-        ) from error
+    _remove_abandoned(folder)
+    prefix = f"{_staging_prefix()}{os.getpid()}-"
+    staging = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
     try:
         shutil.copytree(model_path, staging, dirs_exist_ok=True)
         staging.chmod(0o755)  # mkdtemp's mode would shut the model server out.
@@ -97,6 +85,30 @@ def push(model_path: str, push_folder: str) -> Path:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def require_writable(push_folder: str) -> None:
+    """Makes the push folder where it is missing, and sees that it can be written.
+
+    Raises:
+        InputError: Where it cannot, or is no folder of a filesystem that renames
+            atomically.
+    """
+    if "://" in push_folder:
+        raise InputError(
+            f"the push folder {push_folder} is an object store, which cannot rename a "
+            "folder atomically: set serving.push_folder to a folder of a (mounted) "
+            "filesystem"
+        )
+    try:
+        os.makedirs(push_folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=push_folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"the push folder {push_folder} cannot be written ({error.strerror}): "
+            "set serving.push_folder to a folder that can"
+        ) from error
 
 
 def _rename_to_free_version(staging: Path, folder: Path) -> Path:

@@ -73,3 +73,8 @@ def test_a_push_folder_that_is_a_file_is_an_error_that_names_it(model, tmp_path)
     target.write_text("")
     with pytest.raises(InputError, match=f"{target} cannot be written"):
         push(str(model), str(target))
+
+
+def test_an_object_store_is_an_error_that_names_it(model):
+    with pytest.raises(InputError, match="gs://bucket/serving is an object store"):
+        push(str(model), "gs://bucket/serving")
