@@ -18,6 +18,11 @@ class Gpt(nn.Module):
         self.position = nn.Embedding(context, width)
         self.blocks = nn.ModuleList(_GptBlock(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width, bias=False)
+        for name, weight in self.named_parameters():
+            if weight.dim() > 1:
+                ends_branch = name.endswith(("out.weight", "down.weight"))
+                scale = (2 * layers) ** -0.5 if ends_branch else 1.0
+                nn.init.normal_(weight, std=0.02 * scale)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         x = self.token(ids) + self.position.weight[: ids.shape[1]]

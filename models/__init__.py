@@ -22,6 +22,7 @@ _EXPORTS = {
     "SimpleRNNBackbone": "recurrent",
     "GRUBackbone": "recurrent",
     "LSTMBackbone": "recurrent",
+    "SpeculativeSampler": "speculative",
     "StatefulNetwork": "recurrent",
     "GatedConvBackbone": "convolutional",
     "TCNBackbone": "convolutional",

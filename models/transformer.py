@@ -127,18 +127,18 @@ class SelfAttention(keras.layers.Layer):
         cache: Cache,
         index: Tensor,
     ) -> tuple[Tensor, Cache]:
-        """Attends from one position to those in the cache and its own.
+        """Attends from `length` positions to those in the cache and their own.
 
         Args:
-            x: tensor of shape `(batch_size, 1, hidden_dim)`.
-            mask: additive mask of the cached positions, `(1, max_length)`.
-            rotation: cosines and sines of the position, a pair of
-                `(1, head_dim / 2)`, or `None`.
+            x: tensor of shape `(batch_size, length, hidden_dim)`.
+            mask: additive mask of the cached positions, `(length, max_length)`.
+            rotation: cosines and sines of the positions, a pair of
+                `(length, head_dim / 2)`, or `None`.
             cache: keys and values, `(batch_size, kv_heads, max_length, head_dim)`.
-            index: int32 scalar tensor, the position.
+            index: int32 scalar tensor, the first position.
 
         Returns:
-            The output `(batch_size, 1, hidden_dim)` and the cache.
+            The output `(batch_size, length, hidden_dim)` and the cache.
         """
         query, key, value = self._project(x, rotation)
         key = _put(cache[0], key, index)
@@ -336,7 +336,7 @@ class DecoderBlock(keras.layers.Layer):
         cache: Cache,
         index: Tensor,
     ) -> tuple[Tensor, Cache]:
-        """One position; see `SelfAttention.call_with_cache`."""
+        """Some positions; see `SelfAttention.call_with_cache`."""
         branch, cache = self.attention.call_with_cache(
             self.attention_norm(x), mask, rotation, cache, index
         )
@@ -668,13 +668,16 @@ class TransformerBackbone(CausalBackbone):
     def call_with_cache(
         self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor
     ) -> tuple[Tensor, Cache]:
+        # Unlike those of other families, this cache can take several tokens at once,
+        # and again those at positions that it has.
         index = ops.cast(cache_update_index, "int32")
         x = self._embed(token_ids, index)
+        positions = index + ops.arange(ops.shape(token_ids)[1])
         others = ops.arange(ops.shape(cache[0][0])[2])
-        mask = self.causal_mask.between(index, others)[None]
+        mask = self.causal_mask.between(positions[:, None], others)
         rotation = None
         if self.rotary_positions is not None:
-            rotation = self.rotary_positions.rotation(index[None])
+            rotation = self.rotary_positions.rotation(positions)
         caches = []
         for block, block_cache in zip(self.blocks, cache, strict=True):
             x, block_cache = block.call_with_cache(
@@ -752,9 +755,13 @@ def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 def _put(cache: Tensor, update: Tensor, index: Tensor) -> Tensor:
-    """Writes `(B, H, 1, D)` at position `index` of `(B, H, T, D)`.
+    """Writes `(B, H, L, D)` from position `index` of `(B, H, T, D)` on.
 
     A select and not `ops.slice_update`, whose XLA op a model server may not have.
     """
-    here = ops.arange(ops.shape(cache)[2]) == index
-    return ops.where(here[:, None], update, cache)
+    length = ops.shape(update)[2]
+    places = ops.arange(ops.shape(cache)[2]) - index
+    here = ops.logical_and(places >= 0, places < length)[:, None]
+    if update.shape[2] != 1:  # A single row needs no copies.
+        update = ops.take(update, ops.clip(places, 0, length - 1), axis=2)
+    return ops.where(here, update, cache)

@@ -10,6 +10,7 @@ from .causal_lm import CausalLM, CausalLMPreprocessor
 from .convolutional import GatedConvBackbone, TCNBackbone
 from .ngram import NgramBackbone, NgramCausalLM
 from .presets import PRESETS, resolved
+from .recipes import RECIPES
 from .recurrent import GRUBackbone, LSTMBackbone, SimpleRNNBackbone
 from .transformer import TransformerBackbone
 
@@ -65,7 +66,8 @@ def build_causal_lm(
             the preset and of their defaults. See `hyperparameters()`.
 
     Returns:
-        A compiled `CausalLM` with its preprocessor.
+        A `CausalLM` with its preprocessor, compiled with the family's recipe
+        (`recipes.RECIPES`) for a training of any length.
 
     Raises:
         ValueError: if the family or a hyperparameter is unknown, or a value is out of
@@ -101,4 +103,7 @@ def build_causal_lm(
     )
     preprocessor = CausalLMPreprocessor(tokenizer, sequence_length=context_length)
     task = _TASKS.get(family, CausalLM)
-    return task(backbone=backbone, preprocessor=preprocessor)
+    model = task(backbone=backbone, preprocessor=preprocessor)
+    if family in RECIPES:
+        model.compile(optimizer=RECIPES[family].optimizer())
+    return model

@@ -204,17 +204,22 @@ _FAMILIES = {
 
 
 class TrainerConfig(_Section):
-    """How the model is trained: AdamW, linear warm-up, cosine decay."""
+    """How the model is trained: AdamW, linear warm-up, cosine decay.
+
+    What is not given of the learning rates, `warmup_steps`, `weight_decay`, `beta_2`
+    and `clip_norm` is as in the family's recipe: see models/recipes.py.
+    """
 
     steps: Annotated[int, Field(ge=0)] = 1000
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
-    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Windows a step. On small corpora many small steps learn most."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    final_learning_rate: Annotated[float, Field(ge=0, le=1)] | None = None
     """End of the schedule, as a share of its peak."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    beta_2: Annotated[float, Field(ge=0, lt=1)] | None = None
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 20.0
     """Time between checkpoints, from which a killed run goes on."""
     jit_compile: bool = False

@@ -38,7 +38,7 @@ class Trainer(tfx_trainer.Trainer):
         transform_graph: The graph that made them; it carries the tokenizer.
         model: `family`, `context_length` and the family's hyperparameters, as
             `models.zoo.build_causal_lm` takes them.
-        training: Fields of `training.TrainingConfig`.
+        training: Settings of `training.TrainingConfig.of`.
         export: Options of `serving.export.export_causal_lm`.
         checkpoint_root: Folder for checkpoints; it must outlive the process, so that
             a killed run goes on.

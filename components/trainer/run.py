@@ -36,7 +36,9 @@ def run_fn(fn_args: FnArgs) -> None:
     figures to `model_run_dir`.
     """
     config = fn_args.custom_config
-    training_config = training.TrainingConfig(**config["training"])
+    training_config = training.TrainingConfig.of(
+        config["model"]["family"], **config["training"]
+    )
     keras.utils.set_random_seed(training_config.seed)
     tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(
         tokenizer_folder(fn_args.transform_graph_path)

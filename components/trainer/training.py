@@ -1,4 +1,4 @@
-"""The training loop: optimizer, checkpoints, progress."""
+"""The training loop: checkpoints, progress."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...models.ngram import NgramCausalLM
+from ...models.recipes import RECIPES, Recipe
 from ..errors import InputError
 from ..progress import report, show
 from .windows import TokenWindows
@@ -30,28 +31,32 @@ class TrainingConfig:
     Attributes:
         steps: Optimizer steps; 0 leaves the model as initialized.
         batch_size: Windows a step.
-        learning_rate: Peak of the schedule: linear warm-up, then cosine decay.
-        final_learning_rate: End of the schedule, as a share of its peak.
-        warmup_steps: Steps until the peak.
-        weight_decay: AdamW's decay, not applied to biases and norms.
-        beta_2: AdamW's decay rate of the second moment.
-        clip_norm: Bound on the gradient's global norm.
+        recipe: The optimizer and its schedule.
         checkpoint_seconds: Time between checkpoints.
         jit_compile: Whether XLA compiles the training step.
         seed: Of initialization, dropout and the order of windows.
     """
 
     steps: int
-    batch_size: int = 32
-    learning_rate: float = 3e-3
-    final_learning_rate: float = 0.1
-    warmup_steps: int = 100
-    weight_decay: float = 0.1
-    beta_2: float = 0.99
-    clip_norm: float = 1.0
+    batch_size: int = 8
+    recipe: Recipe = Recipe()
     checkpoint_seconds: float = 20.0
     jit_compile: bool = False
     seed: int = 0
+
+    @classmethod
+    def of(cls, family: str, **settings: Any) -> TrainingConfig:
+        """Returns how a family is trained.
+
+        Args:
+            family: Its recipe is taken; one without gets the common one.
+            **settings: Attributes of this class, and of `Recipe` what shall not be as
+                in the family's; `None` stands for what the family has.
+        """
+        recipe = RECIPES.get(family, Recipe())
+        given = {name: settings.pop(name, None) for name in Recipe._fields}
+        changes = {name: value for name, value in given.items() if value is not None}
+        return cls(recipe=recipe._replace(**changes), **settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +116,7 @@ def train(
     Raises:
         InputError: Where the loss is not finite.
     """
-    optimizer = make_optimizer(config)
+    optimizer = config.recipe.optimizer(config.steps)
     _compile(model, optimizer, config.jit_compile)
     optimizer.build(model.trainable_variables)
     history = History()
@@ -194,26 +199,6 @@ def _compile(model: keras.Model, optimizer: Any, jit_compile: bool) -> None:
 def _evaluate(model: keras.Model, windows: TokenWindows, batch_size: int) -> float:
     loss = model.evaluate(windows.evaluation_batches(batch_size), verbose=0)
     return float(np.squeeze(loss))
-
-
-def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
-    """Returns AdamW with linear warm-up, cosine decay and global-norm clipping."""
-    warmup = min(config.warmup_steps, max(config.steps - 1, 0))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else config.learning_rate,
-        decay_steps=max(config.steps - warmup, 1),
-        alpha=config.final_learning_rate,
-        warmup_target=config.learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
-    optimizer = keras.optimizers.AdamW(
-        schedule,
-        weight_decay=config.weight_decay,
-        beta_2=config.beta_2,
-        global_clipnorm=config.clip_norm,
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma", "scale"])
-    return optimizer
 
 
 class History:
@@ -322,7 +307,7 @@ class _Progress(keras.callbacks.Callback):
             self._is_sound = False
             raise InputError(
                 f"the loss is {loss} at step {step}: lower trainer.learning_rate "
-                f"(now {self._config.learning_rate}); the last good state is kept"
+                f"(now {self._config.recipe.learning_rate}); the last good state is kept"
             )
         if now - self._shown >= _SHOW_EVERY_SECONDS or step == self._config.steps:
             self._show(step, loss)

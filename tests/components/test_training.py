@@ -12,6 +12,7 @@ from langzoo.components.errors import InputError
 from langzoo.components.trainer import training
 from langzoo.components.trainer.windows import TokenWindows
 from langzoo.models import ByteTokenizer, build_causal_lm
+from langzoo.models.recipes import RECIPES
 
 STEPS = 12
 
@@ -42,8 +43,9 @@ def make_model(family="transformer"):
 
 def train(windows, folder, model=None, **options):
     model = model or make_model()
-    config = training.TrainingConfig(
-        **{"steps": STEPS, "batch_size": 4, "warmup_steps": 2, **options}
+    config = training.TrainingConfig.of(
+        "transformer",
+        **{"steps": STEPS, "batch_size": 4, "warmup_steps": 2, **options},
     )
     result = training.train(model, windows, windows, config, str(folder))
     return model, result
@@ -125,19 +127,12 @@ def test_a_loss_that_is_no_number_is_an_error_and_no_checkpoint(windows, tmp_pat
     assert not list(tmp_path.glob("ckpt-*"))
 
 
-def test_biases_and_norms_are_spared_by_weight_decay():
-    model = make_model()
-    optimizer = training.make_optimizer(training.TrainingConfig(steps=1))
-    optimizer.build(model.trainable_variables)
-    decayed = {
-        weight.path
-        for weight in model.trainable_variables
-        if optimizer._use_weight_decay(weight)
-    }
-    spared = {weight.path for weight in model.trainable_variables} - decayed
-    assert all("norm" in path or "bias" in path for path in spared)
-    assert any("norm" in path for path in spared)
-    assert all("norm" not in path and "bias" not in path for path in decayed)
+def test_settings_change_the_familys_recipe():
+    config = training.TrainingConfig.of(
+        "lstm", steps=9, clip_norm=0.25, warmup_steps=0, beta_2=None
+    )
+    assert config.steps == 9
+    assert config.recipe == RECIPES["lstm"]._replace(clip_norm=0.25, warmup_steps=0)
 
 
 def test_an_n_gram_model_counts(windows, tmp_path):
