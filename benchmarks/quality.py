@@ -22,7 +22,7 @@ from rich.table import Table
 NANOGPT = "nanoGPT's (PyTorch)"
 FAMILIES = ("rnn", "gru", "lstm", "gated_conv", "tcn", "transformer")
 NGRAMS = {"ngram, order 5": 5, "ngram, order 8": 8}
-GOALS = {family: 1.85 for family in FAMILIES}
+GOALS = dict.fromkeys(FAMILIES, 1.85)
 BEST = 1.65
 
 _CONTEXT = 64

@@ -71,6 +71,9 @@ class Recipe(NamedTuple):
         return optimizer
 
 
+COMMON = Recipe()
+"""The recipe of a model of no family of the zoo."""
+
 RECIPES: dict[str, Recipe] = {
     "transformer": Recipe(learning_rate=3e-3),
     "rnn": Recipe(learning_rate=2e-3),

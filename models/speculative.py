@@ -1,4 +1,4 @@
-"""Speculative decoding: a small model drafts, a large one checks many tokens at once."""
+"""Speculative decoding: a small model drafts, a large one checks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from keras import ops
 
 from .backbone import Cache, Tensor, require
 from .transformer import TransformerBackbone
-
 
 # A logit beside which zeros count for nothing.
 _CERTAIN = 1e4

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...models.ngram import NgramCausalLM
-from ...models.recipes import RECIPES, Recipe
+from ...models.recipes import COMMON, RECIPES, Recipe
 from ..errors import InputError
 from ..progress import report, show
 from .windows import TokenWindows
@@ -39,7 +39,7 @@ class TrainingConfig:
 
     steps: int
     batch_size: int = 8
-    recipe: Recipe = Recipe()
+    recipe: Recipe = COMMON
     checkpoint_seconds: float = 20.0
     jit_compile: bool = False
     seed: int = 0
@@ -53,7 +53,7 @@ class TrainingConfig:
             **settings: Attributes of this class, and of `Recipe` what shall not be as
                 in the family's; `None` stands for what the family has.
         """
-        recipe = RECIPES.get(family, Recipe())
+        recipe = RECIPES.get(family, COMMON)
         given = {name: settings.pop(name, None) for name in Recipe._fields}
         changes = {name: value for name, value in given.items() if value is not None}
         return cls(recipe=recipe._replace(**changes), **settings)
@@ -307,7 +307,8 @@ class _Progress(keras.callbacks.Callback):
             self._is_sound = False
             raise InputError(
                 f"the loss is {loss} at step {step}: lower trainer.learning_rate "
-                f"(now {self._config.recipe.learning_rate}); the last good state is kept"
+                f"(now {self._config.recipe.learning_rate}); the last good state is "
+                "kept"
             )
         if now - self._shown >= _SHOW_EVERY_SECONDS or step == self._config.steps:
             self._show(step, loss)

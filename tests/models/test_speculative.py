@@ -93,10 +93,10 @@ def test_many_tokens_at_once_are_as_one_after_the_other(length):
 def test_only_transformers_of_one_vocabulary_can():
     model = make_model(0)
     lstm = build_causal_lm("lstm", ByteTokenizer(), CONTEXT, hidden_dim=8)
-    with pytest.raises(ValueError, match="TransformerBackbone.*LSTMBackbone"):
+    with pytest.raises(ValueError, match="`TransformerBackbone`"):
         SpeculativeSampler(lstm)
     lstm.compile(sampler=SpeculativeSampler(model))
-    with pytest.raises(ValueError, match="TransformerBackbone.*LSTMBackbone"):
+    with pytest.raises(ValueError, match="`TransformerBackbone`"):
         lstm.generate("To")
     other = type(model)(type(model.backbone)(9, hidden_dim=8, num_heads=2))
     model.compile(sampler=SpeculativeSampler(other))
