@@ -1,4 +1,4 @@
-"""Fingerprint of the package's own source, for the cache keys of components."""
+"""Fingerprints for the cache keys of components: of source code, and of presets."""
 
 from __future__ import annotations
 
@@ -30,4 +30,21 @@ def source_hash(*parts: str) -> str:
         for file in files:
             digest.update(str(file.relative_to(_PACKAGE)).encode())
             digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def preset_hash(preset: str) -> str:
+    """Hashes name, size and time of change of the files of a local model preset.
+
+    Returns:
+        16 hexadecimal digits; "" where `preset` is no folder of this machine.
+    """
+    folder = Path(preset).expanduser()
+    if not preset or not folder.is_dir():
+        return ""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        stat = file.stat()
+        name = file.relative_to(folder)
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]

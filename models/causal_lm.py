@@ -9,6 +9,7 @@ import keras_hub
 from keras import ops
 
 from .backbone import AnyOf, Cache, CausalBackbone, Tensor, require
+from .scoring import is_text, score_texts
 from .tokenizers import ByteTokenizer
 
 _ANY_FAMILY = AnyOf(CausalBackbone)
@@ -213,28 +214,49 @@ class CausalLM(keras_hub.models.CausalLM):
 
     def score(
         self,
-        token_ids: Tensor,
+        token_ids: Any,
         padding_mask: Tensor | None = None,
         scoring_mode: str = "logits",
         target_ids: Tensor | None = None,
-    ) -> Tensor:
-        """Scores given tokens.
+        *,
+        stride: int | None = None,
+    ) -> Any:
+        """Scores texts, or given tokens.
+
+        A text is scored from `<s>` to `</s>` as the signature `token_scores` of an
+        export does it, in overlapping windows where it is longer than the context.
 
         Args:
-            token_ids: int32 tensor of shape `(batch_size, sequence_length)`.
+            token_ids: a string or a list or tensor of `batch_size` strings, to which
+                only `stride` applies. Or int32 tensor of shape
+                `(batch_size, sequence_length)`.
             padding_mask: bool tensor of that shape. Defaults to all true.
             scoring_mode: `"logits"`, or `"loss"` for the cross-entropy in nats of
                 each target.
             target_ids: int32 tensor of that shape, the token that follows each
                 position. Needed for `"loss"`.
+            stride: int in [1, context length]. Distance between the windows in which a
+                long text is scored. Defaults to half the context.
 
         Returns:
-            A float32 tensor: logits `(batch_size, sequence_length, vocabulary_size)`,
-            or losses `(batch_size, sequence_length)`.
+            For strings a float32 RaggedTensor `(batch_size, None)`: the
+            log-probability, in nats, of each token and of `</s>`; for one string a
+            tensor, a vector. For tokens a float32 tensor: logits
+            `(batch_size, sequence_length, vocabulary_size)`, or losses
+            `(batch_size, sequence_length)`.
 
         Raises:
-            ValueError: if the mode is unknown, or the loss has no targets.
+            ValueError: if the mode is unknown, the loss has no targets, the stride is
+                out of range, or there is no preprocessor for strings.
+
+        Example:
+        ```python
+        log_probabilities = model.score("to be, or not to be")
+        perplexity = np.exp(-np.mean(log_probabilities))
+        ```
         """
+        if is_text(token_ids):
+            return score_texts(self, token_ids, stride=stride)
         require(
             scoring_mode in ("logits", "loss"),
             "`scoring_mode` must be 'logits' or 'loss'.",
@@ -247,14 +269,45 @@ class CausalLM(keras_hub.models.CausalLM):
         )
         if padding_mask is None:
             padding_mask = ops.ones_like(token_ids, dtype="bool")
-        logits = self({"token_ids": token_ids, "padding_mask": padding_mask})
+        inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
         if scoring_mode == "logits":
-            return logits
-        return ops.sparse_categorical_crossentropy(target_ids, logits, from_logits=True)
+            return self(inputs)
+        return -self.token_log_probabilities(inputs, target_ids)
+
+    def token_log_probabilities(
+        self, inputs: dict[str, Tensor], target_ids: Tensor
+    ) -> Tensor:
+        """What the model says of given tokens.
+
+        A family overrides this where it need not compute all logits for it.
+
+        Args:
+            inputs: the inputs of the model.
+            target_ids: integer tensor of shape `(batch_size, sequence_length)`, the
+                token that follows each position.
+
+        Returns:
+            A float32 tensor of that shape: log-probabilities, in nats.
+        """
+        return log_softmax_of(self(inputs, training=False), target_ids)
 
     def _logits(self, hidden_states: Tensor) -> Tensor:
         logits = self.backbone.token_embedding(hidden_states, reverse=True)
         return ops.cast(logits, "float32")
+
+
+def log_softmax_of(logits: Tensor, target_ids: Tensor) -> Tensor:
+    """The logarithm of the softmax of logits, at given tokens.
+
+    Args:
+        logits: float tensor of shape `(..., vocabulary_size)`.
+        target_ids: integer tensor of shape `(...)`.
+
+    Returns:
+        A float32 tensor of shape `(...)`.
+    """
+    logits = ops.cast(logits, "float32")
+    return -ops.sparse_categorical_crossentropy(target_ids, logits, from_logits=True)
 
 
 def _until_stop(

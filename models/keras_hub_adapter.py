@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,8 @@ import tensorflow as tf
 from keras.src.backend.tensorflow import core as keras_core
 
 from .backbone import Cache, Tensor, require
-from .causal_lm import CausalLMPreprocessor
+from .causal_lm import CausalLMPreprocessor, log_softmax_of
+from .scoring import is_text, score_texts
 
 
 class KerasHubCausalLM:
@@ -22,15 +24,16 @@ class KerasHubCausalLM:
     left to XLA, so that every model server runs it.
 
     Args:
-        model: a `keras_hub.models.CausalLM` whose `call_with_cache()` takes token ids,
-            a cache and an index, as those that only read text do.
+        model: a `keras_hub.models.CausalLM` that reads text only, and whose
+            `call_with_cache()` takes token ids, a cache and an index.
         tokenizer: a tokenizer of `langzoo.models` for the model's vocabulary.
         context_length: int or `None`. Longest input, in tokens. Defaults to `None`,
             the `max_sequence_length` of the model's backbone.
 
     Raises:
-        ValueError: if the tokenizer has more token ids than the model, or there is no
-            context length.
+        ValueError: if the model reads other things than text, the tokenizer has more
+            token ids than the model, or there is no context length, or one that is
+            longer than the model's positions.
 
     Example:
     ```python
@@ -50,12 +53,23 @@ class KerasHubCausalLM:
         tokenizer: Any,
         context_length: int | None = None,
     ) -> None:
-        if context_length is None:
-            context_length = getattr(model.backbone, "max_sequence_length", None)
         require(
-            context_length is not None,
+            set(model.input) == {"token_ids", "padding_mask"},
+            f"`{type(model).__name__}` must read text only.",
+            inputs=sorted(model.input),
+        )
+        positions = getattr(model.backbone, "max_sequence_length", None)
+        length: Any = context_length or positions
+        require(
+            length is not None,
             "`context_length` must be given for a model that has none of its own.",
             context_length=context_length,
+        )
+        require(
+            positions is None or length <= positions,
+            "`context_length` must not be longer than the model's positions.",
+            context_length=length,
+            positions=positions,
         )
         require(
             tokenizer.vocabulary_size() <= model.backbone.vocabulary_size,
@@ -64,10 +78,8 @@ class KerasHubCausalLM:
             model=model.backbone.vocabulary_size,
         )
         self.model = model
-        self.context_length = context_length
-        self.preprocessor = CausalLMPreprocessor(
-            tokenizer, sequence_length=context_length
-        )
+        self.context_length = length
+        self.preprocessor = CausalLMPreprocessor(tokenizer, sequence_length=length)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -75,14 +87,29 @@ class KerasHubCausalLM:
     def __call__(self, inputs: dict[str, Tensor], **kwargs: Any) -> Tensor:
         return self.model(inputs, **kwargs)
 
+    def score(self, token_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        """Scores texts as `langzoo.models.CausalLM.score`, token ids as the model."""
+        if is_text(token_ids):
+            return score_texts(self, token_ids, *args, **kwargs)
+        return self.model.score(token_ids, *args, **kwargs)
+
+    def token_log_probabilities(
+        self, inputs: dict[str, Tensor], target_ids: Tensor
+    ) -> Tensor:
+        """See `langzoo.models.CausalLM.token_log_probabilities`."""
+        return log_softmax_of(self(inputs, training=False), target_ids)
+
     def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
         """See `langzoo.models.CausalLM.prefill`.
 
         The cache covers columns from `length` on as well; each is written again before
         any position sees it.
         """
+        # Models that can also look at images have more arguments, which may be `None`.
+        given = {"token_ids": token_ids, "padding_mask": tf.ones_like(token_ids)}
+        build = self.model._build_cache
         with _core_ops():
-            return self.model._build_cache(token_ids)[1]
+            return build(*map(given.get, inspect.signature(build).parameters))[1]
 
     def call_with_cache(
         self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor

@@ -733,33 +733,6 @@ class NgramCausalLM(CausalLM):
         listeners.on_train_end(logs)
         return self.history
 
-    def score(
-        self,
-        token_ids: Any,
-        padding_mask: Tensor | None = None,
-        scoring_mode: str = "logits",
-        target_ids: Tensor | None = None,
-    ) -> Tensor:
-        """Scores given tokens, or texts.
-
-        Args:
-            token_ids: int32 tensor of shape `(batch_size, sequence_length)`, for all
-                that `CausalLM.score` does; or `batch_size` strings.
-            padding_mask: see `CausalLM.score`.
-            scoring_mode: see `CausalLM.score`.
-            target_ids: see `CausalLM.score`.
-
-        Returns:
-            For strings a float32 RaggedTensor `(batch_size, None)`: the
-            log-probability, in nats, of each token and of `</s>`. Otherwise what
-            `CausalLM.score` returns.
-        """
-        if _is_text(token_ids):
-            return self._score_texts(token_ids)
-        if scoring_mode == "loss" and target_ids is not None:
-            return -self.token_log_probabilities({"token_ids": token_ids}, target_ids)
-        return super().score(token_ids, padding_mask, scoring_mode, target_ids)
-
     def token_log_probabilities(
         self, inputs: dict[str, Tensor], target_ids: Tensor
     ) -> Tensor:
@@ -776,14 +749,6 @@ class NgramCausalLM(CausalLM):
         target_ids = tf.convert_to_tensor(target_ids)
         log_probabilities = self.backbone.token_log_probabilities(token_ids, target_ids)
         return ops.cast(log_probabilities, "float32")
-
-    def _score_texts(self, texts: Any) -> tf.RaggedTensor:
-        documents = tf.RaggedTensor.from_row_lengths(*_all(self._sequences(texts)))
-        targets = documents[:, 1:]
-        scores = self.token_log_probabilities(
-            {"token_ids": documents[:, :-1].to_tensor()}, targets.to_tensor()
-        )
-        return tf.RaggedTensor.from_tensor(scores, lengths=targets.row_lengths())
 
     def _unpredictable(self) -> set[int]:
         tokenizer = self._tokenizer
@@ -898,9 +863,3 @@ def _joined(documents: list[Any]) -> _Sequences:
         )
     lengths = np.array([len(array) for array in arrays])
     return _Sequences(np.concatenate(arrays).astype(np.int32), lengths)
-
-
-def _is_text(x: Any) -> bool:
-    if tf.is_tensor(x):
-        return x.dtype == tf.string
-    return len(x) > 0 and isinstance(x[0], (str, bytes))

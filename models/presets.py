@@ -36,6 +36,9 @@ References:
     - [Touvron et al., 2023](https://arxiv.org/abs/2307.09288) (Llama 2)
 """
 
+KERAS_HUB = "keras_hub"
+"""The family of KerasHub's models; its presets are KerasHub's, not those below."""
+
 _BYTES = 260  # tokens of the byte tokenizer
 
 
@@ -217,7 +220,7 @@ def resolved(model: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: if there is no such preset, or a family stands beside it.
     """
     given = dict(model)
-    if "preset" not in given:
+    if "preset" not in given or given.get("family") == KERAS_HUB:
         return given
     name = given.pop("preset")
     if "family" in given:

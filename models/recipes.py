@@ -72,7 +72,10 @@ class Recipe(NamedTuple):
 
 
 COMMON = Recipe()
-"""The recipe of a model of no family of the zoo."""
+"""The recipe of an architecture from elsewhere."""
+
+FINE_TUNING = Recipe(learning_rate=5e-5)
+"""The recipe of a model that has learned before."""
 
 RECIPES: dict[str, Recipe] = {
     "transformer": Recipe(learning_rate=3e-3),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 from keras import ops
 
 from . import recurrence
@@ -588,15 +589,13 @@ class StatefulNetwork(keras.Model):
 
     Example:
     ```python
-    # 4 rows, each a quarter of the text, are read in windows of 16 tokens.
-    rows = stream[: 4 * (len(stream) // 4)].reshape(4, -1)
-    windows = [rows[:, i : i + 17] for i in range(0, rows.shape[1] - 16, 16)]
-    x = {"token_ids": np.concatenate([window[:, :-1] for window in windows])}
-    y = np.concatenate([window[:, 1:] for window in windows])
+    x, y, sample_weight = contiguous_windows(token_ids, 4, sequence_length=16)
     network = StatefulNetwork(model.backbone, batch_size=4)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction="mean_with_sample_weight"
+    )
     network.compile(optimizer="adam", loss=loss)
-    network.fit(x, y, batch_size=4, shuffle=False)
+    network.fit(x, y, batch_size=4, sample_weight=sample_weight, shuffle=False)
     ```
 
     References:
@@ -665,6 +664,34 @@ class StatefulNetwork(keras.Model):
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = [*(callbacks or []), _ForgetBetweenReadings()]
         return super().evaluate(*args, callbacks=callbacks, **kwargs)
+
+
+def contiguous_windows(
+    token_ids: np.ndarray, batch_size: int, sequence_length: int
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Cuts a text into windows that a `StatefulNetwork` reads batch after batch.
+
+    The windows are dealt out to the rows of a batch in equal runs, so that row `i`
+    goes on where row `i` of the batch before ended. Every token but the first is a
+    target once; what the last rows lack is padding of weight zero.
+
+    Args:
+        token_ids: integer array `(num_tokens,)`.
+        batch_size: int. Rows of a batch.
+        sequence_length: int. Tokens of a window.
+
+    Returns:
+        A tuple `(x, y, sample_weight)` for `fit()` with this `batch_size` and without
+        shuffling. All are `(num_batches * batch_size, sequence_length)`.
+    """
+    num_windows = -(-(len(token_ids) - 1) // sequence_length)
+    steps = -(-num_windows // batch_size)
+    window = np.arange(steps)[:, None] + np.arange(batch_size) * steps
+    position = window.reshape(-1, 1) * sequence_length + np.arange(sequence_length + 1)
+    inside = position < len(token_ids)
+    ids = np.where(inside, np.take(token_ids, position, mode="clip"), 0)
+    x = {"token_ids": ids[:, :-1], "padding_mask": inside[:, :-1]}
+    return x, ids[:, 1:], inside[:, 1:].astype("float32")
 
 
 class _ForgetBetweenReadings(keras.callbacks.Callback):

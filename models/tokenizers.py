@@ -3,7 +3,8 @@
 Every tokenizer has the special tokens `<pad>` 0, `<unk>` 1, `<s>` 2 (start) and
 `</s>` 3 (end), and gives back any valid UTF-8 text exactly, NUL included. What is not
 valid UTF-8 never fails: SentencePiece reads each malformed byte as U+FFFD, and the
-byte tokenizer keeps it in its ids and shows U+FFFD in its text.
+byte tokenizer keeps it in its ids and shows U+FFFD in its text. A SentencePiece model
+that was trained elsewhere has its own special tokens and keeps what it keeps.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -31,11 +32,12 @@ from .backbone import AnyOf, CausalBackbone, require
 Tensor = Any
 
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<s>", "</s>")
-"""The special tokens of every tokenizer; a token's place is its id."""
+"""Padding, unknown, start and end of the tokenizers made here; a place is an id."""
 
 MODEL_TYPES = ("bpe", "unigram")
 """The kinds of SentencePiece model that `train_sentencepiece` trains."""
 
+_SPECIAL_NAMES = ("pad_token", "unk_token", "start_token", "end_token")
 _BYTES = [bytes([value]) for value in range(256)]
 _SPACE_SYMBOL = "\u2581"
 _MODEL_CONFIG_FILE = "config.json"
@@ -57,7 +59,7 @@ class _TextTokenizer(keras_hub.tokenizers.Tokenizer):
 
     @property
     def special_token_ids(self) -> list[int]:
-        return list(range(len(SPECIAL_TOKENS)))
+        return sorted({getattr(self, f"{name}_id") for name in _SPECIAL_NAMES})
 
     def tokenize(self, inputs: Tensor) -> Tensor:
         """Turns text into token ids.
@@ -115,12 +117,13 @@ class _TextTokenizer(keras_hub.tokenizers.Tokenizer):
 class SentencePieceTokenizer(
     _TextTokenizer, keras_hub.tokenizers.SentencePieceTokenizer
 ):
-    """A SentencePiece tokenizer whose model has the zoo's special tokens.
+    """A SentencePiece tokenizer.
 
     Args:
         proto: bytes of a SentencePiece model, or a path to one. `train_sentencepiece`
-            trains one. It must hold the pieces `<pad>`, `<unk>`, `<s>`, `</s>` with
-            the ids 0 to 3.
+            trains one.
+        special_pieces: the model's pieces for padding, unknown, start and end, wherever
+            in the vocabulary they stand. Defaults to `SPECIAL_TOKENS`.
         **kwargs: arguments of `keras_hub.tokenizers.SentencePieceTokenizer`.
 
     Example:
@@ -141,22 +144,20 @@ class SentencePieceTokenizer(
         - [Kudo and Richardson, 2018](https://arxiv.org/abs/1808.06226)
     """
 
-    def __init__(self, proto: bytes | str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        proto: bytes | str | None = None,
+        special_pieces: Sequence[str] = SPECIAL_TOKENS,
+        **kwargs: Any,
+    ) -> None:
+        self.special_pieces = tuple(special_pieces)
+        for name, piece in zip(_SPECIAL_NAMES, self.special_pieces, strict=True):
+            self._add_special_token(piece, name)
         super().__init__(proto=proto, **kwargs)
 
-    def set_proto(self, proto: bytes | str | None) -> None:
-        super().set_proto(proto)
-        names = ("pad_token", "unk_token", "start_token", "end_token")
-        for index, (name, token) in enumerate(zip(names, SPECIAL_TOKENS, strict=True)):
-            setattr(self, name, token)
-            setattr(self, f"{name}_id", index)
-        if proto is not None:
-            found = tuple(self.get_vocabulary()[: len(SPECIAL_TOKENS)])
-            require(
-                found == SPECIAL_TOKENS,
-                f"The first pieces of the model must be {SPECIAL_TOKENS}.",
-                pieces=found,
-            )
+    def get_config(self) -> dict[str, Any]:
+        """See `keras.layers.Layer.get_config`."""
+        return {**super().get_config(), "special_pieces": self.special_pieces}
 
     def _set_proto_tf(self, proto: bytes) -> None:
         self._sentence_piece = _LastingOp(
@@ -260,23 +261,13 @@ class ByteTokenizer(_TextTokenizer):
     @preprocessing_function
     def _tokenize_tf(self, inputs: Tensor) -> Tensor:
         inputs = tf.convert_to_tensor(inputs)
-        texts = tf.reshape(inputs, [-1])
-        values = tf.io.decode_raw(tf.strings.reduce_join(texts), tf.uint8)
+        values = bytes_of(tf.reshape(inputs, [-1]))
         ids = tf.cast(values, self.compute_dtype) + len(SPECIAL_TOKENS)
-        if inputs.shape.rank == 0:
-            return ids
-        return tf.RaggedTensor.from_row_lengths(
-            ids, tf.strings.length(texts), validate=False
-        )
+        return ids.values if inputs.shape.rank == 0 else ids
 
     @preprocessing_function
     def _detokenize_tf(self, inputs: Tensor) -> Tensor:
-        if not isinstance(inputs, tf.RaggedTensor):
-            inputs = tf.convert_to_tensor(inputs)
-        ids = tf.cast(inputs, "int32")
-        characters = tf.gather(tf.constant(self.token_bytes()), ids)
-        texts = tf.strings.reduce_join(characters, axis=-1)
-        return tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")
+        return text_of(self.token_bytes(), inputs)
 
     def load_preset_assets(self, preset: str) -> None:
         """Does nothing: there is nothing to load."""
@@ -286,6 +277,23 @@ class ByteTokenizer(_TextTokenizer):
 
     def load_assets(self, dir_path: str) -> None:
         """Does nothing: there is nothing to load."""
+
+
+def bytes_of(texts: Tensor) -> tf.RaggedTensor:
+    """The bytes of `texts`, string `(n,)`, as a uint8 RaggedTensor `(n, None)`."""
+    values = tf.io.decode_raw(tf.strings.reduce_join(texts), tf.uint8)
+    # Transform wants row splits to be int64.
+    lengths = tf.cast(tf.strings.length(texts), tf.int64)
+    return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False)
+
+
+def text_of(token_bytes: list[bytes], ids: Tensor) -> Tensor:
+    """The texts of ids `(..., length)`, given each id's bytes: valid UTF-8 `(...)`."""
+    if not isinstance(ids, tf.RaggedTensor):
+        ids = tf.convert_to_tensor(ids)
+    characters = tf.gather(tf.constant(token_bytes), tf.cast(ids, "int32"))
+    texts = tf.strings.reduce_join(characters, axis=-1)
+    return tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")
 
 
 def train_sentencepiece(
@@ -396,7 +404,7 @@ def _with_literal_spaces(proto: bytes) -> bytes:
     even where the text had that very character. With spaces in the pieces and the
     escaping off, U+2581 is a character like any other and round-trips, in bytes.
     """
-    model = _model_proto_class().FromString(proto)
+    model = model_proto_class().FromString(proto)
     for piece in model.pieces:
         piece.piece = piece.piece.replace(_SPACE_SYMBOL, " ")
     model.normalizer_spec.escape_whitespaces = False
@@ -404,42 +412,45 @@ def _with_literal_spaces(proto: bytes) -> bytes:
 
 
 @functools.cache
-def _model_proto_class() -> type[Message]:
-    """The part of SentencePiece's `ModelProto` that is changed; the rest is kept.
+def model_proto_class() -> type[Message]:
+    """The part of SentencePiece's `ModelProto` that is written here; the rest is kept.
 
-    Written out here because the class in the sentencepiece package is generated for a
-    newer protobuf than TFX allows. Source: sentencepiece_model.proto.
+    Written out because the class in the sentencepiece package is generated for a newer
+    protobuf than TFX allows. Source: sentencepiece_model.proto.
     """
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="langzoo_sentencepiece.proto", package="langzoo", syntax="proto2"
     )
     model = file.message_type.add(name="ModelProto")
-    piece = model.nested_type.add(name="SentencePiece")
-    piece.field.add(
-        name="piece", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL
+
+    def message(name: str, **fields: tuple[int, int]) -> None:
+        nested = model.nested_type.add(name=name)
+        for key, (number, kind) in fields.items():
+            optional = field.LABEL_OPTIONAL
+            nested.field.add(name=key, number=number, type=kind, label=optional)
+
+    def member(name: str, number: int, of: str, label: int) -> None:
+        of = f".langzoo.ModelProto.{of}"
+        kind = field.TYPE_MESSAGE
+        model.field.add(name=name, number=number, type=kind, type_name=of, label=label)
+
+    message(
+        "SentencePiece",
+        piece=(1, field.TYPE_STRING),
+        score=(2, field.TYPE_FLOAT),
+        type=(3, field.TYPE_INT32),
     )
-    normalizer = model.nested_type.add(name="NormalizerSpec")
-    normalizer.field.add(
-        name="escape_whitespaces",
-        number=5,
-        type=field.TYPE_BOOL,
-        label=field.LABEL_OPTIONAL,
+    message("TrainerSpec", model_type=(3, field.TYPE_INT32))
+    message(
+        "NormalizerSpec",
+        add_dummy_prefix=(3, field.TYPE_BOOL),
+        remove_extra_whitespaces=(4, field.TYPE_BOOL),
+        escape_whitespaces=(5, field.TYPE_BOOL),
     )
-    model.field.add(
-        name="pieces",
-        number=1,
-        type=field.TYPE_MESSAGE,
-        type_name=".langzoo.ModelProto.SentencePiece",
-        label=field.LABEL_REPEATED,
-    )
-    model.field.add(
-        name="normalizer_spec",
-        number=3,
-        type=field.TYPE_MESSAGE,
-        type_name=".langzoo.ModelProto.NormalizerSpec",
-        label=field.LABEL_OPTIONAL,
-    )
+    member("pieces", 1, "SentencePiece", field.LABEL_REPEATED)
+    member("trainer_spec", 2, "TrainerSpec", field.LABEL_OPTIONAL)
+    member("normalizer_spec", 3, "NormalizerSpec", field.LABEL_OPTIONAL)
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return message_factory.GetMessageClass(

@@ -8,8 +8,10 @@ from typing import Any
 from .backbone import CausalBackbone, require
 from .causal_lm import CausalLM, CausalLMPreprocessor
 from .convolutional import GatedConvBackbone, TCNBackbone
+from .keras_hub_adapter import KerasHubCausalLM
+from .keras_hub_presets import build_from_preset
 from .ngram import NgramBackbone, NgramCausalLM
-from .presets import PRESETS, resolved
+from .presets import KERAS_HUB, PRESETS, resolved
 from .recipes import RECIPES
 from .recurrent import GRUBackbone, LSTMBackbone, SimpleRNNBackbone
 from .transformer import TransformerBackbone
@@ -54,11 +56,14 @@ def build_causal_lm(
     tokenizer: Any,
     context_length: int | None = None,
     **hyperparameters_: Any,
-) -> CausalLM:
+) -> CausalLM | KerasHubCausalLM:
     """Builds an untrained model of a family, or after a preset.
 
     Args:
-        family: a key of `FAMILIES`, or the name of a preset (`presets.PRESETS`).
+        family: a key of `FAMILIES`, or the name of a preset (`presets.PRESETS`), or
+            `"keras_hub"` for a model of KerasHub, with or without its weights; then
+            `hyperparameters_` are `preset` and `pretrained` of
+            `keras_hub_presets.build_from_preset`.
         tokenizer: a tokenizer of `langzoo.models`.
         context_length: int. Longest input, in tokens. Defaults to the preset's; with a
             family it must be given.
@@ -77,8 +82,13 @@ def build_causal_lm(
     ```python
     model = build_causal_lm("lstm", ByteTokenizer(), 64, num_layers=2)
     model = build_causal_lm("transformer_small", ByteTokenizer())
+    model = build_causal_lm("keras_hub", ByteTokenizer(), 64, preset="gpt2_base_en")
     ```
     """
+    if family == KERAS_HUB:
+        return build_from_preset(
+            tokenizer=tokenizer, context_length=context_length, **hyperparameters_
+        )
     if family in PRESETS:
         if context_length is not None:
             hyperparameters_["context_length"] = context_length

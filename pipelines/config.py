@@ -6,6 +6,7 @@ Importing this module imports neither TensorFlow nor TFX.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import pydantic
 import yaml
 from pydantic import Field
 
-from ..models.presets import resolved
+from ..models.presets import KERAS_HUB, resolved
 
 DEMO_CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
 DEMO_CORPUS = "demo"
@@ -60,7 +61,8 @@ class CorpusConfig(_Section):
 class TokenizerConfig(_Section):
     """How text becomes tokens."""
 
-    type: Literal["bpe", "unigram", "bytes"] = "bpe"
+    type: Literal["bpe", "unigram", "bytes", "preset"] = "bpe"
+    """`preset` takes the tokenizer of `model.preset` instead of learning one."""
     vocabulary_size: Annotated[int, Field(ge=300, le=1_000_000)] = 8192
     """Tokens, for `bpe` and `unigram`: 256 of them are bytes, so any text is
     covered."""
@@ -182,6 +184,40 @@ class NgramConfig(_Section):
     """Tokens of the longest n-gram."""
 
 
+class KerasHubConfig(_Section):
+    """A causal language model of KerasHub."""
+
+    family: Literal["keras_hub"]
+    preset: Annotated[str, Field(min_length=1)]
+    """A folder, or a name or handle (`hf://...`) that KerasHub knows."""
+    pretrained: bool = False
+    """Whether to start from the preset's weights, which need its tokenizer
+    (`tokenizer.type: preset`); otherwise they are drawn anew."""
+    context_length: Annotated[int, Field(ge=8, le=65_536)] = 128
+    """Tokens that the model sees at once."""
+
+    @pydantic.model_validator(mode="after")
+    def _folder_holds_a_preset(self) -> KerasHubConfig:
+        folder = Path(self.preset).expanduser()
+        is_path = "://" not in self.preset and len(folder.parts) > 1
+        if not folder.is_dir() and not is_path:
+            return self
+        try:
+            content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            positions = content.get("config", {}).get("max_sequence_length")
+        except (OSError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"model.preset {self.preset!r} is no folder with a KerasHub preset: "
+                f"{error}"
+            ) from error
+        if self.pretrained and positions and self.context_length > positions:
+            raise ValueError(
+                f"model.context_length {self.context_length} must be at most the "
+                f"{positions} positions of the preset {self.preset!r}"
+            )
+        return self
+
+
 ModelConfig = Annotated[
     TransformerConfig
     | RNNConfig
@@ -189,7 +225,8 @@ ModelConfig = Annotated[
     | LSTMConfig
     | GatedConvConfig
     | TCNConfig
-    | NgramConfig,
+    | NgramConfig
+    | KerasHubConfig,
     Field(discriminator="family"),
 ]
 _FAMILIES = {
@@ -200,6 +237,7 @@ _FAMILIES = {
     "gated_conv": GatedConvConfig,
     "tcn": TCNConfig,
     "ngram": NgramConfig,
+    KERAS_HUB: KerasHubConfig,
 }
 
 
@@ -213,6 +251,9 @@ class TrainerConfig(_Section):
     steps: Annotated[int, Field(ge=0)] = 1000
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Windows a step. On small corpora many small steps learn most."""
+    carry_state: bool = False
+    """Whether a recurrent family goes on from batch to batch through `batch_size`
+    parallel streams of the text. What is exported scores windows without a past."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     final_learning_rate: Annotated[float, Field(ge=0, le=1)] | None = None
     """End of the schedule, as a share of its peak."""
@@ -287,6 +328,35 @@ class Config(_Section):
                     f"serving.{field} {value} must be below model.context_length "
                     f"{context_length}"
                 )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _tokenizer_fits_the_model(self) -> Config:
+        from_preset = self.tokenizer.type == "preset"
+        if from_preset and not isinstance(self.model, KerasHubConfig):
+            raise ValueError(
+                "tokenizer.type preset takes the tokenizer of model.preset: it needs "
+                f"model.family {KERAS_HUB}"
+            )
+        if getattr(self.model, "pretrained", False) and not from_preset:
+            raise ValueError(
+                "model.pretrained needs the tokenizer that the weights were trained "
+                f"with: set tokenizer.type to preset (it is {self.tokenizer.type})"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _there_is_a_state_to_carry(self) -> Config:
+        if self.trainer.carry_state and not isinstance(self.model, _RecurrentConfig):
+            recurrent = [
+                family
+                for family, section in _FAMILIES.items()
+                if issubclass(section, _RecurrentConfig)
+            ]
+            raise ValueError(
+                "trainer.carry_state needs a family that has a state, one of "
+                f"{', '.join(recurrent)}: model.family is {self.model.family}"
+            )
         return self
 
     def to_yaml(self) -> str:

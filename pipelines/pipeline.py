@@ -57,7 +57,11 @@ def make_components(
     schema_gen = SchemaGen(statistics=statistics, infer_feature_shape=True)
     schema = schema_gen.outputs["schema"]
     example_validator = ExampleValidator(statistics=statistics, schema=schema)
-    tokenizer_trainer = TokenizerTrainer(examples, **config.tokenizer.model_dump())
+    tokenizer_trainer = TokenizerTrainer(
+        examples,
+        preset=getattr(config.model, "preset", ""),
+        **config.tokenizer.model_dump(),
+    )
     transform = Transform(
         examples=examples,
         schema=schema,

@@ -29,9 +29,9 @@ from typing import Any
 import tensorflow as tf
 
 from .. import __version__
+from ..models.scoring import next_token_logits, token_log_probabilities
 from .export_checks import ExportError, check_export
 from .generation import Sampling, generate
-from .scoring import next_token_logits, token_log_probabilities
 from .vocabulary import Vocabulary, last_tokens
 
 __all__ = ["METADATA_FILE", "ExportError", "export_causal_lm", "read_metadata"]

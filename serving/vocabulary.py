@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from ..models.scoring import framed
+
 _SPECIAL_NAMES = {
     "pad_token_id": "<pad>",
     "unk_token_id": "<unk>",
@@ -38,20 +40,18 @@ class Vocabulary:
         unnamed = size - len(surface)
         never = {self.pad_id, self.start_id, int(tokenizer.unk_token_id)}
         never.update(range(len(surface), size))
+        never.discard(self.end_id)  # which some models start and pad with, too
         self.proposable = [token not in never for token in range(size)]
         self._surface = tf.constant(surface + [b""] * unnamed)
         self._display = tf.constant(display + [""] * unnamed)
 
     def sequences(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Ids of `text`, string `[b]`, after `<s>`: int32 `[b, (t + 1)]`."""
-        ids = tf.cast(self.tokenizer.tokenize(text), tf.int32)
-        ids = ids.with_row_splits_dtype(tf.int64)
-        return tf.concat([self._column(text, self.start_id), ids], axis=1)
+        return self.documents(text)[:, :-1]
 
     def documents(self, text: tf.Tensor) -> tf.RaggedTensor:
         """`<s>`, the ids of `text`, string `[b]`, and `</s>`: int32 `[b, (t + 2)]`."""
-        end = self._column(text, self.end_id)
-        return tf.concat([self.sequences(text), end], axis=1)
+        return framed(self.tokenizer, text)
 
     def text(self, ids: tf.RaggedTensor) -> tf.Tensor:
         """The text of ids, int32 `[b, (t)]`, as valid UTF-8, string `[b]`.
@@ -69,10 +69,6 @@ class Vocabulary:
     def mask_unproposable(self, logits: tf.Tensor) -> tf.Tensor:
         """Logits `[..., size]` with the lowest float where nothing may be proposed."""
         return tf.where(self.proposable, logits, logits.dtype.min)
-
-    @staticmethod
-    def _column(text: tf.Tensor, token: int) -> tf.Tensor:
-        return tf.fill([tf.size(text), 1], token)
 
 
 def display_strings(tokenizer: Any) -> list[str]:

@@ -1,9 +1,14 @@
-"""What every test needs before TensorFlow is imported."""
+"""What every test needs before TensorFlow is imported, and presets of KerasHub."""
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import pydoc_data.topics
 import tempfile
+
+import pytest
 
 # Read by TensorFlow when it is imported: warnings and errors only.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -13,3 +18,84 @@ _keras_home = tempfile.TemporaryDirectory(prefix="langzoo-tests-keras-")
 os.environ["KERAS_HOME"] = _keras_home.name
 
 import langzoo  # noqa: E402, F401  (it sets what Keras and TensorFlow read)
+
+
+@pytest.fixture(scope="session")
+def topics() -> list[str]:
+    """Real text: some of Python's own documentation."""
+    return [text for _, text in sorted(pydoc_data.topics.topics.items())[:30]]
+
+
+@pytest.fixture(scope="session")
+def llama_preset(topics, tmp_path_factory) -> str:
+    """Folder of a tiny Llama of KerasHub with drawn weights and SentencePiece."""
+    import keras_hub
+    import sentencepiece
+
+    proto = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=(line for text in topics for line in text.splitlines()),
+        model_writer=proto,
+        model_type="bpe",
+        vocab_size=500,
+        byte_fallback=True,
+        minloglevel=2,
+    )
+    tokenizer = keras_hub.models.LlamaTokenizer(proto.getvalue())
+    size = tokenizer.vocabulary_size()
+    model = keras_hub.models.LlamaCausalLM(
+        keras_hub.models.LlamaBackbone(size, 2, 4, 16, 32, 2),
+        keras_hub.models.LlamaCausalLMPreprocessor(tokenizer),
+    )
+    return _saved(model, tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def byte_pairs(topics):
+    """Trains a byte-pair vocabulary with the Hugging Face package; gives its model."""
+    import tokenizers
+
+    def train(pre_tokenizer):
+        model = tokenizers.Tokenizer(tokenizers.models.BPE())
+        model.pre_tokenizer = pre_tokenizer
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=600,
+            special_tokens=["<|endoftext|>"],
+            initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        model.train_from_iterator(topics, trainer)
+        content = json.loads(model.to_str())["model"]
+        merges = [" ".join(merge) for merge in content["merges"]]
+        return model, content["vocab"], merges
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def gpt2_preset(byte_pairs, tmp_path_factory) -> str:
+    """Folder of a tiny GPT-2 of KerasHub with drawn weights and byte pairs."""
+    import keras_hub
+    import tokenizers
+
+    words = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    _, vocabulary, merges = byte_pairs(words)
+    tokenizer = keras_hub.models.GPT2Tokenizer(vocabulary, merges)
+    backbone = keras_hub.models.GPT2Backbone(
+        len(vocabulary), 2, 4, 16, 32, max_sequence_length=48
+    )
+    model = keras_hub.models.GPT2CausalLM(
+        backbone, keras_hub.models.GPT2CausalLMPreprocessor(tokenizer)
+    )
+    return _saved(model, tmp_path_factory.mktemp("gpt2"))
+
+
+def _saved(model, folder) -> str:
+    """Draws weights, so that every token has another probability, and saves them."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(generator.normal(scale=0.3, size=weight.shape))
+    model.save_to_preset(str(folder))
+    return str(folder)

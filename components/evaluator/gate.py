@@ -25,7 +25,7 @@ def eval_config(max_bits_per_byte: float, min_improvement: float) -> tfma.EvalCo
         min_improvement: Bits per byte by which a candidate must be below the last
             blessed model. Without such a model only the bound counts.
     """
-    source = source_hash("components/evaluator", "serving/scoring.py")
+    source = source_hash("components/evaluator", "models/scoring.py")
 
     def metric(cls: type, name: str, **thresholds: object) -> tfma.MetricConfig:
         return tfma.MetricConfig(

@@ -11,7 +11,7 @@ from tfx.types.component_spec import (
     ExecutionParameter,
 )
 
-from ..source import source_hash
+from ..source import preset_hash, source_hash
 from ..types import Tokenizer
 from . import executor
 
@@ -24,6 +24,8 @@ class TokenizerTrainerSpec(ComponentSpec):
         executor.VOCABULARY_SIZE_KEY: ExecutionParameter(type=int),
         executor.SAMPLE_BYTES_KEY: ExecutionParameter(type=int),
         executor.SEED_KEY: ExecutionParameter(type=int),
+        executor.PRESET_KEY: ExecutionParameter(type=str),
+        "preset_hash": ExecutionParameter(type=str),
         "source_hash": ExecutionParameter(type=str),
     }
     INPUTS = {"examples": ChannelParameter(type=standard_artifacts.Examples)}
@@ -42,11 +44,12 @@ class TokenizerTrainer(base_beam_component.BaseBeamComponent):
 
     Args:
         examples: Examples with the feature `text`.
-        type: `"bpe"` or `"unigram"` (SentencePiece), or `"bytes"`, which learns
-            nothing.
+        type: `"bpe"` or `"unigram"` (SentencePiece), or `"bytes"` or `"preset"`, which
+            learn nothing.
         vocabulary_size: Number of tokens; a small corpus may give fewer.
         sample_bytes: Largest sample of text to learn from, in bytes.
         seed: Chooses the sample.
+        preset: KerasHub preset whose tokenizer the type `"preset"` takes.
     """
 
     SPEC_CLASS = TokenizerTrainerSpec
@@ -60,7 +63,9 @@ class TokenizerTrainer(base_beam_component.BaseBeamComponent):
         vocabulary_size: int = 8192,
         sample_bytes: int = 10_000_000,
         seed: int = 0,
+        preset: str = "",
     ) -> None:
+        preset = preset if type == "preset" else ""
         super().__init__(
             TokenizerTrainerSpec(
                 examples=examples,
@@ -68,8 +73,13 @@ class TokenizerTrainer(base_beam_component.BaseBeamComponent):
                 vocabulary_size=vocabulary_size,
                 sample_bytes=sample_bytes,
                 seed=seed,
+                preset=preset,
+                preset_hash=preset_hash(preset),
                 source_hash=source_hash(
-                    "components/tokenizer_trainer", "models/tokenizers.py"
+                    "components/tokenizer_trainer",
+                    "models/tokenizers.py",
+                    "models/byte_pair.py",
+                    "models/keras_hub_presets.py",
                 ),
                 tokenizer=Channel(type=Tokenizer),
             )

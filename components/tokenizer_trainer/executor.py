@@ -16,6 +16,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from ...models import tokenizers
+from ...models.keras_hub_presets import preset_tokenizer
 from ..errors import InputError
 from ..progress import report
 
@@ -23,6 +24,7 @@ TYPE_KEY = "type"
 VOCABULARY_SIZE_KEY = "vocabulary_size"
 SAMPLE_BYTES_KEY = "sample_bytes"
 SEED_KEY = "seed"
+PRESET_KEY = "preset"
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -37,11 +39,16 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         """Writes the `tokenizer` artifact, a KerasHub preset.
 
         Raises:
-            InputError: Where the corpus cannot give such a tokenizer.
+            InputError: Where the corpus or the preset cannot give such a tokenizer.
         """
         kind = exec_properties[TYPE_KEY]
         if kind == "bytes":
             tokenizer = tokenizers.ByteTokenizer()
+        elif kind == "preset":
+            try:
+                tokenizer = preset_tokenizer(exec_properties[PRESET_KEY])
+            except ValueError as error:
+                raise InputError(f"tokenizer.type preset: model.{error}") from error
         else:
             sample = self._sample(input_dict["examples"], exec_properties)
             try:

@@ -7,7 +7,7 @@ from typing import Any
 from tfx.components.trainer import component as tfx_trainer
 from tfx.types.channel import BaseChannel
 
-from ..source import source_hash
+from ..source import preset_hash, source_hash
 
 RUN_FN = "langzoo.components.trainer.run.run_fn"
 
@@ -15,7 +15,7 @@ RUN_FN = "langzoo.components.trainer.run.run_fn"
 _SOURCES = (
     *("models", "components/trainer"),
     *("serving/export.py", "serving/export_checks.py", "serving/stock_ops.py"),
-    *("serving/scoring.py", "serving/generation.py", "serving/vocabulary.py"),
+    *("serving/generation.py", "serving/vocabulary.py"),
 )
 
 
@@ -36,8 +36,8 @@ class Trainer(tfx_trainer.Trainer):
     Args:
         examples: Examples with the feature `token_ids`.
         transform_graph: The graph that made them; it carries the tokenizer.
-        model: `family`, `context_length` and the family's hyperparameters, as
-            `models.zoo.build_causal_lm` takes them.
+        model: `family`, `context_length` and the family's hyperparameters (KerasHub's:
+            `preset` and `pretrained`), as `models.zoo.build_causal_lm` takes them.
         training: Settings of `training.TrainingConfig.of`.
         export: Options of `serving.export.export_causal_lm`.
         checkpoint_root: Folder for checkpoints; it must outlive the process, so that
@@ -64,5 +64,6 @@ class Trainer(tfx_trainer.Trainer):
                 "export": export,
                 "checkpoint_root": checkpoint_root,
                 "source": source_hash(*_SOURCES),
+                "preset_hash": preset_hash(model.get("preset", "")),
             },
         )

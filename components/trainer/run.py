@@ -21,6 +21,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from ...models import zoo
 from ...models.ngram import NgramCausalLM
 from ...serving import export
+from ..errors import InputError
 from ..progress import report, show
 from ..transform.executor import tokenizer_folder
 from . import training
@@ -37,13 +38,18 @@ def run_fn(fn_args: FnArgs) -> None:
     """
     config = fn_args.custom_config
     training_config = training.TrainingConfig.of(
-        config["model"]["family"], **config["training"]
+        config["model"]["family"],
+        pretrained=config["model"].get("pretrained", False),
+        **config["training"],
     )
     keras.utils.set_random_seed(training_config.seed)
     tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(
         tokenizer_folder(fn_args.transform_graph_path)
     )
-    model = zoo.build_causal_lm(tokenizer=tokenizer, **config["model"])
+    try:
+        model = zoo.build_causal_lm(tokenizer=tokenizer, **config["model"])
+    except ValueError as error:
+        raise InputError(f"model: {error}") from error
     checkpoints = _checkpoint_folder(fn_args)
     with tempfile.TemporaryDirectory() as scratch:
         show("packing windows")
@@ -66,8 +72,7 @@ def run_fn(fn_args: FnArgs) -> None:
             )
             result = training.count(model, documents, *windows, training_config)
         else:
-            # The task tokenizes what it is fed; the windows are tokenized.
-            network = keras.Model(model.input, model.output)
+            network = training.network_of(model, training_config)
             result = training.train(network, *windows, training_config, checkpoints)
     report(
         f"{result.parameters:,} parameters, {result.steps} steps in "

@@ -14,8 +14,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ...models.causal_lm import CausalLM
+from ...models.keras_hub_adapter import KerasHubCausalLM
 from ...models.ngram import NgramCausalLM
-from ...models.recipes import COMMON, RECIPES, Recipe
+from ...models.recipes import COMMON, FINE_TUNING, RECIPES, Recipe
+from ...models.recurrent import RecurrentBackbone, StatefulNetwork
 from ..errors import InputError
 from ..progress import report, show
 from .windows import TokenWindows
@@ -31,6 +34,12 @@ class TrainingConfig:
     Attributes:
         steps: Optimizer steps; 0 leaves the model as initialized.
         batch_size: Windows a step.
+        carry_state: Whether a recurrent model goes on, row by row, from the state in
+            which the last batch left it. The stream is cut into `batch_size` parallel
+            streams, each read from end to end; the state is zero where an epoch, or
+            the evaluation, begins. The exported model carries none: it scores every
+            window (of a long document, every overlapping one) from a state of zero, so
+            its figures, the gate's among them, can be worse than `eval_loss` is here.
         recipe: The optimizer and its schedule.
         checkpoint_seconds: Time between checkpoints.
         jit_compile: Whether XLA compiles the training step.
@@ -39,21 +48,25 @@ class TrainingConfig:
 
     steps: int
     batch_size: int = 8
+    carry_state: bool = False
     recipe: Recipe = COMMON
     checkpoint_seconds: float = 20.0
     jit_compile: bool = False
     seed: int = 0
 
     @classmethod
-    def of(cls, family: str, **settings: Any) -> TrainingConfig:
+    def of(
+        cls, family: str, pretrained: bool = False, **settings: Any
+    ) -> TrainingConfig:
         """Returns how a family is trained.
 
         Args:
             family: Its recipe is taken; one without gets the common one.
+            pretrained: Whether the model has learned before: another recipe.
             **settings: Attributes of this class, and of `Recipe` what shall not be as
                 in the family's; `None` stands for what the family has.
         """
-        recipe = RECIPES.get(family, COMMON)
+        recipe = FINE_TUNING if pretrained else RECIPES.get(family, COMMON)
         given = {name: settings.pop(name, None) for name in Recipe._fields}
         changes = {name: value for name, value in given.items() if value is not None}
         return cls(recipe=recipe._replace(**changes), **settings)
@@ -70,7 +83,8 @@ class TrainingResult:
         train_tokens: Tokens of the training split's stream.
         tokens_seen: Target tokens of all steps.
         seconds: Time spent in training, over all runs.
-        eval_loss: Mean loss on the evaluation windows, in nats a token.
+        eval_loss: Mean loss on the evaluation windows, in nats a token; with
+            `carry_state` each is read after those before it in its stream.
         history: Step, loss in nats a token and learning rate, at some steps.
     """
 
@@ -96,6 +110,25 @@ class TrainingResult:
             file.write(json.dumps(dataclasses.asdict(self), indent=1))
 
 
+def network_of(
+    model: CausalLM | KerasHubCausalLM, config: TrainingConfig
+) -> keras.Model:
+    """What `train` trains of a model: its layers, without its preprocessor.
+
+    Raises:
+        InputError: Where a state shall be carried that the family does not have.
+    """
+    if not config.carry_state:
+        # The task tokenizes what it is fed; the windows are tokenized.
+        return keras.Model(model.input, model.output)
+    if not isinstance(model.backbone, RecurrentBackbone):
+        raise InputError(
+            "trainer.carry_state needs a recurrent family, not "
+            f"{type(model.backbone).__name__}"
+        )
+    return StatefulNetwork(model.backbone, config.batch_size)
+
+
 def train(
     model: keras.Model,
     train_windows: TokenWindows,
@@ -107,7 +140,8 @@ def train(
 
     Args:
         model: A causal language model from `{"token_ids", "padding_mask"}`, both
-            `[b, t]`, to logits `[b, t, vocabulary]`.
+            `[b, t]`, to logits `[b, t, vocabulary]`. A `StatefulNetwork` gets the
+            windows in contiguous order.
         train_windows: Windows to learn from.
         eval_windows: Windows for the loss in the result.
         config: Hyperparameters.
@@ -125,16 +159,20 @@ def train(
     if first_step:
         report(f"resumed from the checkpoint of step {first_step} of {config.steps}")
     if first_step < config.steps:
-        batches = train_windows.training_batches(
-            config.batch_size,
-            seed=config.seed,
-            first_step=first_step,
-            last_step=config.steps,
-        )
+        steps = {"first_step": first_step, "last_step": config.steps}
         tokens_a_step = config.batch_size * train_windows.context_length
         progress = _Progress(checkpoints, history, config, first_step, tokens_a_step)
+        callbacks: list[keras.callbacks.Callback] = [progress]
+        if isinstance(model, StatefulNetwork):
+            batches = train_windows.contiguous_batches(config.batch_size, **steps)
+            epoch = train_windows.steps_an_epoch(config.batch_size)
+            callbacks.append(_ForgetEveryEpoch(first_step, epoch))
+        else:
+            batches = train_windows.training_batches(
+                config.batch_size, seed=config.seed, **steps
+            )
         try:
-            model.fit(batches, callbacks=[progress], shuffle=False, verbose=0)
+            model.fit(batches, callbacks=callbacks, shuffle=False, verbose=0)
         finally:
             # Also where a person stops it: the step that was done is not lost.
             progress.save()
@@ -224,7 +262,7 @@ class History:
 
 
 class Checkpoints:
-    """Weights, optimizer, random state and history, every one whole or not there.
+    """Weights, carried and random state, optimizer, history: all whole or not there.
 
     `tf.train.CheckpointManager` names a checkpoint in its index file only once all of
     it is written, so one half-written when the process dies is never loaded.
@@ -262,6 +300,22 @@ class Checkpoints:
         self._checkpoint.restore(newest).assert_consumed()
         self._history.load_json(self._history_json.numpy().decode())
         return int(self._step.numpy())
+
+
+class _ForgetEveryEpoch(keras.callbacks.Callback):
+    """Lets every epoch of the data begin without a past; to Keras all are one."""
+
+    def __init__(self, first_step: int, steps_an_epoch: int) -> None:
+        super().__init__()
+        self._first_step = first_step
+        self._steps_an_epoch = steps_an_epoch
+
+    def on_train_batch_begin(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Forgets before the first step of an epoch."""
+        if (self._first_step + batch) % self._steps_an_epoch == 0:
+            self.model.reset_state()
 
 
 class _Progress(keras.callbacks.Callback):

@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 _READ_BATCH = 512
+_PADDING = -1  # no token: the padding token can be one of the text, too
 
 
 class TokenWindows:
@@ -22,6 +23,11 @@ class TokenWindows:
     tokens `i * context_length + 1 ... (i + 1) * context_length` of the stream, so every
     token but the very first is a target exactly once an epoch; `<s>` and the padding
     at the end of the stream have weight zero.
+
+    Two orders of an epoch's windows are on offer: shuffled, and contiguous, where row
+    `i` of a batch goes on where row `i` of the batch before ended. For the latter the
+    windows are dealt out to the rows in equal runs; the last rows may lack some, and
+    have windows of padding in their place.
 
     The stream lies in a file that is mapped into memory, so memory does not grow with
     the corpus and any window can be read at once: the batch of a step is a function
@@ -36,6 +42,7 @@ class TokenWindows:
         layout = json.loads(_layout_path(path).read_text())
         self._stream = np.memmap(path, dtype=layout["dtype"], mode="r")
         self._start_id = layout["start_id"]
+        self._end_id = layout["end_id"]
         self._pad_id = layout["pad_id"]
         self.context_length = context_length
         self.num_tokens = len(self._stream)
@@ -59,6 +66,7 @@ class TokenWindows:
         layout = {
             "dtype": np.dtype(dtype).name,
             "start_id": start_id,
+            "end_id": end_id,
             "pad_id": pad_id,
         }
         _layout_path(path).write_text(json.dumps(layout))
@@ -73,13 +81,18 @@ class TokenWindows:
             indices: Window numbers, int64 `[batch]`.
 
         Returns:
-            Inputs and, one place on, targets: int32 `[batch, context_length + 1]`.
+            Inputs and, one place on, targets: int32 `[batch, context_length + 1]`, -1
+            behind the end of the stream.
         """
         offsets = indices[:, None] * self.context_length
         positions = offsets + np.arange(self.context_length + 1)
         inside = positions < self.num_tokens
         ids = self._stream[np.where(inside, positions, 0)].astype(np.int32)
-        return np.where(inside, ids, np.int32(self._pad_id))
+        return np.where(inside, ids, np.int32(_PADDING))
+
+    def steps_an_epoch(self, batch_size: int) -> int:
+        """Contiguous batches that hold every window once."""
+        return -(-len(self) // batch_size)
 
     def training_batches(
         self, batch_size: int, *, seed: int, first_step: int, last_step: int
@@ -106,16 +119,26 @@ class TokenWindows:
         return self._batches(load, first_step, last_step, batch_size)
 
     def evaluation_batches(self, batch_size: int) -> tf.data.Dataset:
-        """All windows in order, once; the last batch is filled up with weight zero."""
-        number = len(self)
+        """All windows once, in contiguous order."""
+        return self.contiguous_batches(
+            batch_size, first_step=0, last_step=self.steps_an_epoch(batch_size)
+        )
+
+    def contiguous_batches(
+        self, batch_size: int, *, first_step: int, last_step: int
+    ) -> tf.data.Dataset:
+        """Batches of steps `first_step ... last_step - 1`, alike in every epoch.
+
+        Yields:
+            What `training_batches` yields. Within an epoch of `steps_an_epoch` steps
+            row `i` of a batch goes on where row `i` of the batch before ended.
+        """
+        steps = self.steps_an_epoch(batch_size)
 
         def load(step: np.int64) -> np.ndarray:
-            places = np.arange(step * batch_size, (step + 1) * batch_size)
-            rows = self.rows(np.minimum(places, number - 1))
-            rows[places >= number] = self._pad_id
-            return rows
+            return self.rows(np.arange(batch_size) * steps + step % steps)
 
-        return self._batches(load, 0, -(-number // batch_size), batch_size)
+        return self._batches(load, first_step, last_step, batch_size)
 
     def _batches(
         self, load: object, first: int, last: int, batch_size: int
@@ -129,9 +152,13 @@ class TokenWindows:
         def split(
             rows: tf.Tensor,
         ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-            inputs, targets = rows[:, :-1], rows[:, 1:]
-            ignored = (targets == self._pad_id) | (targets == self._start_id)
-            features = {"token_ids": inputs, "padding_mask": inputs != self._pad_id}
+            inside = rows != _PADDING
+            ids = tf.where(inside, rows, self._pad_id)
+            inputs, targets = ids[:, :-1], ids[:, 1:]
+            # Start, end and padding may be one token, as GPT-2's are.
+            begins = (targets == self._start_id) & (inputs == self._end_id)
+            ignored = begins | ~inside[:, 1:]
+            features = {"token_ids": inputs, "padding_mask": inside[:, :-1]}
             return features, targets, tf.cast(~ignored, tf.float32)
 
         return (

@@ -52,7 +52,10 @@ class Transform(base_beam_component.BaseBeamComponent):
     ) -> None:
         transformed_examples = Channel(type=standard_artifacts.Examples)
         transformed_examples.matching_channel_name = "examples"
-        config = {"source": source_hash("components/transform", "models/tokenizers.py")}
+        source = source_hash(
+            "components/transform", "models/tokenizers.py", "models/byte_pair.py"
+        )
+        config = {"source": source}
         super().__init__(
             TransformSpec(
                 examples=examples,

@@ -11,7 +11,7 @@ from typing import Any
 import keras_hub
 import tensorflow as tf
 
-from ...models import tokenizers  # noqa: F401  (registers the tokenizer classes)
+from ...models import byte_pair, tokenizers  # noqa: F401  (register their classes)
 
 
 def preprocessing_fn(

@@ -11,7 +11,7 @@ import pytest
 from langzoo.components.errors import InputError
 from langzoo.components.trainer import training
 from langzoo.components.trainer.windows import TokenWindows
-from langzoo.models import ByteTokenizer, build_causal_lm
+from langzoo.models import ByteTokenizer, CausalLM, LSTMBackbone, build_causal_lm
 from langzoo.models.recipes import RECIPES
 
 STEPS = 12
@@ -107,6 +107,98 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     for expected, weight in zip(whole.weights, resumed.weights, strict=True):
         np.testing.assert_allclose(weight.numpy(), expected.numpy(), atol=1e-6)
     assert [row["step"] for row in result.history] == list(range(1, STEPS + 1))
+
+
+# --- State carried from batch to batch ---
+
+
+def make_stateful(batch_size, dropout=0.2):
+    keras.utils.set_random_seed(0)
+    model = build_causal_lm(
+        "lstm", ByteTokenizer(), 16, num_layers=2, hidden_dim=16, dropout=dropout
+    )
+    config = training.TrainingConfig(1, batch_size=batch_size, carry_state=True)
+    return training.network_of(model, config)
+
+
+def losses_of(result):
+    return [row["loss"] for row in result.history]
+
+
+def test_an_interrupted_training_with_carried_state_ends_as_if_it_had_not_been(
+    windows, tmp_path, interrupted
+):
+    batch_size = 40
+    steps_an_epoch = windows.steps_an_epoch(batch_size)
+    stop = steps_an_epoch + 2  # in the middle of the second epoch
+    options = {"batch_size": batch_size, "steps": stop + steps_an_epoch}
+    whole, expected = train(
+        windows, tmp_path / "whole", make_stateful(batch_size), **options
+    )
+    with interrupted(stop):
+        train(windows, tmp_path / "parts", make_stateful(batch_size), **options)
+    resumed, result = train(
+        windows, tmp_path / "parts", make_stateful(batch_size), **options
+    )
+    assert result.resumed_at == stop
+    assert len(result.history) == options["steps"]
+    np.testing.assert_allclose(losses_of(result), losses_of(expected), atol=1e-6)
+    assert result.eval_loss == pytest.approx(expected.eval_loss, abs=1e-6)
+    for value, weight in zip(whole.weights, resumed.weights, strict=True):
+        np.testing.assert_allclose(weight.numpy(), value.numpy(), atol=1e-6)
+
+
+def test_every_epoch_begins_without_a_past(windows, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_SHOW_EVERY_SECONDS", 0)
+    epoch = windows.steps_an_epoch(40)
+    # Nothing is learned and the batches are the same, so losses differ by state alone.
+    options = {"batch_size": 40, "steps": 2 * epoch, "learning_rate": 0.0}
+    _, result = train(windows, tmp_path, make_stateful(40, dropout=0.0), **options)
+    losses = losses_of(result)
+    np.testing.assert_allclose(losses[epoch:], losses[:epoch], atol=1e-5)
+    # The evaluation reads the same batches, without a past where they begin.
+    assert result.eval_loss == pytest.approx(np.mean(losses[:epoch]), abs=1e-5)
+
+
+TOPICS = range(20, 36)
+
+
+def write_topics(path, seed, number):
+    """Documents that repeat their topic every 4 tokens; the rest is foreseeable."""
+    topics = np.random.default_rng(seed).choice(TOPICS, number)
+    documents = [np.tile([topic, 4, 5, 6], 24) for topic in topics]
+    TokenWindows.write(
+        path, documents, vocabulary_size=40, start_id=2, end_id=3, pad_id=0
+    )
+    return TokenWindows(path, context_length=16)
+
+
+def test_what_only_earlier_windows_tell_is_learned_with_carried_state(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = CausalLM(LSTMBackbone(40, hidden_dim=32, max_sequence_length=16))
+    data = [write_topics(tmp_path / f"{n}", n, 100) for n in (0, 1)]
+
+    def eval_loss(folder, steps, carry_state):
+        config = training.TrainingConfig(
+            steps, batch_size=16, learning_rate=1e-2, carry_state=carry_state
+        )
+        network = training.network_of(model, config)
+        return training.train(network, *data, config, str(folder)).eval_loss
+
+    carried = eval_loss(tmp_path / "carried", 400, carry_state=True)
+    # The same weights, without another step.
+    forgotten = eval_loss(tmp_path / "forgotten", 0, carry_state=False)
+    # Without a past, whatever the weights, one topic a window is a guess among all.
+    guess = np.log(len(TOPICS)) / 16
+    assert forgotten > guess
+    assert carried < 0.75 * guess
+
+
+def test_a_family_without_a_state_cannot_carry_it():
+    model = build_causal_lm("tcn", ByteTokenizer(), 16, hidden_dim=8)
+    config = training.TrainingConfig(steps=1, carry_state=True)
+    with pytest.raises(InputError, match=r"trainer\.carry_state .* not TCNBackbone"):
+        training.network_of(model, config)
 
 
 def test_a_half_written_checkpoint_is_not_loaded(windows, tmp_path, interrupted):

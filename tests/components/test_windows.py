@@ -48,10 +48,59 @@ def test_evaluation_counts_every_token_once(windows, documents):
     assert weighted_targets(batches) == expected_targets(documents)
 
 
+def test_one_token_may_start_end_and_pad(tmp_path):
+    documents = [np.array([5, 6]), np.array([7] * 20)]
+    path = tmp_path / "stream"
+    TokenWindows.write(
+        path, documents, vocabulary_size=9, start_id=3, end_id=3, pad_id=3
+    )
+    (batch,) = TokenWindows(path, context_length=30).evaluation_batches(batch_size=1)
+    assert weighted_targets([batch]) == {5: 1, 6: 1, 7: 20, 3: 2}
+    stream_length = 2 + 2 + 20 + 2
+    assert batch[0]["padding_mask"].numpy().sum() == stream_length
+
+
 def test_an_epoch_of_training_counts_every_token_once(windows, documents):
     steps = len(windows)  # With one window a batch, an epoch is that many steps.
     batches = windows.training_batches(1, seed=0, first_step=0, last_step=steps)
     assert weighted_targets(batches) == expected_targets(documents)
+
+
+# The stream has 11 windows: rows that end together, that lack some, and too many rows.
+@pytest.mark.parametrize("batch_size", [1, 4, 11, 20])
+def test_an_epoch_of_contiguous_batches_counts_every_token_once(
+    windows, documents, batch_size
+):
+    steps = windows.steps_an_epoch(batch_size)
+    batches = windows.contiguous_batches(
+        batch_size, first_step=steps, last_step=2 * steps
+    )
+    assert weighted_targets(batches) == expected_targets(documents)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_rows_of_contiguous_batches_read_the_stream_from_end_to_end(
+    windows, documents, batch_size
+):
+    batches = windows.contiguous_batches(
+        batch_size, first_step=0, last_step=windows.steps_an_epoch(batch_size)
+    )
+    inputs = [features["token_ids"].numpy() for features, _, _ in batches]
+    rows = np.concatenate(inputs, axis=1)
+    stream = np.concatenate([[START, *document, END] for document in documents])
+    np.testing.assert_array_equal(rows.ravel()[: len(stream)], stream)
+    assert not rows.ravel()[len(stream) :].any()
+
+
+def test_a_contiguous_batch_depends_on_its_step_alone(windows):
+    def inputs(first_step, last_step):
+        batches = windows.contiguous_batches(
+            4, first_step=first_step, last_step=last_step
+        )
+        return [features["token_ids"].numpy() for features, _, _ in batches]
+
+    np.testing.assert_array_equal(inputs(0, 7)[4:], inputs(4, 7))
+    np.testing.assert_array_equal(inputs(0, 3), inputs(3, 6))  # of the next epoch
 
 
 def test_targets_are_the_inputs_one_place_on(windows):

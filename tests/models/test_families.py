@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from langzoo import models
 from langzoo.models import presets
+from langzoo.serving import export
 
 SMALL = {
     "transformer": {"num_layers": 2, "num_heads": 2, "hidden_dim": 16},
@@ -237,6 +238,24 @@ def test_scores_are_the_cross_entropy_of_the_logits(model):
     np.testing.assert_allclose(losses[0], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_scores_of_texts_are_those_of_the_signature_of_an_export(model, shakespeare):
+    texts = ["To be", "", "naïve €", " ".join(shakespeare[:4])]  # the last is too long
+    scores = model.score(texts)
+    signatures = export.build_signatures(model, stride=CONTEXT // 2, cap=4)
+    expected = signatures["score"](tf.constant(texts))
+    np.testing.assert_array_equal(scores.row_lengths(), expected["tokens"])
+    nll = -tf.reduce_sum(scores, axis=1)
+    np.testing.assert_allclose(nll, expected["nll"], rtol=1e-4)
+    np.testing.assert_allclose(model.score(texts[0]), scores[0], atol=1e-5)
+
+
+def test_scores_of_a_text_are_the_log_softmax_of_the_logits(model):
+    ids = [2, *model.preprocessor.tokenizer("To be"), 3]
+    logits = tf.nn.log_softmax(logits_of(model, [ids[:-1]])[0].astype("float64"))
+    expected = logits.numpy()[np.arange(len(ids) - 1), ids[1:]]
+    np.testing.assert_allclose(model.score("To be"), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("family", SMALL)
 def test_a_few_steps_of_fit_lower_the_loss(family, jit_compile, shakespeare):
@@ -295,6 +314,38 @@ def test_a_model_saves_and_runs_in_a_tf1_session(family, tmp_path):
     expected = logits_of(model, token_ids)
     np.testing.assert_allclose(outputs["whole"], expected, atol=2e-5)
     np.testing.assert_allclose(outputs["step"][:, 0], expected[:, 5], atol=2e-5)
+
+
+def test_scores_follow_the_weights_and_variables_of_the_model(shakespeare):
+    def nll():
+        scores = model.score(shakespeare[:2])
+        logits = logits_of(model, [[2, *model.preprocessor.tokenizer("To")]])
+        expected = tf.nn.log_softmax(logits)[0, 0, 4 + ord("T")]
+        np.testing.assert_allclose(model.score("To")[0], expected, atol=1e-4)
+        return -float(tf.reduce_sum(scores))
+
+    model = models.build_causal_lm(
+        "transformer", models.ByteTokenizer(), CONTEXT, **SMALL["transformer"]
+    )
+    untrained = nll()
+    model.compile(optimizer=keras.optimizers.Adam(1e-2))
+    model.fit(shakespeare, epochs=3, verbose=0)
+    trained = nll()
+    assert trained < untrained
+    model.quantize("int8")
+    assert 0 < abs(nll() - trained) < 0.1 * trained
+
+
+def test_texts_without_a_preprocessor_cannot_be_scored():
+    model = models.CausalLM(models.LSTMBackbone(260, hidden_dim=8))
+    with pytest.raises(ValueError, match="without a preprocessor"):
+        model.score(["text"])
+
+
+def test_a_stride_beyond_the_context_is_an_error():
+    model = models.build_causal_lm("lstm", models.ByteTokenizer(), 8, hidden_dim=8)
+    with pytest.raises(ValueError, match=r"context length, 8\. .* stride=9"):
+        model.score(["text"], stride=9)
 
 
 def test_an_unknown_family_is_an_error():

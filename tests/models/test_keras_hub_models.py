@@ -118,6 +118,11 @@ def test_a_context_length_must_come_from_somewhere():
         KerasHubCausalLM(llama(), models.ByteTokenizer())
 
 
+def test_a_context_length_beyond_the_positions_is_an_error():
+    with pytest.raises(ValueError, match="Received: context_length=21, positions=20"):
+        KerasHubCausalLM(gpt2(), models.ByteTokenizer(), context_length=LENGTH + 1)
+
+
 def test_a_tokenizer_that_is_too_large_is_an_error():
     with pytest.raises(ValueError, match="Received: tokenizer=260, model=100"):
         KerasHubCausalLM(gpt2(vocabulary_size=100), models.ByteTokenizer())

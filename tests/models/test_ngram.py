@@ -392,6 +392,16 @@ def test_scores_of_texts_are_those_of_the_logits(fitted):
         np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
+def test_scores_are_those_of_the_last_fit():
+    model, same = build(), build()
+    for text in ("abab", "baba"):  # with tables of the same sizes
+        model.fit([text])
+        scores = model.score(["ab"])
+    same.fit(["baba"])
+    np.testing.assert_array_equal(scores.flat_values, same.score(["ab"]).flat_values)
+    assert scores[0, 0] < model.score(["ba"])[0, 0]
+
+
 def test_losses_of_ids_are_those_of_the_logits(fitted):
     features = fitted.preprocessor.generate_preprocess(ENGLISH[:2])
     token_ids = features["token_ids"]

@@ -453,6 +453,33 @@ def test_another_number_of_rows_is_an_error():
         network(as_inputs(token_ids(3, 6)))
 
 
+@pytest.mark.parametrize(("size", "batch_size"), [(41, 3), (38, 3), (9, 4), (2, 1)])
+def test_contiguous_windows_go_on_row_by_row_and_lose_no_token(size, batch_size):
+    ids = np.arange(100, 100 + size)
+    x, y, sample_weight = models.contiguous_windows(ids, batch_size, 4)
+    np.testing.assert_array_equal(np.sort(y[sample_weight > 0]), ids[1:])
+    np.testing.assert_array_equal(x["padding_mask"], x["token_ids"] > 0)
+    rows = x["token_ids"].reshape(-1, batch_size, 4).swapaxes(0, 1).ravel()
+    np.testing.assert_array_equal(rows[: size - 1], ids[:-1])
+    following = y.reshape(-1, batch_size, 4).swapaxes(0, 1).ravel()
+    np.testing.assert_array_equal(following[: size - 1], ids[1:])
+
+
+def test_a_text_in_contiguous_windows_has_the_loss_of_its_streams():
+    model, network = stateful("lstm", batch_size=2)
+    ids = token_ids(1, 29)[0]
+    x, y, sample_weight = models.contiguous_windows(ids, 2, 4)
+    network.compile(weighted_metrics=[crossentropy_metric()], loss=crossentropy())
+    _, loss = network.evaluate(
+        x, y, batch_size=2, sample_weight=sample_weight, verbose=0
+    )
+    # 28 targets are 7 windows: 4 in the first row, 3 in the second.
+    streams = [ids[None, :17], ids[None, 16:]]
+    losses = np.concatenate([losses_of(model, stream)[0] for stream in streams])
+    assert len(losses) == 28
+    np.testing.assert_allclose(loss, losses.mean(), rtol=1e-5)
+
+
 def losses_of(model, rows):
     ids = tf.constant(rows[:, :-1])
     return model.score(ids, scoring_mode="loss", target_ids=rows[:, 1:])
@@ -460,6 +487,10 @@ def losses_of(model, rows):
 
 def crossentropy():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def crossentropy_metric():
+    return keras.metrics.SparseCategoricalCrossentropy(from_logits=True)
 
 
 # === Export ===

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import subprocess
 import sys
 
 import pytest
 import yaml
+from langzoo.components.trainer.training import TrainingConfig
 from langzoo.models import presets, zoo
+from langzoo.models.recipes import Recipe
 from langzoo.pipelines import config
 
 
@@ -46,6 +50,42 @@ def test_every_preset_can_stand_in_the_demo(name):
     assert config.load(settings=[setting]).model.family == preset.family
 
 
+@pytest.mark.parametrize("preset", ["gpt2_base_en", "hf://author/model"])
+def test_a_preset_of_keras_hub_is_not_one_of_ours(preset, tmp_path):
+    settings = [
+        f"model={{family: keras_hub, preset: '{preset}', pretrained: true}}",
+        "tokenizer.type=preset",
+    ]
+    loaded = config.load(settings=settings)
+    assert loaded.model.preset == preset
+    (tmp_path / "resolved.yaml").write_text(loaded.to_yaml())
+    assert config.load(tmp_path / "resolved.yaml") == loaded
+
+
+def test_a_context_longer_than_the_positions_of_a_preset_is_refused(gpt2_preset):
+    def load(**model):
+        model = {"family": "keras_hub", "preset": gpt2_preset, **model}
+        return config.load(
+            settings=[f"model={json.dumps(model)}", "tokenizer.type=preset"]
+        )
+
+    assert load(context_length=48, pretrained=True).model.context_length == 48
+    assert load(context_length=49).model.context_length == 49
+    with pytest.raises(config.ConfigError) as raised:
+        load(context_length=49, pretrained=True)
+    said = "model.context_length 49 must be at most the 48 positions of the preset"
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_folder_that_holds_no_preset_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    model = json.dumps({"family": "keras_hub", "preset": str(tmp_path)})
+    with pytest.raises(config.ConfigError, match="is no folder with a KerasHub preset"):
+        config.load(settings=[f"model={model}"])
+
+
 def test_settings_replace_keys_of_the_file():
     loaded = config.load(
         settings=["trainer.learning_rate=5e-4", "corpus.path=texts/*.txt"]
@@ -62,6 +102,11 @@ def test_settings_replace_keys_of_the_file():
         ("colour=red", "unknown key colour: known are name, root, corpus"),
         ("trainer.steps=-1", "trainer.steps: -1 cannot be"),
         ("trainer.steps=many", "trainer.steps: 'many' cannot be"),
+        (
+            "trainer.carry_state=true",
+            "trainer.carry_state needs a family that has a state, one of rnn, gru, "
+            "lstm: model.family is transformer",
+        ),
         ("trainer.steps=true", "trainer.steps: True cannot be"),
         ("corpus.eval_fraction=0.9", "less than or equal to 0.5"),
         ("model.family=hmm", "model.family: 'hmm' is not known: it is 'transformer'"),
@@ -71,6 +116,21 @@ def test_settings_replace_keys_of_the_file():
         ("model.hidden_dim=30", "must be a multiple of twice num_heads"),
         ("serving.max_new_tokens=999", "must be below model.context_length 128"),
         ("name=Not a name", "name: 'Not a name' cannot be"),
+        ("tokenizer.type=preset", "it needs model.family keras_hub"),
+        ("model={family: keras_hub}", "the key model.preset is missing"),
+        (
+            "model={family: keras_hub, preset: gpt2_base_en, pretrained: true}",
+            "model.pretrained needs the tokenizer that the weights were trained with: "
+            "set tokenizer.type to preset (it is bpe)",
+        ),
+        (
+            "model={family: keras_hub, preset: /absent/folder}",
+            "model.preset '/absent/folder' is no folder with a KerasHub preset: [Errno",
+        ),
+        (
+            "model={family: keras_hub, preset: gpt2_base_en, hidden_dim: 3}",
+            "unknown key model.hidden_dim: known are family, preset",
+        ),
         ("trainer.steps", "write it as section.key=value"),
         ("name.first=x", "name is no section"),
     ],
@@ -121,3 +181,18 @@ def test_hyperparameters_and_their_defaults_are_those_of_the_zoo(family):
         for name, default in zoo.hyperparameters(family).items()
         if name != "dtype"
     }
+
+
+def test_the_trainer_s_settings_and_their_defaults_are_those_of_the_component():
+    settings = config.TrainerConfig().model_dump()
+    recipe = [settings.pop(name) for name in Recipe._fields]
+    assert set(recipe) == {None}  # the family's
+    assert TrainingConfig(steps=settings["steps"]) == TrainingConfig(**settings)
+    names = [field.name for field in dataclasses.fields(TrainingConfig)]
+    assert list(settings) == [name for name in names if name != "recipe"]
+
+
+@pytest.mark.parametrize("family", ["rnn", "gru", "lstm"])
+def test_a_recurrent_family_can_carry_its_state(family):
+    settings = [f"model={{family: {family}}}", "trainer.carry_state=true"]
+    assert config.load(settings=settings).trainer.carry_state

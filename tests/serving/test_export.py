@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langzoo.models.scoring import token_log_probabilities
 from langzoo.models.tokenizers import ByteTokenizer, train_sentencepiece
 from langzoo.models.zoo import FAMILIES, build_causal_lm
 from langzoo.serving.export import ExportError, export_causal_lm, read_metadata
-from langzoo.serving.scoring import token_log_probabilities
 from langzoo.serving.vocabulary import display_strings
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
@@ -260,6 +260,18 @@ def test_long_documents_are_scored_in_overlapping_windows(export):
         assert not scores[len(expected) :].any()
 
 
+def test_the_model_itself_gives_the_scores_of_its_export(export):
+    texts = [*SHORT, LONG, LONG * 3]
+    scores = export.model.score(texts, stride=STRIDE)
+    outputs = export.call("token_scores", text=texts)
+    np.testing.assert_array_equal(scores.row_lengths(), outputs["length"])
+    np.testing.assert_allclose(
+        scores.to_tensor(0.0), outputs["log_probability"], atol=1e-4
+    )
+    nll = -tf.reduce_sum(scores, axis=1)
+    np.testing.assert_allclose(nll, export.score(texts)["nll"], rtol=1e-4)
+
+
 @pytest.mark.parametrize("stride", [1, CONTEXT // 2, CONTEXT])
 def test_any_stride_scores_every_token_once(export, stride):
     lengths = [1, CONTEXT - 1, CONTEXT, CONTEXT + 1, CONTEXT + stride + 1, 5 * CONTEXT]
@@ -279,7 +291,7 @@ def test_more_windows_than_a_chunk_holds_change_nothing(export, monkeypatch):
         dtype=tf.int32,
     )
     whole = token_log_probabilities(export.model, documents, stride=STRIDE)
-    monkeypatch.setattr("langzoo.serving.scoring.CHUNK_POSITIONS", 3 * CONTEXT)
+    monkeypatch.setattr("langzoo.models.scoring.CHUNK_POSITIONS", 3 * CONTEXT)
     chunked = token_log_probabilities(export.model, documents, stride=STRIDE)
     np.testing.assert_allclose(chunked.flat_values, whole.flat_values, rtol=1e-4)
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from langzoo.models.keras_hub_adapter import KerasHubCausalLM
+from langzoo.models.keras_hub_presets import preset_tokenizer
 from langzoo.models.tokenizers import ByteTokenizer, train_sentencepiece
 from langzoo.serving.export import export_causal_lm
+from langzoo.serving.vocabulary import Vocabulary
 
 CONTEXT, NEW_TOKENS = 16, 6
 PAD, UNK, START, END = range(4)
@@ -64,6 +66,13 @@ def test_scores_are_those_of_the_keras_model(exported: Any) -> None:
         assert len(ids) <= CONTEXT + 1
         each = log_probabilities(model, ids[:-1])[np.arange(len(ids) - 1), ids[1:]]
         np.testing.assert_allclose(nll, -each.sum(), rtol=1e-4)
+
+
+def test_the_end_is_proposed_though_it_also_starts_and_pads(gpt2_preset: str) -> None:
+    tokenizer = preset_tokenizer(gpt2_preset)
+    assert tokenizer.end_token_id == tokenizer.start_token_id == tokenizer.pad_token_id
+    vocabulary = Vocabulary(tokenizer, tokenizer.vocabulary_size() + 1)
+    assert vocabulary.proposable == [True] * tokenizer.vocabulary_size() + [False]
 
 
 def test_greedy_text_is_that_of_the_keras_model(exported: Any) -> None:

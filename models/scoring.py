@@ -1,4 +1,4 @@
-"""Log-probabilities of documents of any length, inside a graph and in bounded memory.
+"""Log-probabilities of documents of any length, in a graph or not, in bounded memory.
 
 A causal model sees at most its context length L at once. A document of more than L
 predictions is framed in windows that overlap: window w covers the inputs from
@@ -13,10 +13,16 @@ in chunks, so that neither a long document nor a large batch makes a large tenso
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
+
+from .backbone import require
+
+Inputs = dict[str, tf.Tensor]
 
 # A chunk holds at most so many input positions, and logits of at most so many bytes.
 # Larger chunks made no model faster on a CPU, and mix windows of more unequal length:
@@ -45,13 +51,97 @@ class Chunk(NamedTuple):
     inside: tf.Tensor
 
 
+def score_texts(model: Any, texts: Any, *, stride: int | None = None) -> Any:
+    """Natural logarithm of the probability of every token of texts, and of `</s>`.
+
+    The numbers are those of the signature `token_scores` of an export with that stride.
+
+    Args:
+        model: a `CausalLM` with a preprocessor.
+        texts: a string, a list of `b` strings, or a string tensor `[b]`.
+        stride: int in [1, context length]. Distance between the windows in which a
+            text longer than the context is scored. Defaults to half the context.
+
+    Returns:
+        A float32 RaggedTensor `[b, (t + 1)]`, for a single string a tensor `[t + 1]`.
+
+    Raises:
+        ValueError: if the model has no preprocessor, or the stride is out of range.
+    """
+    context = model.context_length
+    stride = max(context // 2, 1) if stride is None else stride
+    require(
+        model.preprocessor is not None,
+        "A model without a preprocessor cannot take strings.",
+        preprocessor=model.preprocessor,
+    )
+    require(
+        1 <= stride <= context,
+        f"`stride` must be from 1 to the context length, {context}.",
+        stride=stride,
+    )
+    texts = tf.convert_to_tensor(texts)
+    documents = framed(model.preprocessor.tokenizer, tf.reshape(texts, [-1]))
+    graph = getattr(model, "score_function", None)
+    if graph is None or not graph.fits(model, stride):
+        graph = model.score_function = ScoreFunction(model, stride)
+    scores = graph(documents)
+    return scores if texts.shape.rank else scores[0]
+
+
+class ScoreFunction:
+    """`token_log_probabilities` of a model, traced once, for calls from Python.
+
+    A recurrence is many times faster in a graph. The graph is that of the variables
+    which the model had; LoRA, quantization and an n-gram model's `fit` bring others.
+    """
+
+    def __init__(self, model: Any, stride: int) -> None:
+        spec = tf.RaggedTensorSpec([None, None], tf.int32, row_splits_dtype=tf.int64)
+        self._variables, self._stride = list(model.variables), stride
+        self._function = tf.function(
+            lambda documents: token_log_probabilities(model, documents, stride=stride),
+            input_signature=[spec],
+            autograph=False,
+        )
+
+    def __call__(self, documents: tf.RaggedTensor) -> tf.RaggedTensor:
+        return self._function(documents)
+
+    def fits(self, model: Any, stride: int) -> bool:
+        """Whether the graph is that of the model as it is now, and of `stride`."""
+        return (
+            stride == self._stride
+            and len(model.variables) == len(self._variables)
+            and all(map(operator.is_, model.variables, self._variables))
+        )
+
+
+def is_text(x: Any) -> bool:
+    """Whether `x` is a string, a list of strings, or a tensor of strings."""
+    if tf.is_tensor(x):
+        return x.dtype == tf.string
+    first = x[0] if isinstance(x, (list, tuple, np.ndarray)) and len(x) else x
+    return isinstance(first, (str, bytes))
+
+
+def framed(tokenizer: Any, text: tf.Tensor) -> tf.RaggedTensor:
+    """`<s>`, the ids of `text`, string `[b]`, and `</s>`: int32 `[b, (t + 2)]`."""
+    ids = tf.cast(tokenizer.tokenize(text), tf.int32).with_row_splits_dtype(tf.int64)
+    start, end = (
+        tf.fill([tf.size(text), 1], int(token))
+        for token in (tokenizer.start_token_id, tokenizer.end_token_id)
+    )
+    return tf.concat([start, ids, end], axis=1)
+
+
 def token_log_probabilities(
     model: Any, documents: tf.RaggedTensor, *, stride: int
 ) -> tf.RaggedTensor:
     """Natural logarithm of the probability of every token but a document's first.
 
     Args:
-        model: a `CausalLM` with `context_length`.
+        model: a `CausalLM`; its `token_log_probabilities()` gives the numbers.
         documents: int32 `[b, (t + 1)]`, each row at least 2 long: `<s> ... </s>`.
         stride: int in [1, context length]. Distance between windows.
 
@@ -73,13 +163,13 @@ def token_log_probabilities(
     )
     first_new = tf.where(index == 0, tf.zeros_like(index), new_after_first)
 
-    def score(logits: tf.Tensor, chunk: Chunk) -> tuple[tf.Tensor, tf.Tensor]:
-        labels = tf.gather(targets.flat_values, chunk.position)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    def score(features: Inputs, chunk: Chunk) -> tuple[tf.Tensor, tf.Tensor]:
+        following = tf.gather(targets.flat_values, chunk.position)
+        scores = model.token_log_probabilities(features, following)
         column = tf.range(tf.shape(chunk.position, tf.int64)[1])
         is_new = column >= tf.gather(first_new, chunk.rows)[:, tf.newaxis]
         scored = chunk.inside & is_new
-        return chunk.position[scored], -losses[scored]
+        return chunk.position[scored], scores[scored]
 
     specs = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.float32))
     position, scores = map_windows(model, windows, score, specs)
@@ -100,7 +190,8 @@ def next_token_logits(model: Any, sequences: tf.RaggedTensor) -> tf.Tensor:
     lengths = sequences.row_lengths()
     windows = Windows(sequences.flat_values, sequences.row_starts(), lengths)
 
-    def last(logits: tf.Tensor, chunk: Chunk) -> tuple[tf.Tensor, tf.Tensor]:
+    def last(features: Inputs, chunk: Chunk) -> tuple[tf.Tensor, tf.Tensor]:
+        logits = tf.cast(model(features, training=False), tf.float32)
         at = tf.gather(lengths, chunk.rows) - 1
         return chunk.rows, tf.gather(logits, at, axis=1, batch_dims=1)
 
@@ -116,15 +207,15 @@ def next_token_logits(model: Any, sequences: tf.RaggedTensor) -> tf.Tensor:
 def map_windows(
     model: Any,
     windows: Windows,
-    function: Callable[[tf.Tensor, Chunk], tuple[tf.Tensor, ...]],
+    function: Callable[[Inputs, Chunk], tuple[tf.Tensor, ...]],
     specs: tuple[tf.TensorSpec, ...],
 ) -> tuple[tf.Tensor, ...]:
-    """Runs the model on windows in chunks, and concatenates what `function` returns.
+    """Calls `function` on windows in chunks, and concatenates what it returns.
 
     Args:
-        model: a `CausalLM`.
+        model: the `CausalLM` that `function` runs.
         windows: the windows; they may overlap.
-        function: from logits float32 `[c, w, vocabulary]` and their `Chunk` to tensors
+        function: from inputs of the model, each `[c, w]`, and their `Chunk` to tensors
             that match `specs`.
         specs: shapes and dtypes of the results, the first dimension unknown.
     """
@@ -146,7 +237,7 @@ def map_windows(
         stop = tf.minimum(start + _rows_in_chunk(model, width), count)
         rows = tf.cast(order[start:stop], tf.int64)
         chunk = _chunk(windows, rows, width)
-        results = function(_logits(model, windows.ids, chunk), chunk)
+        results = function(_inputs(model, windows.ids, chunk), chunk)
         written = tuple(
             array.write(step, result)
             for array, result in zip(arrays, results, strict=True)
@@ -178,8 +269,7 @@ def _chunk(windows: Windows, rows: tf.Tensor, width: tf.Tensor) -> Chunk:
     return Chunk(rows, begin + tf.minimum(column, length - 1), column < length)
 
 
-def _logits(model: Any, ids: tf.Tensor, chunk: Chunk) -> tf.Tensor:
+def _inputs(model: Any, ids: tf.Tensor, chunk: Chunk) -> Inputs:
     pad_id = model.preprocessor.tokenizer.pad_token_id
     tokens = tf.where(chunk.inside, tf.gather(ids, chunk.position), pad_id)
-    inputs = {"token_ids": tokens, "padding_mask": chunk.inside}
-    return tf.cast(model(inputs, training=False), tf.float32)
+    return {"token_ids": tokens, "padding_mask": chunk.inside}

@@ -1,0 +1,171 @@
+"""KerasHub's presets: their tokenizers, and their models with or without weights."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import inspect
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import keras_hub
+from keras_hub.src.utils.preset_utils import find_subclass, get_preset_loader
+
+from .backbone import require
+from .byte_pair import BytePairTokenizer, byte_pair_proto
+from .causal_lm import CausalLM, CausalLMPreprocessor
+from .keras_hub_adapter import KerasHubCausalLM
+from .tokenizers import ByteTokenizer, SentencePieceTokenizer
+
+# The byte-pair tokenizers whose way of splitting a text into words is known.
+_SPLITS = {
+    "GPT2Tokenizer": "gpt2",
+    "GPTNeoXTokenizer": "gpt2",
+    "OPTTokenizer": "gpt2",
+    "Llama3Tokenizer": "llama3",
+}
+
+
+def preset_tokenizer(preset: str) -> ByteTokenizer | SentencePieceTokenizer:
+    """The tokenizer of a KerasHub preset as a tokenizer of the zoo, with the same ids.
+
+    A byte-pair tokenizer splits texts as the model's authors do. Of KerasHub's two ways
+    the one for Python strings splits all texts as Llama 3 does, and the other neglects
+    some white space.
+
+    Args:
+        preset: a folder, or a name or handle that KerasHub's `from_preset` knows.
+
+    Raises:
+        ValueError: if the preset cannot be loaded, or its tokenizer is neither
+            SentencePiece nor a byte-pair tokenizer of GPT-2's or Llama 3's kind.
+
+    Example:
+    ```python
+    tokenizer = preset_tokenizer("gemma_2b_en")
+    model = build_causal_lm(
+        "keras_hub", tokenizer, 64, preset="gemma_2b_en", pretrained=True
+    )
+    ```
+    """
+    preset = os.path.expanduser(preset)
+    with _named(preset):
+        theirs = keras_hub.tokenizers.Tokenizer.from_preset(preset)
+        if isinstance(theirs, (ByteTokenizer, SentencePieceTokenizer)):
+            return theirs
+        if type(theirs).__name__ in _SPLITS:
+            return _byte_pair(theirs)
+        require(
+            isinstance(theirs, keras_hub.tokenizers.SentencePieceTokenizer),
+            f"its tokenizer must be SentencePiece or one of {sorted(_SPLITS)}. Learn "
+            "one instead (type bpe), and draw the weights anew.",
+            tokenizer=type(theirs).__name__,
+        )
+        return _sentence_piece(theirs)
+
+
+def _byte_pair(theirs: Any) -> BytePairTokenizer:
+    start, end = theirs.start_token, theirs.end_token
+    return BytePairTokenizer(
+        byte_pair_proto(theirs.vocabulary, theirs.merges, end=end),
+        # KerasHub pads with id 0, which here is a token of the text.
+        special_pieces=(end, end, start, end),
+        split=_SPLITS[type(theirs).__name__],
+    )
+
+
+def _sentence_piece(theirs: Any) -> SentencePieceTokenizer:
+    vocabulary = theirs.get_vocabulary()
+    unknown_id = theirs._sentence_piece_spm.unk_id()
+    ids = (theirs.pad_token_id, unknown_id, theirs.start_token_id, theirs.end_token_id)
+    return SentencePieceTokenizer(
+        theirs.proto, special_pieces=[vocabulary[index] for index in ids]
+    )
+
+
+def build_from_preset(
+    preset: str,
+    tokenizer: Any,
+    context_length: int | None = None,
+    pretrained: bool = False,
+) -> CausalLM | KerasHubCausalLM:
+    """A causal language model of KerasHub that stands where one of the zoo does.
+
+    Args:
+        preset: a folder, or a name or handle that KerasHub's `from_preset` knows.
+        tokenizer: a tokenizer of `langzoo.models`. For pretrained weights the preset's
+            own, as `preset_tokenizer()` gives it.
+        context_length: int or `None`. Longest input, in tokens. Defaults to `None`, the
+            model's own.
+        pretrained: bool. Whether to load the weights. Without, they are drawn anew for
+            the vocabulary of `tokenizer` and, where the architecture limits it, for
+            `context_length`. Defaults to `False`.
+
+    Raises:
+        ValueError: if the preset cannot be loaded or is no causal language model, or
+            the tokenizer or the context length do not fit the weights.
+
+    References:
+        - [KerasHub's presets](https://keras.io/keras_hub/presets/)
+    """
+    preset = os.path.expanduser(preset)
+    if pretrained:
+        require(
+            tokenizer.get_vocabulary() == preset_tokenizer(preset).get_vocabulary(),
+            "Pretrained weights need the tokenizer of their preset.",
+            tokenizer=type(tokenizer).__name__,
+            preset=preset,
+        )
+    with _named(preset):
+        if pretrained:
+            model = keras_hub.models.CausalLM.from_preset(preset, preprocessor=None)
+        else:
+            model = _untrained(preset, tokenizer.vocabulary_size(), context_length)
+    if isinstance(model, CausalLM):
+        require(
+            context_length in (None, model.context_length),
+            "`context_length` must be that of the pretrained model.",
+            context_length=context_length,
+            model=model.context_length,
+        )
+        model.preprocessor = CausalLMPreprocessor(tokenizer, model.context_length)
+        return model
+    adapted = KerasHubCausalLM(model, tokenizer, context_length)
+    model.preprocessor = adapted.preprocessor
+    return adapted
+
+
+def _untrained(
+    preset: str, vocabulary_size: int, context_length: int | None
+) -> keras_hub.models.CausalLM:
+    backbone = get_preset_loader(preset).check_backbone_class()
+    task = find_subclass(preset, keras_hub.models.CausalLM, backbone)
+    sizes = {"vocabulary_size": vocabulary_size}
+    limited = "max_sequence_length" in inspect.signature(backbone.__init__).parameters
+    if limited and context_length is not None:
+        sizes["max_sequence_length"] = context_length
+    return task(
+        backbone=backbone.from_preset(preset, load_weights=False, **sizes),
+        preprocessor=None,
+    )
+
+
+@contextlib.contextmanager
+def _named(preset: str) -> Iterator[None]:
+    """Says in one line which preset cannot be used, and why.
+
+    What KerasHub raises, and the hubs that it asks, is of any class.
+    """
+    known = keras_hub.models.CausalLM.presets
+    if not (os.path.isdir(preset) or "://" in preset or preset in known):
+        close = difflib.get_close_matches(preset, known, n=1)
+        raise ValueError(
+            f"preset {preset!r} is neither a folder nor the name of a causal language "
+            f"model of KerasHub{f': did you mean {close[0]}?' if close else ''}"
+        )
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"preset {preset!r} cannot be used: {reason}") from error

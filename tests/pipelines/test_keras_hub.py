@@ -1,0 +1,62 @@
+"""The whole pipeline with a preset of KerasHub as model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import keras_hub
+import numpy as np
+import pytest
+import tensorflow as tf
+from langzoo.components.errors import InputError
+
+CONTEXT = 16
+
+
+def settings_of(preset, **model):
+    model = {
+        "family": "keras_hub",
+        "preset": preset,
+        "context_length": CONTEXT,
+        **model,
+    }
+    return [
+        "name=keras_hub",  # No other test shall meet its models.
+        f"model={json.dumps(model)}",
+        "trainer.steps=3",
+        "gate.max_bits_per_byte=99",
+    ]
+
+
+def test_pretrained_weights_are_tuned_and_pushed(run_pipeline, gpt2_preset):
+    changes = settings_of(gpt2_preset, pretrained=True)
+    config, result, _ = run_pipeline(*changes, "tokenizer.type=preset")
+    assert result.training.steps == 3
+    pushed = tf.saved_model.load(str(result.pushed))
+    text = "the value of a name"
+    nll = pushed.signatures["score"](text=tf.constant([text]))["nll"].numpy()[0]
+
+    # What KerasHub makes of the preset that the run has saved is the model pushed.
+    (saved,) = Path(config.folder).glob("artifacts/Trainer/model_run/*/preset")
+    tuned = keras_hub.models.CausalLM.from_preset(str(saved))
+    assert type(tuned) is keras_hub.models.GPT2CausalLM
+    assert nll == pytest.approx(loss(tuned, tuned.preprocessor, text), rel=1e-4)
+    # Three steps from the weights of the preset, which are not another's.
+    untuned = keras_hub.models.CausalLM.from_preset(gpt2_preset)
+    start = loss(untuned, untuned.preprocessor, text)
+    assert 0 < abs(nll - start) < 0.3 * start
+
+
+def loss(model, preprocessor, text):
+    x, y, real = preprocessor([text], sequence_length=CONTEXT)
+    losses = model.score(
+        x["token_ids"], x["padding_mask"], scoring_mode="loss", target_ids=y
+    )
+    return np.array(losses)[np.array(real)].sum()
+
+
+def test_a_preset_that_does_not_exist_is_named(run_pipeline):
+    said = "model: preset 'gpt2_base_enn' is neither a folder nor the name of a causal"
+    with pytest.raises(InputError, match=said):
+        run_pipeline(*settings_of("gpt2_base_enn"), "tokenizer.type=bytes")
