@@ -335,7 +335,6 @@ class _Progress(keras.callbacks.Callback):
         self._config = config
         self._first_step = first_step
         self._tokens_a_step = tokens_a_step
-        self._mean_loss = 0.0
         self._is_sound = True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -344,6 +343,12 @@ class _Progress(keras.callbacks.Callback):
         self._ticked = self._saved = now
         self._shown = 0.0
         self._timed_steps, self._timed_seconds = 0, 0.0
+
+    def on_train_batch_begin(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Makes the loss that Keras reports this step's, not the mean of all so far."""
+        self.model.reset_metrics()
 
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
@@ -356,7 +361,7 @@ class _Progress(keras.callbacks.Callback):
             self._timed_steps += 1
             self._timed_seconds += step_seconds
         step = self._first_step + batch + 1
-        loss = self._loss_of_step(batch, (logs or {})["loss"])
+        loss = (logs or {})["loss"]
         if not math.isfinite(loss):
             self._is_sound = False
             raise InputError(
@@ -375,12 +380,6 @@ class _Progress(keras.callbacks.Callback):
         """Writes a checkpoint, unless the last step was a bad one."""
         if self._is_sound:
             self._checkpoints.save(int(self.model.optimizer.iterations))
-
-    def _loss_of_step(self, batch: int, mean_loss: float) -> float:
-        # Keras gives the mean since the start of the epoch.
-        loss = mean_loss * (batch + 1) - self._mean_loss * batch
-        self._mean_loss = mean_loss
-        return loss
 
     def _show(self, step: int, loss: float) -> None:
         rate = float(self.model.optimizer.learning_rate)

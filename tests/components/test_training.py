@@ -179,8 +179,12 @@ def test_what_only_earlier_windows_tell_is_learned_with_carried_state(tmp_path):
     data = [write_topics(tmp_path / f"{n}", n, 100) for n in (0, 1)]
 
     def eval_loss(folder, steps, carry_state):
-        config = training.TrainingConfig(
-            steps, batch_size=16, learning_rate=1e-2, carry_state=carry_state
+        config = training.TrainingConfig.of(
+            "lstm",
+            steps=steps,
+            batch_size=16,
+            learning_rate=1e-2,
+            carry_state=carry_state,
         )
         network = training.network_of(model, config)
         return training.train(network, *data, config, str(folder)).eval_loss
