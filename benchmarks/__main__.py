@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from . import training
+from . import generation, training
 
-_BENCHMARKS = {"training": training.main}
+_BENCHMARKS = {"training": training.main, "generation": generation.main}
 
 
 def main() -> None:
