@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from pathlib import Path
 
-from . import generation, training
+from . import generation, quality, training
 
-_BENCHMARKS = {"training": training.main, "generation": generation.main}
+_BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "training": lambda options: training.main(options.rounds, options.only),
+    "generation": lambda options: generation.main(options.rounds, options.only),
+    "quality": lambda options: quality.main(options.text, options.only),
+}
 
 
 def main() -> None:
     """Runs the benchmarks and prints a table of each."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", default=[*_BENCHMARKS])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(_BENCHMARKS))
     parser.add_argument("--rounds", type=int, default=3, help="runs of each side")
     parser.add_argument("--only", default="", help="settings whose name holds this")
+    parser.add_argument(
+        "--text", type=Path, help=f"what quality learns from, such as {quality.TEXT}"
+    )
     options = parser.parse_args()
-    unknown = set(options.names) - set(_BENCHMARKS)
+    names = options.names or [n for n in _BENCHMARKS if n != "quality" or options.text]
+    unknown = set(names) - set(_BENCHMARKS)
     if unknown:
         parser.error(f"no benchmark {unknown.pop()!r}: there are {[*_BENCHMARKS]}")
-    for name in options.names:
-        _BENCHMARKS[name](rounds=options.rounds, only=options.only)
+    if "quality" in names and not (options.text and options.text.is_file()):
+        parser.error(f"quality needs --text FILE, such as {quality.TEXT}")
+    for name in names:
+        _BENCHMARKS[name](options)
 
 
 main()

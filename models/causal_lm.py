@@ -113,13 +113,18 @@ class CausalLM(keras_hub.models.CausalLM):
 
         Args:
             optimizer: see `keras_hub.models.CausalLM.compile`.
-            loss: see `keras_hub.models.CausalLM.compile`.
+            loss: see `keras.Model.compile`. Defaults to the mean cross-entropy of the
+                real tokens, in nats; KerasHub counts padding as tokens without a loss.
             weighted_metrics: see `keras_hub.models.CausalLM.compile`.
             sampler: a name, or a `keras_hub.samplers.Sampler`. Defaults to `"top_k"`.
             jit_compile: bool. Whether XLA compiles training and generation. XLA
                 compiles again for every new shape. Defaults to `False`.
             **kwargs: arguments of `keras.Model.compile`.
         """
+        if isinstance(loss, str) and loss == "auto":
+            loss = keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, reduction="mean_with_sample_weight"
+            )
         super().compile(
             optimizer=optimizer,
             loss=loss,

@@ -16,8 +16,18 @@ from .backbone import (
     require,
     token_inputs,
 )
+from .fusion import fused
 
 _EPSILON = 1e-6
+
+
+def _glu(x: Tensor) -> Tensor:
+    """`(..., 2 D)`, value and gate, to `(..., D)`."""
+    value, gate = ops.split(x, 2, axis=-1)
+    return value * ops.sigmoid(gate)
+
+
+_fused_glu = fused(_glu)
 
 
 class WeightNormDense(keras.layers.Layer):
@@ -270,8 +280,7 @@ class GatedConvBlock(ConvBlock):
     def _forward(self, x: Tensor, convolve: Any, training: bool | None) -> Tensor:
         branch = self.norm(x)
         for conv in self.convs:
-            value, gate = ops.split(convolve(conv, branch), 2, axis=-1)
-            branch = value * ops.sigmoid(gate)
+            branch = (_fused_glu if training else _glu)(convolve(conv, branch))
         return x + self.dropout_layer(branch, training=training)
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -19,6 +19,7 @@ from .backbone import (
     require,
     token_inputs,
 )
+from .fusion import fused
 from .sizes import default_intermediate_dim
 
 Rotation = tuple[Tensor, Tensor]
@@ -40,6 +41,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": lambda x: keras.activations.gelu(x, approximate=False),
     "gelu_approximate": lambda x: keras.activations.gelu(x, approximate=True),
 }
+
+
+_FUSED = {name: fused(function) for name, function in ACTIVATIONS.items()}
 
 
 class SelfAttention(keras.layers.Layer):
@@ -244,10 +248,10 @@ class FeedForward(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, x: Tensor) -> Tensor:
-        return self.feedforward_output(
-            ACTIVATIONS[self.activation](self.intermediate(x))
-        )
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
+        activations = _FUSED if training else ACTIVATIONS
+        x = activations[self.activation](self.intermediate(x))
+        return self.feedforward_output(x)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -344,7 +348,7 @@ class DecoderBlock(keras.layers.Layer):
 
     def _finish(self, x: Tensor, branch: Tensor, training: bool | None) -> Tensor:
         x = x + self.dropout_layer(branch, training=training)
-        branch = self.feedforward(self.feedforward_norm(x))
+        branch = self.feedforward(self.feedforward_norm(x), training=training)
         return x + self.dropout_layer(branch, training=training)
 
     def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:

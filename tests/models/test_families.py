@@ -256,6 +256,14 @@ def test_scores_of_a_text_are_the_log_softmax_of_the_logits(model):
     np.testing.assert_allclose(model.score("To be"), expected, atol=1e-4)
 
 
+def test_the_loss_is_the_mean_over_the_real_tokens(model):
+    texts = ["To be", "or not", ""]
+    model.compile()
+    loss = model.evaluate(texts, batch_size=3, verbose=0, return_dict=True)["loss"]
+    scores = model.score(texts)
+    assert loss == pytest.approx(-float(tf.reduce_mean(scores.flat_values)), rel=1e-4)
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("family", SMALL)
 def test_a_few_steps_of_fit_lower_the_loss(family, jit_compile, shakespeare):
