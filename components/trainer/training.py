@@ -51,7 +51,7 @@ class TrainingConfig:
     carry_state: bool = False
     recipe: Recipe = COMMON
     checkpoint_seconds: float = 20.0
-    jit_compile: bool = False
+    jit_compile: bool = True
     seed: int = 0
 
     @classmethod

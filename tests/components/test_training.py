@@ -45,7 +45,13 @@ def train(windows, folder, model=None, **options):
     model = model or make_model()
     config = training.TrainingConfig.of(
         "transformer",
-        **{"steps": STEPS, "batch_size": 4, "warmup_steps": 2, **options},
+        **{
+            "steps": STEPS,
+            "batch_size": 4,
+            "warmup_steps": 2,
+            "jit_compile": False,
+            **options,
+        },
     )
     result = training.train(model, windows, windows, config, str(folder))
     return model, result
@@ -90,7 +96,7 @@ def interrupted(monkeypatch):
 )
 def test_training_lowers_the_loss(windows, tmp_path, family):
     _, before = train(windows, tmp_path / "none", make_model(family), steps=0)
-    options = {"steps": 40, "learning_rate": 1e-2}
+    options = {"steps": 40, "learning_rate": 1e-2, "jit_compile": True}
     _, after = train(windows, tmp_path / "some", make_model(family), **options)
     assert before.eval_loss == pytest.approx(np.log(260), rel=0.05)
     assert after.eval_loss < before.eval_loss - 0.5
