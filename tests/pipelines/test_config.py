@@ -18,7 +18,8 @@ from langzoo.pipelines import config
 def test_the_demo_configuration_resolves_every_default():
     resolved = yaml.safe_load(config.load().to_yaml())
     assert resolved["tokenizer"]["sample_bytes"] == 10_000_000
-    assert resolved["model"]["family"] == "transformer"
+    assert resolved["model"]["family"] == "lstm"
+    assert resolved["model"]["hidden_dim"] == 256
 
 
 def test_the_resolved_configuration_reads_back_as_itself(tmp_path):
@@ -98,22 +99,23 @@ def test_settings_replace_keys_of_the_file():
     ("setting", "said"),
     [
         ("trainer.stepz=3", "unknown key trainer.stepz: did you mean steps?"),
-        ("model.num_heds=3", "unknown key model.num_heds: did you mean num_heads?"),
+        ("model.num_layer=3", "unknown key model.num_layer: did you mean num_layers?"),
         ("colour=red", "unknown key colour: known are name, root, corpus"),
         ("trainer.steps=-1", "trainer.steps: -1 cannot be"),
         ("trainer.steps=many", "trainer.steps: 'many' cannot be"),
-        (
-            "trainer.carry_state=true",
-            "trainer.carry_state needs a family that has a state, one of rnn, gru, "
-            "lstm: model.family is transformer",
-        ),
         ("trainer.steps=true", "trainer.steps: True cannot be"),
         ("corpus.eval_fraction=0.9", "less than or equal to 0.5"),
         ("model.family=hmm", "model.family: 'hmm' is not known: it is 'transformer'"),
-        ("model.preset=lstm_tiny", "either family 'transformer' or preset"),
+        ("model.preset=lstm_tiny", "either family 'lstm' or preset"),
         ("model={preset: lstm_tinny}", "did you mean lstm_tiny?"),
-        ("model.num_key_value_heads=3", "must be a multiple of num_key_value_heads 3"),
-        ("model.hidden_dim=30", "must be a multiple of twice num_heads"),
+        (
+            "model={family: transformer, num_key_value_heads: 3}",
+            "must be a multiple of num_key_value_heads 3",
+        ),
+        (
+            "model={family: transformer, hidden_dim: 30}",
+            "must be a multiple of twice num_heads",
+        ),
         ("serving.max_new_tokens=999", "must be below model.context_length 128"),
         ("name=Not a name", "name: 'Not a name' cannot be"),
         ("tokenizer.type=preset", "it needs model.family keras_hub"),
@@ -190,6 +192,13 @@ def test_the_trainer_s_settings_and_their_defaults_are_those_of_the_component():
     assert TrainingConfig(steps=settings["steps"]) == TrainingConfig(**settings)
     names = [field.name for field in dataclasses.fields(TrainingConfig)]
     assert list(settings) == [name for name in names if name != "recipe"]
+
+
+def test_a_family_without_a_state_cannot_carry_it():
+    with pytest.raises(
+        config.ConfigError, match="one of rnn, gru, lstm: model.family is tcn"
+    ):
+        config.load(settings=["model.family=tcn", "trainer.carry_state=true"])
 
 
 @pytest.mark.parametrize("family", ["rnn", "gru", "lstm"])
