@@ -53,7 +53,8 @@ Settings = Annotated[
     ),
 ]
 Corpus = Annotated[
-    str | None, typer.Option(help="A text file, a folder or a pattern: 'texts/*.txt'.")
+    str | None,
+    typer.Option(help="A file, a folder or a pattern, such as 'texts/*.txt'."),
 ]
 Server = Annotated[
     str, typer.Option("--server", metavar="HOST:PORT", help="gRPC address.")
@@ -83,7 +84,8 @@ def run(
     config: ConfigFile = None,
     corpus: Corpus = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse empty and non-UTF-8 files.")
+        bool,
+        typer.Option("--strict", help="Refuse files or records that cannot be used."),
     ] = False,
     settings: Settings = None,
 ) -> None:

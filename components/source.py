@@ -37,13 +37,14 @@ def preset_hash(preset: str) -> str:
     """Hashes name, size and time of change of the files of a local model preset.
 
     Returns:
-        16 hexadecimal digits; "" where `preset` is no folder of this machine.
+        16 hexadecimal digits; "" where `preset` is no folder or file of this machine.
     """
     folder = Path(preset).expanduser()
-    if not preset or not folder.is_dir():
+    if not preset or not folder.exists():
         return ""
     digest = hashlib.sha256()
-    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+    files = [folder] if folder.is_file() else folder.rglob("*")
+    for file in sorted(file for file in files if file.is_file()):
         stat = file.stat()
         name = file.relative_to(folder)
         digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())

@@ -35,7 +35,13 @@ _EXPORTS = {
     "BytePairTokenizer": "byte_pair",
     "ByteTokenizer": "tokenizers",
     "SentencePieceTokenizer": "tokenizers",
+    "WordPieceTokenizer": "word_piece",
+    "WordTokenizer": "words",
+    "character_tokenizer": "tokenizers",
+    "load_tokenizer": "tokenizer_files",
     "train_sentencepiece": "tokenizers",
+    "train_word_piece": "word_piece",
+    "word_tokenizer": "words",
 }
 
 __all__ = sorted(_EXPORTS)

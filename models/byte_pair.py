@@ -18,7 +18,17 @@ from keras_hub.src.tokenizers.byte_pair_tokenizer import bytes_to_unicode
 from keras_hub.src.utils.tensor_utils import preprocessing_function
 
 from .backbone import Tensor, require
-from .tokenizers import SentencePieceTokenizer, bytes_of, model_proto_class, text_of
+from .tokenizers import (
+    BPE_MODEL,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    SentencePieceTokenizer,
+    bytes_of,
+    model_proto_class,
+    take_texts_as_they_are,
+    text_of,
+)
 
 # What \s is in the patterns of the originals; in RE2 it is ASCII's.
 _SPACE = r"\t-\r\x{85}\p{Z}"
@@ -27,7 +37,8 @@ _SPACE = r"\t-\r\x{85}\p{Z}"
 _MARK = "\uffff"
 # The op that splits takes NUL for the end of a text, so this stands for it, which is no
 # character either, until its three bytes are written as characters.
-_NUL, _WRITTEN_NUL, _NUL_CHARACTER = "\ufffe", "\u00ef\u00bf\u00be", "\u0100"
+NUL = "\ufffe"
+_WRITTEN_NUL, _NUL_CHARACTER = "\u00ef\u00bf\u00be", "\u0100"
 _SYMBOL = rf"[^{_SPACE}\p{{L}}\p{{N}}{_MARK}]"
 
 SPLITS: dict[str, tuple[str, str]] = {
@@ -49,11 +60,10 @@ References:
 """
 
 _VALUES, _CHARACTERS = bytes_to_unicode()
-_BYTE_OF: dict[str, bytes] = dict(zip(_CHARACTERS, _VALUES, strict=True))
+BYTE_OF: dict[str, bytes] = dict(zip(_CHARACTERS, _VALUES, strict=True))
+"""The bytes by the printable characters that stand for them."""
+
 _CODE_POINTS = [ord(_CHARACTERS[_VALUES.index(bytes([n]))]) for n in range(256)]
-# Of SentencePiece: the types of pieces, and that of a BPE model.
-_NORMAL, _UNKNOWN, _CONTROL = 1, 2, 3
-_BPE = 2
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
@@ -93,21 +103,14 @@ class BytePairTokenizer(SentencePieceTokenizer):
         """See `keras.layers.Layer.get_config`."""
         return {**super().get_config(), "split": self.split}
 
-    def _piece_bytes(self, index: int, piece: str) -> bytes:
-        model = self._sentence_piece_spm
-        if model.IsControl(index) or model.IsUnknown(index):
-            return b""
-        return b"".join(_BYTE_OF[character] for character in piece)
+    def _bytes_of_text(self, piece: str) -> bytes:
+        return b"".join(BYTE_OF[character] for character in piece)
 
     @preprocessing_function
     def _tokenize_tf(self, inputs: Tensor) -> Tensor:
         inputs = tf.convert_to_tensor(inputs)
         words = self._words(tf.reshape(inputs, [-1]))
-        values = tf.cast(bytes_of(words.values), tf.int32)
-        symbols = tf.gather(tf.constant(_CODE_POINTS), values)
-        written = tf.strings.unicode_encode(symbols, "UTF-8")
-        written = tf.strings.regex_replace(written, _WRITTEN_NUL, _NUL_CHARACTER)
-        ids = self._sentence_piece.tokenize(written)
+        ids = self._sentence_piece.tokenize(written_bytes(words.values))
         ids = tf.RaggedTensor.from_row_splits(
             ids.values, tf.gather(ids.row_splits, words.row_splits), validate=False
         )
@@ -121,9 +124,20 @@ class BytePairTokenizer(SentencePieceTokenizer):
         """Cuts `texts`, string `(batch_size,)`, into words `(batch_size, None)`."""
         space, word = SPLITS[self.split]
         last_space = rf"({space})([^{_SPACE}])"
-        marked = tf.strings.regex_replace(texts, r"\x00", _NUL)
+        marked = tf.strings.regex_replace(texts, r"\x00", NUL)
         marked = tf.strings.regex_replace(marked, last_space, rf"{_MARK}\1\2")
         return tf_text.regex_split(marked, f"{_MARK}|{word}", word)
+
+
+def written_bytes(words: Tensor) -> Tensor:
+    """Words, string `(n,)`, their bytes written as printable characters.
+
+    `NUL` in a word is written as the byte 0.
+    """
+    values = tf.cast(bytes_of(words), tf.int32)
+    symbols = tf.gather(tf.constant(_CODE_POINTS), values)
+    written = tf.strings.unicode_encode(symbols, "UTF-8")
+    return tf.strings.regex_replace(written, _WRITTEN_NUL, _NUL_CHARACTER)
 
 
 def byte_pair_proto(
@@ -137,17 +151,15 @@ def byte_pair_proto(
         end: the token for the end of a text. No token can be unknown, and SentencePiece
             wants one for it: this.
     """
-    scores = dict.fromkeys(_BYTE_OF, 0.0)
+    scores = dict.fromkeys(BYTE_OF, 0.0)
     for rank, merge in enumerate(merges):
         scores.setdefault(merge.replace(" ", ""), -1.0 - rank)
     tokens = {index: token for token, index in vocabulary.items()}
     model = model_proto_class()()
     for index in range(max(tokens) + 1):
         token = tokens.get(index, f"<unused {index}>")
-        kind = _UNKNOWN if token == end else _NORMAL if token in scores else _CONTROL
+        kind = UNKNOWN if token == end else NORMAL if token in scores else CONTROL
         model.pieces.add(piece=token, score=scores.get(token, 0.0), type=kind)
-    model.trainer_spec.model_type = _BPE
-    model.normalizer_spec.add_dummy_prefix = False
-    model.normalizer_spec.remove_extra_whitespaces = False
-    model.normalizer_spec.escape_whitespaces = False
+    model.trainer_spec.model_type = BPE_MODEL
+    take_texts_as_they_are(model)
     return model.SerializeToString()

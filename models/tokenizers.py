@@ -1,10 +1,11 @@
-"""Tokenizers that lose nothing: SentencePiece and bytes, in Python and in the graph.
+"""Tokenizers that lose nothing: SentencePiece, characters and bytes.
 
 Every tokenizer has the special tokens `<pad>` 0, `<unk>` 1, `<s>` 2 (start) and
-`</s>` 3 (end), and gives back any valid UTF-8 text exactly, NUL included. What is not
-valid UTF-8 never fails: SentencePiece reads each malformed byte as U+FFFD, and the
-byte tokenizer keeps it in its ids and shows U+FFFD in its text. A SentencePiece model
-that was trained elsewhere has its own special tokens and keeps what it keeps.
+`</s>` 3 (end), and gives back any valid UTF-8 text exactly, NUL included, in Python and
+in the graph. What is not valid UTF-8 never fails: SentencePiece reads each malformed
+byte as U+FFFD, and the byte tokenizer keeps it in its ids and shows U+FFFD in its text.
+A SentencePiece model that was trained elsewhere has its own special tokens and keeps
+what it keeps.
 """
 
 from __future__ import annotations
@@ -37,6 +38,12 @@ SPECIAL_TOKENS = ("<pad>", "<unk>", "<s>", "</s>")
 MODEL_TYPES = ("bpe", "unigram")
 """The kinds of SentencePiece model that `train_sentencepiece` trains."""
 
+NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
+"""The types of a SentencePiece model's pieces."""
+
+BPE_MODEL, WORD_MODEL, CHARACTER_MODEL = 2, 3, 4
+"""Types of a SentencePiece model."""
+
 _SPECIAL_NAMES = ("pad_token", "unk_token", "start_token", "end_token")
 _BYTES = [bytes([value]) for value in range(256)]
 _SPACE_SYMBOL = "\u2581"
@@ -46,7 +53,7 @@ _MODEL_CONFIG_FILE = "config.json"
 _MAX_SENTENCE_CHARACTERS = 1000
 
 
-class _TextTokenizer(keras_hub.tokenizers.Tokenizer):
+class TextTokenizer(keras_hub.tokenizers.Tokenizer):
     """What both tokenizers share: tensors in, tensors out; strings in, lists out."""
 
     backbone_cls = AnyOf(CausalBackbone, keras_hub.tokenizers.Tokenizer)
@@ -115,7 +122,7 @@ class _TextTokenizer(keras_hub.tokenizers.Tokenizer):
 
 @keras.saving.register_keras_serializable(package="langzoo")
 class SentencePieceTokenizer(
-    _TextTokenizer, keras_hub.tokenizers.SentencePieceTokenizer
+    TextTokenizer, keras_hub.tokenizers.SentencePieceTokenizer
 ):
     """A SentencePiece tokenizer.
 
@@ -160,7 +167,7 @@ class SentencePieceTokenizer(
         return {**super().get_config(), "special_pieces": self.special_pieces}
 
     def _set_proto_tf(self, proto: bytes) -> None:
-        self._sentence_piece = _LastingOp(
+        self._sentence_piece = LastingOp(
             lambda: tf_text.SentencepieceTokenizer(
                 model=proto,
                 out_type=self.compute_dtype,
@@ -181,10 +188,13 @@ class SentencePieceTokenizer(
             return b""
         if model.IsByte(index):
             return bytes([int(piece[1:-1], 16)])
+        return self._bytes_of_text(piece)
+
+    def _bytes_of_text(self, piece: str) -> bytes:
         return piece.replace(_SPACE_SYMBOL, " ").encode()
 
 
-class _LastingOp:
+class LastingOp:
     """A TF Text tokenizer that outlives `keras.utils.set_random_seed`.
 
     TF Text's holds its model in a resource that TensorFlow's cache of eager kernels
@@ -202,6 +212,9 @@ class _LastingOp:
     def detokenize(self, inputs: Tensor) -> Tensor:
         return self._call("detokenize", inputs)
 
+    def string_to_id(self, inputs: Tensor) -> Tensor:
+        return self._call("string_to_id", inputs)
+
     def _call(self, method: str, inputs: Tensor) -> Tensor:
         if not tf.executing_eagerly():
             return getattr(self._make(), method)(inputs)
@@ -213,7 +226,7 @@ class _LastingOp:
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
-class ByteTokenizer(_TextTokenizer):
+class ByteTokenizer(TextTokenizer):
     """A tokenizer without a vocabulary to learn: the byte of value v has id v + 4.
 
     Args:
@@ -411,6 +424,57 @@ def _with_literal_spaces(proto: bytes) -> bytes:
     return model.SerializeToString()
 
 
+def character_tokenizer(characters: Iterable[str]) -> SentencePieceTokenizer:
+    """A tokenizer with a token for each of `characters`; others are spelled in bytes.
+
+    Args:
+        characters: the characters, in the order of their ids, without repetition. The
+            ids are those of the special tokens, of the 256 bytes, and then theirs.
+
+    Example:
+    ```python
+    tokenizer = character_tokenizer("abc")
+    assert tokenizer(["abé"]) == [[260, 261, 4 + 0xC3, 4 + 0xA9]]
+    assert tokenizer.detokenize(tokenizer(["abé"])) == ["abé"]
+    ```
+    """
+    # SentencePiece reads a piece as ended by NUL, and decodes U+2581 to a space.
+    listed = [c for c in characters if c not in ("\0", _SPACE_SYMBOL)]
+    proto = listed_proto(listed, model_type=CHARACTER_MODEL, byte_fallback=True)
+    return SentencePieceTokenizer(proto)
+
+
+def listed_proto(
+    pieces: Iterable[str], *, model_type: int, byte_fallback: bool = False
+) -> bytes:
+    """A SentencePiece model that takes texts as they are and has given pieces.
+
+    Args:
+        pieces: they come after the special tokens and, if they are there, the bytes.
+        model_type: one of the types above.
+        byte_fallback: bool. Whether what has no piece is spelled in bytes.
+    """
+    model = model_proto_class()()
+    for index, token in enumerate(SPECIAL_TOKENS):
+        kind = UNKNOWN if index == SPECIAL_TOKENS.index("<unk>") else CONTROL
+        model.pieces.add(piece=token, type=kind)
+    for value in range(len(_BYTES) if byte_fallback else 0):
+        model.pieces.add(piece=f"<0x{value:02X}>", type=BYTE)
+    for piece in pieces:
+        model.pieces.add(piece=piece, type=NORMAL)
+    model.trainer_spec.model_type = model_type
+    model.trainer_spec.byte_fallback = byte_fallback
+    take_texts_as_they_are(model)
+    return model.SerializeToString()
+
+
+def take_texts_as_they_are(model: Message) -> None:
+    """Has a `model_proto_class()` neither add nor remove nor escape spaces."""
+    model.normalizer_spec.add_dummy_prefix = False
+    model.normalizer_spec.remove_extra_whitespaces = False
+    model.normalizer_spec.escape_whitespaces = False
+
+
 @functools.cache
 def model_proto_class() -> type[Message]:
     """The part of SentencePiece's `ModelProto` that is written here; the rest is kept.
@@ -441,7 +505,11 @@ def model_proto_class() -> type[Message]:
         score=(2, field.TYPE_FLOAT),
         type=(3, field.TYPE_INT32),
     )
-    message("TrainerSpec", model_type=(3, field.TYPE_INT32))
+    message(
+        "TrainerSpec",
+        model_type=(3, field.TYPE_INT32),
+        byte_fallback=(35, field.TYPE_BOOL),
+    )
     message(
         "NormalizerSpec",
         add_dummy_prefix=(3, field.TYPE_BOOL),

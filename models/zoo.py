@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from . import tokenizer_files, words  # noqa: F401  (register all tokenizers)
 from .backbone import CausalBackbone, require
 from .causal_lm import CausalLM, CausalLMPreprocessor
 from .convolutional import GatedConvBackbone, TCNBackbone

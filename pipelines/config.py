@@ -17,10 +17,13 @@ import pydantic
 import yaml
 from pydantic import Field
 
+from ..components.text_example_gen.sources import Source
 from ..models.presets import KERAS_HUB, resolved
 
 DEMO_CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
 DEMO_CORPUS = "demo"
+# The special tokens, and the bytes at the start of a word and within it.
+_WORD_PIECE_BYTES = 4 + 2 * 256
 
 
 class ConfigError(ValueError):
@@ -44,31 +47,186 @@ class _Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+_Format = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"]
+_Unit = Literal["file", "paragraph", "line"]
+_FieldName = Annotated[str, Field(min_length=1)]
+
+
+class SourceConfig(_Section):
+    """One of several sources; what is not given is as in the corpus."""
+
+    path: Annotated[str, Field(min_length=1)]
+    format: _Format | None = None
+    documents: _Unit | None = None
+    text_field: _FieldName | None = None
+    fields: dict[str, _FieldName] | None = None
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """How often a document stands in the training split; 2.5 is twice, and half of the
+    documents three times; 0.1 keeps a tenth of them. The document's hash decides."""
+
+
 class CorpusConfig(_Section):
     """What text goes in."""
 
     path: Annotated[str, Field(min_length=1)] = DEMO_CORPUS
-    """A file, a folder (read recursively) or a pattern; `demo` is Python's own
-    documentation."""
-    documents: Literal["file", "paragraph", "line"] = "file"
-    """What one document is."""
+    """A file, a folder (read recursively) or a pattern, plain or compressed (`.gz`,
+    `.zst`), on any filesystem of Beam's; of `{SPAN}` and `{VERSION}` in it the highest
+    number is read. Or a dataset, `hf://NAME:CONFIGURATION@SPLIT` or
+    `tfds://NAME@SPLIT`. `demo` is Python's own documentation."""
+    format: _Format = "auto"
+    """`auto` goes by the ending of each file's name: `.jsonl`, `.ndjson`, `.csv`,
+    `.tsv`, `.parquet`, before that of the compression; others are text."""
+    documents: _Unit = "file"
+    """What one document of a text file is; in other formats it is a record."""
+    text_field: _FieldName = "text"
+    """The field or column that holds the text, where documents are records."""
+    fields: dict[str, _FieldName] = {}
+    """Fields or columns that travel with the text, by the name of the feature that they
+    become, such as `{label: sentiment}`; as strings."""
+    sources: list[SourceConfig] = []
+    """Several sources in one corpus, in place of `path`."""
     eval_fraction: Annotated[float, Field(ge=0.001, le=0.5)] = 0.1
     """Share of documents held out for evaluation."""
+    test_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of documents that neither training nor evaluation sees, as `test`."""
+    allow_fewer_documents: bool = False
+    """Whether to go on where the last run had ten times as many documents."""
     strict: bool = False
-    """Whether a file that is empty or not UTF-8 is an error instead of skipped."""
+    """Whether a file or record that cannot be used is an error instead of skipped."""
+
+    @property
+    def all_sources(self) -> list[Source]:
+        """The sources, each with all that it takes from the corpus."""
+        given = self.sources or [SourceConfig(path=self.path)]
+        options = self.model_dump(
+            include={"format", "documents", "text_field", "fields"}
+        )
+        return [
+            Source(**(options | source.model_dump(exclude_none=True)))
+            for source in given
+        ]
+
+    @pydantic.model_validator(mode="after")
+    def _something_is_left_for_training(self) -> CorpusConfig:
+        if self.eval_fraction + self.test_fraction > 0.999:
+            raise ValueError(
+                f"corpus.eval_fraction {self.eval_fraction} and corpus.test_fraction "
+                f"{self.test_fraction} must leave documents for training"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _is_one_path_or_several_sources(self) -> CorpusConfig:
+        if self.sources and self.path != DEMO_CORPUS:
+            raise ValueError(
+                f"corpus.path {self.path!r} and corpus.sources: give one of them"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _fields_have_names_of_their_own(self) -> CorpusConfig:
+        for source in self.all_sources:
+            for name in source.fields:
+                if not name.isidentifier() or name in ("text", "id"):
+                    raise ValueError(
+                        f"corpus.fields: {name!r} cannot be the name of a feature: "
+                        "it is one word, not text or id, such as label"
+                    )
+        return self
+
+
+_FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+
+
+class CleaningConfig(_Section):
+    """What is done to documents before they are split, in this order."""
+
+    normalize: Literal["NFC", "NFKC"] | None = None
+    """Unicode normalization form."""
+    remove_control_characters: bool = False
+    """All but newline and tab."""
+    mask_emails: bool = False
+    mask_phones: bool = False
+    """Those with a `+`, or with an area code and separators."""
+    min_bytes: Annotated[int, Field(ge=1)] | None = None
+    """Shorter documents are dropped; likewise below."""
+    max_bytes: Annotated[int, Field(ge=1)] | None = None
+    min_characters: Annotated[int, Field(ge=1)] | None = None
+    max_characters: Annotated[int, Field(ge=1)] | None = None
+    filter: Annotated[str, Field(pattern=_FUNCTION)] | None = None
+    """A function of yours, `module:function`, from a text to a bool or a score."""
+    filter_threshold: float = 0.5
+    """Documents that score less are dropped; a bool counts 0 or 1."""
+    drop_duplicates: bool = False
+    """Of equal documents, keeps the one with the smallest id."""
+    drop_near_duplicates: bool = False
+    """Of documents much alike, keeps the one with the smallest id (MinHash)."""
+    near_duplicate_threshold: Annotated[float, Field(ge=0.3, lt=1)] = 0.8
+    """Share of their shingles that near duplicates have in common (Jaccard)."""
+    shingles: Literal["words", "characters"] = "words"
+    """What a shingle is made of; languages without spaces need characters."""
+    shingle_length: Annotated[int, Field(ge=1, le=100)] = 5
+    """Words, or characters, in a shingle."""
+
+    @pydantic.model_validator(mode="after")
+    def _some_length_is_allowed(self) -> CleaningConfig:
+        for unit in ("bytes", "characters"):
+            least, most = getattr(self, f"min_{unit}"), getattr(self, f"max_{unit}")
+            if least and most and least > most:
+                raise ValueError(
+                    f"cleaning.min_{unit} {least} must be at most cleaning.max_{unit} "
+                    f"{most}"
+                )
+        return self
 
 
 class TokenizerConfig(_Section):
     """How text becomes tokens."""
 
-    type: Literal["bpe", "unigram", "bytes", "preset"] = "bpe"
-    """`preset` takes the tokenizer of `model.preset` instead of learning one."""
+    type: Literal[
+        "bpe",
+        "unigram",
+        "word_piece",
+        "words",
+        "characters",
+        "bytes",
+        "preset",
+        "file",
+    ] = "bpe"
+    """All give back any text exactly, but `words`, which loses words that it does not
+    know, so that its bits per byte are too low. `preset` takes the tokenizer of
+    `model.preset`, and `file` that of `path`, instead of learning one."""
     vocabulary_size: Annotated[int, Field(ge=300, le=1_000_000)] = 8192
-    """Tokens, for `bpe` and `unigram`: 256 of them are bytes, so any text is
-    covered."""
+    """Tokens at most. With `bpe`, `unigram` and `characters` 256 of them are bytes, and
+    with `word_piece` 512, so any text is covered."""
     sample_bytes: Annotated[int, Field(ge=1000)] = 10_000_000
-    """Largest sample of the corpus that it is learned from."""
+    """Largest sample of the corpus that it is learned from; words and characters are
+    counted in the whole corpus."""
     seed: int = 0
+    path: Annotated[str, Field(min_length=1)] | None = None
+    """For `file`: a SentencePiece model, a `tokenizer.json` of Hugging Face with byte
+    pairs of GPT-2's or Llama 3's kind or WordPiece of BERT's, which normalizes texts,
+    or the folder of a KerasHub preset."""
+
+    @pydantic.model_validator(mode="after")
+    def _a_path_goes_with_a_file(self) -> TokenizerConfig:
+        if (self.type == "file") != (self.path is not None):
+            raise ValueError(
+                "tokenizer.path and tokenizer.type file need each other: type is "
+                f"{self.type}, path is {self.path}"
+            )
+        if self.path is not None and not Path(self.path).expanduser().exists():
+            raise ValueError(f"tokenizer.path {self.path!r} does not exist")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _the_bytes_fit(self) -> TokenizerConfig:
+        if self.type == "word_piece" and self.vocabulary_size < _WORD_PIECE_BYTES:
+            raise ValueError(
+                f"tokenizer.vocabulary_size {self.vocabulary_size} must be at least "
+                f"{_WORD_PIECE_BYTES} with type word_piece"
+            )
+        return self
 
 
 class _ModelConfig(_Section):
@@ -298,6 +456,7 @@ class Config(_Section):
     root: Annotated[str, Field(min_length=1)] = "langzoo-runs"
     """Folder for artifacts, metadata and logs of all pipelines."""
     corpus: CorpusConfig = CorpusConfig()
+    cleaning: CleaningConfig = CleaningConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig
     trainer: TrainerConfig = TrainerConfig()
@@ -439,6 +598,9 @@ def _explain(error: pydantic.ValidationError, content: dict[str, Any]) -> str:
 def _suggest(location: list[str], content: dict[str, Any]) -> str:
     section: Any = Config
     for name in location[:-1]:
+        if name.isdigit():  # the sources of a corpus are the one list of sections
+            section = SourceConfig
+            continue
         annotation = section.model_fields[name].annotation
         if name == "model":
             annotation = _FAMILIES[content["model"]["family"]]

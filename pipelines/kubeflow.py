@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
@@ -29,16 +30,21 @@ def compile_pipeline(config: Config, output: Path) -> None:
     if output.suffix not in (".yaml", ".json"):
         raise InputError(f"{output}: the file's name must end in .yaml or .json")
     root = f"{config.root}/{config.name}"
-    corpus = config.corpus.path
+    demo = f"{config.root}/demo-corpus"
+    corpus = [
+        dataclasses.replace(source, path=demo) if source.path == DEMO_CORPUS else source
+        for source in config.corpus.all_sources
+    ]
     pipeline = tfx_pipeline.Pipeline(
         pipeline_name=config.name,
         pipeline_root=f"{root}/artifacts",
         components=make_components(
             config,
-            corpus=corpus if corpus != DEMO_CORPUS else f"{config.root}/demo-corpus",
+            corpus=corpus,
             # The cluster's files are not seen from here: the generator is never cached.
             fingerprint="",
             checkpoint_root=f"{root}/checkpoints",
+            ingestion_record=f"{root}/ingestion.json",
             # Kubeflow Pipelines knows TFX's own strategies only.
             baseline_strategy=LatestBlessedModelStrategy,
             name_candidate=False,

@@ -32,6 +32,7 @@ from ..components.serving_validator.executor import read_refusal
 from ..components.source import source_hash
 from ..components.text_example_gen import files
 from ..components.text_example_gen.executor import Summary
+from ..components.text_example_gen.sources import Source
 from ..components.trainer.training import TrainingResult
 from . import baseline
 from .config import DEMO_CORPUS, Config
@@ -91,6 +92,7 @@ def run(config: Config, console: Console) -> RunResult:
                 corpus=corpus,
                 fingerprint=fingerprint,
                 checkpoint_root=str(config.folder / "checkpoints"),
+                ingestion_record=str(config.folder / "ingestion.json"),
                 baseline_strategy=baseline.PreviousBlessedModelStrategy,
                 name_candidate=True,
             ),
@@ -146,9 +148,16 @@ class _NodeByNodeRunner(LocalDagRunner):
             self._progress.finish(cached=node_id in cached)
 
 
-def _resolve_corpus(config: Config) -> str:
-    if config.corpus.path != DEMO_CORPUS:
-        return os.path.expanduser(config.corpus.path)
+def _resolve_corpus(config: Config) -> list[Source]:
+    return [
+        dataclasses.replace(source, path=_resolve_path(source.path, config))
+        for source in config.corpus.all_sources
+    ]
+
+
+def _resolve_path(path: str, config: Config) -> str:
+    if path != DEMO_CORPUS:
+        return os.path.expanduser(path)
     folder = Path(config.root, "demo-corpus").absolute()
     demo_corpus.write(folder)
     return str(folder)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow_data_validation as tfdv
-from tfx.components import Evaluator, ExampleValidator, SchemaGen, StatisticsGen
+from tfx.components import Evaluator, SchemaGen, StatisticsGen
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
 from tfx.types import standard_artifacts
 from tfx.types.channel import Channel
 
 from ..components.evaluator import gate
+from ..components.example_validator.component import ExampleValidator
 from ..components.pusher.component import Pusher
 from ..components.serving_validator.component import ServingValidator
+from ..components.text_example_gen.cleaning import Cleaning
 from ..components.text_example_gen.component import TextExampleGen
+from ..components.text_example_gen.sources import Source
 from ..components.tokenizer_trainer.component import TokenizerTrainer
 from ..components.trainer.component import Trainer
 from ..components.transform.component import Transform
@@ -24,9 +29,10 @@ BASELINE_RESOLVER = "BaselineResolver"
 def make_components(
     config: Config,
     *,
-    corpus: str,
+    corpus: Sequence[Source],
     fingerprint: str,
     checkpoint_root: str,
+    ingestion_record: str,
     baseline_strategy: type[ResolverStrategy],
     name_candidate: bool,
 ) -> list[BaseNode]:
@@ -34,17 +40,21 @@ def make_components(
 
     Args:
         config: The configuration.
-        corpus: Resolved path or pattern of the corpus.
+        corpus: The sources of the corpus, paths resolved.
         fingerprint: Changes when the corpus does; "" where that is not known.
         checkpoint_root: Folder for training checkpoints.
+        ingestion_record: File that tells a run how many documents the last one had.
         baseline_strategy: Chooses the model that the candidate must beat.
         name_candidate: Whether the strategy is told which model the candidate is.
     """
     example_gen = TextExampleGen(
         corpus,
-        documents=config.corpus.documents,
         eval_fraction=config.corpus.eval_fraction,
+        test_fraction=config.corpus.test_fraction,
         strict=config.corpus.strict,
+        steps=Cleaning(**config.cleaning.model_dump()),
+        record=ingestion_record,
+        allow_fewer_documents=config.corpus.allow_fewer_documents,
         fingerprint=fingerprint,
     )
     examples = example_gen.outputs["examples"]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
-from apache_beam.io.filesystems import FileSystems
 from tfx import types
+from tfx.components.example_gen import write_split
 from tfx.components.example_gen.base_example_gen_executor import (
     BaseExampleGenExecutor,
 )
@@ -21,17 +21,25 @@ from tfx.types import artifact_utils
 
 from ..errors import InputError
 from ..progress import report
-from . import files
+from . import cleaning, files, loss, profiles, readers, sources
+from .cleaning import Cleaning
+from .documents import Document
+from .sources import Source
+from .streams import UnusableError
 
-DOCUMENTS_KEY = "documents"
+SOURCES_KEY = "sources"
 STRICT_KEY = "strict"
+CLEANING_KEY = "cleaning"
+RECORD_KEY = "record"
+ALLOW_FEWER_KEY = "allow_fewer_documents"
 TEXT_FEATURE = "text"
 ID_FEATURE = "id"
 SUMMARY_FILE = "ingestion.json"
 
-_PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
+_WEIGHT_FEATURE = "__weight"  # gone before anything is written
 _SKIPPED = "skipped"
 _NAMES_SHOWN = 10
+_REASONS_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,22 +47,35 @@ class Summary:
     """What an ingestion read.
 
     Attributes:
-        documents: Number of documents in each split.
+        documents: Number of documents in each split, repetitions by weight included.
         bytes: UTF-8 bytes of text in each split.
         files: Number of files found.
-        skipped: Why each skipped file was skipped, by its path.
+        skipped: Why a file, or some of its records, were skipped, by its path.
+        skipped_records: Number of records skipped in files that were read.
+        spans: Span and version that were read of each path with `{SPAN}` in it.
+        cleaning: Number of documents that each cleaning step has changed or dropped.
+        profiles: What the documents of each split are like, before they are repeated.
     """
 
     documents: dict[str, int]
     bytes: dict[str, int]
     files: int
     skipped: dict[str, str]
+    skipped_records: int = 0
+    spans: dict[str, str] = dataclasses.field(default_factory=dict)
+    cleaning: dict[str, int] = dataclasses.field(default_factory=dict)
+    profiles: dict[str, profiles.Profile] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def read(cls, artifact_uri: str) -> Summary:
         """Reads the summary that lies in an Examples artifact of TextExampleGen."""
         with fileio.open(os.path.join(artifact_uri, SUMMARY_FILE), "r") as file:
-            return cls(**json.load(file))
+            content = json.load(file)
+        content["profiles"] = {
+            name: profiles.Profile(**profile)
+            for name, profile in content["profiles"].items()
+        }
+        return cls(**content)
 
     def write(self, artifact_uri: str) -> None:
         """Writes the summary into an Examples artifact."""
@@ -78,17 +99,31 @@ class Executor(BaseExampleGenExecutor):
                 or, under `strict`, a file cannot be used.
         """
         self._scratch = os.path.join(self._get_tmp_dir(), "ingestion")
+        self._examples = output_dict["examples"]
+        self._cleaning = Cleaning(**json.loads(exec_properties[CLEANING_KEY]))
         super().Do(input_dict, output_dict, exec_properties)
         summary = self._collect_summary()
         _report_skipped(summary.skipped, strict=bool(exec_properties[STRICT_KEY]))
-        _require_documents(summary, exec_properties[DOCUMENTS_KEY])
+        if summary.cleaning:
+            report(cleaning.describe(summary.cleaning))
+        _require_documents(summary, sources.from_json(exec_properties[SOURCES_KEY]))
+        found = loss.Record(
+            exec_properties[SOURCES_KEY], sum(summary.documents.values())
+        )
+        record = exec_properties[RECORD_KEY]
+        if record and not exec_properties[ALLOW_FEWER_KEY]:
+            loss.require_no_loss(found, loss.Record.read(record))
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         summary.write(examples.uri)
+        self._record_span(examples)
         report(
             f"{sum(summary.documents.values()):,} documents "
             f"({summary.documents['eval']:,} for evaluation), "
             f"{sum(summary.bytes.values()) / 1e6:.2f} MB of text"
         )
+        _report_profiles(summary.profiles)
+        if record:
+            found.write(record)
 
     def GetInputSourceToExamplePTransform(self) -> Callable[..., beam.PTransform]:
         """Returns what makes the transform from a file pattern to examples."""
@@ -97,16 +132,30 @@ class Executor(BaseExampleGenExecutor):
     def _read_corpus(
         self, exec_properties: dict[str, Any], pattern: str
     ) -> beam.PTransform:
-        found = files.find(pattern)
-        self._num_files = len(found)
-        read = ReadDocuments(exec_properties[DOCUMENTS_KEY])
-        return _ReadCorpus([file.path for file in found], read, self._scratch)
+        del pattern  # of one source; the property holds all
+        self._found = files.find(sources.from_json(exec_properties[SOURCES_KEY]))
+        return _ReadCorpus(self._found, self._cleaning, self._scratch)
 
     def GenerateExamplesByBeam(
         self, pipeline: beam.Pipeline, exec_properties: dict[str, Any]
     ) -> dict[str, beam.PCollection]:
-        """Adds counting to the base class's splits."""
+        """Adds weights, counting and writing to the base class's splits."""
         splits = super().GenerateExamplesByBeam(pipeline, exec_properties)
+        self._split_names = list(splits)
+        for name, examples in splits.items():
+            _ = (
+                examples
+                | f"Text[{name}]" >> beam.Map(_text)
+                | f"Profile[{name}]" >> beam.CombineGlobally(profiles.MakeProfile())
+                | f"Fields[{name}]" >> beam.Map(dataclasses.asdict)
+                | f"FormatProfile[{name}]" >> beam.Map(json.dumps)
+                | f"WriteProfile[{name}]"
+                >> _write_one(os.path.join(self._scratch, f"profile-{name}"))
+            )
+        if any(file.source.weight != 1 for file in self._found):
+            for name in splits:
+                weigh = _repeat if name == "train" else _once
+                splits[name] |= f"Weigh[{name}]" >> beam.FlatMap(weigh)
         for name, examples in splits.items():
             _ = (
                 examples
@@ -116,90 +165,132 @@ class Executor(BaseExampleGenExecutor):
                 | f"WriteCount[{name}]"
                 >> _write_one(os.path.join(self._scratch, f"count-{name}"))
             )
-        return splits
+            uri = artifact_utils.get_split_uri(self._examples, name)
+            _ = (
+                examples
+                | f"Serialize[{name}]" >> beam.Map(_serialize)
+                | f"Write[{name}]"
+                >> beam.io.WriteToTFRecord(
+                    os.path.join(uri, write_split.DEFAULT_FILE_NAME),
+                    file_name_suffix=".gz",
+                )
+            )
+        # The base class would write them after a shuffle, for which Beam's local runner
+        # holds all documents in memory.
+        return {}
+
+    def _record_span(self, examples: types.Artifact) -> None:
+        """Puts the span of a corpus that has one into TFX's own properties."""
+        spans = {file.span for file in self._found if file.span}
+        for path, span in sorted(
+            {(f.source.path, f.span) for f in self._found if f.span}
+        ):
+            report(f"{path}: {span}")
+        if len(spans) == 1:
+            (span,) = spans
+            examples.span = span.span
+            examples.version = span.version or 0
 
     def _collect_summary(self) -> Summary:
         counts = {
             name: json.loads(_read_one(os.path.join(self._scratch, f"count-{name}")))
-            for name in ("train", "eval")
+            for name in self._split_names
         }
         skipped = json.loads(_read_one(os.path.join(self._scratch, _SKIPPED)))
         return Summary(
             documents={name: count for name, (count, _) in counts.items()},
             bytes={name: size for name, (_, size) in counts.items()},
-            files=self._num_files,
-            skipped=dict(sorted(skipped)),
+            files=len(self._found),
+            skipped={path: reason for path, reason, _ in sorted(skipped)},
+            skipped_records=sum(number for _, _, number in skipped),
+            spans={
+                file.source.path: str(file.span) for file in self._found if file.span
+            },
+            cleaning=cleaning.read_counts(self._cleaning, self._scratch),
+            profiles={
+                name: profiles.Profile(
+                    **json.loads(
+                        _read_one(os.path.join(self._scratch, f"profile-{name}"))
+                    )
+                )
+                for name in self._split_names
+            },
         )
 
 
 class ReadDocuments(beam.DoFn):
     """Reads one file into documents.
 
-    Input is a path; outputs are `(id, text)` pairs of `str`, and under the tag
-    `skipped` a `(path, reason)` pair for a file without usable text.
-
-    Args:
-        unit: `"file"`, `"paragraph"` or `"line"`.
+    Input is a `(path, source)` pair; outputs are of type `Document`, and under the tag
+    `skipped` a `(path, reason, number of records)` triple for a file that has something
+    unusable.
     """
 
-    def __init__(self, unit: str) -> None:
-        self._unit = unit
-
-    def process(self, path: str) -> Iterator[Any]:
-        """Yields the documents of the file at `path`."""
+    def process(self, element: tuple[str, Source]) -> Iterator[Any]:
+        """Yields the documents of a file."""
+        path, source = element
+        skipped = _Skipped()
+        num_documents = 0
         try:
-            with FileSystems.open(path) as file:
-                text = file.read().decode("utf-8-sig")
-        except OSError as error:
-            yield _skip(path, f"not readable ({error.strerror})")
-            return
-        except UnicodeDecodeError as error:
-            yield _skip(path, f"not UTF-8 (byte {error.start})")
-            return
-        documents = split_documents(text, self._unit)
-        if not documents:
-            yield _skip(path, "empty")
-        for number, document in enumerate(documents):
-            name = path if self._unit == "file" else f"{path}#{number}"
-            yield name, document
+            for item in readers.read(path, source):
+                if isinstance(item, Document):
+                    num_documents += 1
+                    yield item
+                else:
+                    skipped.add(item)
+        except UnusableError as error:
+            rest = f" (after {num_documents} documents)" if num_documents else ""
+            skipped.file = f"{error}{rest}"
+        if not num_documents and not skipped:
+            skipped.file = "empty"
+        if skipped:
+            yield beam.pvalue.TaggedOutput(
+                _SKIPPED, (path, str(skipped), skipped.num_records)
+            )
 
 
-def _skip(path: str, reason: str) -> beam.pvalue.TaggedOutput:
-    return beam.pvalue.TaggedOutput(_SKIPPED, (path, reason))
+class _Skipped:
+    """What was skipped in one file; of many alike, it remembers the first."""
 
+    def __init__(self) -> None:
+        self.file = ""
+        self.num_records = 0
+        self._reasons: dict[str, tuple[int, str]] = {}
 
-def split_documents(text: str, unit: str) -> list[str]:
-    """Splits a file's text into documents, none of them blank.
+    def __bool__(self) -> bool:
+        return bool(self.file or self.num_records)
 
-    Args:
-        text: The whole text. Line ends of any system become newlines.
-        unit: `"file"`, `"paragraph"` or `"line"`.
-    """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if unit == "file":
-        pieces = [text]
-    elif unit == "paragraph":
-        pieces = _PARAGRAPH_BREAK.split(text)
-    else:
-        pieces = text.split("\n")
-    return [stripped for piece in pieces if (stripped := piece.strip("\n \t"))]
+    def add(self, broken: readers.Broken) -> None:
+        self.num_records += 1
+        reason = broken.reason
+        if reason not in self._reasons and len(self._reasons) >= _REASONS_SHOWN:
+            reason = "other reasons"
+        count, place = self._reasons.get(reason, (0, broken.place))
+        self._reasons[reason] = count + 1, place
+
+    def __str__(self) -> str:
+        parts = [self.file] if self.file else []
+        for reason, (count, place) in self._reasons.items():
+            where = place if count == 1 else f"{count:,} records, first {place}"
+            parts.append(f"{where}: {reason}")
+        return "; ".join(parts)
 
 
 class _ReadCorpus(beam.PTransform):
-    """Paths to serialized examples; what was skipped goes to the scratch folder."""
+    """Files to examples; what was skipped goes to the scratch folder."""
 
-    def __init__(self, paths: list[str], read: ReadDocuments, scratch: str) -> None:
+    def __init__(self, found: list[files.File], steps: Cleaning, scratch: str) -> None:
         super().__init__()
-        self._paths = paths
-        self._read = read
+        self._found = found
+        self._steps = steps
         self._scratch = scratch
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
         outputs = (
             pipeline
-            | beam.Create(self._paths)
+            | beam.Create([(file.path, file.source) for file in self._found])
             | beam.Reshuffle()
-            | beam.ParDo(self._read).with_outputs(_SKIPPED, main="documents")
+            | beam.ParDo(ReadDocuments()).with_outputs(_SKIPPED, main="documents")
         )
         _ = (
             outputs[_SKIPPED]
@@ -207,7 +298,10 @@ class _ReadCorpus(beam.PTransform):
             | "FormatSkipped" >> beam.Map(json.dumps)
             | "WriteSkipped" >> _write_one(os.path.join(self._scratch, _SKIPPED))
         )
-        return outputs["documents"] | "ToExample" >> beam.MapTuple(_to_example)
+        documents = outputs["documents"]
+        if self._steps.steps:
+            documents |= "Clean" >> cleaning.Clean(self._steps, self._scratch)
+        return documents | "ToExample" >> beam.Map(_to_example)
 
 
 class _CountAndSum(beam.CombineFn):
@@ -230,19 +324,56 @@ class _CountAndSum(beam.CombineFn):
         return accumulator
 
 
-def _to_example(name: str, text: str) -> tf.train.Example:
+def _to_example(document: Document) -> tf.train.Example:
     def feature(value: str) -> tf.train.Feature:
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
 
-    return tf.train.Example(
-        features=tf.train.Features(
-            feature={TEXT_FEATURE: feature(text), ID_FEATURE: feature(name)}
+    features = {
+        TEXT_FEATURE: feature(document.text),
+        ID_FEATURE: feature(document.id),
+        **{name: feature(value) for name, value in document.fields.items()},
+    }
+    if document.weight != 1:
+        features[_WEIGHT_FEATURE] = tf.train.Feature(
+            float_list=tf.train.FloatList(value=[document.weight])
         )
-    )
+    return tf.train.Example(features=tf.train.Features(feature=features))
+
+
+def _once(example: tf.train.Example) -> Iterator[tf.train.Example]:
+    """Yields the example without its weight."""
+    example = tf.train.Example.FromString(example.SerializeToString())
+    example.features.feature.pop(_WEIGHT_FEATURE, None)
+    yield example
+
+
+def _repeat(example: tf.train.Example) -> Iterator[tf.train.Example]:
+    """Yields the example as often as its weight says; copies have ids of their own."""
+    features = example.features.feature
+    weight = 1.0
+    if _WEIGHT_FEATURE in features:
+        weight = features[_WEIGHT_FEATURE].float_list.value[0]
+    digest = hashlib.sha256(b"weight" + features[TEXT_FEATURE].bytes_list.value[0])
+    share = int.from_bytes(digest.digest()[:8], "big") / 2**64
+    repetitions = int(weight) + (share < weight % 1)
+    for number in range(repetitions):
+        (copy,) = _once(example)
+        if number:
+            name = copy.features.feature[ID_FEATURE].bytes_list
+            name.value[0] += f"~{number + 1}".encode()
+        yield copy
+
+
+def _text(example: tf.train.Example) -> bytes:
+    return example.features.feature[TEXT_FEATURE].bytes_list.value[0]
+
+
+def _serialize(example: tf.train.Example) -> bytes:
+    return example.SerializeToString(deterministic=True)
 
 
 def _text_size(example: tf.train.Example) -> int:
-    return len(example.features.feature[TEXT_FEATURE].bytes_list.value[0])
+    return len(_text(example))
 
 
 def _write_one(path: str) -> beam.PTransform:
@@ -258,8 +389,8 @@ def _report_skipped(skipped: dict[str, str], strict: bool) -> None:
     if strict and skipped:
         path, reason = next(iter(skipped.items()))
         raise InputError(
-            f"{path} is {reason} ({len(skipped)} such file(s) in all): mend or remove "
-            "them, or run without --strict to skip them"
+            f"{path}: {reason} ({len(skipped)} such file(s) in all): mend or remove "
+            "them, or run without --strict to skip what cannot be used"
         )
     for path, reason in list(skipped.items())[:_NAMES_SHOWN]:
         report(f"skipped {path}: {reason}")
@@ -267,16 +398,30 @@ def _report_skipped(skipped: dict[str, str], strict: bool) -> None:
         report(f"... and {len(skipped) - _NAMES_SHOWN} more files skipped")
 
 
-def _require_documents(summary: Summary, unit: str) -> None:
+def _report_profiles(found: dict[str, profiles.Profile]) -> None:
+    train, evaluation = found["train"], found["eval"]
+    report(str(train))
+    drift = profiles.Drift.between(train, evaluation)
+    start = "warning: drift" if drift.notable else "drift"
+    report(f"{start} between train and eval, of 1 at most: {drift}")
+
+
+def _require_documents(summary: Summary, corpus: list[Source]) -> None:
     total = sum(summary.documents.values())
+    if total == 0 and any(summary.cleaning.values()):
+        raise InputError(
+            f"no document is left after {cleaning.describe(summary.cleaning)}"
+        )
     if total == 0:
+        reasons = sorted(set(summary.skipped.values()))
+        more = ", ..." if len(reasons) > _REASONS_SHOWN else ""
         raise InputError(
             f"none of the {summary.files} file(s) of the corpus has text: all were "
-            f"skipped ({', '.join(sorted(set(summary.skipped.values())))})"
+            f"skipped ({', '.join(reasons[:_REASONS_SHOWN])}{more})"
         )
     empty = [name for name, count in summary.documents.items() if count == 0]
     if empty:
-        smaller = {"file": "paragraph", "paragraph": "line"}.get(unit)
+        smaller = {"file": "paragraph", "paragraph": "line"}.get(corpus[0].documents)
         hint = f", or split finer with --set corpus.documents={smaller}"
         raise InputError(
             f"the corpus is too small to split: its {total} document(s) leave the "

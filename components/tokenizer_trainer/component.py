@@ -25,6 +25,7 @@ class TokenizerTrainerSpec(ComponentSpec):
         executor.SAMPLE_BYTES_KEY: ExecutionParameter(type=int),
         executor.SEED_KEY: ExecutionParameter(type=int),
         executor.PRESET_KEY: ExecutionParameter(type=str),
+        executor.PATH_KEY: ExecutionParameter(type=str),
         "preset_hash": ExecutionParameter(type=str),
         "source_hash": ExecutionParameter(type=str),
     }
@@ -33,7 +34,10 @@ class TokenizerTrainerSpec(ComponentSpec):
 
 
 class TokenizerTrainer(base_beam_component.BaseBeamComponent):
-    """Learns a tokenizer on a bounded, seeded sample of the split `train`.
+    """Learns a tokenizer from the split `train`, or takes one that is there.
+
+    Characters and words are counted in the whole split; all others are learned from a
+    bounded, seeded sample of it.
 
     A tokenizer's model is fixed when the Transform graph is traced, so no analyzer
     inside Transform can learn it: it is a component and an artifact of its own.
@@ -44,12 +48,14 @@ class TokenizerTrainer(base_beam_component.BaseBeamComponent):
 
     Args:
         examples: Examples with the feature `text`.
-        type: `"bpe"` or `"unigram"` (SentencePiece), or `"bytes"` or `"preset"`, which
-            learn nothing.
+        type: `"bpe"` or `"unigram"` (SentencePiece), `"word_piece"`, `"words"`,
+            `"characters"`, or `"bytes"`, `"preset"` or `"file"`, which learn nothing.
         vocabulary_size: Number of tokens; a small corpus may give fewer.
         sample_bytes: Largest sample of text to learn from, in bytes.
         seed: Chooses the sample.
         preset: KerasHub preset whose tokenizer the type `"preset"` takes.
+        path: File or folder that the type `"file"` takes; see
+            `models.tokenizer_files.load_tokenizer`.
     """
 
     SPEC_CLASS = TokenizerTrainerSpec
@@ -64,8 +70,10 @@ class TokenizerTrainer(base_beam_component.BaseBeamComponent):
         sample_bytes: int = 10_000_000,
         seed: int = 0,
         preset: str = "",
+        path: str | None = None,
     ) -> None:
         preset = preset if type == "preset" else ""
+        path = path or ""
         super().__init__(
             TokenizerTrainerSpec(
                 examples=examples,
@@ -74,11 +82,16 @@ class TokenizerTrainer(base_beam_component.BaseBeamComponent):
                 sample_bytes=sample_bytes,
                 seed=seed,
                 preset=preset,
-                preset_hash=preset_hash(preset),
+                path=path,
+                preset_hash=preset_hash(preset or path),
                 source_hash=source_hash(
                     "components/tokenizer_trainer",
                     "models/tokenizers.py",
                     "models/byte_pair.py",
+                    "models/words.py",
+                    "models/word_piece.py",
+                    "models/bert.py",
+                    "models/tokenizer_files.py",
                     "models/keras_hub_presets.py",
                 ),
                 tokenizer=Channel(type=Tokenizer),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import heapq
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import apache_beam as beam
@@ -15,8 +17,9 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from ...models import tokenizers
+from ...models import tokenizers, word_piece, words
 from ...models.keras_hub_presets import preset_tokenizer
+from ...models.tokenizer_files import load_tokenizer
 from ..errors import InputError
 from ..progress import report
 
@@ -25,10 +28,16 @@ VOCABULARY_SIZE_KEY = "vocabulary_size"
 SAMPLE_BYTES_KEY = "sample_bytes"
 SEED_KEY = "seed"
 PRESET_KEY = "preset"
+PATH_KEY = "path"
+
+_BATCH = 256  # documents that are counted together
+# Ids that stand before the words of a vocabulary, and with the bytes, the characters.
+_SPECIALS = len(tokenizers.SPECIAL_TOKENS)
+_SPECIALS_AND_BYTES = _SPECIALS + 256
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
-    """Samples documents with Beam, then learns the tokenizer on this machine."""
+    """Counts or samples with Beam, then makes the tokenizer on this machine."""
 
     def Do(
         self,
@@ -41,37 +50,97 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         Raises:
             InputError: Where the corpus or the preset cannot give such a tokenizer.
         """
-        kind = exec_properties[TYPE_KEY]
-        if kind == "bytes":
-            tokenizer = tokenizers.ByteTokenizer()
-        elif kind == "preset":
-            try:
-                tokenizer = preset_tokenizer(exec_properties[PRESET_KEY])
-            except ValueError as error:
-                raise InputError(f"tokenizer.type preset: model.{error}") from error
-        else:
-            sample = self._sample(input_dict["examples"], exec_properties)
-            try:
-                tokenizer = tokenizers.train_sentencepiece(
-                    sample,
-                    vocabulary_size=exec_properties[VOCABULARY_SIZE_KEY],
-                    model_type=kind,
-                    seed=exec_properties[SEED_KEY],
-                )
-            except ValueError as error:
-                raise InputError(f"no tokenizer can be learned: {error}") from error
+        tokenizer = self._tokenizer(input_dict, exec_properties)
         output = artifact_utils.get_single_instance(output_dict["tokenizer"])
         tokenizer.save_to_preset(output.uri)
-        report(f"{kind} tokenizer with {tokenizer.vocabulary_size():,} tokens")
+        kind, size = exec_properties[TYPE_KEY], tokenizer.vocabulary_size()
+        report(f"{kind} tokenizer with {size:,} tokens")
+
+    def _tokenizer(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> tokenizers.TextTokenizer:
+        kind = exec_properties[TYPE_KEY]
+        if kind == "bytes":
+            return tokenizers.ByteTokenizer()
+        try:
+            if kind == "preset":
+                return preset_tokenizer(exec_properties[PRESET_KEY])
+            if kind == "file":
+                return load_tokenizer(exec_properties[PATH_KEY])
+        except ValueError as error:
+            place = "model." if kind == "preset" else ""
+            raise InputError(f"tokenizer.type {kind}: {place}{error}") from error
+        return self._learned(input_dict["examples"], exec_properties)
+
+    def _learned(
+        self, examples: list[types.Artifact], exec_properties: dict[str, Any]
+    ) -> tokenizers.TextTokenizer:
+        kind = exec_properties[TYPE_KEY]
+        size = exec_properties[VOCABULARY_SIZE_KEY]
+        if kind == "characters":
+            common = self._commonest(
+                examples, count_characters, size - _SPECIALS_AND_BYTES
+            )
+            return tokenizers.character_tokenizer(common)
+        if kind == "words":
+            common = self._commonest(examples, words.count_words, size - _SPECIALS)
+            return words.word_tokenizer(common)
+        sample = self._sample(examples, exec_properties)
+        try:
+            if kind == "word_piece":
+                return word_piece.train_word_piece(sample, vocabulary_size=size)
+            return tokenizers.train_sentencepiece(
+                sample,
+                vocabulary_size=size,
+                model_type=kind,
+                seed=exec_properties[SEED_KEY],
+            )
+        except ValueError as error:
+            raise InputError(f"no tokenizer can be learned: {error}") from error
+
+    def _commonest(
+        self,
+        examples: list[types.Artifact],
+        count: Callable[[list[str]], collections.Counter[str]],
+        limit: int,
+    ) -> list[str]:
+        """Returns the most frequent units of the whole split, that first.
+
+        Of two that are equally frequent the one that sorts last goes first. Reports how
+        much of the split they are.
+        """
+        path = os.path.join(self._get_tmp_dir(), "commonest")
+        with self._make_beam_pipeline() as pipeline:
+            counts = (
+                pipeline
+                | beam.Create(_train_patterns(examples))
+                | beam.io.ReadAllFromTFRecord()
+                | "Text" >> beam.Map(lambda record: _text(record).decode())
+                | beam.BatchElements(max_batch_size=_BATCH)
+                | "Count" >> beam.FlatMap(lambda texts: count(texts).items())
+                | beam.CombinePerKey(sum)
+            )
+            total = counts | beam.Values() | beam.CombineGlobally(sum)
+            _ = (
+                counts
+                | beam.combiners.Top.Of(limit, key=lambda unit: (unit[1], unit[0]))
+                | beam.Map(_as_json, beam.pvalue.AsSingleton(total))
+                | "Write" >> beam.io.WriteToTFRecord(path, num_shards=1)
+            )
+        records = tf.data.TFRecordDataset(tf.io.gfile.glob(path + "*"))
+        units, total = json.loads(next(records.as_numpy_iterator()))
+        if not units:
+            raise InputError("no tokenizer can be learned: the split train has no text")
+        listed = sum(number for _, number in units)
+        report(f"{1 - listed / total:.2%} of the text has no token of its own")
+        return [unit for unit, _ in units]
 
     def _sample(
         self, examples: list[types.Artifact], exec_properties: dict[str, Any]
     ) -> list[str]:
         """Returns the sampled documents, in an order that only the seed decides."""
-        patterns = [
-            io_utils.all_files_pattern(uri)
-            for uri in artifact_utils.get_split_uris(examples, "train")
-        ]
         path = os.path.join(self._get_tmp_dir(), "sample")
         sample = BoundedSample(
             exec_properties[SAMPLE_BYTES_KEY], exec_properties[SEED_KEY]
@@ -79,7 +148,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
-                | beam.Create(patterns)
+                | beam.Create(_train_patterns(examples))
                 | beam.io.ReadAllFromTFRecord()
                 | "Text" >> beam.Map(_text)
                 | "Sample" >> beam.CombineGlobally(sample)
@@ -149,6 +218,23 @@ class BoundedSample(beam.CombineFn):
             _, dropped = heapq.heappop(heap)
             size -= len(dropped)
         return heap, size
+
+
+def count_characters(texts: Iterable[str]) -> collections.Counter[str]:
+    """How often each character stands in `texts`."""
+    counts: collections.Counter[str] = collections.Counter()
+    for text in texts:
+        counts.update(text)
+    return counts
+
+
+def _as_json(units: list[tuple[str, int]], total: int) -> bytes:
+    return json.dumps([units, total]).encode()
+
+
+def _train_patterns(examples: list[types.Artifact]) -> list[str]:
+    uris = artifact_utils.get_split_uris(examples, "train")
+    return [io_utils.all_files_pattern(uri) for uri in uris]
 
 
 def _text(record: bytes) -> bytes:

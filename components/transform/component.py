@@ -53,7 +53,8 @@ class Transform(base_beam_component.BaseBeamComponent):
         transformed_examples = Channel(type=standard_artifacts.Examples)
         transformed_examples.matching_channel_name = "examples"
         source = source_hash(
-            "components/transform", "models/tokenizers.py", "models/byte_pair.py"
+            *("components/transform", "models/tokenizers.py", "models/byte_pair.py"),
+            *("models/words.py", "models/word_piece.py", "models/bert.py"),
         )
         config = {"source": source}
         super().__init__(

@@ -11,7 +11,7 @@ from typing import Any
 import keras_hub
 import tensorflow as tf
 
-from ...models import byte_pair, tokenizers  # noqa: F401  (register their classes)
+from ...models import tokenizer_files, words  # noqa: F401  (register all tokenizers)
 
 
 def preprocessing_fn(

@@ -7,9 +7,10 @@ import keras_hub
 import pytest
 import sentencepiece
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from langzoo.models import tokenizers as t
+from langzoo.models.word_piece import WordPieceTokenizer, train_word_piece
 
 # Markup of the models themselves, white space of all kinds, and the characters that
 # SentencePiece uses as marks.
@@ -26,10 +27,16 @@ ODD_TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["bpe", "unigram", "bytes"])
+@pytest.fixture(
+    scope="module", params=["bpe", "unigram", "word_piece", "characters", "bytes"]
+)
 def tokenizer(request, shakespeare):
     if request.param == "bytes":
         return t.ByteTokenizer()
+    if request.param == "characters":
+        return t.character_tokenizer(sorted(set("".join(shakespeare)) | {*"é\0▁\n"}))
+    if request.param == "word_piece":
+        return train_word_piece(shakespeare, vocabulary_size=600)
     return t.train_sentencepiece(
         shakespeare, vocabulary_size=600, model_type=request.param, seed=1
     )
@@ -67,6 +74,8 @@ def test_odd_texts_round_trip(tokenizer, in_graph, text):
 @settings(max_examples=150, deadline=None)
 @given(text=st.text())
 def test_any_text_round_trips(tokenizer, in_graph, text):
+    # The non-character that stands for NUL where words are split.
+    assume("\ufffe" not in text or not isinstance(tokenizer, WordPieceTokenizer))
     check_round_trip(tokenizer, in_graph, text)
 
 
@@ -88,6 +97,23 @@ def test_any_ids_give_valid_text(tokenizer, ids):
 def test_malformed_bytes_are_kept_by_the_byte_tokenizer():
     ids = t.ByteTokenizer().tokenize(tf.constant([b"a\xff\x00"]))
     assert ids.to_list() == [[101, 259, 4]]
+
+
+def test_a_character_is_a_token_and_an_unlisted_one_is_its_bytes():
+    tokenizer = t.character_tokenizer("abc")
+    assert tokenizer(["abé"]) == [[260, 261, 4 + 0xC3, 4 + 0xA9]]
+    assert tokenizer.vocabulary_size() == 263
+
+
+def test_ids_and_tokens_name_each_other(tokenizer):
+    vocabulary = tokenizer.get_vocabulary()
+    assert vocabulary[:4] == ["<pad>", "<unk>", "<s>", "</s>"]
+    for index in (0, 1, 3, 100, len(vocabulary) - 1):
+        assert tokenizer.token_to_id(vocabulary[index]) == index
+        assert tokenizer.id_to_token(index) == vocabulary[index]
+    assert tokenizer.token_to_id("no such token") == tokenizer.unk_token_id
+    with pytest.raises(ValueError, match="must be in range"):
+        tokenizer.id_to_token(len(vocabulary))
 
 
 def test_special_tokens_have_the_ids_of_the_zoo(tokenizer):

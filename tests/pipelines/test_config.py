@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import yaml
+from langzoo.components.text_example_gen.sources import Source
 from langzoo.components.trainer.training import TrainingConfig
 from langzoo.models import presets, zoo
 from langzoo.models.recipes import Recipe
@@ -105,6 +106,15 @@ def test_settings_replace_keys_of_the_file():
         ("trainer.steps=many", "trainer.steps: 'many' cannot be"),
         ("trainer.steps=true", "trainer.steps: True cannot be"),
         ("corpus.eval_fraction=0.9", "less than or equal to 0.5"),
+        ("corpus.format=xml", "corpus.format: 'xml' cannot be"),
+        ("corpus.fields={text: body}", "'text' cannot be the name of a feature"),
+        ("corpus.sources=[{path: a, wait: 2}]", "sources.0.wait: did you mean weight?"),
+        ("corpus.sources=[{weight: 2}]", "the key corpus.sources.0.path is missing"),
+        ("corpus.sources=[{path: a, weight: 0}]", "corpus.sources.0.weight: 0 cannot"),
+        (
+            "corpus={path: a, sources: [{path: b}]}",
+            "corpus.path 'a' and corpus.sources: give one of them",
+        ),
         ("model.family=hmm", "model.family: 'hmm' is not known: it is 'transformer'"),
         ("model.preset=lstm_tiny", "either family 'lstm' or preset"),
         ("model={preset: lstm_tinny}", "did you mean lstm_tiny?"),
@@ -119,6 +129,13 @@ def test_settings_replace_keys_of_the_file():
         ("serving.max_new_tokens=999", "must be below model.context_length 128"),
         ("name=Not a name", "name: 'Not a name' cannot be"),
         ("tokenizer.type=preset", "it needs model.family keras_hub"),
+        ("tokenizer.type=file", "path and tokenizer.type file need each other"),
+        ("tokenizer.path=/", "need each other: type is bpe, path is /"),
+        ("tokenizer={type: file, path: /no}", "tokenizer.path '/no' does not exist"),
+        (
+            "tokenizer={type: word_piece, vocabulary_size: 400}",
+            "tokenizer.vocabulary_size 400 must be at least 516 with type word_piece",
+        ),
         ("model={family: keras_hub}", "the key model.preset is missing"),
         (
             "model={family: keras_hub, preset: gpt2_base_en, pretrained: true}",
@@ -166,10 +183,35 @@ def test_a_missing_file_is_named(tmp_path):
         config.load(tmp_path / "absent.yaml")
 
 
+def test_a_path_is_a_corpus_of_one_source():
+    corpus = config.load(settings=["corpus.path=texts/"]).corpus
+    assert corpus.all_sources == [Source("texts/")]
+
+
+def test_a_source_takes_from_the_corpus_what_it_does_not_say(tmp_path):
+    setting = (
+        "corpus={text_field: body, fields: {label: mood}, documents: line, sources: "
+        "[{path: a, weight: 2}, {path: b, format: csv, text_field: t, fields: {}}]}"
+    )
+    loaded = config.load(settings=[setting])
+    assert loaded.corpus.all_sources == [
+        Source("a", "auto", "line", "body", {"label": "mood"}, 2),
+        Source("b", "csv", "line", "t", {}, 1),
+    ]
+    (tmp_path / "resolved.yaml").write_text(loaded.to_yaml())
+    assert config.load(tmp_path / "resolved.yaml") == loaded
+
+
+def test_the_defaults_of_a_source_are_those_of_the_component():
+    (source,) = config.CorpusConfig().all_sources
+    assert source == Source(config.DEMO_CORPUS)
+
+
 def test_checking_a_configuration_imports_no_tensorflow():
     code = (
         "import sys, langzoo.pipelines.config as c; c.load(); "
-        "sys.exit(any(m in sys.modules for m in ('tensorflow', 'tfx', 'keras')))"
+        "heavy = ('tensorflow', 'tfx', 'keras', 'apache_beam'); "
+        "sys.exit(any(m in sys.modules for m in heavy))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 

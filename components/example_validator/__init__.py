@@ -1,0 +1,1 @@
+"""Validation of examples, which stops the run where data is lost."""

@@ -1,0 +1,101 @@
+"""Executor of ExampleValidator."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
+from tfx import types
+from tfx.components.example_validator import executor as tfx_executor
+from tfx.components.statistics_gen import stats_artifact_utils
+from tfx.dsl.io import fileio
+from tfx.proto.orchestration import execution_result_pb2
+from tfx.types import artifact_utils
+
+from ..errors import InputError
+from ..progress import report
+
+TEXT_FEATURE = "text"
+
+_Info = anomalies_pb2.AnomalyInfo
+_LOSSES = frozenset(
+    {
+        _Info.SCHEMA_MISSING_COLUMN,
+        _Info.FEATURE_TYPE_NOT_PRESENT,
+        _Info.FEATURE_TYPE_LOW_FRACTION_PRESENT,
+        _Info.FEATURE_TYPE_LOW_NUMBER_PRESENT,
+        _Info.FEATURE_TYPE_NO_VALUES,
+    }
+)
+
+
+class Executor(tfx_executor.Executor):
+    """Writes anomalies as TFX does, then reads them."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> execution_result_pb2.ExecutorOutput:
+        """Writes the `anomalies` artifact.
+
+        Raises:
+            InputError: Where a split has no text.
+        """
+        output = super().Do(input_dict, output_dict, exec_properties)
+        statistics = artifact_utils.get_single_instance(input_dict["statistics"])
+        anomalies = artifact_utils.get_single_instance(output_dict["anomalies"])
+        for split in artifact_utils.decode_split_names(anomalies.split_names):
+            found = stats_artifact_utils.load_statistics(statistics, split).proto()
+            require_text(split, found.datasets[0])
+            uri = artifact_utils.get_split_uri([anomalies], split)
+            _judge(split, _read(os.path.join(uri, tfx_executor.DEFAULT_FILE_NAME)))
+        return output
+
+
+def require_text(
+    split: str, statistics: statistics_pb2.DatasetFeatureStatistics
+) -> None:
+    """Refuses statistics of no text.
+
+    The schema is inferred from the same data, so what is nowhere is no anomaly.
+
+    Raises:
+        InputError: Where there is no example, none has the feature `text`, or all
+            texts are empty.
+    """
+    texts = [
+        feature
+        for feature in statistics.features
+        if feature.path.step == [TEXT_FEATURE] or feature.name == TEXT_FEATURE
+    ]
+    if not statistics.num_examples:
+        _refuse(split, "no examples")
+    if not texts or not texts[0].string_stats.common_stats.num_non_missing:
+        _refuse(split, f"no feature {TEXT_FEATURE!r} in its examples")
+    if not texts[0].string_stats.avg_length:
+        _refuse(split, "only empty texts")
+
+
+def _judge(split: str, anomalies: anomalies_pb2.Anomalies) -> None:
+    """Stops at a loss of text, and shows any other anomaly."""
+    for feature, anomaly in sorted(anomalies.anomaly_info.items()):
+        lost = {reason.type for reason in anomaly.reason} & _LOSSES
+        if feature == TEXT_FEATURE and lost:
+            _refuse(split, f"lost texts: {anomaly.description}")
+        report(f"warning: {split}: {feature}: {anomaly.description}")
+    for reason in anomalies.dataset_anomaly_info.reason:
+        report(f"warning: {split}: {reason.description}")
+
+
+def _refuse(split: str, what: str) -> None:
+    raise InputError(
+        f"the split {split!r} has {what}: look at the corpus and its cleaning"
+    )
+
+
+def _read(path: str) -> anomalies_pb2.Anomalies:
+    with fileio.open(path, "rb") as file:
+        return anomalies_pb2.Anomalies.FromString(file.read())

@@ -1,0 +1,391 @@
+"""Cleaning of documents on Beam: each step is optional, and counts what it does."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import apache_beam as beam
+from tfx.dsl.io import fileio
+
+from ..errors import InputError
+from .documents import Document
+from .near_duplicates import DropNearDuplicates, MinHash
+
+EMAIL_MASK = "[EMAIL]"
+PHONE_MASK = "[PHONE]"
+
+_EMAIL = re.compile(
+    r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[^\W_](?:[\w-]{0,62}\.)){1,8}[^\W\d_]{2,24}\b"
+)
+_PHONE = re.compile(
+    r"""(?<![\w+.,/-])(?:
+      \+[1-9](?:[ ./()-]{0,2}\d){7,14}                     # +49 (0)30 1234567
+    | \(\d{2,5}\)[ -]?\d{2,5}(?:[ -]?\d{2,5}){1,3}         # (030) 123 4567
+    | (?=0(?:[ /-]?\d){8})0\d{2,4}(?:[ /-]\d{2,8}){1,4}    # 030/123 4567
+    | 0\d(?P<pair>[ .-])\d{2}(?:(?P=pair)\d{2}){3}         # 01 23 45 67 89
+    | (?:1[ .-])?[2-9]\d{2}(?P<area>[ .-])[2-9]\d{2}(?P=area)\d{4}  # 212-555-0123
+    )(?![\w/:]|[.,-]\d)""",
+    re.VERBOSE,
+)
+# A form feed between two words must not join them.
+_CONTROL_CHARACTERS = {
+    code: " " if chr(code).isspace() else None
+    for code in range(0xA0)
+    if unicodedata.category(chr(code)) == "Cc" and chr(code) not in "\n\t"
+}
+
+_COUNTED = "counted"
+_FAILED = "failed"
+_CHANGED = {
+    "normalized": "normalized",
+    "control_characters": "rid of control characters",
+    "emails": "with e-mail addresses masked",
+    "phones": "with phone numbers masked",
+}
+_DROPPED = {
+    "empty": "empty",
+    "too_short": "too short",
+    "too_long": "too long",
+    "filtered": "by the filter",
+    "duplicates": "duplicates",
+    "near_duplicates": "near duplicates",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cleaning:
+    """Which steps documents go through, in this order; none by default.
+
+    Attributes:
+        normalize: Unicode normalization form.
+        remove_control_characters: Removes all but newline and tab; those that count as
+            white space, such as a form feed, become a space.
+        mask_emails: Puts `[EMAIL]` in the place of e-mail addresses.
+        mask_phones: Puts `[PHONE]` in the place of phone numbers: international ones
+            that start with `+`, and national ones with an area code and separators. A
+            bare run of digits stays.
+        min_bytes: Fewest UTF-8 bytes of a document; shorter ones are dropped, as below.
+        max_bytes: Most UTF-8 bytes of a document.
+        min_characters: Fewest characters.
+        max_characters: Most characters.
+        filter: A function, `module:function`, from a text to a bool or a score.
+        filter_threshold: Documents that score less are dropped; a bool counts 0 or 1.
+        drop_duplicates: Of documents that are equal, text and fields, keeps the one
+            with the smallest id.
+        drop_near_duplicates: Drops a document that is much like one with a smaller id
+            and equal fields; also drops exact duplicates.
+        near_duplicate_threshold: Least Jaccard similarity of near duplicates' sets of
+            shingles.
+        shingles: What a shingle is made of. Languages without spaces need characters.
+        shingle_length: Words, or characters, in a shingle.
+    """
+
+    normalize: Literal["NFC", "NFKC"] | None = None
+    remove_control_characters: bool = False
+    mask_emails: bool = False
+    mask_phones: bool = False
+    min_bytes: int | None = None
+    max_bytes: int | None = None
+    min_characters: int | None = None
+    max_characters: int | None = None
+    filter: str | None = None
+    filter_threshold: float = 0.5
+    drop_duplicates: bool = False
+    drop_near_duplicates: bool = False
+    near_duplicate_threshold: float = 0.8
+    shingles: Literal["words", "characters"] = "words"
+    shingle_length: int = 5
+
+    @property
+    def steps(self) -> list[str]:
+        """Names of the counts of those steps that are on; empty where none is."""
+        rewrites = {
+            "normalized": self.normalize,
+            "control_characters": self.remove_control_characters,
+            "emails": self.mask_emails,
+            "phones": self.mask_phones,
+        }
+        switches = {
+            **rewrites,
+            "empty": any(rewrites.values()),
+            "too_short": self.min_bytes or self.min_characters,
+            "too_long": self.max_bytes or self.max_characters,
+            "filtered": self.filter,
+            "duplicates": self.drop_duplicates or self.drop_near_duplicates,
+            "near_duplicates": self.drop_near_duplicates,
+        }
+        return [name for name, on in switches.items() if on]
+
+
+def normalize(text: str, form: Literal["NFC", "NFKC"]) -> str:
+    """Normalizes Unicode, as in its Standard Annex 15."""
+    return unicodedata.normalize(form, text)
+
+
+def remove_control_characters(text: str) -> str:
+    """Removes control characters (category Cc) but newline and tab."""
+    return text.translate(_CONTROL_CHARACTERS)
+
+
+def mask_emails(text: str) -> str:
+    """Puts a mask in the place of every e-mail address."""
+    return _EMAIL.sub(EMAIL_MASK, text) if "@" in text else text
+
+
+def mask_phones(text: str) -> str:
+    """Puts a mask in the place of every phone number."""
+    return _PHONE.sub(PHONE_MASK, text)
+
+
+def load_function(name: str) -> Callable[[str], float]:
+    """Imports a function; modules of the working directory count.
+
+    Args:
+        name: `module:function`.
+
+    Raises:
+        InputError: Where there is no such module or function.
+    """
+    module_name, _, function_name = name.partition(":")
+    _look_in_working_directory()
+    try:
+        return getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"cleaning.filter {name}: {error}") from error
+
+
+def function_hash(name: str | None) -> str:
+    """Hashes the source file of a function's module, for TFX's cache.
+
+    Args:
+        name: `module:function`, or `None`, whose hash is "".
+
+    Raises:
+        InputError: Where there is no such module.
+    """
+    if name is None:
+        return ""
+    _look_in_working_directory()
+    try:
+        spec = importlib.util.find_spec(name.partition(":")[0])
+    except ImportError as error:
+        raise InputError(f"cleaning.filter {name}: {error}") from error
+    if spec is None:
+        raise InputError(
+            f"cleaning.filter {name}: no such module in {os.getcwd()} or among the "
+            "installed packages"
+        )
+    if not spec.origin or not os.path.isfile(spec.origin):
+        return ""
+    with open(spec.origin, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()[:16]
+
+
+def _look_in_working_directory() -> None:
+    # An installed command does not, unlike `python -m`.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+class Clean(beam.PTransform):
+    """Documents to clean documents, of type `Document`.
+
+    No step gathers the corpus: duplicates are found by key.
+
+    Args:
+        cleaning: Which steps.
+        folder: Where the counts are written; `read_counts` takes the same.
+    """
+
+    def __init__(self, cleaning: Cleaning, folder: str) -> None:
+        super().__init__()
+        self._cleaning = cleaning
+        self._folder = folder
+
+    def expand(self, documents: beam.PCollection) -> beam.PCollection:
+        """Adds the steps that are on."""
+        cleaning = self._cleaning
+        outputs = documents | "CleanEach" >> beam.ParDo(
+            _CleanEach(cleaning)
+        ).with_outputs(_COUNTED, _FAILED, main="documents")
+        documents, counted = outputs["documents"], [outputs[_COUNTED]]
+        if "duplicates" in cleaning.steps:
+            documents, dropped = documents | DropDuplicates()
+            counted.append(dropped)
+        if cleaning.drop_near_duplicates:
+            min_hash = MinHash(
+                cleaning.near_duplicate_threshold,
+                cleaning.shingles,
+                cleaning.shingle_length,
+            )
+            documents, dropped = documents | DropNearDuplicates(min_hash)
+            counted.append(dropped)
+        _ = (
+            counted
+            | "AllCounted" >> beam.Flatten()
+            | "Count" >> beam.combiners.Count.PerElement()
+            | "Counts" >> beam.combiners.ToDict()
+            | "FormatCounts" >> beam.Map(json.dumps)
+            | "WriteCounts" >> _write(os.path.join(self._folder, _COUNTED))
+        )
+        _ = (
+            outputs[_FAILED]
+            | "First" >> beam.combiners.Top.Smallest(1)
+            | "FormatFailure" >> beam.Map(json.dumps)
+            | "WriteFailure" >> _write(os.path.join(self._folder, _FAILED))
+        )
+        return documents
+
+
+def _write(path: str) -> beam.PTransform:
+    return beam.io.WriteToText(path, num_shards=1, shard_name_template="")
+
+
+def read_counts(cleaning: Cleaning, folder: str) -> dict[str, int]:
+    """Reads how many documents each step that is on has changed or dropped.
+
+    Args:
+        cleaning: The steps.
+        folder: Where `Clean` wrote.
+
+    Raises:
+        InputError: Where the user's filter failed on a document.
+    """
+    if not cleaning.steps:
+        return {}
+    for failure in _read(folder, _FAILED):
+        raise InputError(f"cleaning.filter {cleaning.filter} failed on {failure}")
+    counts = _read(folder, _COUNTED)
+    return {step: counts.get(step, 0) for step in cleaning.steps}
+
+
+def _read(folder: str, name: str) -> Any:
+    with fileio.open(os.path.join(folder, name), "r") as file:
+        return json.load(file)
+
+
+def describe(counts: dict[str, int]) -> str:
+    """Says in one line what the steps did, `counts` being those of `read_counts`."""
+    changed, dropped = (
+        ", ".join(
+            f"{count:,} {words[step]}"
+            for step, count in counts.items()
+            if count and step in words
+        )
+        for words in (_CHANGED, _DROPPED)
+    )
+    parts = [part for part in (changed, dropped and f"dropped {dropped}") if part]
+    return f"cleaning: {'; '.join(parts) or 'all documents stay as they are'}"
+
+
+class _CleanEach(beam.DoFn):
+    """The steps that look at one document at a time.
+
+    Outputs are documents, under `counted` the name of each step that changed or
+    dropped one, and under `failed` what the user's filter could not judge.
+    """
+
+    def __init__(self, cleaning: Cleaning) -> None:
+        self._cleaning = cleaning
+
+    def setup(self) -> None:
+        cleaning = self._cleaning
+        rewrites: dict[str, Callable[[str], str]] = {
+            "normalized": lambda text: normalize(text, cleaning.normalize or "NFC"),
+            "control_characters": remove_control_characters,
+            "emails": mask_emails,
+            "phones": mask_phones,
+        }
+        self._rewrites = {
+            step: rewrites[step] for step in cleaning.steps if step in rewrites
+        }
+        self._filter = load_function(cleaning.filter) if cleaning.filter else None
+
+    def process(self, document: Document) -> Iterator[Any]:
+        """Yields the document, or nothing, and what is counted."""
+        text = document.text
+        for step, rewrite in self._rewrites.items():
+            rewritten = rewrite(text)
+            if rewritten != text:
+                yield beam.pvalue.TaggedOutput(_COUNTED, step)
+                text = rewritten.strip()
+        reason = self._why_dropped(text)
+        try:
+            if not reason and not self._passes_filter(text):
+                reason = "filtered"
+        except Exception as error:  # The user's function may raise anything.
+            message = f"{document.id}: {type(error).__name__}: {error}"
+            yield beam.pvalue.TaggedOutput(_FAILED, message)
+            return
+        if reason:
+            yield beam.pvalue.TaggedOutput(_COUNTED, reason)
+        else:
+            yield dataclasses.replace(document, text=text)
+
+    def _why_dropped(self, text: str) -> str | None:
+        cleaning = self._cleaning
+        characters, size = len(text), len(text.encode())
+        if not text:
+            return "empty"
+        if characters < (cleaning.min_characters or 0) or size < (
+            cleaning.min_bytes or 0
+        ):
+            return "too_short"
+        if characters > (cleaning.max_characters or characters) or size > (
+            cleaning.max_bytes or size
+        ):
+            return "too_long"
+        return None
+
+    def _passes_filter(self, text: str) -> bool:
+        if self._filter is None:
+            return True
+        return float(self._filter(text)) >= self._cleaning.filter_threshold
+
+
+class DropDuplicates(beam.PTransform):
+    """Of equal documents, keeps the one with the smallest id.
+
+    Gives the documents kept, and the word `"duplicates"` for each one dropped. Texts
+    are brought together by digest and read one at a time, so a worker holds no more
+    than the one it keeps.
+    """
+
+    def expand(
+        self, documents: beam.PCollection
+    ) -> tuple[beam.PCollection, beam.PCollection]:
+        """Adds one shuffle of the documents."""
+        outputs = (
+            documents
+            | "ByDigest" >> beam.Map(lambda document: (digest(document), document))
+            | "GroupEqual" >> beam.GroupByKey()
+            | "KeepSmallest"
+            >> beam.FlatMapTuple(_smallest).with_outputs(_COUNTED, main="documents")
+        )
+        return outputs["documents"], outputs[_COUNTED]
+
+
+def _smallest(_: bytes, equal: Iterable[Document]) -> Iterator[Any]:
+    kept = None
+    for document in equal:
+        if kept is not None:
+            yield beam.pvalue.TaggedOutput(_COUNTED, "duplicates")
+        if kept is None or document.id < kept.id:
+            kept = document
+    yield kept
+
+
+def digest(document: Document) -> bytes:
+    """Hashes text and fields to 16 bytes."""
+    content = json.dumps([document.text, sorted(document.fields.items())])
+    return hashlib.sha256(content.encode()).digest()[:16]

@@ -1,0 +1,58 @@
+"""Whether documents have been lost since the last run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+
+from tfx.dsl.io import fileio
+
+from ..errors import InputError
+
+_LARGEST_DROP = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What the last ingestion of a pipeline found.
+
+    Attributes:
+        sources: Where and how it read; a run that reads elsewhere is not compared.
+        documents: Number of documents in all splits.
+    """
+
+    sources: str
+    documents: int
+
+    @classmethod
+    def read(cls, path: str) -> Record | None:
+        """Reads a record; `None` where there is none."""
+        if not fileio.exists(path):
+            return None
+        with fileio.open(path, "r") as file:
+            return cls(**json.load(file))
+
+    def write(self, path: str) -> None:
+        """Writes the record, whole or not at all."""
+        fileio.makedirs(os.path.dirname(path))
+        with fileio.open(f"{path}.new", "w") as file:
+            json.dump(dataclasses.asdict(self), file)
+        fileio.rename(f"{path}.new", path, overwrite=True)
+
+
+def require_no_loss(found: Record, last: Record | None) -> None:
+    """Refuses a tenfold drop in documents.
+
+    Raises:
+        InputError: Where the same sources give a tenth of the last run's documents or
+            less.
+    """
+    if last is None or last.sources != found.sources:
+        return
+    if found.documents * _LARGEST_DROP <= last.documents:
+        raise InputError(
+            f"the corpus gives {found.documents:,} document(s), and gave "
+            f"{last.documents:,} in the last run: that looks like a loss; if it is "
+            "meant, --set corpus.allow_fewer_documents=true"
+        )

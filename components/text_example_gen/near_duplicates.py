@@ -1,0 +1,194 @@
+"""Near duplicates: MinHash signatures, brought together by locality-sensitive hashing.
+
+References:
+    Broder, "On the resemblance and containment of documents", SEQUENCES 1997.
+    Leskovec, Rajaraman, Ullman, "Mining of Massive Datasets", chapter 3 (banding).
+    Li, König, "b-Bit Minwise Hashing", WWW 2010.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+import apache_beam as beam
+import numpy as np
+
+from .documents import Document
+
+NUM_HASHES = 128
+RECALL = 0.99
+
+_COUNTED = "counted"
+_WORD = re.compile(r"\w+")
+_CHUNK = 1024
+_GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """Scrambles uint64 values: the output function of SplitMix64."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+_SEEDS = _mix(np.arange(1, NUM_HASHES + 1, dtype=np.uint64) * _GOLDEN_RATIO)
+
+
+@dataclasses.dataclass(frozen=True)
+class MinHash:
+    """How alike two texts are, from short signatures.
+
+    Attributes:
+        threshold: Jaccard similarity of the sets of shingles from which on two texts
+            are near duplicates.
+        shingles: What a shingle is made of.
+        length: Words, or characters, in a shingle.
+    """
+
+    threshold: float = 0.8
+    shingles: Literal["words", "characters"] = "words"
+    length: int = 5
+
+    @functools.cached_property
+    def rows(self) -> int:
+        """Hashes in a band.
+
+        The most with which two texts at the threshold still share one of the
+        `NUM_HASHES // rows` bands with a probability of `RECALL`.
+        """
+        return max(
+            rows
+            for rows in range(1, NUM_HASHES + 1)
+            if rows == 1
+            or 1 - (1 - self.threshold**rows) ** (NUM_HASHES // rows) >= RECALL
+        )
+
+    def signature(self, text: str) -> np.ndarray:
+        """Returns the smallest value of each hash over the shingles.
+
+        Args:
+            text: Any text. One shorter than a shingle is a shingle.
+
+        Returns:
+            uint32 `[NUM_HASHES]`. The share of positions in which two signatures agree
+            is an estimate of the similarity, with a standard deviation below 0.045.
+        """
+        shingles = self._shingles(text)
+        smallest = np.full(NUM_HASHES, np.iinfo(np.uint32).max, np.uint32)
+        for start in range(0, len(shingles), _CHUNK):
+            values = shingles[start : start + _CHUNK, None] ^ _SEEDS
+            # Multiplying moves entropy into the high bits, which are what is compared.
+            values = (values * _GOLDEN_RATIO) ^ (values >> np.uint64(29))
+            values = (values * np.uint64(0xBF58476D1CE4E5B9)) >> np.uint64(32)
+            np.minimum(smallest, values.min(axis=0).astype(np.uint32), out=smallest)
+        return smallest
+
+    def _shingles(self, text: str) -> np.ndarray:
+        """Returns the distinct hashes of all shingles, uint64 `[n]`, n > 0."""
+        text = text.lower()
+        if self.shingles == "characters":
+            units = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        else:
+            words = _WORD.findall(text) or [text]
+            hashes = {word: _word_hash(word) for word in set(words)}
+            units = np.array([hashes[word] for word in words], np.uint64)
+        units = units.astype(np.uint64)
+        length = min(self.length, len(units))
+        count = len(units) - length + 1
+        rolled = np.zeros(count, np.uint64)
+        for offset in range(length):
+            rolled = _mix(rolled + units[offset : offset + count] + _GOLDEN_RATIO)
+        return np.unique(rolled)
+
+    def bands(self, signature: np.ndarray) -> list[bytes]:
+        """Returns the bands of a signature, each with its number in front."""
+        rows = self.rows
+        return [
+            band.to_bytes(1, "little")
+            + signature[band * rows : (band + 1) * rows].tobytes()
+            for band in range(NUM_HASHES // rows)
+        ]
+
+
+def _word_hash(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
+
+
+class DropNearDuplicates(beam.PTransform):
+    """Drops documents that are much like one with a smaller id.
+
+    Input are documents, no two of them equal; outputs are the documents kept, and the
+    word `"near_duplicates"` for each one dropped. Documents are compared where they
+    share a band of their signatures. What is dropped has a near duplicate with a
+    smaller id, which may have been dropped for another: of a chain of near duplicates
+    the first stays.
+
+    A worker holds the keys of one band's bucket: ids and signatures of `NUM_HASHES`
+    bytes. Texts are shuffled once.
+
+    Args:
+        min_hash: What is alike.
+    """
+
+    def __init__(self, min_hash: MinHash) -> None:
+        super().__init__()
+        self._min_hash = min_hash
+
+    def expand(
+        self, documents: beam.PCollection
+    ) -> tuple[beam.PCollection, beam.PCollection]:
+        """Adds the search for near duplicates, and a join that drops them."""
+        dropped = (
+            documents
+            | "Bands" >> beam.FlatMap(_keys, self._min_hash)
+            | "GroupBands" >> beam.GroupByKey()
+            | "Compare" >> beam.FlatMap(_later_alike, self._min_hash.threshold)
+        )
+        named = documents | "ById" >> beam.Map(lambda document: (document.id, document))
+        outputs = (
+            {"documents": named, "dropped": dropped}
+            | "Join" >> beam.CoGroupByKey()
+            | "Drop" >> beam.FlatMap(_kept).with_outputs(_COUNTED, main="documents")
+        )
+        return outputs["documents"], outputs[_COUNTED]
+
+
+def _keys(
+    document: Document, min_hash: MinHash
+) -> Iterator[tuple[bytes, tuple[str, bytes]]]:
+    """Yields, for each band, what must be equal; the id; the signature's low bytes."""
+    signature = min_hash.signature(document.text)
+    fields = json.dumps(sorted(document.fields.items())).encode()
+    # A byte a hash is enough to compare: others agree in one of 256 by chance.
+    value = document.id, signature.astype(np.uint8).tobytes()
+    for band in min_hash.bands(signature):
+        yield hashlib.blake2b(band + fields, digest_size=12).digest(), value
+
+
+def _later_alike(
+    bucket: tuple[bytes, Iterable[tuple[str, bytes]]], threshold: float
+) -> Iterator[tuple[str, bool]]:
+    """Yields the ids in a bucket that are like an earlier one that is like no other."""
+    _, members = bucket
+    leaders = np.empty((0, NUM_HASHES), np.uint8)
+    for name, packed in sorted(members):
+        signature = np.frombuffer(packed, np.uint8)
+        agreeing = (leaders == signature).mean(axis=1)
+        if agreeing.size and agreeing.max() >= threshold:
+            yield name, True
+        else:
+            leaders = np.vstack([leaders, signature])
+
+
+def _kept(joined: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[Any]:
+    _, groups = joined
+    if any(groups["dropped"]):
+        yield beam.pvalue.TaggedOutput(_COUNTED, "near_duplicates")
+    else:
+        yield from groups["documents"]

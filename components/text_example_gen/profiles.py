@@ -1,0 +1,148 @@
+"""What a split's documents are like, gathered on Beam, and how far two are apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import heapq
+import math
+from collections.abc import Iterable, Sequence
+
+import apache_beam as beam
+import numpy as np
+
+_BINS_AN_OCTAVE = 8
+_LENGTH_BINS = 64 * _BINS_AN_OCTAVE
+_SAMPLE = 4096
+_WARNED_DRIFT = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """What documents are like.
+
+    Attributes:
+        lengths: Number of documents by length: `lengths[i]` of them have from
+            2**(i / 8) bytes to less than 2**((i + 1) / 8).
+        byte_counts: How often each of the 256 bytes occurs in the texts.
+        duplicate_rate: Share of documents that are copies of another, from those whose
+            digest is among the 4096 smallest; exact where no more are distinct.
+    """
+
+    lengths: list[int]
+    byte_counts: list[int]
+    duplicate_rate: float
+
+    def percentile(self, share: float) -> int:
+        """Returns the length in bytes, within 9 %, that a share do not exceed."""
+        reached = np.cumsum(self.lengths)
+        index = int(np.searchsorted(reached, share * reached[-1]))
+        return round(2 ** ((index + 0.5) / _BINS_AN_OCTAVE))
+
+    def __str__(self) -> str:
+        short, median, long = (self.percentile(share) for share in (0.05, 0.5, 0.95))
+        return (
+            f"lengths about {median:,} bytes, 90 % of them {short:,} to {long:,}; "
+            f"{self.duplicate_rate:.1%} duplicates"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Drift:
+    """How far two sets of documents are apart: from 0, alike, to 1, nothing in common.
+
+    Both are Jensen-Shannon divergences in bits.
+
+    Attributes:
+        lengths: Of the documents' lengths, in powers of two.
+        bytes: Of the bytes of which the texts are made.
+        notable: Whether one is above 0.1, and not by chance alone.
+
+    References:
+        Lin, "Divergence measures based on the Shannon entropy", 1991.
+    """
+
+    lengths: float
+    bytes: float
+    notable: bool
+
+    @classmethod
+    def between(cls, one: Profile, other: Profile) -> Drift:
+        """Compares two profiles, each of one document or more."""
+        lengths = [
+            np.reshape(profile.lengths, [-1, _BINS_AN_OCTAVE]).sum(axis=1)
+            for profile in (one, other)
+        ]
+        of_lengths = _divergence(*lengths)
+        of_bytes = _divergence(one.byte_counts, other.byte_counts)
+        # Between samples of one distribution the divergence, scaled so, is about chi
+        # squared: its mean is its degrees of freedom, its variance twice that.
+        degrees = np.count_nonzero(sum(lengths)) - 1
+        scale = 8 * math.log(2) / sum(1 / counts.sum() for counts in lengths)
+        by_chance = (degrees + 4 * math.sqrt(2 * degrees)) / scale
+        notable = of_lengths > max(_WARNED_DRIFT, by_chance) or of_bytes > _WARNED_DRIFT
+        return cls(round(of_lengths, 4), round(of_bytes, 4), bool(notable))
+
+    def __str__(self) -> str:
+        return f"{self.lengths:.3f} in lengths, {self.bytes:.3f} in bytes"
+
+
+def _divergence(one: Sequence[int], other: Sequence[int]) -> float:
+    """Returns the Jensen-Shannon divergence of two histograms, in bits."""
+    shares = [np.asarray(counts) / np.sum(counts) for counts in (one, other)]
+    return max(0.0, _entropy(sum(shares) / 2) - sum(map(_entropy, shares)) / 2)
+
+
+def _entropy(shares: np.ndarray) -> float:
+    positive = shares[shares > 0]
+    return float(-(positive * np.log2(positive)).sum())
+
+
+@dataclasses.dataclass
+class _Tally:
+    lengths: np.ndarray
+    byte_counts: np.ndarray
+    copies: dict[int, int]
+
+    def prune(self, largest: int) -> None:
+        """Keeps the smallest digests; what is kept is counted in full."""
+        if len(self.copies) > largest:
+            kept = heapq.nsmallest(_SAMPLE, self.copies)
+            self.copies = {digest: self.copies[digest] for digest in kept}
+
+
+class MakeProfile(beam.CombineFn):
+    """Texts, UTF-8 `bytes`, to their `Profile`; holds some 100 kB, whatever comes."""
+
+    def create_accumulator(self) -> _Tally:
+        """See `beam.CombineFn`; likewise below."""
+        return _Tally(np.zeros(_LENGTH_BINS, int), np.zeros(256, int), {})
+
+    def add_input(self, tally: _Tally, text: bytes) -> _Tally:
+        tally.lengths[int(_BINS_AN_OCTAVE * math.log2(max(len(text), 1)))] += 1
+        values = np.frombuffer(text, np.uint8)
+        tally.byte_counts += np.bincount(values, minlength=256)
+        digest = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+        tally.copies[digest] = tally.copies.get(digest, 0) + 1
+        tally.prune(2 * _SAMPLE)
+        return tally
+
+    def merge_accumulators(self, tallies: Iterable[_Tally]) -> _Tally:
+        merged = self.create_accumulator()
+        for tally in tallies:
+            merged.lengths += tally.lengths
+            merged.byte_counts += tally.byte_counts
+            for digest, count in tally.copies.items():
+                merged.copies[digest] = merged.copies.get(digest, 0) + count
+            merged.prune(2 * _SAMPLE)
+        return merged
+
+    def extract_output(self, tally: _Tally) -> Profile:
+        tally.prune(_SAMPLE)
+        documents = sum(tally.copies.values())
+        duplicates = documents - len(tally.copies)
+        return Profile(
+            tally.lengths.tolist(),
+            tally.byte_counts.tolist(),
+            duplicates / documents if documents else 0.0,
+        )
