@@ -91,8 +91,8 @@ def windows(learned, topics, tmp_path_factory):
 def train(preset, learned, windows, folder, steps):
     keras.utils.set_random_seed(0)
     model = build_causal_lm("keras_hub", learned, CONTEXT, preset=preset)
-    config = training.TrainingConfig(
-        steps=steps, batch_size=8, learning_rate=1e-2, warmup_steps=2
+    config = training.TrainingConfig.of(
+        "keras_hub", steps=steps, batch_size=8, learning_rate=1e-2, warmup_steps=2
     )
     network = training.network_of(model, config)
     result = training.train(network, windows, windows, config, str(folder))
