@@ -13,7 +13,9 @@ from langzoo.models import word_piece, words
 
 # White space, marks, scripts and the characters that the ops use.
 TEXT = st.text(
-    st.one_of(st.sampled_from(" \n\t\r\0ab.,'é▁\u0301 日\ufffe"), st.characters())
+    st.one_of(
+        st.sampled_from(" \n\t\r\0ab.,'é▁\u0301 日\ufffe"), st.characters(codec="utf-8")
+    )
 )
 
 
