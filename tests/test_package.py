@@ -156,7 +156,7 @@ def test_lock_holds_every_dependency_that_setup_cfg_names() -> None:
     required = {
         requirement.split(";")[0].split("[")[0].strip(" <>=!~0123456789.,*").lower()
         for requirement in importlib.metadata.requires("langzoo") or []
-        if not any(extra in requirement for extra in ('"gpu"', '"bench"'))
+        if not any(extra in requirement for extra in ('"gpu"', '"bench"', '"datasets"'))
     }
 
     assert required <= names
