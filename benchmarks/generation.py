@@ -12,10 +12,8 @@ import functools
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+from .apart import measure_apart, run_for
 
 _WARM_UP_RUNS = 2
 _MEASURED_SECONDS = 8.0
@@ -90,20 +90,12 @@ def _medians(setting: Setting, rounds: int) -> dict[str, float]:
         expected: list[list[int]] = []
         for _ in range(rounds):
             for side in SIDES:
-                result = _measure_apart(shared, side)
+                result = measure_apart(__name__, shared, side)
                 speeds[side].append(result["speed"])
                 expected = expected or result["token_ids"]
                 if result["token_ids"] != expected:
                     raise RuntimeError(f"{side}: other tokens than {SIDES[0]}'s")
     return {side: statistics.median(values) for side, values in speeds.items()}
-
-
-def _measure_apart(shared: Path, side: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", __name__, str(shared), side]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    if ended.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{ended.stderr[-2000:]}")
-    return json.loads(ended.stdout.splitlines()[-1])
 
 
 def _prompts(batch: int) -> np.ndarray:
@@ -154,12 +146,7 @@ def measure(shared: Path, side: str) -> dict[str, Any]:
     generate = _GENERATORS[side](loaded, prompts)
     for _ in range(_WARM_UP_RUNS):
         token_ids = generate()
-    seconds: list[float] = []
-    end = time.perf_counter() + _MEASURED_SECONDS
-    while time.perf_counter() < end or len(seconds) < 3:
-        started = time.perf_counter()
-        generate()
-        seconds.append(time.perf_counter() - started)
+    seconds = run_for(generate, _MEASURED_SECONDS)
     return {
         "speed": len(prompts) * _NEW / statistics.median(seconds),
         "token_ids": token_ids.tolist(),

@@ -7,9 +7,9 @@ tinyshakespeare a byte is a character and the split is the customary one.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +18,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from .apart import measure_apart
 
 NANOGPT = "nanoGPT's (PyTorch)"
 FAMILIES = ("rnn", "gru", "lstm", "gated_conv", "tcn", "transformer")
@@ -42,7 +44,7 @@ def main(text: Path, only: str) -> None:
     for side in (NANOGPT, *FAMILIES, *NGRAMS):
         if only not in side:
             continue
-        result = _measure_apart(side, text)
+        result = measure_apart(__name__, side, text)
         losses[side] = result["loss"]
         goal = GOALS.get(side)
         table.add_row(
@@ -56,14 +58,6 @@ def main(text: Path, only: str) -> None:
     best = min(losses, key=losses.__getitem__)
     table.caption = f"best: {best}; goal of the best: {BEST}"
     Console().print(table)
-
-
-def _measure_apart(side: str, text: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", __name__, side, str(text)]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    if ended.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{ended.stderr[-2000:]}")
-    return json.loads(ended.stdout.splitlines()[-1])
 
 
 def measure(side: str, text: bytes) -> dict[str, Any]:
@@ -90,7 +84,7 @@ def _zoo(side: str, *parts: bytes) -> dict[str, Any]:
         family, hyperparameters = "ngram", {"order": NGRAMS[side]}
     config = training.TrainingConfig.of(family, steps=0)
     steps = _TOKENS // (config.batch_size * _CONTEXT)
-    config = training.TrainingConfig.of(family, steps=steps)
+    config = dataclasses.replace(config, steps=steps)
     keras.utils.set_random_seed(config.seed)
     model = build_causal_lm(family, tokenizer, _CONTEXT, **hyperparameters)
     with tempfile.TemporaryDirectory() as folder:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from .apart import measure_apart, run_for
 
 _WARM_UP_SECONDS = 3.0
 _MEASURED_SECONDS = 8.0
@@ -114,7 +114,7 @@ def main(rounds: int, only: str) -> None:
         speeds: dict[str, list[float]] = {side: [] for side in SIDES}
         for _ in range(rounds):
             for side in SIDES:
-                speeds[side].append(_measure_apart(index, side))
+                speeds[side].append(measure_apart(__name__, index, side))
         medians = {side: statistics.median(values) for side, values in speeds.items()}
         best = max(medians["zoo"], medians["zoo + XLA"])
         table.add_row(
@@ -126,33 +126,15 @@ def main(rounds: int, only: str) -> None:
     Console().print(table)
 
 
-def _measure_apart(index: int, side: str) -> float:
-    command = [sys.executable, "-m", __name__, str(index), side]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    if ended.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{ended.stderr[-2000:]}")
-    return float(json.loads(ended.stdout.splitlines()[-1]))
-
-
 def measure(setting: Setting, side: str) -> float:
     """Returns tokens a second of one side, from the median step."""
     if side == "torch":
         step = _torch_step(setting)
     else:
         step = _zoo_step(setting, jit_compile=side == "zoo + XLA")
-    _run_for(step, _WARM_UP_SECONDS)
-    seconds = _run_for(step, _MEASURED_SECONDS)
+    run_for(step, _WARM_UP_SECONDS)
+    seconds = run_for(step, _MEASURED_SECONDS)
     return setting.batch * setting.context / statistics.median(seconds)
-
-
-def _run_for(step: Callable[[], None], total: float) -> list[float]:
-    seconds: list[float] = []
-    end = time.perf_counter() + total
-    while time.perf_counter() < end or len(seconds) < 3:
-        started = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - started)
-    return seconds
 
 
 def _torch_step(setting: Setting) -> Callable[[], None]:

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import apache_beam as beam
-from tfx.dsl.io import fileio
 
 from ..errors import InputError
 from .documents import Document
 from .near_duplicates import DropNearDuplicates, MinHash
+from .scratch import read_json, write_one
 
 EMAIL_MASK = "[EMAIL]"
 PHONE_MASK = "[PHONE]"
@@ -236,19 +236,15 @@ class Clean(beam.PTransform):
             | "Count" >> beam.combiners.Count.PerElement()
             | "Counts" >> beam.combiners.ToDict()
             | "FormatCounts" >> beam.Map(json.dumps)
-            | "WriteCounts" >> _write(os.path.join(self._folder, _COUNTED))
+            | "WriteCounts" >> write_one(os.path.join(self._folder, _COUNTED))
         )
         _ = (
             outputs[_FAILED]
             | "First" >> beam.combiners.Top.Smallest(1)
             | "FormatFailure" >> beam.Map(json.dumps)
-            | "WriteFailure" >> _write(os.path.join(self._folder, _FAILED))
+            | "WriteFailure" >> write_one(os.path.join(self._folder, _FAILED))
         )
         return documents
-
-
-def _write(path: str) -> beam.PTransform:
-    return beam.io.WriteToText(path, num_shards=1, shard_name_template="")
 
 
 def read_counts(cleaning: Cleaning, folder: str) -> dict[str, int]:
@@ -263,15 +259,10 @@ def read_counts(cleaning: Cleaning, folder: str) -> dict[str, int]:
     """
     if not cleaning.steps:
         return {}
-    for failure in _read(folder, _FAILED):
+    for failure in read_json(os.path.join(folder, _FAILED)):
         raise InputError(f"cleaning.filter {cleaning.filter} failed on {failure}")
-    counts = _read(folder, _COUNTED)
+    counts = read_json(os.path.join(folder, _COUNTED))
     return {step: counts.get(step, 0) for step in cleaning.steps}
-
-
-def _read(folder: str, name: str) -> Any:
-    with fileio.open(os.path.join(folder, name), "r") as file:
-        return json.load(file)
 
 
 def describe(counts: dict[str, int]) -> str:

@@ -24,6 +24,7 @@ from ..progress import report
 from . import cleaning, files, loss, profiles, readers, sources
 from .cleaning import Cleaning
 from .documents import Document
+from .scratch import read_json, write_one
 from .sources import Source
 from .streams import UnusableError
 
@@ -150,7 +151,7 @@ class Executor(BaseExampleGenExecutor):
                 | f"Fields[{name}]" >> beam.Map(dataclasses.asdict)
                 | f"FormatProfile[{name}]" >> beam.Map(json.dumps)
                 | f"WriteProfile[{name}]"
-                >> _write_one(os.path.join(self._scratch, f"profile-{name}"))
+                >> write_one(os.path.join(self._scratch, f"profile-{name}"))
             )
         if any(file.source.weight != 1 for file in self._found):
             for name in splits:
@@ -163,7 +164,7 @@ class Executor(BaseExampleGenExecutor):
                 | f"Count[{name}]" >> beam.CombineGlobally(_CountAndSum())
                 | f"FormatCount[{name}]" >> beam.Map(json.dumps)
                 | f"WriteCount[{name}]"
-                >> _write_one(os.path.join(self._scratch, f"count-{name}"))
+                >> write_one(os.path.join(self._scratch, f"count-{name}"))
             )
             uri = artifact_utils.get_split_uri(self._examples, name)
             _ = (
@@ -193,10 +194,10 @@ class Executor(BaseExampleGenExecutor):
 
     def _collect_summary(self) -> Summary:
         counts = {
-            name: json.loads(_read_one(os.path.join(self._scratch, f"count-{name}")))
+            name: read_json(os.path.join(self._scratch, f"count-{name}"))
             for name in self._split_names
         }
-        skipped = json.loads(_read_one(os.path.join(self._scratch, _SKIPPED)))
+        skipped = read_json(os.path.join(self._scratch, _SKIPPED))
         return Summary(
             documents={name: count for name, (count, _) in counts.items()},
             bytes={name: size for name, (_, size) in counts.items()},
@@ -209,9 +210,7 @@ class Executor(BaseExampleGenExecutor):
             cleaning=cleaning.read_counts(self._cleaning, self._scratch),
             profiles={
                 name: profiles.Profile(
-                    **json.loads(
-                        _read_one(os.path.join(self._scratch, f"profile-{name}"))
-                    )
+                    **read_json(os.path.join(self._scratch, f"profile-{name}"))
                 )
                 for name in self._split_names
             },
@@ -296,7 +295,7 @@ class _ReadCorpus(beam.PTransform):
             outputs[_SKIPPED]
             | "ListSkipped" >> beam.combiners.ToList()
             | "FormatSkipped" >> beam.Map(json.dumps)
-            | "WriteSkipped" >> _write_one(os.path.join(self._scratch, _SKIPPED))
+            | "WriteSkipped" >> write_one(os.path.join(self._scratch, _SKIPPED))
         )
         documents = outputs["documents"]
         if self._steps.steps:
@@ -374,15 +373,6 @@ def _serialize(example: tf.train.Example) -> bytes:
 
 def _text_size(example: tf.train.Example) -> int:
     return len(_text(example))
-
-
-def _write_one(path: str) -> beam.PTransform:
-    return beam.io.WriteToText(path, num_shards=1, shard_name_template="")
-
-
-def _read_one(path: str) -> str:
-    with fileio.open(path, "r") as file:
-        return file.read()
 
 
 def _report_skipped(skipped: dict[str, str], strict: bool) -> None:
