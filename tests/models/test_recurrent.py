@@ -330,7 +330,7 @@ def test_a_small_vocabulary_is_looked_up_with_equal_gradients(family, monkeypatc
     def states_and_gradients():
         with tf.GradientTape() as tape:
             states = backbone(inputs, training=True)
-            loss = tf.reduce_sum(tf.sin(states))
+            loss = tf.reduce_mean(tf.sin(states))
         variables = [weight.value for weight in backbone.trainable_weights]
         gradients = tape.gradient(loss, variables)
         return states, [tf.convert_to_tensor(gradient) for gradient in gradients]
@@ -338,7 +338,7 @@ def test_a_small_vocabulary_is_looked_up_with_equal_gradients(family, monkeypatc
     looked_up = states_and_gradients()
     monkeypatch.setattr(recurrent, "_SMALL_VOCABULARY", VOCABULARY - 1)
     keras.tree.map_structure(
-        lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5),
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6),
         looked_up,
         states_and_gradients(),
     )
