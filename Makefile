@@ -8,6 +8,8 @@ VENV := .venv/bin
 UV := .tools/uv
 # More arguments: make test ARGS="tests/models -x", make lock ARGS="--upgrade".
 ARGS ?=
+# Processes that run the tests; each takes some 2 GB of memory.
+JOBS ?= 2
 
 help: ## shows this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +21,7 @@ demo: setup ## trains, gates and serves a small model on Python's documentation
 	@$(VENV)/langzoo demo $(ARGS)
 
 test: setup ## runs the tests
-	$(VENV)/python -m pytest $(ARGS)
+	$(VENV)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 lint: setup ## checks style and types
 	$(VENV)/ruff check .

@@ -7,17 +7,31 @@ import json
 import os
 import pydoc_data.topics
 import tempfile
+from pathlib import Path
 
 import pytest
 
 # Read by TensorFlow when it is imported: warnings and errors only.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+# Libraries leave files in the temporary folder; what processes of a test leave is in
+# here, too. The processes of pytest-xdist have theirs in that of the one above them.
+_scratch = tempfile.TemporaryDirectory(prefix="langzoo-tests-")
+os.environ["TMPDIR"] = tempfile.tempdir = _scratch.name
+
 # Keras reads the user's ~/.keras/keras.json otherwise, whose settings change results.
-_keras_home = tempfile.TemporaryDirectory(prefix="langzoo-tests-keras-")
-os.environ["KERAS_HOME"] = _keras_home.name
+os.environ["KERAS_HOME"] = os.path.join(_scratch.name, "keras")
 
 import langzoo  # noqa: E402, F401  (it sets what Keras and TensorFlow read)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps in one process what shares fixtures: a module, and all of the pipelines."""
+    pipelines = Path(__file__).parent / "pipelines"
+    for item in items:
+        group = pipelines if pipelines in item.path.parents else item.path
+        item.add_marker(pytest.mark.xdist_group(str(group)))
 
 
 @pytest.fixture(scope="session")
