@@ -20,6 +20,9 @@ from .backbone import (
 from .recurrence import Cell, Recurrence, State
 
 _EPSILON = 1e-6
+# With no more tokens than this, the first layer's products of all of them take less
+# time than those of a batch of windows.
+_SMALL_VOCABULARY = 512
 
 
 class RecurrentLayer(keras.layers.Layer):
@@ -119,10 +122,32 @@ class RecurrentLayer(keras.layers.Layer):
         Returns:
             The outputs `(batch_size, sequence_length, units)` and the next state.
         """
+        projected = self.project(ops.swapaxes(inputs, 0, 1))
+        return self.run_projected(projected, state, training)
+
+    def run_projected(
+        self,
+        projected: Tensor,
+        state: State,
+        training: bool | None = None,
+        keep: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        """Goes on from a state, like `run()`.
+
+        Args:
+            projected: what `project()` says of the inputs, time first: tensor of shape
+                `(sequence_length, batch_size, gates * units)`.
+            state: as in `run()`.
+            training: as in a call.
+            keep: `(sequence_length, batch_size, 1)`, 0 where a position is to begin
+                with a state of zeros, else 1; or `None`, if none is.
+
+        Returns:
+            The outputs `(batch_size, sequence_length, units)` and the next state.
+        """
         run = recurrence.run_with_fast_gradient if training else recurrence.run
-        projected = self._project(ops.swapaxes(inputs, 0, 1))  # (T, B, G * U)
-        product = self._recurrence(ops.shape(inputs)[0], training)
-        outputs, state = run(self.cell, projected, product, state)
+        product = self._recurrence(ops.shape(projected)[1], training)
+        outputs, state = run(self.cell, projected, product, state, keep)
         return ops.swapaxes(outputs, 0, 1), state
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
@@ -136,7 +161,7 @@ class RecurrentLayer(keras.layers.Layer):
             The output `(batch_size, units)` and the next state.
         """
         recurrent = self._recurrence(ops.shape(inputs)[0]).product(state[0])
-        state, _ = self.cell.forward(self._project(inputs), recurrent, state)
+        state, _ = self.cell.forward(self.project(inputs), recurrent, state)
         return state[0], state
 
     def empty_state(self, batch_size: Tensor) -> State:
@@ -148,7 +173,15 @@ class RecurrentLayer(keras.layers.Layer):
         zeros = ops.zeros((batch_size, self.units), self.compute_dtype)
         return (zeros,) * self.cell.num_states
 
-    def _project(self, inputs: Tensor) -> Tensor:
+    def project(self, inputs: Tensor) -> Tensor:
+        """The part of a step that depends on its input alone.
+
+        Args:
+            inputs: tensor of shape `(..., input_dim)`.
+
+        Returns:
+            A tensor of shape `(..., gates * units)`.
+        """
         kernel = self._in_compute_dtype(self.kernel)
         return ops.matmul(inputs, kernel) + self._in_compute_dtype(self._input_bias())
 
@@ -417,6 +450,7 @@ class RecurrentBackbone(CausalBackbone):
         self.final_norm = norm("final_norm")
 
         # === Functional Model ===
+        # It builds the layers; `call()` is the same function.
         inputs = token_inputs()
         x = self.input_dropout_layer(self.token_embedding(inputs["token_ids"]))
         for norm_layer, layer, dropout_after in self._blocks():
@@ -438,6 +472,16 @@ class RecurrentBackbone(CausalBackbone):
         self.weight_dropout = weight_dropout
         self.variational_dropout = variational_dropout
         self.max_sequence_length = max_sequence_length
+
+    def call(
+        self,
+        inputs: dict[str, Tensor],
+        training: bool | None = None,
+        mask: Any = None,
+    ) -> Tensor:
+        token_ids = inputs["token_ids"]
+        state = self.empty_cache(ops.shape(token_ids)[0])
+        return self.call_with_state(token_ids, state, training)[0]
 
     def _blocks(self) -> Any:
         return zip(self.norms, self.recurrent_layers, self.dropout_layers, strict=True)
@@ -461,8 +505,20 @@ class RecurrentBackbone(CausalBackbone):
             states.append(state)
         return self.final_norm(self.projection(x))[:, None], tuple(states)
 
+    def call_packed(
+        self, token_ids: Tensor, positions: Tensor, training: bool | None = None
+    ) -> Tensor:
+        """See `langzoo.models.packed`."""
+        state = self.empty_cache(ops.shape(token_ids)[0])
+        keep = ops.cast(ops.swapaxes(positions, 0, 1) > 0, self.compute_dtype)
+        return self.call_with_state(token_ids, state, training, keep[..., None])[0]
+
     def call_with_state(
-        self, token_ids: Tensor, state: Cache, training: bool | None = None
+        self,
+        token_ids: Tensor,
+        state: Cache,
+        training: bool | None = None,
+        keep: Tensor | None = None,
     ) -> tuple[Tensor, Cache]:
         """Goes on from a state over any number of positions.
 
@@ -470,20 +526,40 @@ class RecurrentBackbone(CausalBackbone):
             token_ids: int32 tensor of shape `(batch_size, sequence_length)`.
             state: what `empty_cache()`, `prefill()` or this method returned.
             training: bool. Whether to drop out.
+            keep: see `RecurrentLayer.run_projected`.
 
         Returns:
             The hidden states `(batch_size, sequence_length, embedding_dim)` and the
             next state.
         """
-        x = self.token_embedding(token_ids)
-        x = self.input_dropout_layer(x, training=training)
-        states = []
+        x, states = None, []
         blocks = zip(self._blocks(), state, strict=True)
         for (norm, layer, dropout_after), layer_state in blocks:
-            x, layer_state = layer.run(norm(x), layer_state, training)
+            projected = (
+                self._first_projection(token_ids, training)
+                if x is None
+                else layer.project(ops.swapaxes(norm(x), 0, 1))
+            )
+            x, layer_state = layer.run_projected(projected, layer_state, training, keep)
             x = dropout_after(x, training=training)
             states.append(layer_state)
         return self.final_norm(self.projection(x)), tuple(states)
+
+    def _first_projection(self, token_ids: Tensor, training: bool | None) -> Tensor:
+        """What the first layer makes of token ids `(B, T)`: `(T, B, G * U)`.
+
+        It depends on the token alone, unless units are dropped out: all of a small
+        vocabulary are computed, and looked up.
+        """
+        layer, norm = self.recurrent_layers[0], self.norms[0]
+        drops_out = training and self.input_dropout_layer.rate
+        if self.vocabulary_size <= _SMALL_VOCABULARY and not drops_out:
+            every_token = self.token_embedding(ops.arange(self.vocabulary_size))
+            projected = layer.project(norm(every_token))
+            return ops.take(projected, ops.swapaxes(token_ids, 0, 1), axis=0)
+        x = self.token_embedding(token_ids)
+        x = self.input_dropout_layer(x, training=training)
+        return layer.project(ops.swapaxes(norm(x), 0, 1))
 
     def get_config(self) -> dict[str, Any]:
         return {

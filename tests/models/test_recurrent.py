@@ -77,21 +77,28 @@ def test_gradients_equal_those_of_keras(pair, inputs, training, jit_compile):
         np.testing.assert_allclose(gradient, other, atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_through_the_states_equal_those_of_a_plain_loop(pair, inputs):
+@pytest.mark.parametrize("begins_anew", [False, True])
+def test_gradients_through_the_states_equal_those_of_a_plain_loop(
+    pair, inputs, begins_anew
+):
     ours, _ = pair
-    projected = tf.transpose(ours._project(inputs), (1, 0, 2))
+    projected = tf.transpose(ours.project(inputs), (1, 0, 2))
     mask = np.random.default_rng(1).choice([0.0, 2.0], (BATCH, UNITS)).astype("f")
     product = ours._recurrence(BATCH)._replace(mask=mask)
     states = [
         tf.random.stateless_normal((BATCH, UNITS), [5, i])
         for i in range(ours.cell.num_states)
     ]
+    keep = None
+    if begins_anew:
+        keep = np.random.default_rng(2).choice([0.0, 1.0], (LENGTH, BATCH, 1))
+        keep = tf.constant(keep, tf.float32)
     results = []
     for run in (recurrence.run_with_fast_gradient, recurrence.run):
         sources = [projected, *product.weights, *states]
         with tf.GradientTape() as tape:
             tape.watch(sources)
-            outputs, last = run(ours.cell, projected, product, tuple(states))
+            outputs, last = run(ours.cell, projected, product, tuple(states), keep)
             loss = tf.reduce_sum(tf.sin(outputs))
             loss += sum(tf.reduce_sum(i * tf.cos(s)) for i, s in enumerate(last, 2))
         results.append([outputs, *last, *tape.gradient(loss, sources)])
@@ -174,9 +181,7 @@ def test_recurrent_dropout_is_one_mask_of_the_last_output_a_row(layer_cls, input
     state = plain.empty_state(BATCH)
     for time in range(LENGTH):
         recurrent_ = plain._recurrence(BATCH).product(state[0] * mask)
-        state, _ = plain.cell.forward(
-            plain._project(inputs[:, time]), recurrent_, state
-        )
+        state, _ = plain.cell.forward(plain.project(inputs[:, time]), recurrent_, state)
         np.testing.assert_allclose(outputs[:, time], state[0], atol=1e-5)
 
 
@@ -322,6 +327,28 @@ def test_every_option_trains_every_weight(family, policy, jit_compile):
 
 
 # === State from window to window ===
+
+
+@pytest.mark.parametrize("family", ["rnn", "gru", "lstm"])
+def test_a_small_vocabulary_is_looked_up_with_equal_gradients(family, monkeypatch):
+    backbone = tiny(family)
+    inputs = as_inputs(token_ids(3, 20))
+
+    def states_and_gradients():
+        with tf.GradientTape() as tape:
+            states = backbone(inputs, training=True)
+            loss = tf.reduce_mean(tf.sin(states))
+        variables = [weight.value for weight in backbone.trainable_weights]
+        gradients = tape.gradient(loss, variables)
+        return states, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+    looked_up = states_and_gradients()
+    monkeypatch.setattr(recurrent, "_SMALL_VOCABULARY", VOCABULARY - 1)
+    keras.tree.map_structure(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6),
+        looked_up,
+        states_and_gradients(),
+    )
 
 
 def stateful(family, batch_size=BATCH, **hyperparameters):
