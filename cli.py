@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import shutil
 import sys
@@ -391,9 +390,8 @@ def _ask(push_folder: Path) -> list[tuple[str, str]]:
         (generation,) = client.generate(
             [_DEMO_PROMPT], max_new_tokens=_DEMO_NEW_TOKENS, temperature=0.0
         )
-    bits = score.nll / math.log(2)
     return [
-        (f"score of {_DEMO_PROMPT!r}", f"{bits:.1f} bits, {score.tokens} tokens"),
+        (f"score of {_DEMO_PROMPT!r}", f"{score.bits:.1f} bits, {score.tokens} tokens"),
         ("continuation", f"{_DEMO_PROMPT}{generation.text}"),
     ]
 

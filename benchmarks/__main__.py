@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from . import generation, quality, training
+from . import data, generation, quality, training
 
 _BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "training": lambda options: training.main(options.rounds, options.only),
     "generation": lambda options: generation.main(options.rounds, options.only),
     "quality": lambda options: quality.main(options.text, options.only),
+    "data": lambda options: data.main(options.sizes, options.rounds, options.only),
 }
 
 
@@ -23,6 +24,12 @@ def main() -> None:
     parser.add_argument("--only", default="", help="settings whose name holds this")
     parser.add_argument(
         "--text", type=Path, help=f"what quality learns from, such as {quality.TEXT}"
+    )
+    parser.add_argument(
+        "--sizes",
+        type=lambda text: [int(size) for size in text.split(",")],
+        default=data.SIZES,
+        help="megabytes of the corpora of data, such as 1,10",
     )
     options = parser.parse_args()
     names = options.names or [n for n in _BENCHMARKS if n != "quality" or options.text]

@@ -30,6 +30,7 @@ _EXPORTS = {
     "KerasHubCausalLM": "keras_hub_adapter",
     "preset_tokenizer": "keras_hub_presets",
     "from_keras_hub": "keras_hub_weights",
+    "PackedNetwork": "packed",
     "NgramBackbone": "ngram",
     "NgramCausalLM": "ngram",
     "BytePairTokenizer": "byte_pair",

@@ -11,7 +11,7 @@ import tensorflow_text as tf_text
 from keras_hub.src.utils.tensor_utils import preprocessing_function
 
 from .backbone import Tensor
-from .tokenizers import text_of
+from .tokenizers import symbols_of, text_of
 from .word_piece import SUFFIX, PieceTokenizer
 
 # All of Unicode's, but those that count as white space, and malformed bytes.
@@ -25,8 +25,9 @@ class BertTokenizer(PieceTokenizer):
     Control characters are dropped; if `lowercase`, letters become small and lose their
     accents. Words are cut at white space, around punctuation and around Chinese
     characters. A word that cannot be spelled with the vocabulary's pieces, or has more
-    than 100 bytes, is unknown and lost. Detokenizing puts one space between words and
-    signs. So a model predicts less than the text, and its bits per byte are too low.
+    than 100 bytes, is unknown and lost, and spelled where bits per byte are counted.
+    Detokenizing puts one space between words and signs. What is dropped and made small
+    costs a model nothing, so its bits per byte are too low.
 
     Args:
         vocabulary: list of the pieces, in the order of their ids.
@@ -72,6 +73,14 @@ class BertTokenizer(PieceTokenizer):
         """The bytes that each id stands for: a word begins with a space."""
         return [self._bytes_of(piece) for piece in self._vocabulary]
 
+    def unknown_symbols(self, texts: Tensor) -> Tensor:
+        ids, starts, ends = self._op().tokenize_with_offsets(self._normalized(texts))
+        return symbols_of(tf.equal(ids, self.unk_token_id), ends - starts)
+
+    @property
+    def normalizes(self) -> bool:
+        return True
+
     def _bytes_of(self, piece: str) -> bytes:
         if piece in self.special_pieces:
             return b""
@@ -82,7 +91,7 @@ class BertTokenizer(PieceTokenizer):
     @preprocessing_function
     def _tokenize_tf(self, inputs: Tensor) -> Tensor:
         inputs = tf.convert_to_tensor(inputs)
-        ids = self._pieces_of(self._normalized(tf.reshape(inputs, [-1])))
+        ids = self._op().tokenize(self._normalized(tf.reshape(inputs, [-1])))
         return ids.values if inputs.shape.rank == 0 else ids
 
     def _normalized(self, texts: Tensor) -> Tensor:

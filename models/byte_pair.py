@@ -26,6 +26,7 @@ from .tokenizers import (
     SentencePieceTokenizer,
     bytes_of,
     model_proto_class,
+    symbols_left_out,
     take_texts_as_they_are,
     text_of,
 )
@@ -70,7 +71,8 @@ _CODE_POINTS = [ord(_CHARACTERS[_VALUES.index(bytes([n]))]) for n in range(256)]
 class BytePairTokenizer(SentencePieceTokenizer):
     """A tokenizer with the vocabulary, the merges and the words of GPT-2's kind.
 
-    It gives back any valid UTF-8 text but the non-characters U+FFFE and U+FFFF.
+    It gives back any valid UTF-8 text but the non-characters U+FFFE and U+FFFF. Where a
+    byte has no token in the vocabulary, it is unknown and lost.
 
     Args:
         proto: bytes of the model that `byte_pair_proto()` makes.
@@ -102,6 +104,11 @@ class BytePairTokenizer(SentencePieceTokenizer):
     def get_config(self) -> dict[str, Any]:
         """See `keras.layers.Layer.get_config`."""
         return {**super().get_config(), "split": self.split}
+
+    def unknown_symbols(self, texts: Tensor) -> Tensor:
+        if BYTE_OF.keys() <= {*self.get_vocabulary()}:
+            return tf.zeros(tf.shape(texts), tf.int64)
+        return symbols_left_out(self, texts)
 
     def _bytes_of_text(self, piece: str) -> bytes:
         return b"".join(BYTE_OF[character] for character in piece)

@@ -47,6 +47,19 @@ class CausalLMPreprocessor(keras_hub.models.CausalLMPreprocessor):
     # a tokenizer to load.
     tokenizer_cls = ByteTokenizer
 
+    def generate_preprocess(self, x: Any, sequence_length: int | None = None) -> Any:
+        """See `keras_hub.models.CausalLMPreprocessor.generate_preprocess`.
+
+        Vocabularies made elsewhere often pad with `</s>`. A sampler would take that for
+        a token just written, and stop: behind a prompt another stands in its place.
+        """
+        features = super().generate_preprocess(x, sequence_length=sequence_length)
+        end = self.tokenizer.end_token_id
+        if self.tokenizer.pad_token_id != end:
+            return features
+        token_ids, mask = features["token_ids"], features["padding_mask"]
+        return {**features, "token_ids": ops.where(mask, token_ids, int(end == 0))}
+
 
 @keras.saving.register_keras_serializable(package="langzoo")
 class CausalLM(keras_hub.models.CausalLM):
@@ -246,8 +259,9 @@ class CausalLM(keras_hub.models.CausalLM):
         Returns:
             For strings a float32 RaggedTensor `(batch_size, None)`: the
             log-probability, in nats, of each token and of `</s>`; for one string a
-            tensor, a vector. For tokens a float32 tensor: logits
-            `(batch_size, sequence_length, vocabulary_size)`, or losses
+            tensor, a vector. (An unknown piece is one token; what it takes to spell it
+            is `langzoo.models.scoring.spelling_nll`.) For tokens a float32 tensor:
+            logits `(batch_size, sequence_length, vocabulary_size)`, or losses
             `(batch_size, sequence_length)`.
 
         Raises:

@@ -106,6 +106,9 @@ class CausalConv(keras.layers.Layer):
     Call arguments:
         x: tensor of shape `(batch_size, sequence_length, input_dim)`; the output is
             `(batch_size, sequence_length, units)`.
+        positions: int32 tensor of shape `(batch_size, sequence_length)`, each place's
+            distance from the beginning of its document, before which nothing is seen;
+            or `None`, if a row is one document.
     """
 
     def __init__(
@@ -126,8 +129,8 @@ class CausalConv(keras.layers.Layer):
         built(self.dense, self.kernel_size * self.input_dim)
         self.built = True
 
-    def call(self, x: Tensor) -> Tensor:
-        return self._convolve(ops.pad(x, ((0, 0), (self.past, 0), (0, 0))))
+    def call(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
+        return self._convolve(ops.pad(x, ((0, 0), (self.past, 0), (0, 0))), positions)
 
     def empty_cache(self, batch_size: Tensor) -> Tensor:
         """The inputs before the text: zeros `(batch_size, past, input_dim)`."""
@@ -152,10 +155,16 @@ class CausalConv(keras.layers.Layer):
         shape = (ops.shape(x)[0], self.past, self.input_dim)
         return self._convolve(padded), ops.slice(padded, (0, length, 0), shape)
 
-    def _convolve(self, padded: Tensor) -> Tensor:
+    def _convolve(self, padded: Tensor, positions: Tensor | None = None) -> Tensor:
         length = ops.shape(padded)[1] - self.past
         starts = range(0, self.past + 1, self.dilation_rate)
         windows = [padded[:, start : start + length] for start in starts]
+        if positions is not None:
+            windows = [
+                window
+                * ops.cast(positions >= self.past - start, window.dtype)[..., None]
+                for start, window in zip(starts, windows, strict=True)
+            ]
         return self.dense(ops.concatenate(windows, axis=-1))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -187,6 +196,12 @@ class ConvBlock(keras.layers.Layer):
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         return self._forward(x, lambda conv, inputs: conv(inputs), training)
+
+    def call_packed(
+        self, x: Tensor, positions: Tensor, training: bool | None = None
+    ) -> Tensor:
+        """As a call, for rows of several documents; see `CausalConv`."""
+        return self._forward(x, lambda conv, inputs: conv(inputs, positions), training)
 
     def empty_cache(self, batch_size: Tensor) -> Cache:
         """A cache for each convolution that sees more than one position."""
@@ -424,6 +439,16 @@ class ConvBackbone(CausalBackbone):
         self.hidden_dim = hidden_dim
         self.dropout = dropout
         self.max_sequence_length = max_sequence_length
+
+    def call_packed(
+        self, token_ids: Tensor, positions: Tensor, training: bool | None = None
+    ) -> Tensor:
+        """See `langzoo.models.packed`."""
+        x = self.token_embedding(token_ids)
+        x = self.embeddings_dropout(x, training=training)
+        for block in self.blocks:
+            x = block.call_packed(x, positions, training)
+        return self.final_norm(x)
 
     def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
         """For each block, the last inputs of its convolutions; zeros before the text.

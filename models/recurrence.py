@@ -239,7 +239,11 @@ class LSTMCell(Cell):
 
 
 def run(
-    cell: Cell, projected: Tensor, recurrence: Recurrence, state: State
+    cell: Cell,
+    projected: Tensor,
+    recurrence: Recurrence,
+    state: State,
+    keep: Tensor | None = None,
 ) -> tuple[Tensor, State]:
     """Runs over time, with TensorFlow's own gradient of a loop.
 
@@ -248,16 +252,22 @@ def run(
         projected: inputs times kernel plus bias, `(T, B, G * U)`.
         recurrence: the other part of a step.
         state: the state before the first step, tensors `(B, U)`.
+        keep: `(T, B, 1)`, 0 where a step is to begin with a state of zeros, else 1; or
+            `None`, if none is. Not differentiated.
 
     Returns:
         The outputs `(T, B, U)` and the state after the last step.
     """
-    (outputs,), state = _run(cell, projected, recurrence, state, (1,))
+    (outputs,), state = _run(cell, projected, recurrence, state, keep, (1,))
     return outputs, state
 
 
 def run_with_fast_gradient(
-    cell: Cell, projected: Tensor, recurrence: Recurrence, state: State
+    cell: Cell,
+    projected: Tensor,
+    recurrence: Recurrence,
+    state: State,
+    keep: Tensor | None = None,
 ) -> tuple[Tensor, State]:
     """The same function as `run()`, with a gradient of one product a step.
 
@@ -270,7 +280,7 @@ def run_with_fast_gradient(
     ) -> tuple[tuple[Tensor, ...], Any]:
         tied = Recurrence(*weights)._replace(mask=recurrence.mask)
         kept_widths = (1,) * cell.num_states + cell.kept_widths
-        kept, last = _run(cell, projected, tied, state, kept_widths)
+        kept, last = _run(cell, projected, tied, state, keep, kept_widths)
         states, kept = kept[: cell.num_states], kept[cell.num_states :]
 
         def gradient(d_outputs: Tensor, *d_last: Tensor) -> tuple[Any, ...]:
@@ -278,8 +288,9 @@ def run_with_fast_gradient(
                 tf.concat([first[None], after[:-1]], axis=0)
                 for first, after in zip(state, states, strict=True)
             )
+            previous = _begun(previous, keep)
             factors = cell.factors(kept, states, previous)
-            d_sums, d_state = _run_back(cell, d_outputs, factors, tied, d_last)
+            d_sums, d_state = _run_back(cell, d_outputs, factors, tied, keep, d_last)
             d_weights = _d_weights(tied, previous[0], d_sums[0])
             return cell.d_projected(d_sums), d_weights, d_state
 
@@ -294,12 +305,14 @@ def _run(
     projected: Tensor,
     recurrence: Recurrence,
     state: State,
+    keep: Tensor | None,
     widths: tuple[int, ...],
 ) -> tuple[tuple[Tensor, ...], State]:
     """Keeps as many tensors of each step as there are widths: states first."""
     length = tf.shape(projected)[0]
 
     def body(time: Tensor, state: State, stores: tuple) -> tuple[Tensor, State, tuple]:
+        state = _begun(state, None if keep is None else keep[time])
         recurrent = recurrence.product(state[0])
         state, kept = cell.forward(projected[time], recurrent, state)
         return time + 1, state, _write(stores, time, (*state, *kept))
@@ -318,6 +331,7 @@ def _run_back(
     d_outputs: Tensor,
     factors: tuple[Tensor, ...],
     recurrence: Recurrence,
+    keep: Tensor | None,
     d_last: State,
 ) -> tuple[tuple[Tensor, ...], State]:
     """Runs back over time.
@@ -340,7 +354,9 @@ def _run_back(
         if d_output is not None:
             through_product += d_output
         stores = _write(stores, time, d_sums)
-        return time - 1, (through_product, *d_others), stores
+        d_state = (through_product, *d_others)
+        d_state = _begun(d_state, None if keep is None else keep[time])
+        return time - 1, d_state, stores
 
     _, d_state, stores = tf.while_loop(
         lambda time, *_: time >= 0,
@@ -349,6 +365,11 @@ def _run_back(
         maximum_iterations=length,
     )
     return tuple(store.stack() for store in stores), d_state
+
+
+def _begun(state: State, keep: Tensor | None) -> State:
+    """A state, or its gradients, with zeros where it is not kept."""
+    return state if keep is None else tuple(part * keep for part in state)
 
 
 def _d_weights(

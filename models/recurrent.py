@@ -126,7 +126,11 @@ class RecurrentLayer(keras.layers.Layer):
         return self.run_projected(projected, state, training)
 
     def run_projected(
-        self, projected: Tensor, state: State, training: bool | None = None
+        self,
+        projected: Tensor,
+        state: State,
+        training: bool | None = None,
+        keep: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """Goes on from a state, like `run()`.
 
@@ -135,13 +139,15 @@ class RecurrentLayer(keras.layers.Layer):
                 `(sequence_length, batch_size, gates * units)`.
             state: as in `run()`.
             training: as in a call.
+            keep: `(sequence_length, batch_size, 1)`, 0 where a position is to begin
+                with a state of zeros, else 1; or `None`, if none is.
 
         Returns:
             The outputs `(batch_size, sequence_length, units)` and the next state.
         """
         run = recurrence.run_with_fast_gradient if training else recurrence.run
         product = self._recurrence(ops.shape(projected)[1], training)
-        outputs, state = run(self.cell, projected, product, state)
+        outputs, state = run(self.cell, projected, product, state, keep)
         return ops.swapaxes(outputs, 0, 1), state
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
@@ -499,8 +505,20 @@ class RecurrentBackbone(CausalBackbone):
             states.append(state)
         return self.final_norm(self.projection(x))[:, None], tuple(states)
 
+    def call_packed(
+        self, token_ids: Tensor, positions: Tensor, training: bool | None = None
+    ) -> Tensor:
+        """See `langzoo.models.packed`."""
+        state = self.empty_cache(ops.shape(token_ids)[0])
+        keep = ops.cast(ops.swapaxes(positions, 0, 1) > 0, self.compute_dtype)
+        return self.call_with_state(token_ids, state, training, keep[..., None])[0]
+
     def call_with_state(
-        self, token_ids: Tensor, state: Cache, training: bool | None = None
+        self,
+        token_ids: Tensor,
+        state: Cache,
+        training: bool | None = None,
+        keep: Tensor | None = None,
     ) -> tuple[Tensor, Cache]:
         """Goes on from a state over any number of positions.
 
@@ -508,6 +526,7 @@ class RecurrentBackbone(CausalBackbone):
             token_ids: int32 tensor of shape `(batch_size, sequence_length)`.
             state: what `empty_cache()`, `prefill()` or this method returned.
             training: bool. Whether to drop out.
+            keep: see `RecurrentLayer.run_projected`.
 
         Returns:
             The hidden states `(batch_size, sequence_length, embedding_dim)` and the
@@ -521,7 +540,7 @@ class RecurrentBackbone(CausalBackbone):
                 if x is None
                 else layer.project(ops.swapaxes(norm(x), 0, 1))
             )
-            x, layer_state = layer.run_projected(projected, layer_state, training)
+            x, layer_state = layer.run_projected(projected, layer_state, training, keep)
             x = dropout_after(x, training=training)
             states.append(layer_state)
         return self.final_norm(self.projection(x)), tuple(states)

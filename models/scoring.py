@@ -13,6 +13,7 @@ in chunks, so that neither a long document nor a large batch makes a large tenso
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,6 +24,9 @@ import tensorflow as tf
 from .backbone import require
 
 Inputs = dict[str, tf.Tensor]
+
+# Of a byte, or the end of a spelling, when all 257 are equally likely.
+SYMBOL_NLL = math.log(257)
 
 # A chunk holds at most so many input positions, and logits of at most so many bytes.
 # Larger chunks made no model faster on a CPU, and mix windows of more unequal length:
@@ -55,6 +59,7 @@ def score_texts(model: Any, texts: Any, *, stride: int | None = None) -> Any:
     """Natural logarithm of the probability of every token of texts, and of `</s>`.
 
     The numbers are those of the signature `token_scores` of an export with that stride.
+    That of `<unk>` says nothing of which piece is unknown: see `spelling_nll`.
 
     Args:
         model: a `CausalLM` with a preprocessor.
@@ -133,6 +138,29 @@ def framed(tokenizer: Any, text: tf.Tensor) -> tf.RaggedTensor:
         for token in (tokenizer.start_token_id, tokenizer.end_token_id)
     )
     return tf.concat([start, ids, end], axis=1)
+
+
+def spelling_nll(tokenizer: Any, texts: tf.Tensor) -> tf.Tensor:
+    """Nats that the unknown pieces of `texts` cost beyond their tokens, float32 `[b]`.
+
+    A model says how likely `<unk>` is, not which piece it stands for. For a code of the
+    whole text, each one is followed by the bytes of its piece and an end, in the code
+    that favours none of these 257 symbols. So the sum of this and of the negative
+    log-probabilities is comparable between any two vocabularies; without unknown
+    pieces this is 0.
+
+    Args:
+        tokenizer: a tokenizer of `langzoo.models`.
+        texts: string tensor `[b]`.
+
+    References:
+        - [Mielke and Eisner, 2018](https://arxiv.org/abs/1804.08205): a word is a token
+          to predict, and then to spell.
+        - [Mielke et al., 2021](https://arxiv.org/abs/2112.10508): why models with
+          unknown words cannot be compared otherwise.
+    """
+    symbols = tokenizer.unknown_symbols(texts)
+    return tf.cast(tf.cast(symbols, tf.float64) * SYMBOL_NLL, tf.float32)
 
 
 def token_log_probabilities(

@@ -15,6 +15,7 @@ from .backbone import require
 from .bert import BertTokenizer
 from .byte_pair import BytePairTokenizer, byte_pair_proto
 from .keras_hub_presets import preset_tokenizer
+from .sentence_pieces import is_sentence_piece, sentence_piece_proto, unknown_piece
 from .tokenizers import SentencePieceTokenizer, TextTokenizer
 from .word_piece import SUFFIX
 
@@ -40,9 +41,10 @@ def load_tokenizer(path: str | os.PathLike[str]) -> TextTokenizer:
 
     Args:
         path: a SentencePiece model; a `tokenizer.json` of Hugging Face, byte-pair of
-            GPT-2's or Llama 3's kind or WordPiece of BERT's, or a folder with one; or
-            the folder of a KerasHub preset. A `tokenizer_config.json` beside a
-            `tokenizer.json` names the tokens for start, end and padding.
+            GPT-2's, Llama 2's or Llama 3's kind, Unigram of T5's or WordPiece of
+            BERT's, or a folder with one; or the folder of a KerasHub preset. A
+            `tokenizer_config.json` beside a `tokenizer.json` names the tokens for
+            start, end and padding.
 
     Raises:
         ValueError: naming the path, and what of it is not supported.
@@ -87,7 +89,7 @@ def _sentence_piece(proto: bytes) -> SentencePieceTokenizer:
     return SentencePieceTokenizer(proto, special_pieces=pieces)
 
 
-def _hugging_face(file: Path) -> BytePairTokenizer | BertTokenizer:
+def _hugging_face(file: Path) -> TextTokenizer:
     content = json.loads(file.read_text(encoding="utf-8"))
     require(
         isinstance(content, dict) and isinstance(content.get("model"), dict),
@@ -97,9 +99,8 @@ def _hugging_face(file: Path) -> BytePairTokenizer | BertTokenizer:
     model = content["model"]
     kind = model.get("type", "BPE")
     require(
-        kind in ("BPE", "WordPiece"),
-        "Only models of type BPE and WordPiece are supported; of a SentencePiece model "
-        "take the file tokenizer.model.",
+        kind in ("BPE", "Unigram", "WordPiece"),
+        "Only models of type BPE, Unigram and WordPiece are supported.",
         type=kind,
     )
     added = content.get("added_tokens", ())
@@ -109,14 +110,19 @@ def _hugging_face(file: Path) -> BytePairTokenizer | BertTokenizer:
         "Added tokens that are not special are not supported.",
         tokens=named[:5],
     )
-    vocabulary = {
-        **model["vocab"],
-        **{token["content"]: token["id"] for token in added},
-    }
+    pieces = model["vocab"]
+    if kind == "Unigram":
+        pieces = {piece: index for index, (piece, _) in enumerate(pieces)}
+    vocabulary = {**pieces, **{token["content"]: token["id"] for token in added}}
     if kind == "WordPiece":
         specials = _special_tokens(file.parent, vocabulary, _BERT_TOKENS)
         return _bert(content, vocabulary, specials)
     specials = _special_tokens(file.parent, vocabulary, _TOKENS)
+    if is_sentence_piece(model):
+        pad, unknown, start, end = specials
+        unknown = unknown_piece(model) or unknown
+        proto = sentence_piece_proto(content, vocabulary, unknown=unknown)
+        return SentencePieceTokenizer(proto, [pad, unknown, start, end])
     return _byte_pair(content, vocabulary, specials)
 
 
@@ -187,7 +193,7 @@ def _split_of(content: Mapping[str, Any]) -> str:
     """The split of a byte-pair `tokenizer.json`, the rest of which is honoured."""
     model = content["model"]
     affixes = ("continuing_subword_prefix", "end_of_word_suffix")
-    for key in ("dropout", "byte_fallback", *affixes):
+    for key in ("dropout", *affixes):
         value = model.get(key)
         require(not value, f"model.{key} is not supported.", value=value)
     normalizer = content.get("normalizer")

@@ -41,7 +41,7 @@ MODEL_TYPES = ("bpe", "unigram")
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
 """The types of a SentencePiece model's pieces."""
 
-BPE_MODEL, WORD_MODEL, CHARACTER_MODEL = 2, 3, 4
+UNIGRAM_MODEL, BPE_MODEL, WORD_MODEL, CHARACTER_MODEL = 1, 2, 3, 4
 """Types of a SentencePiece model."""
 
 _SPECIAL_NAMES = ("pad_token", "unk_token", "start_token", "end_token")
@@ -105,6 +105,29 @@ class TextTokenizer(keras_hub.tokenizers.Tokenizer):
         special tokens stand for `b""`.
         """
         raise NotImplementedError
+
+    def unknown_symbols(self, texts: Tensor) -> Tensor:
+        """How many symbols spell what the tokens of texts leave out.
+
+        An unknown piece is one token, whatever bytes it has. Those bytes and an end,
+        257 symbols to choose from, make its token and its spelling say what it is; see
+        `langzoo.models.scoring.spelling_nll`.
+
+        Args:
+            texts: string tensor of shape `(batch_size,)`.
+
+        Returns:
+            An int64 tensor of that shape; zeros where no piece can be unknown.
+        """
+        return tf.zeros(tf.shape(texts), tf.int64)
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether white space, signs or letters are changed before a text is cut.
+
+        What is dropped so costs a model nothing: its bits per byte are too low.
+        """
+        return False
 
     def save_to_preset(self, preset_dir: str) -> None:
         """Saves the tokenizer, alone or beside a model, for `from_preset()`."""
@@ -182,6 +205,22 @@ class SentencePieceTokenizer(
             for index, piece in enumerate(self.get_vocabulary())
         ]
 
+    def unknown_symbols(self, texts: Tensor) -> Tensor:
+        model = self._sentence_piece_spm
+        if any(map(model.IsByte, range(model.GetPieceSize()))):
+            return super().unknown_symbols(texts)
+        ids, starts, ends = self._sentence_piece.tokenize_with_offsets(texts)
+        return symbols_of(tf.equal(ids, self.unk_token_id), ends - starts)
+
+    @property
+    def normalizes(self) -> bool:
+        spec = model_proto_class().FromString(self.proto).normalizer_spec
+        removes_spaces = (
+            not spec.HasField("remove_extra_whitespaces")
+            or spec.remove_extra_whitespaces
+        )
+        return bool(removes_spaces or spec.precompiled_charsmap)
+
     def _piece_bytes(self, index: int, piece: str) -> bytes:
         model = self._sentence_piece_spm
         if model.IsControl(index) or model.IsUnknown(index):
@@ -209,13 +248,16 @@ class LastingOp:
     def tokenize(self, inputs: Tensor) -> Tensor:
         return self._call("tokenize", inputs)
 
+    def tokenize_with_offsets(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self._call("tokenize_with_offsets", inputs)
+
     def detokenize(self, inputs: Tensor) -> Tensor:
         return self._call("detokenize", inputs)
 
     def string_to_id(self, inputs: Tensor) -> Tensor:
         return self._call("string_to_id", inputs)
 
-    def _call(self, method: str, inputs: Tensor) -> Tensor:
+    def _call(self, method: str, inputs: Tensor) -> Any:
         if not tf.executing_eagerly():
             return getattr(self._make(), method)(inputs)
         try:
@@ -307,6 +349,33 @@ def text_of(token_bytes: list[bytes], ids: Tensor) -> Tensor:
     characters = tf.gather(tf.constant(token_bytes), tf.cast(ids, "int32"))
     texts = tf.strings.reduce_join(characters, axis=-1)
     return tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8")
+
+
+def symbols_of(is_unknown: tf.RaggedTensor, lengths: tf.RaggedTensor) -> Tensor:
+    """The bytes of unknown pieces and an end for each, int64 `(n,)`.
+
+    Args:
+        is_unknown: bool `(n, None)`, a piece each.
+        lengths: integer `(n, None)`. The bytes of the pieces.
+    """
+    symbols = tf.cast(lengths, tf.int64) + 1
+    return tf.reduce_sum(tf.cast(is_unknown, tf.int64) * symbols, axis=1)
+
+
+def symbols_left_out(tokenizer: TextTokenizer, texts: Tensor) -> Tensor:
+    """What `symbols_of` gives, where all but unknown pieces stand for their bytes.
+
+    Args:
+        tokenizer: its `token_bytes()`, joined, are a text without its unknown pieces.
+        texts: string `(n,)`.
+    """
+    ids = tokenizer.tokenize(texts)
+    lengths = tf.constant([len(piece) for piece in tokenizer.token_bytes()], tf.int64)
+    said = tf.reduce_sum(tf.ragged.map_flat_values(tf.gather, lengths, ids), axis=1)
+    left_out = tf.cast(tf.strings.length(texts), tf.int64) - said
+    unknown = tf.cast(tf.equal(ids, tokenizer.unk_token_id), tf.int64)
+    # A malformed byte is read as the three of U+FFFD.
+    return tf.maximum(left_out, 0) + tf.reduce_sum(unknown, axis=1)
 
 
 def train_sentencepiece(
@@ -512,6 +581,7 @@ def model_proto_class() -> type[Message]:
     )
     message(
         "NormalizerSpec",
+        precompiled_charsmap=(2, field.TYPE_BYTES),
         add_dummy_prefix=(3, field.TYPE_BOOL),
         remove_extra_whitespaces=(4, field.TYPE_BOOL),
         escape_whitespaces=(5, field.TYPE_BOOL),

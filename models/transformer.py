@@ -60,7 +60,8 @@ class SelfAttention(keras.layers.Layer):
 
     Call arguments:
         x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
-        mask: additive mask, `(sequence_length, sequence_length)`.
+        mask: additive mask, `(sequence_length, sequence_length)`, perhaps with
+            leading dimensions `(batch_size, 1)`.
         rotation: cosines and sines of the positions, a pair of
             `(sequence_length, head_dim / 2)`, or `None` for no rotation.
 
@@ -373,6 +374,21 @@ class CausalMask(keras.layers.Layer):
         """The mask for int32 positions that look at others; their shapes broadcast."""
         return ops.cast(others > positions, self.compute_dtype) * _MASKED
 
+    def within_documents(self, positions: Tensor) -> Tensor:
+        """The mask where a row holds several documents, which do not see each other.
+
+        Args:
+            positions: int32 tensor of shape `(batch_size, sequence_length)`, each
+                place's distance from the beginning of its document.
+
+        Returns:
+            A tensor of shape `(batch_size, 1, sequence_length, sequence_length)`.
+        """
+        places = ops.arange(ops.shape(positions)[1])
+        begins = (places - positions)[:, None, :, None]
+        hidden = ops.logical_or(places < begins, places > places[:, None])
+        return ops.cast(hidden, self.compute_dtype) * _MASKED
+
     def compute_output_spec(self, x: Tensor) -> Tensor:
         return keras.KerasTensor((x.shape[1], x.shape[1]), self.compute_dtype)
 
@@ -637,21 +653,45 @@ class TransformerBackbone(CausalBackbone):
             name=name,
         )
 
-    def _embed(self, token_ids: Tensor, index: Tensor | int = 0) -> Tensor:
-        """Embeddings `(B, T, D)` of tokens `(B, T)` from position `index` on."""
+    def _embed(
+        self,
+        token_ids: Tensor,
+        index: Tensor | int = 0,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Embeddings `(B, T, D)` of tokens `(B, T)` from position `index` on.
+
+        Or at positions, int32 `(B, T)`.
+        """
         x = self.token_embedding(token_ids)
         if self.position_embedding is None:
             return x
         if self.positions == "sinusoidal":
             x = x * self.hidden_dim**0.5
-        positions = self.position_embedding(x, start_index=index)
-        return x + ops.cast(positions, x.dtype)
+            if positions is not None:
+                positions = ops.cast(positions, "float32")
+        vectors = self.position_embedding(x, start_index=index, positions=positions)
+        return x + ops.cast(vectors, x.dtype)
 
     def _tables(self, x: Tensor) -> tuple[Tensor, Rotation | None]:
         """Mask and rotation of a whole sequence, once for all blocks."""
         if self.rotary_positions is None:
             return self.causal_mask(x), None
         return self.causal_mask(x), self.rotary_positions(x)
+
+    def call_packed(
+        self, token_ids: Tensor, positions: Tensor, training: bool | None = None
+    ) -> Tensor:
+        """See `langzoo.models.packed`."""
+        x = self._embed(token_ids, positions=positions)
+        x = self.embeddings_dropout(x, training=training)
+        # Rotary positions are relative: counting on from document to document is no
+        # difference to them.
+        _, rotation = self._tables(x)
+        mask = self.causal_mask.within_documents(positions)
+        for block in self.blocks:
+            x = block(x, mask, rotation, training=training)
+        return self.final_norm(x)
 
     def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
         """For each block, keys and values of every position.

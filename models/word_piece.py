@@ -10,9 +10,10 @@ References:
 
 from __future__ import annotations
 
+import collections
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -23,7 +24,7 @@ from keras_hub.src.utils.tensor_utils import preprocessing_function
 from .backbone import Tensor, require
 from .byte_pair import BYTE_OF, written_bytes
 from .tokenizers import SPECIAL_TOKENS, TextTokenizer, text_of
-from .words import words_of
+from .words import count_words, words_of
 
 SUFFIX = "##"
 _VOCABULARY_FILE = "vocabulary.txt"
@@ -32,6 +33,10 @@ _BYTE_PIECES = [*BYTE_OF, *(f"{SUFFIX}{character}" for character in BYTE_OF)]
 _SMALLEST = len(SPECIAL_TOKENS) + len(_BYTE_PIECES)
 _LONGEST_WORD = 2**31 - 1  # in bytes; the op's default would make them unknown
 _BATCH = 256
+# Words are repeated for the trainer as often as they were counted, so often in all.
+_WORDS_TO_LEARN_FROM = 20_000_000
+_REPETITIONS = 10_000  # in one string
+_WRITTEN = {value[0]: character for character, value in BYTE_OF.items()}
 
 
 class PieceTokenizer(TextTokenizer):
@@ -81,12 +86,11 @@ class PieceTokenizer(TextTokenizer):
             # A tensor would belong to one graph only, and compiling takes a while.
             self._compiled = op._model.numpy()
 
-    def _pieces_of(self, words: Tensor) -> tf.RaggedTensor:
-        op = tf_text.FastWordpieceTokenizer(
+    def _op(self) -> tf_text.FastWordpieceTokenizer:
+        return tf_text.FastWordpieceTokenizer(
             model_buffer=tf.constant(self._compiled),
             token_out_type=tf.as_dtype(self.compute_dtype),
         )
-        return op.tokenize(words)
 
     def vocabulary_size(self) -> int:
         """The number of ids."""
@@ -162,7 +166,7 @@ class WordPieceTokenizer(PieceTokenizer):
     def _tokenize_tf(self, inputs: Tensor) -> Tensor:
         inputs = tf.convert_to_tensor(inputs)
         words = words_of(tf.reshape(inputs, [-1]))
-        ids = self._pieces_of(written_bytes(words.values))
+        ids = self._op().tokenize(written_bytes(words.values))
         ids = tf.RaggedTensor.from_row_splits(
             ids.values, tf.gather(ids.row_splits, words.row_splits), validate=False
         )
@@ -186,6 +190,25 @@ def train_word_piece(
     Raises:
         ValueError: if `vocabulary_size` is too small for the bytes.
     """
+    documents = iter(texts)
+    counts: collections.Counter[str] = collections.Counter()
+    while batch := list(itertools.islice(documents, _BATCH)):
+        counts.update(count_words(batch))
+    return word_piece_of_counts(counts, vocabulary_size=vocabulary_size)
+
+
+def word_piece_of_counts(
+    counts: Mapping[str, int], *, vocabulary_size: int
+) -> WordPieceTokenizer:
+    """Learns a `WordPieceTokenizer` from words, as `words_of` cuts them, and counts.
+
+    Of a corpus of more than 20 million words a share of every count is taken, so that
+    this takes bounded time; words that are rarer than that share have no part in it.
+
+    Args:
+        counts: how often each word stands in the texts.
+        vocabulary_size: see `train_word_piece`.
+    """
     # The package is large, and whoever applies a tokenizer does not need it.
     import tokenizers as hugging_face
 
@@ -206,16 +229,15 @@ def train_word_piece(
         continuing_subword_prefix=SUFFIX,
         show_progress=False,
     )
-    model.train_from_iterator(_written_texts(texts), trainer)
+    model.train_from_iterator(_written_words(counts), trainer)
     learned = model.get_vocab()
     return WordPieceTokenizer(sorted(learned, key=learned.__getitem__))
 
 
-def _written_texts(texts: Iterable[str]) -> Iterator[str]:
-    """The words of texts, bytes as printable characters, with spaces between them."""
-    documents = iter(texts)
-    while batch := list(itertools.islice(documents, _BATCH)):
-        words = words_of(tf.constant(batch))
-        written = words.with_values(written_bytes(words.values))
-        for text in tf.strings.reduce_join(written, axis=-1, separator=" ").numpy():
-            yield text.decode()
+def _written_words(counts: Mapping[str, int]) -> Iterator[str]:
+    """Words as often as they count, bytes as printable characters, between spaces."""
+    share = min(1.0, _WORDS_TO_LEARN_FROM / max(sum(counts.values()), 1))
+    for word, count in counts.items():
+        written = word.encode().decode("latin-1").translate(_WRITTEN)
+        for left in range(round(count * share), 0, -_REPETITIONS):
+            yield " ".join([written] * min(left, _REPETITIONS))

@@ -12,7 +12,13 @@ from keras_hub.src.utils.tensor_utils import preprocessing_function
 
 from .backbone import Tensor
 from .byte_pair import NUL
-from .tokenizers import WORD_MODEL, SentencePieceTokenizer, listed_proto, text_of
+from .tokenizers import (
+    WORD_MODEL,
+    SentencePieceTokenizer,
+    listed_proto,
+    symbols_left_out,
+    text_of,
+)
 
 _LETTER = r"\p{L}\p{M}\p{N}"
 _WORD = rf" ?[{_LETTER}]+| ?[^\s{_LETTER}]|(?s:.)"
@@ -43,9 +49,8 @@ class WordTokenizer(SentencePieceTokenizer):
 
     A text of listed words comes back exactly. Of another text each word that is not
     listed is lost, with the space before it: `<unk>` stands for nothing. It is one
-    token to predict in place of many, so a model's bits per byte are too low by what it
-    would take to spell the unknown words; compare them only between models of this
-    vocabulary.
+    token to predict in place of many, so `unknown_symbols` are counted on top of it in
+    a model's bits per byte and word perplexity, not in its perplexity.
 
     Args:
         proto: bytes of the model that `word_tokenizer()` makes: its pieces are the
@@ -59,6 +64,9 @@ class WordTokenizer(SentencePieceTokenizer):
     assert tokenizer.detokenize(tokenizer(["the red fox."])) == ["the fox."]
     ```
     """
+
+    def unknown_symbols(self, texts: Tensor) -> Tensor:
+        return symbols_left_out(self, texts)
 
     def _bytes_of_text(self, piece: str) -> bytes:
         return piece.encode()

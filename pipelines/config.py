@@ -82,7 +82,7 @@ class CorpusConfig(_Section):
     """The field or column that holds the text, where documents are records."""
     fields: dict[str, _FieldName] = {}
     """Fields or columns that travel with the text, by the name of the feature that they
-    become, such as `{label: sentiment}`; as strings."""
+    become, such as `{label: sentiment}`; as strings, into the transformed examples."""
     sources: list[SourceConfig] = []
     """Several sources in one corpus, in place of `path`."""
     eval_fraction: Annotated[float, Field(ge=0.001, le=0.5)] = 0.1
@@ -127,10 +127,10 @@ class CorpusConfig(_Section):
     def _fields_have_names_of_their_own(self) -> CorpusConfig:
         for source in self.all_sources:
             for name in source.fields:
-                if not name.isidentifier() or name in ("text", "id"):
+                if not name.isidentifier() or name in ("text", "id", "token_ids"):
                     raise ValueError(
                         f"corpus.fields: {name!r} cannot be the name of a feature: "
-                        "it is one word, not text or id, such as label"
+                        "it is one word, not text, id or token_ids, such as label"
                     )
         return self
 
@@ -194,19 +194,22 @@ class TokenizerConfig(_Section):
         "file",
     ] = "bpe"
     """All give back any text exactly, but `words`, which loses words that it does not
-    know, so that its bits per byte are too low. `preset` takes the tokenizer of
-    `model.preset`, and `file` that of `path`, instead of learning one."""
+    know: spelling them is counted in bits per byte, as uniform bytes, and not in the
+    perplexity of a token. `preset` takes the tokenizer of `model.preset`, and `file`
+    that of `path`, instead of learning one."""
     vocabulary_size: Annotated[int, Field(ge=300, le=1_000_000)] = 8192
     """Tokens at most. With `bpe`, `unigram` and `characters` 256 of them are bytes, and
     with `word_piece` 512, so any text is covered."""
     sample_bytes: Annotated[int, Field(ge=1000)] = 10_000_000
-    """Largest sample of the corpus that it is learned from; words and characters are
-    counted in the whole corpus."""
+    """Largest sample of the corpus that `bpe` and `unigram` are learned from; words and
+    characters are counted in the whole corpus, and `word_piece` learns from counts."""
     seed: int = 0
     path: Annotated[str, Field(min_length=1)] | None = None
     """For `file`: a SentencePiece model, a `tokenizer.json` of Hugging Face with byte
-    pairs of GPT-2's or Llama 3's kind or WordPiece of BERT's, which normalizes texts,
-    or the folder of a KerasHub preset."""
+    pairs of GPT-2's, Llama 2's or Llama 3's kind, Unigram of T5's or WordPiece of
+    BERT's, or the folder of a KerasHub preset. What a vocabulary lacks is spelled in
+    bits per byte; what one normalizes before it cuts a text (case, white space) is not
+    counted, and the run warns of it."""
 
     @pydantic.model_validator(mode="after")
     def _a_path_goes_with_a_file(self) -> TokenizerConfig:
@@ -399,6 +402,18 @@ _FAMILIES = {
 }
 
 
+class AugmentationConfig(_Section):
+    """Noise for small corpora: in training, and only there, `<unk>` takes the place of
+    some of the tokens that the model reads; what it predicts stays."""
+
+    token_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the tokens that are hidden one by one."""
+    span_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the tokens that are hidden in spans."""
+    span_length: Annotated[int, Field(ge=1)] = 3
+    """Tokens in a span; spans may overlap."""
+
+
 class TrainerConfig(_Section):
     """How the model is trained: AdamW, linear warm-up, cosine decay.
 
@@ -412,6 +427,12 @@ class TrainerConfig(_Section):
     carry_state: bool = False
     """Whether a recurrent family goes on from batch to batch through `batch_size`
     parallel streams of the text. What is exported scores windows without a past."""
+    packing: Literal["contiguous", "best_fit", "lines"] = "contiguous"
+    """How documents become rows. `contiguous`: one after the other, cut where a row
+    ends. `best_fit`: as many as fit, cut only if longer than the context, and each sees
+    only itself. `lines`: a document a row, in rows of an eighth, a quarter, half or all
+    of the context. An n-gram model counts documents whole."""
+    augmentation: AugmentationConfig = AugmentationConfig()
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     final_learning_rate: Annotated[float, Field(ge=0, le=1)] | None = None
     """End of the schedule, as a share of its peak."""
@@ -448,6 +469,49 @@ class ServingConfig(_Section):
     """Most tokens that one request may generate; default half the context."""
 
 
+_BEAM_LOCALLY = [
+    # Beam's default runner looks for another one on the network first.
+    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+    # Without an image TFX packs itself for workers elsewhere, in seconds a component.
+    "--sdk_container_image=none",
+]
+_BEAM_MODES = ("in_memory", "multi_threading", "multi_processing")
+
+
+def _beam_arguments(arguments: list[str]) -> list[str]:
+    for argument in arguments:
+        if not re.match(r"--\w", argument):
+            raise ValueError(
+                f"beam_pipeline_args: {argument!r} is no option: write --name=value"
+            )
+    options = dict(argument[2:].partition("=")[::2] for argument in arguments)
+    runner = options.get("runner", "")
+    if "DaskRunner" in runner:
+        raise ValueError("beam_pipeline_args: DaskRunner loses records: take another")
+    if "PortableRunner" in runner and not options.get("job_endpoint"):
+        raise ValueError(
+            "beam_pipeline_args: PortableRunner needs --job_endpoint=HOST:PORT of a "
+            "job service"
+        )
+    mode = options.get("direct_running_mode", _BEAM_MODES[0])
+    if mode not in _BEAM_MODES:
+        raise ValueError(
+            f"beam_pipeline_args: --direct_running_mode {mode!r} is not known: it is "
+            f"one of {', '.join(_BEAM_MODES)}"
+        )
+    workers = options.get("direct_num_workers", "1")
+    if not workers.isdecimal():
+        raise ValueError(
+            f"beam_pipeline_args: --direct_num_workers {workers!r} is no number"
+        )
+    if mode == _BEAM_MODES[0] and workers != "1":
+        raise ValueError(
+            f"beam_pipeline_args: --direct_num_workers={workers} needs "
+            "--direct_running_mode=multi_processing"
+        )
+    return arguments if runner else [*_BEAM_LOCALLY, *arguments]
+
+
 class Config(_Section):
     """Everything that a run depends on."""
 
@@ -462,10 +526,12 @@ class Config(_Section):
     trainer: TrainerConfig = TrainerConfig()
     gate: GateConfig = GateConfig()
     serving: ServingConfig = ServingConfig()
-    beam_pipeline_args: list[str] = [
-        # The default runner looks for one on the network first.
-        "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-    ]
+    beam_pipeline_args: Annotated[
+        list[str], pydantic.AfterValidator(_beam_arguments)
+    ] = _BEAM_LOCALLY
+    """Options of Beam's, as `--name=value`. Without a `--runner` this machine does the
+    work: in one process, or with `--direct_running_mode=multi_processing` and
+    `--direct_num_workers=N` in several, which pays from some 100 MB on."""
 
     @property
     def folder(self) -> Path:
@@ -516,6 +582,21 @@ class Config(_Section):
             raise ValueError(
                 "trainer.carry_state needs a family that has a state, one of "
                 f"{', '.join(recurrent)}: model.family is {self.model.family}"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _the_packing_fits(self) -> Config:
+        packing = self.trainer.packing
+        if self.trainer.carry_state and packing != "contiguous":
+            raise ValueError(
+                "trainer.carry_state needs trainer.packing contiguous, where a row "
+                f"goes on from the one before: it is {packing}"
+            )
+        if packing == "best_fit" and isinstance(self.model, KerasHubConfig):
+            raise ValueError(
+                "trainer.packing best_fit needs a family that keeps the documents of a "
+                f"row apart, which {KERAS_HUB} does not: take contiguous or lines"
             )
         return self
 

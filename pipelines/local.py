@@ -34,7 +34,7 @@ from ..components.text_example_gen import files
 from ..components.text_example_gen.executor import Summary
 from ..components.text_example_gen.sources import Source
 from ..components.trainer.training import TrainingResult
-from . import baseline
+from . import baseline, worker_processes
 from .config import DEMO_CORPUS, Config
 from .console import NodeProgress
 from .pipeline import make_components
@@ -74,7 +74,8 @@ def run(config: Config, console: Console) -> RunResult:
         console: Where progress is shown.
 
     Raises:
-        InputError: Where the corpus or the push folder cannot be used.
+        InputError: Where the corpus or the push folder cannot be used, or a worker
+            process has died.
     """
     require_writable(config.push_folder)
     config.folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +104,7 @@ def run(config: Config, console: Console) -> RunResult:
             beam_pipeline_args=config.beam_pipeline_args,
         )
         run_id = datetime.datetime.now().isoformat()
-        with NodeProgress(console).attached() as progress:
+        with NodeProgress(console).attached() as progress, worker_processes.watched():
             _NodeByNodeRunner(run_id, database, progress).run(pipeline)
         return _read_result(_store(database), run_id)
 

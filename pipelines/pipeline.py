@@ -58,10 +58,11 @@ def make_components(
         fingerprint=fingerprint,
     )
     examples = example_gen.outputs["examples"]
+    labels = sorted({name for source in corpus for name in source.fields})
     statistics_gen = StatisticsGen(
         examples=examples,
         # Of an id every value is new; in the schema each would be an anomaly.
-        stats_options=tfdv.StatsOptions(feature_allowlist=["text"]),
+        stats_options=tfdv.StatsOptions(feature_allowlist=["text", *labels]),
     )
     statistics = statistics_gen.outputs["statistics"]
     schema_gen = SchemaGen(statistics=statistics, infer_feature_shape=True)

@@ -62,12 +62,20 @@ class Score:
         tokens: how many tokens were predicted, the end of the text included.
         bytes: length of the text in UTF-8.
         words: pieces of the text between white space.
+        spelling_nll: nats to spell what the model's vocabulary lacks, beyond the token
+            `<unk>` that `nll` counts; 0 for a text without unknown pieces.
     """
 
     nll: float
     tokens: int
     bytes: int
     words: int
+    spelling_nll: float = 0.0
+
+    @property
+    def bits(self) -> float:
+        """(nll + spelling_nll) / ln 2: the length of a code of the text."""
+        return (self.nll + self.spelling_nll) / math.log(2)
 
     @property
     def perplexity(self) -> float:
@@ -76,13 +84,13 @@ class Score:
 
     @property
     def word_perplexity(self) -> float:
-        """exp(nll / words); NaN for a text without words."""
-        return _exp(self.nll, self.words)
+        """exp((nll + spelling_nll) / words); NaN for a text without words."""
+        return _exp(self.nll + self.spelling_nll, self.words)
 
     @property
     def bits_per_byte(self) -> float:
-        """nll / (bytes * ln 2); NaN for an empty text."""
-        return self.nll / (self.bytes * math.log(2)) if self.bytes else math.nan
+        """bits / bytes; NaN for an empty text."""
+        return self.bits / self.bytes if self.bytes else math.nan
 
 
 @dataclass(frozen=True)
@@ -195,7 +203,8 @@ class Client:
     def score(self, texts: Sequence[str | bytes]) -> list[Score]:
         """How well the model predicts each text."""
         columns = self._predict("score", texts, "text", {}, len(texts))
-        rows = zip(*columns("nll", "tokens", "bytes", "words"), strict=True)
+        names = ("nll", "tokens", "bytes", "words", "spelling_nll")
+        rows = zip(*columns(*names), strict=True)
         return [Score(*row) for row in rows]
 
     def token_scores(self, texts: Sequence[str | bytes]) -> list[TokenScores]:

@@ -3,7 +3,7 @@
 | signature | inputs | outputs |
 |---|---|---|
 | `serving_default` | `text` | `token`, `probability`: the ten likeliest next tokens |
-| `score` | `text` | `nll` (nats), `tokens`, `bytes`, `words` |
+| `score` | `text` | `nll` and `spelling_nll` (nats), `tokens`, `bytes`, `words` |
 | `token_scores` | `text` | `token`, `log_probability` (nats), `length` |
 | `generate` | `prompt` and, with defaults, `max_new_tokens`, `temperature`, `top_k`, `top_p`, `seed` | `text`, `new_tokens`, `finish_reason` |
 | `evaluate` | `examples` (serialized `tf.train.Example`) | as `score` |
@@ -12,7 +12,10 @@
 softmax, so the probabilities of `serving_default` are those of real tokens and `</s>`.
 `generate` draws from the 256 likeliest tokens; `new_tokens` counts the tokens of `text`,
 without the `</s>` that ended it, and `finish_reason` is `stop` (at `</s>`) or `length`.
-`nll` counts `</s>`, and so does `tokens` of `score`.
+`nll` counts `</s>`, and so does `tokens` of `score`. An unknown piece is the one token
+`<unk>` in both, and in `token_scores`; `spelling_nll` is what its bytes cost on top of
+that, by a fixed code (see `models.scoring.spelling_nll`), and 0 where nothing is unknown:
+`nll + spelling_nll` is the length of a code of the text.
 
 Every input and output has the batch as its first dimension, so that a server may join
 requests. The defaults have one row and hold for every row of a request; a server that
@@ -29,7 +32,11 @@ from typing import Any
 import tensorflow as tf
 
 from .. import __version__
-from ..models.scoring import next_token_logits, token_log_probabilities
+from ..models.scoring import (
+    next_token_logits,
+    spelling_nll,
+    token_log_probabilities,
+)
 from .export_checks import ExportError, check_export
 from .generation import Sampling, generate
 from .vocabulary import Vocabulary, last_tokens
@@ -206,6 +213,7 @@ def _scoring_signatures(
         nll = -tf.reduce_sum(tf.cast(scores, tf.float64), axis=1)
         return {
             "nll": tf.cast(nll, tf.float32),
+            "spelling_nll": spelling_nll(vocabulary.tokenizer, text),
             "tokens": scores.row_lengths(),
             "bytes": tf.cast(tf.strings.length(text), tf.int64),
             "words": tf.strings.split(text).row_lengths(),

@@ -14,7 +14,7 @@ SIGNATURE = "evaluate"
 GATED_METRIC = metrics.BitsPerByte.NAME
 _CANDIDATE = "candidate"
 _BASELINE = "baseline"
-_SUMS = ("documents", "tokens", "bytes", "words", "nll")
+_SUMS = ("documents", *metrics.OUTPUTS)
 
 
 def eval_config(max_bits_per_byte: float, min_improvement: float) -> tfma.EvalConfig:
@@ -87,10 +87,18 @@ class Decision:
         """The candidate's bits per byte."""
         return self.metrics[GATED_METRIC]
 
+    @property
+    def spelled_share(self) -> float:
+        """Share of those bits that spell what the candidate's vocabulary lacks."""
+        spelled = self.metrics["spelling_nll"]
+        return spelled / (self.metrics["nll"] + spelled)
+
     def __str__(self) -> str:
         verdict = "blessed" if self.blessed else "refused"
+        spelled = self.spelled_share
+        unknown = f" ({spelled:.1%} of them spell the unknown)" if spelled else ""
         words = (
-            f"{verdict}: {self.bits_per_byte:.3f} bits per byte, "
+            f"{verdict}: {self.bits_per_byte:.3f} bits per byte{unknown}, "
             f"bound {self.max_bits_per_byte:.3f}"
         )
         if self.baseline is None:

@@ -1,9 +1,11 @@
 """TFMA metrics of language models, exact over a corpus.
 
-An exported model's `evaluate` signature gives four sums for every document: `nll`
-(nats, end-of-text included), `tokens`, `bytes` and `words`. Every metric here is a
-function of the sums of those over the corpus. (A mean of the documents' perplexities
-is no perplexity of the corpus: it weighs a short document like a long one.)
+An exported model's `evaluate` signature gives five sums for every document: `nll`
+(nats, end-of-text included), `spelling_nll` (nats for what is unknown to the model's
+vocabulary, beyond the token `<unk>`), `tokens`, `bytes` and `words`. Every metric here
+is a function of the sums of those over the corpus. (A mean of the documents'
+perplexities is no perplexity of the corpus: it weighs a short document like a long
+one.)
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import apache_beam as beam
 import numpy as np
 from tensorflow_model_analysis.metrics import metric_types
 
-OUTPUTS = ("nll", "tokens", "bytes", "words")
+OUTPUTS = ("nll", "spelling_nll", "tokens", "bytes", "words")
 _SUMS_NAME = "_corpus_sums"
 
 
@@ -66,7 +68,8 @@ class _CorpusMetric(metric_types.Metric):
 class Perplexity(_CorpusMetric):
     """exp(nll / tokens): the inverse geometric mean probability of a token.
 
-    Comparable only between models with the same tokenizer. Source: Jelinek et al.
+    An unknown piece is a token like any other. So it is comparable only between models
+    with the same tokenizer. Source: Jelinek et al.
     1977, "Perplexity, a measure of the difficulty of speech recognition tasks".
     """
 
@@ -78,39 +81,40 @@ class Perplexity(_CorpusMetric):
 
 
 class WordPerplexity(_CorpusMetric):
-    """exp(nll / words), words being separated by white space in the original text.
+    """exp((nll + spelling_nll) / words), words of the original text, at white space.
 
-    Comparable between tokenizers on the same text. Source: Mielke 2016, "Language
-    diversity in ACL 2004-2016" and Mielke et al. 2019, "What kind of language is hard
-    to language-model?".
+    Unknown pieces are spelled, so it is comparable between tokenizers on the same text.
+    Source: Mielke 2016, "Language diversity in ACL 2004-2016" and Mielke et al. 2019,
+    "What kind of language is hard to language-model?".
     """
 
     NAME = "word_perplexity"
 
     def value(self, sums: dict[str, float]) -> float:
         """Returns perplexity a word; NaN without words."""
-        return _exp(_ratio(sums["nll"], sums["words"]))
+        return _exp(_ratio(_code_length(sums), sums["words"]))
 
 
 class BitsPerByte(_CorpusMetric):
-    """nll / (bytes * ln 2): bits to encode one UTF-8 byte of the original text.
+    """(nll + spelling_nll) / (bytes * ln 2): bits to encode a byte of the text.
 
-    Comparable between any two models on the same text; the gate compares by it.
-    Source: Gao et al. 2020, "The Pile", section 3.1.
+    Comparable between any two models on the same text, as unknown pieces are spelled;
+    the gate compares by it. Source: Gao et al. 2020, "The Pile", section 3.1; Mielke et
+    al. 2021, "Between words and characters" (unknown pieces).
     """
 
     NAME = "bits_per_byte"
 
     def value(self, sums: dict[str, float]) -> float:
         """Returns bits a byte; NaN without bytes."""
-        return _ratio(sums["nll"], sums["bytes"] * math.log(2))
+        return _ratio(_code_length(sums), sums["bytes"] * math.log(2))
 
 
 class CorpusSum(_CorpusMetric):
     """One of the sums that the other metrics are made of.
 
     Args:
-        name: `"nll"`, `"tokens"`, `"bytes"`, `"words"` or `"documents"`.
+        name: `"documents"`, or one of `OUTPUTS`.
         source: As in every metric here.
     """
 
@@ -134,9 +138,10 @@ class _SumCombiner(beam.CombineFn):
         self, accumulator: np.ndarray, element: metric_types.StandardMetricInputs
     ) -> np.ndarray:
         predictions = element.get_predictions(self._key.model_name)
-        columns = [np.asarray(predictions[name], np.float64) for name in OUTPUTS]
-        sums = [*(column.sum() for column in columns), columns[0].size]
-        return accumulator + np.array(sums)
+        # A baseline that was exported before there was `spelling_nll` goes without.
+        sums = [np.sum(predictions.get(name, 0), dtype=np.float64) for name in OUTPUTS]
+        documents = np.size(predictions[OUTPUTS[0]])
+        return accumulator + np.array([*sums, documents])
 
     def merge_accumulators(self, accumulators: Iterable[np.ndarray]) -> np.ndarray:
         return np.sum(list(accumulators), axis=0)
@@ -146,6 +151,11 @@ class _SumCombiner(beam.CombineFn):
     ) -> dict[metric_types.MetricKey, dict[str, float]]:
         names = (*OUTPUTS, "documents")
         return {self._key: dict(zip(names, accumulator.tolist(), strict=True))}
+
+
+def _code_length(sums: dict[str, float]) -> float:
+    """Nats of a code of the whole text."""
+    return sums["nll"] + sums["spelling_nll"]
 
 
 def _ratio(numerator: float, denominator: float) -> float:

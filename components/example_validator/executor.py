@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Container, Mapping
+from typing import Any, NoReturn
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 from tfx import types
@@ -47,11 +48,18 @@ class Executor(tfx_executor.Executor):
         output = super().Do(input_dict, output_dict, exec_properties)
         statistics = artifact_utils.get_single_instance(input_dict["statistics"])
         anomalies = artifact_utils.get_single_instance(output_dict["anomalies"])
-        for split in artifact_utils.decode_split_names(anomalies.split_names):
-            found = stats_artifact_utils.load_statistics(statistics, split).proto()
-            require_text(split, found.datasets[0])
+        found = {
+            split: stats_artifact_utils.load_statistics(statistics, split)
+            .proto()
+            .datasets[0]
+            for split in artifact_utils.decode_split_names(anomalies.split_names)
+        }
+        for split in found:
+            require_text(split, found[split])
             uri = artifact_utils.get_split_uri([anomalies], split)
-            _judge(split, _read(os.path.join(uri, tfx_executor.DEFAULT_FILE_NAME)))
+            judged = _read(os.path.join(uri, tfx_executor.DEFAULT_FILE_NAME))
+            _judge(split, judged)
+            _show_missing(split, found, judged.anomaly_info)
         return output
 
 
@@ -66,16 +74,12 @@ def require_text(
         InputError: Where there is no example, none has the feature `text`, or all
             texts are empty.
     """
-    texts = [
-        feature
-        for feature in statistics.features
-        if feature.path.step == [TEXT_FEATURE] or feature.name == TEXT_FEATURE
-    ]
+    text = _features(statistics).get(TEXT_FEATURE)
     if not statistics.num_examples:
         _refuse(split, "no examples")
-    if not texts or not texts[0].string_stats.common_stats.num_non_missing:
+    if text is None or not text.string_stats.common_stats.num_non_missing:
         _refuse(split, f"no feature {TEXT_FEATURE!r} in its examples")
-    if not texts[0].string_stats.avg_length:
+    if not text.string_stats.avg_length:
         _refuse(split, "only empty texts")
 
 
@@ -90,7 +94,37 @@ def _judge(split: str, anomalies: anomalies_pb2.Anomalies) -> None:
         report(f"warning: {split}: {reason.description}")
 
 
-def _refuse(split: str, what: str) -> None:
+def _show_missing(
+    split: str,
+    found: Mapping[str, statistics_pb2.DatasetFeatureStatistics],
+    shown: Container[str],
+) -> None:
+    """Shows which features, such as a label, some examples of a split lack.
+
+    That is no anomaly: the schema is inferred from the same data.
+    """
+    features = _features(found[split])
+    total = found[split].num_examples
+    for name in sorted({name for each in found.values() for name in _features(each)}):
+        lacking = total
+        if name in features:
+            stats = getattr(features[name], features[name].WhichOneof("stats"))
+            lacking = stats.common_stats.num_missing
+        if lacking and name not in shown:
+            share = f"{lacking:,} of {total:,} examples"
+            report(f"warning: {split}: {name}: missing in {share}")
+
+
+def _features(
+    statistics: statistics_pb2.DatasetFeatureStatistics,
+) -> dict[str, statistics_pb2.FeatureNameStatistics]:
+    return {
+        feature.path.step[0] if feature.path.step else feature.name: feature
+        for feature in statistics.features
+    }
+
+
+def _refuse(split: str, what: str) -> NoReturn:
     raise InputError(
         f"the split {split!r} has {what}: look at the corpus and its cleaning"
     )

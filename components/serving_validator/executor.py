@@ -80,7 +80,8 @@ def check_answers(client: Client, documents: list[str]) -> None:
     """
     scores = client.score(documents)
     for document, score in zip(documents, scores, strict=True):
-        if not (math.isfinite(score.nll) and score.nll > 0 and score.tokens > 0):
+        counted = score.nll > 0 and score.spelling_nll >= 0 and score.tokens > 0
+        if not (counted and math.isfinite(score.bits)):
             raise ValueError(f"score answered {score}")
         if score.bytes != len(document.encode()):
             raise ValueError(f"score counts {score.bytes} bytes in {document!r}")

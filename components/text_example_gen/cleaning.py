@@ -15,10 +15,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import apache_beam as beam
+import numpy as np
+from apache_beam.pvalue import AsSingleton
 
 from ..errors import InputError
 from .documents import Document
-from .near_duplicates import DropNearDuplicates, MinHash
+from .near_duplicates import FindNearDuplicates, MinHash
+from .repeated_keys import RepeatedKeys, Sieve
 from .scratch import read_json, write_one
 
 EMAIL_MASK = "[EMAIL]"
@@ -44,6 +47,7 @@ _CONTROL_CHARACTERS = {
     if unicodedata.category(chr(code)) == "Cc" and chr(code) not in "\n\t"
 }
 
+_BATCH = 512  # digests that are looked at together
 _COUNTED = "counted"
 _FAILED = "failed"
 _CHANGED = {
@@ -78,7 +82,8 @@ class Cleaning:
         max_bytes: Most UTF-8 bytes of a document.
         min_characters: Fewest characters.
         max_characters: Most characters.
-        filter: A function, `module:function`, from a text to a bool or a score.
+        filter: A function, `module:function`, from a text to a bool or a score, each
+            time the same for the same text.
         filter_threshold: Documents that score less are dropped; a bool counts 0 or 1.
         drop_duplicates: Of documents that are equal, text and fields, keeps the one
             with the smallest id.
@@ -200,35 +205,34 @@ def _look_in_working_directory() -> None:
 class Clean(beam.PTransform):
     """Documents to clean documents, of type `Document`.
 
-    No step gathers the corpus: duplicates are found by key.
+    Duplicates are found first, in documents that are read and cleaned for this alone,
+    so that no step gathers or shuffles the corpus.
 
     Args:
         cleaning: Which steps.
         folder: Where the counts are written; `read_counts` takes the same.
+        again: Reads the documents again, given a name for that. Otherwise those of the
+            input are used more than once, and Beam's local runner keeps them in memory.
     """
 
-    def __init__(self, cleaning: Cleaning, folder: str) -> None:
+    def __init__(
+        self,
+        cleaning: Cleaning,
+        folder: str,
+        again: Callable[[str], beam.PCollection] | None = None,
+    ) -> None:
         super().__init__()
         self._cleaning = cleaning
         self._folder = folder
+        self._again = again
 
     def expand(self, documents: beam.PCollection) -> beam.PCollection:
         """Adds the steps that are on."""
-        cleaning = self._cleaning
-        outputs = documents | "CleanEach" >> beam.ParDo(
-            _CleanEach(cleaning)
-        ).with_outputs(_COUNTED, _FAILED, main="documents")
+        outputs = documents | "CleanEach" >> self._clean_each()
+        self._documents = documents
         documents, counted = outputs["documents"], [outputs[_COUNTED]]
-        if "duplicates" in cleaning.steps:
-            documents, dropped = documents | DropDuplicates()
-            counted.append(dropped)
-        if cleaning.drop_near_duplicates:
-            min_hash = MinHash(
-                cleaning.near_duplicate_threshold,
-                cleaning.shingles,
-                cleaning.shingle_length,
-            )
-            documents, dropped = documents | DropNearDuplicates(min_hash)
+        for word, ids in self._duplicates().items():
+            documents, dropped = documents | f"Drop[{word}]" >> _Drop(ids, word)
             counted.append(dropped)
         _ = (
             counted
@@ -245,6 +249,36 @@ class Clean(beam.PTransform):
             | "WriteFailure" >> write_one(os.path.join(self._folder, _FAILED))
         )
         return documents
+
+    def _duplicates(self) -> dict[str, beam.PCollection]:
+        """Finds the ids of the documents to drop, by the word for why."""
+        cleaning = self._cleaning
+        found: dict[str, beam.PCollection] = {}
+        if "duplicates" in cleaning.steps:
+            documents = self._cleaned_again("Duplicates")
+            found["duplicates"] = documents | FindDuplicates()
+        if "near_duplicates" in cleaning.steps:
+            min_hash = MinHash(
+                cleaning.near_duplicate_threshold,
+                cleaning.shingles,
+                cleaning.shingle_length,
+            )
+            distinct = []
+            for name in ("Signatures", "SharedSignatures"):
+                drop = _Drop(found["duplicates"], "duplicates")
+                kept, _ = self._cleaned_again(name) | f"Distinct[{name}]" >> drop
+                distinct.append(kept)
+            found["near_duplicates"] = tuple(distinct) | FindNearDuplicates(min_hash)
+        return found
+
+    def _cleaned_again(self, name: str) -> beam.PCollection:
+        documents = self._again(name) if self._again else self._documents
+        return (documents | f"CleanEach[{name}]" >> self._clean_each())["documents"]
+
+    def _clean_each(self) -> beam.PTransform:
+        return beam.ParDo(_CleanEach(self._cleaning)).with_outputs(
+            _COUNTED, _FAILED, main="documents"
+        )
 
 
 def read_counts(cleaning: Cleaning, folder: str) -> dict[str, int]:
@@ -344,36 +378,69 @@ class _CleanEach(beam.DoFn):
         return float(self._filter(text)) >= self._cleaning.filter_threshold
 
 
-class DropDuplicates(beam.PTransform):
-    """Of equal documents, keeps the one with the smallest id.
+class FindDuplicates(beam.PTransform):
+    """Gives the ids of documents that are equal to one with a smaller id.
 
-    Gives the documents kept, and the word `"duplicates"` for each one dropped. Texts
-    are brought together by digest and read one at a time, so a worker holds no more
-    than the one it keeps.
+    Only digests and ids are shuffled, and of these only what may come again: see
+    `repeated_keys`.
     """
+
+    def expand(self, documents: beam.PCollection) -> beam.PCollection:
+        """Adds a combination and a shuffle."""
+        named = documents | "Digest" >> beam.Map(lambda d: (digest(d), d.id))
+        repeated = (
+            named
+            | beam.BatchElements(min_batch_size=_BATCH, max_batch_size=_BATCH)
+            | "Keys" >> beam.Map(lambda batch: _keys(digest for digest, _ in batch))
+            | "Repeated" >> beam.CombineGlobally(RepeatedKeys())
+        )
+        return (
+            named
+            | "MayComeAgain" >> beam.Filter(_may_come_again, AsSingleton(repeated))
+            | "GroupEqual" >> beam.GroupByKey()
+            | "AllButSmallest" >> beam.FlatMapTuple(lambda _, ids: sorted(ids)[1:])
+        )
+
+
+def _keys(digests: Iterable[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(digest[:8] for digest in digests), np.uint64)
+
+
+def _may_come_again(named: tuple[bytes, str], repeated: Sieve) -> bool:
+    return bool(repeated.holds(_keys(named[:1])).all())
+
+
+class _Drop(beam.PTransform):
+    """Drops documents by their ids.
+
+    Gives the documents kept, and a word for each one dropped. A worker holds a number
+    for each id.
+    """
+
+    def __init__(self, ids: beam.PCollection, word: str) -> None:
+        super().__init__()
+        self._ids = ids
+        self._word = word
 
     def expand(
         self, documents: beam.PCollection
     ) -> tuple[beam.PCollection, beam.PCollection]:
-        """Adds one shuffle of the documents."""
-        outputs = (
-            documents
-            | "ByDigest" >> beam.Map(lambda document: (digest(document), document))
-            | "GroupEqual" >> beam.GroupByKey()
-            | "KeepSmallest"
-            >> beam.FlatMapTuple(_smallest).with_outputs(_COUNTED, main="documents")
-        )
+        numbers = self._ids | "Number" >> beam.Map(_number) | beam.combiners.ToSet()
+        outputs = documents | beam.FlatMap(
+            _kept, AsSingleton(numbers), self._word
+        ).with_outputs(_COUNTED, main="documents")
         return outputs["documents"], outputs[_COUNTED]
 
 
-def _smallest(_: bytes, equal: Iterable[Document]) -> Iterator[Any]:
-    kept = None
-    for document in equal:
-        if kept is not None:
-            yield beam.pvalue.TaggedOutput(_COUNTED, "duplicates")
-        if kept is None or document.id < kept.id:
-            kept = document
-    yield kept
+def _number(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
+
+
+def _kept(document: Document, dropped: set[int], word: str) -> Iterator[Any]:
+    if _number(document.id) in dropped:
+        yield beam.pvalue.TaggedOutput(_COUNTED, word)
+    else:
+        yield document
 
 
 def digest(document: Document) -> bytes:

@@ -25,6 +25,7 @@ from . import cleaning, files, loss, profiles, readers, sources
 from .cleaning import Cleaning
 from .documents import Document
 from .scratch import read_json, write_one
+from .shards import write_shards
 from .sources import Source
 from .streams import UnusableError
 
@@ -109,11 +110,14 @@ class Executor(BaseExampleGenExecutor):
             report(cleaning.describe(summary.cleaning))
         _require_documents(summary, sources.from_json(exec_properties[SOURCES_KEY]))
         found = loss.Record(
-            exec_properties[SOURCES_KEY], sum(summary.documents.values())
+            exec_properties[SOURCES_KEY],
+            sum(summary.documents.values()),
+            summary.profiles["train"],
         )
         record = exec_properties[RECORD_KEY]
-        if record and not exec_properties[ALLOW_FEWER_KEY]:
-            loss.require_no_loss(found, loss.Record.read(record))
+        last = loss.Record.read(record) if record else None
+        if not exec_properties[ALLOW_FEWER_KEY]:
+            loss.require_no_loss(found, last)
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         summary.write(examples.uri)
         self._record_span(examples)
@@ -123,6 +127,8 @@ class Executor(BaseExampleGenExecutor):
             f"{sum(summary.bytes.values()) / 1e6:.2f} MB of text"
         )
         _report_profiles(summary.profiles)
+        if drift := loss.drift(found, last):
+            report(drift.line("the last run and this one"))
         if record:
             found.write(record)
 
@@ -171,10 +177,7 @@ class Executor(BaseExampleGenExecutor):
                 examples
                 | f"Serialize[{name}]" >> beam.Map(_serialize)
                 | f"Write[{name}]"
-                >> beam.io.WriteToTFRecord(
-                    os.path.join(uri, write_split.DEFAULT_FILE_NAME),
-                    file_name_suffix=".gz",
-                )
+                >> write_shards(os.path.join(uri, write_split.DEFAULT_FILE_NAME))
             )
         # The base class would write them after a shuffle, for which Beam's local runner
         # holds all documents in memory.
@@ -285,12 +288,17 @@ class _ReadCorpus(beam.PTransform):
         self._scratch = scratch
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        outputs = (
-            pipeline
-            | beam.Create([(file.path, file.source) for file in self._found])
-            | beam.Reshuffle()
-            | beam.ParDo(ReadDocuments()).with_outputs(_SKIPPED, main="documents")
-        )
+        def read(name: str) -> dict[str, beam.PCollection]:
+            return (
+                pipeline
+                | f"Files[{name}]"
+                >> beam.Create([(file.path, file.source) for file in self._found])
+                | f"Spread[{name}]" >> beam.Reshuffle()
+                | f"Read[{name}]"
+                >> beam.ParDo(ReadDocuments()).with_outputs(_SKIPPED, main="documents")
+            )
+
+        outputs = read("Documents")
         _ = (
             outputs[_SKIPPED]
             | "ListSkipped" >> beam.combiners.ToList()
@@ -299,7 +307,9 @@ class _ReadCorpus(beam.PTransform):
         )
         documents = outputs["documents"]
         if self._steps.steps:
-            documents |= "Clean" >> cleaning.Clean(self._steps, self._scratch)
+            documents |= "Clean" >> cleaning.Clean(
+                self._steps, self._scratch, again=lambda name: read(name)["documents"]
+            )
         return documents | "ToExample" >> beam.Map(_to_example)
 
 
@@ -392,8 +402,7 @@ def _report_profiles(found: dict[str, profiles.Profile]) -> None:
     train, evaluation = found["train"], found["eval"]
     report(str(train))
     drift = profiles.Drift.between(train, evaluation)
-    start = "warning: drift" if drift.notable else "drift"
-    report(f"{start} between train and eval, of 1 at most: {drift}")
+    report(drift.line("train and eval"))
 
 
 def _require_documents(summary: Summary, corpus: list[Source]) -> None:

@@ -14,17 +14,18 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import apache_beam as beam
 import numpy as np
+from apache_beam.pvalue import AsSingleton
 
 from .documents import Document
+from .repeated_keys import RepeatedKeys, Sieve
 
 NUM_HASHES = 128
 RECALL = 0.99
 
-_COUNTED = "counted"
 _WORD = re.compile(r"\w+")
 _CHUNK = 1024
 _GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
@@ -120,17 +121,18 @@ def _word_hash(word: str) -> int:
     return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
 
 
-class DropNearDuplicates(beam.PTransform):
-    """Drops documents that are much like one with a smaller id.
+class FindNearDuplicates(beam.PTransform):
+    """Finds documents that are much like one with a smaller id.
 
-    Input are documents, no two of them equal; outputs are the documents kept, and the
-    word `"near_duplicates"` for each one dropped. Documents are compared where they
-    share a band of their signatures. What is dropped has a near duplicate with a
-    smaller id, which may have been dropped for another: of a chain of near duplicates
-    the first stays.
+    Input are two collections of the same documents, no two of them equal; output are
+    the ids of those to drop. Documents are compared where they share a band of their
+    signatures. What is dropped has a near duplicate with a smaller id, which may have
+    been dropped for another: of a chain of near duplicates the first stays.
 
-    A worker holds the keys of one band's bucket: ids and signatures of `NUM_HASHES`
-    bytes. Texts are shuffled once.
+    Of the bands of the first collection a sieve is made (see `repeated_keys`), and only
+    those of the second that pass it are shuffled, each with an id and a signature of
+    `NUM_HASHES` bytes: a worker holds the keys of one bucket, and Beam's local runner,
+    in whose memory all that is shuffled lies, little but what is alike.
 
     Args:
         min_hash: What is alike.
@@ -141,39 +143,53 @@ class DropNearDuplicates(beam.PTransform):
         self._min_hash = min_hash
 
     def expand(
-        self, documents: beam.PCollection
-    ) -> tuple[beam.PCollection, beam.PCollection]:
-        """Adds the search for near duplicates, and a join that drops them."""
-        dropped = (
-            documents
-            | "Bands" >> beam.FlatMap(_keys, self._min_hash)
+        self, documents: tuple[beam.PCollection, beam.PCollection]
+    ) -> beam.PCollection:
+        """Adds a combination and a shuffle."""
+        first, second = documents
+        repeated = (
+            first
+            | "Bands" >> beam.Map(_bands, self._min_hash)
+            | "Repeated" >> beam.CombineGlobally(RepeatedKeys())
+        )
+        return (
+            second
+            | "Shared" >> beam.FlatMap(_keys, self._min_hash, AsSingleton(repeated))
             | "GroupBands" >> beam.GroupByKey()
             | "Compare" >> beam.FlatMap(_later_alike, self._min_hash.threshold)
         )
-        named = documents | "ById" >> beam.Map(lambda document: (document.id, document))
-        outputs = (
-            {"documents": named, "dropped": dropped}
-            | "Join" >> beam.CoGroupByKey()
-            | "Drop" >> beam.FlatMap(_kept).with_outputs(_COUNTED, main="documents")
-        )
-        return outputs["documents"], outputs[_COUNTED]
+
+
+def _bands(document: Document, min_hash: MinHash) -> np.ndarray:
+    """Returns, for each band, a hash of what must be equal."""
+    return _signed(document, min_hash)[0]
+
+
+def _signed(document: Document, min_hash: MinHash) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the hashes of the bands, uint64, and the signature."""
+    signature = min_hash.signature(document.text)
+    fields = json.dumps(sorted(document.fields.items())).encode()
+    hashes = b"".join(
+        hashlib.blake2b(band + fields, digest_size=8).digest()
+        for band in min_hash.bands(signature)
+    )
+    return np.frombuffer(hashes, np.uint64), signature
 
 
 def _keys(
-    document: Document, min_hash: MinHash
-) -> Iterator[tuple[bytes, tuple[str, bytes]]]:
-    """Yields, for each band, what must be equal; the id; the signature's low bytes."""
-    signature = min_hash.signature(document.text)
-    fields = json.dumps(sorted(document.fields.items())).encode()
+    document: Document, min_hash: MinHash, repeated: Sieve
+) -> Iterator[tuple[int, tuple[str, bytes]]]:
+    """Yields shared bands, each with the id and the low bytes of the signature."""
+    bands, signature = _signed(document, min_hash)
     # A byte a hash is enough to compare: others agree in one of 256 by chance.
     value = document.id, signature.astype(np.uint8).tobytes()
-    for band in min_hash.bands(signature):
-        yield hashlib.blake2b(band + fields, digest_size=12).digest(), value
+    for band in bands[repeated.holds(bands)].view(np.int64).tolist():
+        yield band, value
 
 
 def _later_alike(
-    bucket: tuple[bytes, Iterable[tuple[str, bytes]]], threshold: float
-) -> Iterator[tuple[str, bool]]:
+    bucket: tuple[int, Iterable[tuple[str, bytes]]], threshold: float
+) -> Iterator[str]:
     """Yields the ids in a bucket that are like an earlier one that is like no other."""
     _, members = bucket
     leaders = np.empty((0, NUM_HASHES), np.uint8)
@@ -181,14 +197,6 @@ def _later_alike(
         signature = np.frombuffer(packed, np.uint8)
         agreeing = (leaders == signature).mean(axis=1)
         if agreeing.size and agreeing.max() >= threshold:
-            yield name, True
+            yield name
         else:
             leaders = np.vstack([leaders, signature])
-
-
-def _kept(joined: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[Any]:
-    _, groups = joined
-    if any(groups["dropped"]):
-        yield beam.pvalue.TaggedOutput(_COUNTED, "near_duplicates")
-    else:
-        yield from groups["documents"]

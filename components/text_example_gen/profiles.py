@@ -83,8 +83,13 @@ class Drift:
         notable = of_lengths > max(_WARNED_DRIFT, by_chance) or of_bytes > _WARNED_DRIFT
         return cls(round(of_lengths, 4), round(of_bytes, 4), bool(notable))
 
-    def __str__(self) -> str:
-        return f"{self.lengths:.3f} in lengths, {self.bytes:.3f} in bytes"
+    def line(self, what: str) -> str:
+        """Says it in a line, which warns where the drift is notable."""
+        warning = "warning: " if self.notable else ""
+        return (
+            f"{warning}drift between {what}, of 1 at most: {self.lengths:.3f} in "
+            f"lengths, {self.bytes:.3f} in bytes"
+        )
 
 
 def _divergence(one: Sequence[int], other: Sequence[int]) -> float:

@@ -36,8 +36,8 @@ class TokenizerTrainerSpec(ComponentSpec):
 class TokenizerTrainer(base_beam_component.BaseBeamComponent):
     """Learns a tokenizer from the split `train`, or takes one that is there.
 
-    Characters and words are counted in the whole split; all others are learned from a
-    bounded, seeded sample of it.
+    Characters and words are counted in the whole split, and pieces of words learned
+    from those counts; SentencePiece learns from a bounded, seeded sample of it.
 
     A tokenizer's model is fixed when the Transform graph is traced, so no analyzer
     inside Transform can learn it: it is a component and an artifact of its own.
@@ -92,6 +92,7 @@ class TokenizerTrainer(base_beam_component.BaseBeamComponent):
                     "models/word_piece.py",
                     "models/bert.py",
                     "models/tokenizer_files.py",
+                    "models/sentence_pieces.py",
                     "models/keras_hub_presets.py",
                 ),
                 tokenizer=Channel(type=Tokenizer),

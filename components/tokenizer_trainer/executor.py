@@ -31,6 +31,8 @@ PRESET_KEY = "preset"
 PATH_KEY = "path"
 
 _BATCH = 256  # documents that are counted together
+_WORDS = 1_000_000  # different ones that pieces are learned from
+_Count = Callable[[list[str]], collections.Counter[str]]
 # Ids that stand before the words of a vocabulary, and with the bytes, the characters.
 _SPECIALS = len(tokenizers.SPECIAL_TOKENS)
 _SPECIALS_AND_BYTES = _SPECIALS + 256
@@ -55,6 +57,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         tokenizer.save_to_preset(output.uri)
         kind, size = exec_properties[TYPE_KEY], tokenizer.vocabulary_size()
         report(f"{kind} tokenizer with {size:,} tokens")
+        if tokenizer.normalizes:
+            report(
+                "warning: it changes white space, signs or letters before it cuts a "
+                "text; what is dropped costs a model nothing: bits per byte are too low"
+            )
 
     def _tokenizer(
         self,
@@ -80,19 +87,18 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         kind = exec_properties[TYPE_KEY]
         size = exec_properties[VOCABULARY_SIZE_KEY]
         if kind == "characters":
-            common = self._commonest(
-                examples, count_characters, size - _SPECIALS_AND_BYTES
-            )
-            return tokenizers.character_tokenizer(common)
+            limit = size - _SPECIALS_AND_BYTES
+            listed = self._listed(examples, count_characters, limit)
+            return tokenizers.character_tokenizer(listed)
         if kind == "words":
-            common = self._commonest(examples, words.count_words, size - _SPECIALS)
-            return words.word_tokenizer(common)
-        sample = self._sample(examples, exec_properties)
+            listed = self._listed(examples, words.count_words, size - _SPECIALS)
+            return words.word_tokenizer(listed)
         try:
             if kind == "word_piece":
-                return word_piece.train_word_piece(sample, vocabulary_size=size)
+                counts, _ = self._commonest(examples, words.count_words, _WORDS)
+                return word_piece.word_piece_of_counts(counts, vocabulary_size=size)
             return tokenizers.train_sentencepiece(
-                sample,
+                self._sample(examples, exec_properties),
                 vocabulary_size=size,
                 model_type=kind,
                 seed=exec_properties[SEED_KEY],
@@ -100,16 +106,21 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         except ValueError as error:
             raise InputError(f"no tokenizer can be learned: {error}") from error
 
-    def _commonest(
-        self,
-        examples: list[types.Artifact],
-        count: Callable[[list[str]], collections.Counter[str]],
-        limit: int,
+    def _listed(
+        self, examples: list[types.Artifact], count: _Count, limit: int
     ) -> list[str]:
-        """Returns the most frequent units of the whole split, that first.
+        """Returns the most frequent units; reports how much of the split is others."""
+        counts, total = self._commonest(examples, count, limit)
+        share = 1 - sum(counts.values()) / total
+        report(f"{share:.2%} of the text has no token of its own")
+        return [*counts]
 
-        Of two that are equally frequent the one that sorts last goes first. Reports how
-        much of the split they are.
+    def _commonest(
+        self, examples: list[types.Artifact], count: _Count, limit: int
+    ) -> tuple[dict[str, int], int]:
+        """Counts units in the whole split: the most frequent, that first, and all.
+
+        Of two that are equally frequent the one that sorts last goes first.
         """
         path = os.path.join(self._get_tmp_dir(), "commonest")
         with self._make_beam_pipeline() as pipeline:
@@ -133,9 +144,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         units, total = json.loads(next(records.as_numpy_iterator()))
         if not units:
             raise InputError("no tokenizer can be learned: the split train has no text")
-        listed = sum(number for _, number in units)
-        report(f"{1 - listed / total:.2%} of the text has no token of its own")
-        return [unit for unit, _ in units]
+        return dict(units), total
 
     def _sample(
         self, examples: list[types.Artifact], exec_properties: dict[str, Any]

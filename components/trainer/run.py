@@ -25,7 +25,8 @@ from ..errors import InputError
 from ..progress import report, show
 from ..transform.executor import tokenizer_folder
 from . import training
-from .windows import TokenWindows, read_token_ids
+from .packing import make_windows
+from .windows import TokenStream, read_token_ids
 
 PRESET_FOLDER = "preset"
 
@@ -53,12 +54,16 @@ def run_fn(fn_args: FnArgs) -> None:
     checkpoints = _checkpoint_folder(fn_args)
     with tempfile.TemporaryDirectory() as scratch:
         show("packing windows")
+        # An n-gram model counts documents whole.
+        counted = isinstance(model, NgramCausalLM)
+        packing = "contiguous" if counted else training_config.packing
         train_windows, eval_windows = (
             _pack(
                 f"{scratch}/{name}",
                 read_token_ids(patterns, fn_args.transform_graph_path),
                 tokenizer,
                 model.context_length,
+                packing,
             )
             for name, patterns in (
                 ("train", fn_args.train_files),
@@ -91,16 +96,18 @@ def _pack(
     documents: Iterator[np.ndarray],
     tokenizer: keras_hub.tokenizers.Tokenizer,
     context_length: int,
-) -> TokenWindows:
-    TokenWindows.write(
+    packing: str,
+) -> TokenStream:
+    TokenStream.write(
         path,
         documents,
         vocabulary_size=tokenizer.vocabulary_size(),
         start_id=tokenizer.start_token_id,
         end_id=tokenizer.end_token_id,
         pad_id=tokenizer.pad_token_id,
+        unk_id=tokenizer.unk_token_id,
     )
-    return TokenWindows(path, context_length)
+    return make_windows(path, context_length, packing)
 
 
 def _checkpoint_folder(fn_args: FnArgs) -> str:

@@ -17,11 +17,13 @@ import tensorflow as tf
 from ...models.causal_lm import CausalLM
 from ...models.keras_hub_adapter import KerasHubCausalLM
 from ...models.ngram import NgramCausalLM
+from ...models.packed import PackedNetwork, can_be_packed
 from ...models.recipes import COMMON, FINE_TUNING, RECIPES, Recipe
 from ...models.recurrent import RecurrentBackbone, StatefulNetwork
 from ..errors import InputError
 from ..progress import report, show
-from .windows import TokenWindows
+from .augmentation import NO_AUGMENTATION, Augmentation, augmented
+from .windows import TokenStream, TokenWindows
 
 _SHOW_EVERY_SECONDS = 0.5
 RESULT_FILE = "training.json"
@@ -40,6 +42,10 @@ class TrainingConfig:
             the evaluation, begins. The exported model carries none: it scores every
             window (of a long document, every overlapping one) from a state of zero, so
             its figures, the gate's among them, can be worse than `eval_loss` is here.
+        packing: What shares a row: `contiguous`, any documents, cut where a window
+            ends; `best_fit`, whole documents, which do not see each other; `lines`,
+            nothing. See `packing.make_windows`. Evaluation windows are packed alike.
+        augmentation: Noise on the input tokens in training.
         recipe: The optimizer and its schedule.
         checkpoint_seconds: Time between checkpoints.
         jit_compile: Whether XLA compiles the training step.
@@ -49,6 +55,8 @@ class TrainingConfig:
     steps: int
     batch_size: int = 8
     carry_state: bool = False
+    packing: str = "contiguous"
+    augmentation: Augmentation = NO_AUGMENTATION
     recipe: Recipe = COMMON
     checkpoint_seconds: float = 20.0
     jit_compile: bool = True
@@ -63,9 +71,12 @@ class TrainingConfig:
         Args:
             family: Its recipe is taken; one without gets the common one.
             pretrained: Whether the model has learned before: another recipe.
-            **settings: Attributes of this class, and of `Recipe` what shall not be as
-                in the family's; `None` stands for what the family has.
+            **settings: Attributes of this class, `augmentation` as a dictionary, and of
+                `Recipe` what shall not be as in the family's; `None` stands for what
+                the family has.
         """
+        if "augmentation" in settings:
+            settings["augmentation"] = Augmentation(**settings["augmentation"])
         recipe = FINE_TUNING if pretrained else RECIPES.get(family, COMMON)
         given = {name: settings.pop(name, None) for name in Recipe._fields}
         changes = {name: value for name, value in given.items() if value is not None}
@@ -81,7 +92,8 @@ class TrainingResult:
         steps: Optimizer steps in all.
         resumed_at: Step of the checkpoint it went on from; 0 for none.
         train_tokens: Tokens of the training split's stream.
-        tokens_seen: Target tokens of all steps.
+        tokens_seen: Places for target tokens in all steps; of `best_fit` and `lines`
+            without those of padding.
         seconds: Time spent in training, over all runs.
         eval_loss: Mean loss on the evaluation windows, in nats a token; with
             `carry_state` each is read after those before it in its stream.
@@ -116,23 +128,38 @@ def network_of(
     """What `train` trains of a model: its layers, without its preprocessor.
 
     Raises:
-        InputError: Where a state shall be carried that the family does not have.
+        InputError: Where a state shall be carried that the family does not have, or is
+            lost in the packing; and where the family cannot keep documents apart.
     """
-    if not config.carry_state:
-        # The task tokenizes what it is fed; the windows are tokenized.
-        return keras.Model(model.input, model.output)
-    if not isinstance(model.backbone, RecurrentBackbone):
+    backbone = model.backbone
+    if config.carry_state and config.packing != "contiguous":
         raise InputError(
-            "trainer.carry_state needs a recurrent family, not "
-            f"{type(model.backbone).__name__}"
+            "trainer.carry_state needs trainer.packing contiguous, not "
+            f"{config.packing}, where no row goes on from the one before"
         )
-    return StatefulNetwork(model.backbone, config.batch_size)
+    if config.carry_state:
+        if not isinstance(backbone, RecurrentBackbone):
+            raise InputError(
+                "trainer.carry_state needs a recurrent family, not "
+                f"{type(backbone).__name__}"
+            )
+        return StatefulNetwork(backbone, config.batch_size)
+    if config.packing == "best_fit":
+        if not can_be_packed(backbone):
+            raise InputError(
+                "trainer.packing best_fit needs a family that keeps documents apart, "
+                f"not {type(backbone).__name__}: take contiguous or lines"
+            )
+        assert model.preprocessor is not None  # The windows are of its tokens.
+        return PackedNetwork(backbone, model.preprocessor.tokenizer.start_token_id)
+    # The task tokenizes what it is fed; the windows are tokenized.
+    return keras.Model(model.input, model.output)
 
 
 def train(
     model: keras.Model,
-    train_windows: TokenWindows,
-    eval_windows: TokenWindows,
+    train_windows: TokenStream,
+    eval_windows: TokenStream,
     config: TrainingConfig,
     checkpoint_folder: str,
 ) -> TrainingResult:
@@ -142,7 +169,7 @@ def train(
         model: A causal language model from `{"token_ids", "padding_mask"}`, both
             `[b, t]`, to logits `[b, t, vocabulary]`. A `StatefulNetwork` gets the
             windows in contiguous order.
-        train_windows: Windows to learn from.
+        train_windows: Windows to learn from, in the packing of the configuration.
         eval_windows: Windows for the loss in the result.
         config: Hyperparameters.
         checkpoint_folder: Where checkpoints lie; it belongs to this training alone.
@@ -159,18 +186,13 @@ def train(
     if first_step:
         report(f"resumed from the checkpoint of step {first_step} of {config.steps}")
     if first_step < config.steps:
-        steps = {"first_step": first_step, "last_step": config.steps}
-        tokens_a_step = config.batch_size * train_windows.context_length
+        tokens_a_step = train_windows.targets_a_step(config.batch_size)
         progress = _Progress(checkpoints, history, config, first_step, tokens_a_step)
         callbacks: list[keras.callbacks.Callback] = [progress]
         if isinstance(model, StatefulNetwork):
-            batches = train_windows.contiguous_batches(config.batch_size, **steps)
             epoch = train_windows.steps_an_epoch(config.batch_size)
             callbacks.append(_ForgetEveryEpoch(first_step, epoch))
-        else:
-            batches = train_windows.training_batches(
-                config.batch_size, seed=config.seed, **steps
-            )
+        batches = _batches_from(first_step, model, train_windows, config)
         try:
             model.fit(batches, callbacks=callbacks, shuffle=False, verbose=0)
         finally:
@@ -181,9 +203,11 @@ def train(
         steps=config.steps,
         resumed_at=first_step,
         train_tokens=train_windows.num_tokens,
-        tokens_seen=config.steps * config.batch_size * train_windows.context_length,
+        tokens_seen=round(
+            config.steps * train_windows.targets_a_step(config.batch_size)
+        ),
         seconds=history.seconds,
-        eval_loss=_evaluate(model, eval_windows, config.batch_size),
+        eval_loss=_evaluate(model, eval_windows.evaluation_batches(config.batch_size)),
         history=history.rows,
     )
 
@@ -191,8 +215,8 @@ def train(
 def count(
     model: NgramCausalLM,
     documents: Iterable[np.ndarray],
-    train_windows: TokenWindows,
-    eval_windows: TokenWindows,
+    train_windows: TokenStream,
+    eval_windows: TokenStream,
     config: TrainingConfig,
 ) -> TrainingResult:
     """Lets an n-gram model count; there are no steps, and nothing to resume.
@@ -204,6 +228,7 @@ def count(
         train_windows: The same documents, for the figures of the result.
         eval_windows: Windows for the loss in the result.
         config: `steps=0` leaves the model as initialized; the rest is for gradients.
+            Packing, too: documents are counted whole, each by itself.
     """
     started = time.monotonic()
     if config.steps:
@@ -218,7 +243,9 @@ def count(
         train_tokens=train_windows.num_tokens,
         tokens_seen=train_windows.num_tokens if config.steps else 0,
         seconds=seconds,
-        eval_loss=_evaluate(network, eval_windows, config.batch_size),
+        eval_loss=_evaluate(
+            network, eval_windows.evaluation_batches(config.batch_size)
+        ),
         history=[],
     )
 
@@ -234,9 +261,42 @@ def _compile(model: keras.Model, optimizer: Any, jit_compile: bool) -> None:
     )
 
 
-def _evaluate(model: keras.Model, windows: TokenWindows, batch_size: int) -> float:
-    loss = model.evaluate(windows.evaluation_batches(batch_size), verbose=0)
-    return float(np.squeeze(loss))
+def _batches_from(
+    first_step: int, model: keras.Model, windows: TokenStream, config: TrainingConfig
+) -> tf.data.Dataset:
+    """The batches of the steps that are left, with their noise."""
+    steps = {"first_step": first_step, "last_step": config.steps}
+    if isinstance(model, StatefulNetwork):
+        assert isinstance(windows, TokenWindows)  # `network_of` sees to it.
+        batches = windows.contiguous_batches(config.batch_size, **steps)
+    else:
+        batches = windows.training_batches(config.batch_size, seed=config.seed, **steps)
+    return augmented(
+        batches, windows, config.augmentation, seed=config.seed, first_step=first_step
+    )
+
+
+def _evaluate(model: keras.Model, batches: tf.data.Dataset) -> float:
+    """The mean loss of all tokens."""
+    tokens = [float(tf.reduce_sum(weights)) for _, _, weights in batches]
+    losses = _BatchLosses()
+    model.evaluate(batches, callbacks=[losses], verbose=0)
+    return float(np.average(losses.values, weights=tokens))
+
+
+class _BatchLosses(keras.callbacks.Callback):
+    """The loss of every batch; Keras's mean takes no account of how full they are."""
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.values: list[float] = []
+
+    def on_test_batch_begin(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        self.model.reset_metrics()
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.values.append((logs or {})["loss"])
 
 
 class History:
@@ -327,7 +387,7 @@ class _Progress(keras.callbacks.Callback):
         history: History,
         config: TrainingConfig,
         first_step: int,
-        tokens_a_step: int,
+        tokens_a_step: float,
     ) -> None:
         super().__init__()
         self._checkpoints = checkpoints

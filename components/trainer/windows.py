@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,33 +16,28 @@ _READ_BATCH = 512
 _PADDING = -1  # no token: the padding token can be one of the text, too
 
 
-class TokenWindows:
-    """Windows of one context length over the concatenated documents of a split.
+class TokenStream:
+    """The documents of a split in a file, and batches of what lies in it.
 
-    The stream is `<s> tokens </s>` document after document. Window `i` predicts the
-    tokens `i * context_length + 1 ... (i + 1) * context_length` of the stream, so every
-    token but the very first is a target exactly once an epoch; `<s>` and the padding
-    at the end of the stream have weight zero.
+    The stream is `<s> tokens </s>` document after document. A token is predicted from
+    those before it; `<s>` never is. A subclass says what lies in which row of which
+    batch: see `TokenWindows` and `packing.PackedWindows`.
 
-    Two orders of an epoch's windows are on offer: shuffled, and contiguous, where row
-    `i` of a batch goes on where row `i` of the batch before ended. For the latter the
-    windows are dealt out to the rows in equal runs; the last rows may lack some, and
-    have windows of padding in their place.
-
-    The stream lies in a file that is mapped into memory, so memory does not grow with
-    the corpus and any window can be read at once: the batch of a step is a function
-    of seed and step alone, which is what lets a killed run go on where it stopped.
+    The file is mapped into memory, so memory does not grow with the corpus and any
+    place can be read at once: the batch of a step is a function of seed and step alone,
+    which is what lets a killed run go on where it stopped.
 
     Args:
         path: File that `write` has written.
-        context_length: Tokens in a window.
+        context_length: Tokens that a row has room for.
     """
 
     def __init__(self, path: str | os.PathLike[str], context_length: int) -> None:
         layout = json.loads(_layout_path(path).read_text())
         self._stream = np.memmap(path, dtype=layout["dtype"], mode="r")
-        self._start_id = layout["start_id"]
-        self._end_id = layout["end_id"]
+        self.start_id = layout["start_id"]
+        self.end_id = layout["end_id"]
+        self.unk_id = layout["unk_id"]
         self._pad_id = layout["pad_id"]
         self.context_length = context_length
         self.num_tokens = len(self._stream)
@@ -56,43 +51,26 @@ class TokenWindows:
         start_id: int,
         end_id: int,
         pad_id: int,
+        unk_id: int | None = None,
     ) -> None:
-        """Writes the stream of `documents`, each an integer array `[num_tokens]`."""
+        """Writes the stream of `documents`, each an integer array `[num_tokens]`.
+
+        `unk_id` is for `augmentation.augmented` alone.
+        """
         dtype = np.uint16 if vocabulary_size <= 2**16 else np.uint32
-        with open(path, "wb") as file:
+        with open(path, "wb") as file, open(_lengths_path(path), "wb") as lengths:
             for document in documents:
                 framed = np.concatenate([[start_id], document, [end_id]])
                 file.write(framed.astype(dtype).tobytes())
+                lengths.write(np.int64(len(document)).tobytes())
         layout = {
             "dtype": np.dtype(dtype).name,
             "start_id": start_id,
             "end_id": end_id,
             "pad_id": pad_id,
+            "unk_id": unk_id,
         }
         _layout_path(path).write_text(json.dumps(layout))
-
-    def __len__(self) -> int:
-        return max(0, -(-(self.num_tokens - 1) // self.context_length))
-
-    def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Reads windows.
-
-        Args:
-            indices: Window numbers, int64 `[batch]`.
-
-        Returns:
-            Inputs and, one place on, targets: int32 `[batch, context_length + 1]`, -1
-            behind the end of the stream.
-        """
-        offsets = indices[:, None] * self.context_length
-        positions = offsets + np.arange(self.context_length + 1)
-        inside = positions < self.num_tokens
-        ids = self._stream[np.where(inside, positions, 0)].astype(np.int32)
-        return np.where(inside, ids, np.int32(_PADDING))
-
-    def steps_an_epoch(self, batch_size: int) -> int:
-        """Contiguous batches that hold every window once."""
-        return -(-len(self) // batch_size)
 
     def training_batches(
         self, batch_size: int, *, seed: int, first_step: int, last_step: int
@@ -104,6 +82,97 @@ class TokenWindows:
             `{"token_ids": int32[b, t], "padding_mask": bool[b, t]}`, targets
             int32 `[b, t]`, weights float32 `[b, t]`.
         """
+        raise NotImplementedError
+
+    def evaluation_batches(self, batch_size: int) -> tf.data.Dataset:
+        """Every token once as a target, in an order that is always the same."""
+        raise NotImplementedError
+
+    def steps_an_epoch(self, batch_size: int) -> int:
+        """Batches that hold every token once as a target, some of them padded."""
+        raise NotImplementedError
+
+    def targets_a_step(self, batch_size: int) -> float:
+        """Places for target tokens in a step of training, on average."""
+        raise NotImplementedError
+
+    def _batches(
+        self,
+        place: Callable[[int], np.ndarray],
+        first: int,
+        last: int,
+        shape: tuple[int, int | None],
+    ) -> tf.data.Dataset:
+        """Batches of what lies in given places of the stream, and behind them.
+
+        Args:
+            place: The places of a step's inputs, int64 of that shape; each one's target
+                lies one place on. What is behind the end of the stream is padding.
+            first: The first step.
+            last: The step before which to stop.
+            shape: Rows of a batch, and their length, `None` where it varies.
+        """
+
+        def load(step: np.int64) -> np.ndarray:
+            places = place(int(step))
+            return np.stack([self._read(places), self._read(places + 1)])
+
+        def read(step: tf.Tensor) -> tf.Tensor:
+            pairs = tf.numpy_function(load, [step], tf.int32, stateful=False)
+            return tf.ensure_shape(pairs, (2, *shape))
+
+        def split(
+            pairs: tf.Tensor,
+        ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+            inside = pairs != _PADDING
+            ids = tf.where(inside, pairs, self._pad_id)
+            inputs, targets = ids[0], ids[1]
+            # Start, end and padding may be one token, as GPT-2's are.
+            begins = (targets == self.start_id) & (inputs == self.end_id)
+            ignored = begins | ~inside[1]
+            features = {"token_ids": inputs, "padding_mask": inside[0]}
+            return features, targets, tf.cast(~ignored, tf.float32)
+
+        return (
+            tf.data.Dataset.range(first, last)
+            .map(read, num_parallel_calls=1)
+            .map(split)
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+    def _read(self, places: np.ndarray) -> np.ndarray:
+        inside = places < self.num_tokens
+        ids = self._stream[np.where(inside, places, 0)].astype(np.int32)
+        return np.where(inside, ids, np.int32(_PADDING))
+
+
+class TokenWindows(TokenStream):
+    """Windows of one context length over the stream, wherever documents end.
+
+    Window `i` predicts the tokens `i * context_length + 1 ... (i + 1) * context_length`
+    of the stream, so every token but the very first is a target exactly once an epoch;
+    `<s>` and the padding at the end of the stream have weight zero.
+
+    Two orders of an epoch's windows are on offer: shuffled, and contiguous, where row
+    `i` of a batch goes on where row `i` of the batch before ended. For the latter the
+    windows are dealt out to the rows in equal runs; the last rows may lack some, and
+    have windows of padding in their place.
+
+    Args:
+        path: File that `write` has written.
+        context_length: Tokens in a window.
+    """
+
+    def __len__(self) -> int:
+        return max(0, -(-(self.num_tokens - 1) // self.context_length))
+
+    def steps_an_epoch(self, batch_size: int) -> int:
+        """Contiguous batches that hold every window once."""
+        return -(-len(self) // batch_size)
+
+    def training_batches(
+        self, batch_size: int, *, seed: int, first_step: int, last_step: int
+    ) -> tf.data.Dataset:
         number = len(self)
 
         # A batch may reach into the next epoch: two orders are alive at a time.
@@ -111,12 +180,12 @@ class TokenWindows:
         def order(epoch: int) -> np.ndarray:
             return np.random.default_rng((seed, epoch)).permutation(number)
 
-        def load(step: np.int64) -> np.ndarray:
-            places = np.arange(step * batch_size, (step + 1) * batch_size)
-            indices = [order(int(i // number))[i % number] for i in places]
-            return self.rows(np.array(indices))
+        def place(step: int) -> np.ndarray:
+            turns = range(step * batch_size, (step + 1) * batch_size)
+            windows = [order(turn // number)[turn % number] for turn in turns]
+            return self._places(np.array(windows))
 
-        return self._batches(load, first_step, last_step, batch_size)
+        return self._batches(place, first_step, last_step, self._shape(batch_size))
 
     def evaluation_batches(self, batch_size: int) -> tf.data.Dataset:
         """All windows once, in contiguous order."""
@@ -135,38 +204,20 @@ class TokenWindows:
         """
         steps = self.steps_an_epoch(batch_size)
 
-        def load(step: np.int64) -> np.ndarray:
-            return self.rows(np.arange(batch_size) * steps + step % steps)
+        def place(step: int) -> np.ndarray:
+            return self._places(np.arange(batch_size) * steps + step % steps)
 
-        return self._batches(load, first_step, last_step, batch_size)
+        return self._batches(place, first_step, last_step, self._shape(batch_size))
 
-    def _batches(
-        self, load: object, first: int, last: int, batch_size: int
-    ) -> tf.data.Dataset:
-        shape = (batch_size, self.context_length + 1)
+    def targets_a_step(self, batch_size: int) -> float:
+        return batch_size * self.context_length
 
-        def read(step: tf.Tensor) -> tf.Tensor:
-            rows = tf.numpy_function(load, [step], tf.int32, stateful=False)
-            return tf.ensure_shape(rows, shape)
+    def _shape(self, batch_size: int) -> tuple[int, int]:
+        return batch_size, self.context_length
 
-        def split(
-            rows: tf.Tensor,
-        ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-            inside = rows != _PADDING
-            ids = tf.where(inside, rows, self._pad_id)
-            inputs, targets = ids[:, :-1], ids[:, 1:]
-            # Start, end and padding may be one token, as GPT-2's are.
-            begins = (targets == self._start_id) & (inputs == self._end_id)
-            ignored = begins | ~inside[:, 1:]
-            features = {"token_ids": inputs, "padding_mask": inside[:, :-1]}
-            return features, targets, tf.cast(~ignored, tf.float32)
-
-        return (
-            tf.data.Dataset.range(first, last)
-            .map(read, num_parallel_calls=1)
-            .map(split)
-            .prefetch(tf.data.AUTOTUNE)
-        )
+    def _places(self, windows: np.ndarray) -> np.ndarray:
+        """Where the inputs of windows `[batch]` lie, `[batch, context_length]`."""
+        return windows[:, None] * self.context_length + np.arange(self.context_length)
 
 
 def read_token_ids(
@@ -193,5 +244,14 @@ def read_token_ids(
         yield from np.split(batch.values.numpy(), batch.row_splits.numpy()[1:-1])
 
 
+def read_lengths(path: str | os.PathLike[str]) -> np.ndarray:
+    """The lengths of the documents that `TokenStream.write` has written, int64."""
+    return np.fromfile(_lengths_path(path), np.int64)
+
+
 def _layout_path(path: str | os.PathLike[str]) -> Path:
     return Path(f"{path}.json")
+
+
+def _lengths_path(path: str | os.PathLike[str]) -> Path:
+    return Path(f"{path}.lengths")

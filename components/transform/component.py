@@ -27,6 +27,10 @@ class TransformSpec(standard_component_specs.TransformSpec):
 class Transform(base_beam_component.BaseBeamComponent):
     """Tokenizes in the graph: from `text` to ragged `token_ids`, one row a document.
 
+    Other features of the schema, such as a label, go with them. How many tokens each
+    split has, how long they are and how many unknown, lies in the transformed examples
+    as `tokens.json`.
+
     ```python
     transform = Transform(
         examples=example_gen.outputs["examples"],

@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import keras_hub
 from tfx import types
 from tfx.components.transform import executor as tfx_executor
+from tfx.proto import transform_pb2
 from tfx.types import artifact_utils
-from tfx.utils import io_utils, json_utils
+from tfx.utils import io_utils, json_utils, proto_utils
+
+from ...models import tokenizer_files, words  # noqa: F401  (register all tokenizers)
+from ..progress import report
+from . import token_statistics
 
 TOKENIZER_KEY = "tokenizer"
 
@@ -27,10 +33,41 @@ class Executor(tfx_executor.Executor):
         tokenizer_uri = artifact_utils.get_single_uri(inputs.pop(TOKENIZER_KEY))
         config = json_utils.loads(exec_properties["custom_config"])
         config[TOKENIZER_KEY] = tokenizer_uri
-        properties = {**exec_properties, "custom_config": json_utils.dumps(config)}
+        properties = {
+            **exec_properties,
+            "custom_config": json_utils.dumps(config),
+            "splits_config": _splits_config(input_dict["examples"]),
+        }
         super().Do(inputs, output_dict, properties)
         graph_uri = artifact_utils.get_single_uri(output_dict["transform_graph"])
         io_utils.copy_dir(tokenizer_uri, tokenizer_folder(graph_uri))
+        self._gather_statistics(input_dict["examples"], output_dict, tokenizer_uri)
+
+    def _gather_statistics(
+        self,
+        examples: list[types.Artifact],
+        output_dict: dict[str, list[types.Artifact]],
+        tokenizer_uri: str,
+    ) -> None:
+        tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(tokenizer_uri)
+        graph_uri = artifact_utils.get_single_uri(output_dict["transform_graph"])
+        found = token_statistics.gather(
+            self._make_beam_pipeline,
+            examples,
+            artifact_utils.get_single_instance(output_dict["transformed_examples"]),
+            token_ids=token_statistics.feature_of(graph_uri),
+            unknown_id=tokenizer.unk_token_id,
+            scratch=os.path.join(self._get_tmp_dir(), "token_statistics"),
+        )
+        for split, statistics in found.items():
+            report(f"{split}: {statistics}")
+
+
+def _splits_config(examples: list[types.Artifact]) -> str:
+    splits = artifact_utils.decode_split_names(examples[0].split_names)
+    # TFX reads what is to be analysed, though nothing is: the training split otherwise.
+    config = transform_pb2.SplitsConfig(analyze=["eval"], transform=splits)
+    return proto_utils.proto_to_json(config)
 
 
 def tokenizer_folder(transform_graph_uri: str) -> str:

@@ -15,17 +15,33 @@ from ...models import tokenizer_files, words  # noqa: F401  (register all tokeni
 
 
 def preprocessing_fn(
-    inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
+    inputs: dict[str, Any], custom_config: dict[str, Any]
 ) -> dict[str, tf.RaggedTensor]:
-    """Tokenizes documents.
+    """Tokenizes documents; labels go with them as they are.
 
     Args:
-        inputs: `text`, string `[batch, 1]`.
+        inputs: `text`, string `[batch, 1]`; any other feature, such as a label, of one
+            value a document, or sparse or ragged where it may be missing.
         custom_config: `tokenizer`, the folder of a KerasHub tokenizer preset.
 
     Returns:
-        `token_ids`, ragged int64 `[batch, None]`, without start and end tokens.
+        `token_ids`, ragged int64 `[batch, None]`, without start and end tokens, and the
+        other features, ragged `[batch, None]`: no value where one is missing.
     """
     tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(custom_config["tokenizer"])
+    labels = {name: _ragged(inputs[name]) for name in inputs if name != "text"}
     token_ids = tokenizer(tf.reshape(inputs["text"], [-1]))
-    return {"token_ids": tf.cast(token_ids, tf.int64)}
+    return {**labels, "token_ids": tf.cast(token_ids, tf.int64)}
+
+
+def _ragged(values: Any) -> tf.RaggedTensor:
+    """Of `[batch, n]`: however the schema says that a feature is read."""
+    if isinstance(values, tf.RaggedTensor):
+        return values
+    if isinstance(values, tf.SparseTensor):
+        return tf.RaggedTensor.from_sparse(values)
+    # `from_tensor` notes that the rows are equally long, which Transform cannot prune.
+    rows, columns = tf.unstack(tf.shape(values, tf.int64))
+    return tf.RaggedTensor.from_row_lengths(
+        tf.reshape(values, [-1]), tf.fill([rows], columns), validate=False
+    )

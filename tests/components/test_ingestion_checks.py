@@ -147,6 +147,32 @@ def test_a_tenfold_drop_against_the_last_run_is_refused(ingest, tmp_path):
     ingest(LINES[:30], **options)
 
 
+def test_drift_since_the_last_run_is_shown_and_a_notable_one_is_a_warning(
+    ingest, said, tmp_path
+):
+    options = {"record": str(tmp_path / "state" / "record.json")}
+
+    def since_the_last_run():
+        shown = [m for m in said() if "between the last run and this one" in m]
+        return shown and shown[-1].split(", of 1")[0]
+
+    ingest(LINES, **options)
+    assert since_the_last_run() == []
+    ingest([f"Line {number} of some text." for number in range(400)], **options)
+    assert since_the_last_run() == "drift between the last run and this one"
+    ingest([f"{number} ЖДЮИ" for number in range(300)], **options)
+    assert since_the_last_run() == "warning: drift between the last run and this one"
+
+
+def test_a_record_without_a_profile_or_of_other_sources_shows_no_drift():
+    profile = profile_of(LINES)
+    found = loss.Record("books", 300, profile)
+    assert loss.drift(found, loss.Record("books", 300, profile)).bytes == 0
+    assert loss.drift(found, loss.Record("books", 300)) is None
+    assert loss.drift(found, loss.Record("letters", 300, profile)) is None
+    assert loss.drift(found, None) is None
+
+
 def test_only_a_tenfold_drop_in_the_same_sources_is_a_loss():
     last = loss.Record("books", 300)
     loss.require_no_loss(loss.Record("books", 31), last)
@@ -269,6 +295,25 @@ def test_a_missing_label_is_a_warning(validate, said):
     validate(examples, schema_of(("text", 1), ("label", 1)))
     (message,) = said()
     assert message.startswith("warning: train: label: ")
+
+
+def test_a_label_that_some_examples_lack_is_a_warning_even_where_the_schema_allows_it(
+    validate, said
+):
+    examples = {"text": ["one", "two", "three"], "label": ["a", None, "b"]}
+    validate(examples, schema_of(("text", 1), ("label", 0)))
+    assert said() == ["warning: train: label: missing in 1 of 3 examples"]
+
+
+def test_a_label_that_a_whole_split_lacks_is_a_warning(said):
+    frames = {"train": {"text": ["a"], "label": ["x"]}, "eval": {"text": ["b", "c"]}}
+    found = {
+        split: tfdv.generate_statistics_from_dataframe(pd.DataFrame(frame)).datasets[0]
+        for split, frame in frames.items()
+    }
+    for split in found:
+        validator._show_missing(split, found, {})
+    assert said() == ["warning: eval: label: missing in 2 of 2 examples"]
 
 
 def test_examples_without_text_are_refused(validate):

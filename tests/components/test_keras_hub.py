@@ -12,6 +12,7 @@ from langzoo.components.source import preset_hash
 from langzoo.components.tokenizer_trainer import executor
 from langzoo.components.tokenizer_trainer.component import TokenizerTrainer
 from langzoo.components.trainer import training
+from langzoo.components.trainer.packing import make_windows
 from langzoo.components.trainer.windows import TokenWindows
 from langzoo.components.types import Tokenizer
 from langzoo.models import build_causal_lm, train_sentencepiece
@@ -75,7 +76,7 @@ def learned(topics):
 
 
 @pytest.fixture(scope="module")
-def windows(learned, topics, tmp_path_factory):
+def stream(learned, topics, tmp_path_factory):
     path = tmp_path_factory.mktemp("windows") / "stream"
     TokenWindows.write(
         path,
@@ -85,7 +86,12 @@ def windows(learned, topics, tmp_path_factory):
         end_id=learned.end_token_id,
         pad_id=learned.pad_token_id,
     )
-    return TokenWindows(path, CONTEXT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def windows(stream):
+    return TokenWindows(stream, CONTEXT)
 
 
 def train(preset, learned, windows, folder, steps):
@@ -111,6 +117,14 @@ def test_an_architecture_learns_with_a_learned_tokenizer_and_is_exported(
     assert set(loaded.signatures) == SIGNATURES
     nll = loaded.signatures["score"](text=tf.constant(["a name"]))["nll"]
     np.testing.assert_allclose(nll[0], -tf.reduce_sum(model.score("a name")), rtol=1e-4)
+
+
+def test_an_architecture_learns_from_rows_of_several_lengths(
+    gpt2_preset, learned, stream, tmp_path
+):
+    lines = make_windows(stream, CONTEXT, "lines")
+    _, result = train(gpt2_preset, learned, lines, tmp_path, steps=20)
+    assert result.eval_loss < np.log(400) - 0.2
 
 
 def test_a_preset_that_cannot_be_loaded_is_an_input_error(tmp_path):

@@ -6,18 +6,20 @@ import math
 
 import numpy as np
 import pytest
-from langzoo.components.evaluator import metrics
+from langzoo.components.evaluator import gate, metrics
 
-# Two documents: 2 nats over 4 tokens, 10 bytes, 2 words; 6 nats over 2, 6 and 1.
+# Two documents: 2 nats over 4 tokens, 10 bytes, 2 words; 6 nats over 2, 6 and 1, and 4
+# more to spell what is unknown.
 DOCUMENTS = [
-    {"nll": 2.0, "tokens": 4, "bytes": 10, "words": 2},
-    {"nll": 6.0, "tokens": 2, "bytes": 6, "words": 1},
+    {"nll": 2.0, "spelling_nll": 0.0, "tokens": 4, "bytes": 10, "words": 2},
+    {"nll": 6.0, "spelling_nll": 4.0, "tokens": 2, "bytes": 6, "words": 1},
 ]
 BY_HAND = {
     "perplexity": math.exp(8 / 6),
-    "word_perplexity": math.exp(8 / 3),
-    "bits_per_byte": 8 / (16 * math.log(2)),
+    "word_perplexity": math.exp(12 / 3),
+    "bits_per_byte": 12 / (16 * math.log(2)),
     "nll": 8.0,
+    "spelling_nll": 4.0,
     "tokens": 6,
     "bytes": 16,
     "words": 3,
@@ -36,7 +38,7 @@ class Predictions:
     def __init__(self, documents):
         self._columns = {
             name: np.array([document[name] for document in documents])
-            for name in metrics.OUTPUTS
+            for name in documents[0]
         }
 
     def get_predictions(self, model_name):
@@ -75,8 +77,24 @@ def test_the_perplexity_is_not_the_mean_of_the_documents():
 
 
 def test_without_words_the_word_perplexity_is_no_number():
-    document = {"nll": 1.0, "tokens": 1, "bytes": 1, "words": 0}
+    document = {**DOCUMENTS[0], "words": 0}
     assert math.isnan(compute("word_perplexity", [[document]]))
+
+
+def test_a_baseline_from_before_spelling_goes_without():
+    older = {**DOCUMENTS[1]}
+    del older["spelling_nll"]
+    value = compute("bits_per_byte", [[older]])
+    assert value == pytest.approx(6 / (6 * math.log(2)))
+
+
+def test_the_gate_says_what_share_of_the_bits_spells_the_unknown():
+    values = {"bits_per_byte": 2.0, "nll": 6.0, "spelling_nll": 4.0}
+    decision = gate.Decision(True, values, None, 2.5, 0.0)
+    said = "blessed: 2.000 bits per byte (40.0% of them spell the unknown), bound 2.500"
+    assert str(decision) == said
+    known = gate.Decision(True, {**values, "spelling_nll": 0.0}, None, 2.5, 0.0)
+    assert str(known) == "blessed: 2.000 bits per byte, bound 2.500"
 
 
 @pytest.mark.parametrize("name", BY_HAND)

@@ -21,10 +21,18 @@ import pytest
 import tensorflow as tf
 import zstandard
 from langzoo.components.errors import InputError
-from langzoo.components.text_example_gen import executor, files, readers
+from langzoo.components.text_example_gen import (
+    executor,
+    files,
+    readers,
+    repeated_keys,
+    shards,
+)
+from langzoo.components.text_example_gen.cleaning import Cleaning
 from langzoo.components.text_example_gen.component import TextExampleGen
 from langzoo.components.text_example_gen.documents import Document
 from langzoo.components.text_example_gen.readers import Broken
+from langzoo.components.text_example_gen.repeated_keys import RepeatedKeys
 from langzoo.components.text_example_gen.sources import Source
 from langzoo.components.text_example_gen.streams import UnusableError
 from tfx.types import artifact_utils, standard_artifacts
@@ -605,16 +613,52 @@ def memory(kind):
     return int(line) * 1024
 
 
-def test_memory_stays_flat_as_the_corpus_grows(ingest, tmp_path):
+@pytest.mark.parametrize("steps", [Cleaning(), Cleaning(drop_duplicates=True)])
+def test_memory_stays_flat_as_the_corpus_grows(ingest, tmp_path, monkeypatch, steps):
+    monkeypatch.setattr(repeated_keys, "_BITS", 1 << 20)
     path = tmp_path / "x.txt"
     write_numbered(path, 1000)
-    ingest(Source(str(path), documents="line"))  # what is loaded once
+    ingest(Source(str(path), documents="line"), steps=steps)  # what is loaded once
     with open(path, "w") as file:
         file.writelines(
             f"Text {number}, {'padding ' * 100}\n" for number in range(30_000)
         )
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
-    ingest(Source(str(path), documents="line"))
+    ingest(Source(str(path), documents="line"), steps=steps)
     assert path.stat().st_size > 24e6
     assert memory("VmHWM") - before < 24e6
+
+
+def test_shards_follow_the_size_and_keep_the_order(ingest, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_BYTES", 20_000)
+    path = write_numbered(tmp_path / "x.txt", 3000)
+    examples = ingest(Source(path, documents="line"))
+    uri = Path(artifact_utils.get_split_uri([examples], "train"))
+    names = sorted(file.name for file in uri.iterdir())
+    number = len(names)
+    assert number > 5
+    assert names == [
+        f"data_tfrecord-{shard:05}-of-{number:05}.gz" for shard in range(number)
+    ]
+    files = [str(uri / name) for name in names]
+    records = tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator()
+    features = (tf.train.Example.FromString(r).features.feature for r in records)
+    ids = [feature["id"].bytes_list.value[0] for feature in features]
+    numbers = [int(name.rpartition(b"#")[2]) for name in ids]
+    assert numbers == sorted(numbers)
+    sizes = [(uri / name).stat().st_size for name in names[:-1]]
+    assert max(sizes) < 1.2 * min(sizes)
+
+
+def test_a_sieve_holds_all_that_came_again_and_little_else():
+    keys = np.random.default_rng(0).integers(2**64, size=100_000, dtype=np.uint64)
+    again, once = keys[:1000], keys[1000:]
+    combine = RepeatedKeys()
+    one, other = combine.create_accumulator(), combine.create_accumulator()
+    combine.add_input(one, np.concatenate([again[:300], again[:600], once[:50_000]]))
+    combine.add_input(one, again[300:])
+    combine.add_input(other, np.concatenate([again[600:], once[50_000:]]))
+    sieve = combine.extract_output(combine.merge_accumulators([one, other]))
+    assert sieve.holds(again).all()
+    assert sieve.holds(once).mean() < 0.001

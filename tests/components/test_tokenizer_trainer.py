@@ -8,6 +8,7 @@ import random
 
 import keras_hub
 import pytest
+import sentencepiece
 import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
@@ -17,7 +18,7 @@ from langzoo.components.tokenizer_trainer.component import TokenizerTrainer
 from langzoo.components.tokenizer_trainer.executor import BoundedSample
 from langzoo.components.transform import preprocessing
 from langzoo.components.types import Tokenizer
-from langzoo.models import words
+from langzoo.models import word_piece, words
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.channel import Channel
@@ -147,7 +148,29 @@ def test_pieces_are_learned_from_a_sample(examples, topics, tmp_path):
     assert tokenizer.detokenize(tokenizer.tokenize(texts)) == texts
 
 
-@pytest.mark.parametrize("kind", ["words", "characters"])
+def test_pieces_of_words_are_learned_from_all_words(examples, topics, tmp_path):
+    options = {"vocabulary_size": 900, "sample_bytes": 1000}
+    tokenizer = learn(examples, tmp_path, type="word_piece", **options)
+    whole = word_piece.train_word_piece(topics[:12], vocabulary_size=900)
+    assert tokenizer.get_vocabulary() == whole.get_vocabulary()
+
+
+def test_a_tokenizer_that_changes_texts_is_a_warning(topics, tmp_path, caplog):
+    path = tmp_path / "brought"
+    with path.open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(topics[:5]), model_writer=file,
+            vocab_size=200, minloglevel=2,
+        )  # fmt: skip
+    caplog.set_level("INFO", logger="langzoo")
+    learn(None, tmp_path / "tokenizer", type="file", path=str(path))
+    assert "warning: it changes white space" in caplog.text
+    caplog.clear()
+    learn(None, tmp_path / "other", type="bytes")
+    assert "warning" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["words", "characters", "word_piece"])
 def test_nothing_to_count_is_an_input_error(tmp_path, kind):
     empty = save_examples(tmp_path / "examples", {"train": [[""]]})
     with pytest.raises(InputError, match="the split train has no text"):

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from langzoo.components.errors import InputError
 from langzoo.components.trainer import training
+from langzoo.components.trainer.augmentation import Augmentation
+from langzoo.components.trainer.packing import make_windows
 from langzoo.components.trainer.windows import TokenWindows
 from langzoo.models import ByteTokenizer, CausalLM, LSTMBackbone, build_causal_lm
 from langzoo.models.recipes import RECIPES
@@ -18,7 +20,7 @@ STEPS = 12
 
 
 @pytest.fixture(scope="module")
-def windows(tmp_path_factory):
+def stream(tmp_path_factory):
     tokenizer = ByteTokenizer()
     text = training.__doc__ + training.train.__doc__ + TokenWindows.__doc__
     path = tmp_path_factory.mktemp("windows") / "stream"
@@ -29,20 +31,26 @@ def windows(tmp_path_factory):
         start_id=tokenizer.start_token_id,
         end_id=tokenizer.end_token_id,
         pad_id=tokenizer.pad_token_id,
+        unk_id=tokenizer.unk_token_id,
     )
-    return TokenWindows(path, context_length=16)
+    return path
 
 
-def make_model(family="transformer"):
+@pytest.fixture(scope="module")
+def windows(stream):
+    return TokenWindows(stream, context_length=16)
+
+
+def make_model(family="transformer", **options):
     keras.utils.set_random_seed(0)
     model = build_causal_lm(
         family, ByteTokenizer(), 16, num_layers=1, hidden_dim=16, dropout=0.2
     )
-    return keras.Model(model.input, model.output)
+    return training.network_of(model, training.TrainingConfig(steps=1, **options))
 
 
 def train(windows, folder, model=None, **options):
-    model = model or make_model()
+    model = model or make_model(packing=options.get("packing", "contiguous"))
     config = training.TrainingConfig.of(
         "transformer",
         **{
@@ -115,6 +123,85 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     assert [row["step"] for row in result.history] == list(range(1, STEPS + 1))
 
 
+# --- Packing and augmentation ---
+
+NOISE = {"token_dropout": 0.1, "span_masking": 0.2}
+
+
+@pytest.mark.parametrize("packing", ["contiguous", "best_fit", "lines"])
+def test_an_interrupted_training_with_any_packing_and_noise_ends_alike(
+    stream, tmp_path, interrupted, packing
+):
+    packed = make_windows(stream, 16, packing)
+    options = {"packing": packing, "augmentation": NOISE, "batch_size": 8}
+    options["steps"] = 16  # of `lines` almost, of others more than, an epoch
+    whole, expected = train(packed, tmp_path / "whole", **options)
+    with interrupted(7):
+        train(packed, tmp_path / "parts", **options)
+    resumed, result = train(packed, tmp_path / "parts", **options)
+    assert result.resumed_at == 7
+    np.testing.assert_allclose(losses_of(result), losses_of(expected), atol=1e-6)
+    assert result.eval_loss == pytest.approx(expected.eval_loss, abs=1e-6)
+    for value, weight in zip(whole.weights, resumed.weights, strict=True):
+        np.testing.assert_allclose(weight.numpy(), value.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "packing"),
+    [("transformer", "best_fit"), ("lstm", "best_fit"), ("lstm", "lines")],
+)
+def test_other_packings_lower_the_loss(stream, tmp_path, family, packing):
+    packed = make_windows(stream, 16, packing)
+    model = make_model(family, packing=packing)
+    options = {"steps": 40, "learning_rate": 1e-2, "jit_compile": True}
+    _, result = train(packed, tmp_path, model, packing=packing, **options)
+    assert result.eval_loss < np.log(260) - 0.5
+    assert result.tokens_seen == round(40 * packed.targets_a_step(4))
+
+
+@pytest.mark.parametrize("packing", ["contiguous", "best_fit", "lines"])
+def test_the_evaluation_loss_is_the_mean_over_the_tokens(stream, tmp_path, packing):
+    packed = make_windows(stream, 16, packing)
+    model = make_model(packing=packing)
+    model, result = train(packed, tmp_path, model, steps=5, packing=packing)
+    total = tokens = 0.0
+    for inputs, targets, weights in packed.evaluation_batches(3):
+        losses = keras.ops.sparse_categorical_crossentropy(
+            targets, model(inputs, training=False), from_logits=True
+        )
+        total += float(keras.ops.sum(losses * weights))
+        tokens += float(keras.ops.sum(weights))
+    assert result.eval_loss == pytest.approx(total / tokens, abs=1e-5)
+
+
+def test_noise_is_of_training_and_not_of_evaluation(windows, tmp_path):
+    options = {"steps": 1, "learning_rate": 1e-9}
+    loud = {"token_dropout": 0.9}
+    _, plain = train(windows, tmp_path / "plain", **options)
+    _, noisy = train(windows, tmp_path / "noisy", **options, augmentation=loud)
+    assert abs(losses_of(noisy)[0] - losses_of(plain)[0]) > 1e-4
+    assert noisy.eval_loss == pytest.approx(plain.eval_loss, abs=1e-6)
+
+
+def test_settings_make_the_augmentation():
+    config = training.TrainingConfig.of("lstm", steps=1, augmentation=NOISE)
+    assert config.augmentation == Augmentation(0.1, 0.2, 3)
+
+
+def test_a_family_that_cannot_keep_documents_apart_cannot_be_packed(stream):
+    model = build_causal_lm("ngram", ByteTokenizer(), 16)
+    config = training.TrainingConfig(steps=1, packing="best_fit")
+    with pytest.raises(InputError, match=r"trainer\.packing .*: take contiguous or l"):
+        training.network_of(model, config)
+
+
+def test_a_state_is_carried_through_contiguous_windows_only():
+    model = build_causal_lm("lstm", ByteTokenizer(), 16, hidden_dim=8)
+    config = training.TrainingConfig(steps=1, carry_state=True, packing="lines")
+    with pytest.raises(InputError, match=r"needs trainer\.packing contiguous, not lin"):
+        training.network_of(model, config)
+
+
 # --- State carried from batch to batch ---
 
 
@@ -163,7 +250,9 @@ def test_every_epoch_begins_without_a_past(windows, tmp_path, monkeypatch):
     losses = losses_of(result)
     np.testing.assert_allclose(losses[epoch:], losses[:epoch], atol=1e-5)
     # The evaluation reads the same batches, without a past where they begin.
-    assert result.eval_loss == pytest.approx(np.mean(losses[:epoch]), abs=1e-5)
+    tokens = [weights.numpy().sum() for *_, weights in windows.evaluation_batches(40)]
+    mean = np.average(losses[:epoch], weights=tokens)
+    assert result.eval_loss == pytest.approx(mean, abs=1e-5)
 
 
 TOPICS = range(20, 36)

@@ -77,7 +77,10 @@ def test_gradients_equal_those_of_keras(pair, inputs, training, jit_compile):
         np.testing.assert_allclose(gradient, other, atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_through_the_states_equal_those_of_a_plain_loop(pair, inputs):
+@pytest.mark.parametrize("begins_anew", [False, True])
+def test_gradients_through_the_states_equal_those_of_a_plain_loop(
+    pair, inputs, begins_anew
+):
     ours, _ = pair
     projected = tf.transpose(ours.project(inputs), (1, 0, 2))
     mask = np.random.default_rng(1).choice([0.0, 2.0], (BATCH, UNITS)).astype("f")
@@ -86,12 +89,16 @@ def test_gradients_through_the_states_equal_those_of_a_plain_loop(pair, inputs):
         tf.random.stateless_normal((BATCH, UNITS), [5, i])
         for i in range(ours.cell.num_states)
     ]
+    keep = None
+    if begins_anew:
+        keep = np.random.default_rng(2).choice([0.0, 1.0], (LENGTH, BATCH, 1))
+        keep = tf.constant(keep, tf.float32)
     results = []
     for run in (recurrence.run_with_fast_gradient, recurrence.run):
         sources = [projected, *product.weights, *states]
         with tf.GradientTape() as tape:
             tape.watch(sources)
-            outputs, last = run(ours.cell, projected, product, tuple(states))
+            outputs, last = run(ours.cell, projected, product, tuple(states), keep)
             loss = tf.reduce_sum(tf.sin(outputs))
             loss += sum(tf.reduce_sum(i * tf.cos(s)) for i, s in enumerate(last, 2))
         results.append([outputs, *last, *tape.gradient(loss, sources)])

@@ -11,7 +11,7 @@ import tokenizers as hugging_face
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from keras_hub.src.tokenizers.byte_pair_tokenizer import SPLIT_PATTERN_TOKENIZERS
-from langzoo.models import BytePairTokenizer, load_tokenizer
+from langzoo.models import BytePairTokenizer, build_causal_lm, load_tokenizer
 from langzoo.models.bert import BertTokenizer
 from tokenizers import Regex, pre_tokenizers
 
@@ -84,6 +84,26 @@ def test_a_configuration_beside_it_names_the_special_tokens(byte_pairs, tmp_path
     assert ours.detokenize([[size, *ours.tokenize(["x"])[0], size + 1]]) == ["x"]
 
 
+@pytest.mark.parametrize("family", ["ngram", "keras_hub"])
+def test_a_model_that_pads_with_the_end_of_a_text_generates(
+    gpt2_preset, topics, family
+):
+    tokenizer = load_tokenizer(gpt2_preset)
+    assert tokenizer.pad_token_id == tokenizer.end_token_id
+    options = {"order": 3}
+    if family == "keras_hub":
+        options = {"preset": gpt2_preset, "pretrained": True}
+    model = build_causal_lm(family, tokenizer, 32, **options)
+    if family == "ngram":
+        model.fit(topics[:3])
+    model.compile(sampler="greedy")
+    short, long = model.generate(["The", "The import statement"], max_length=12)
+    assert short.startswith("The")
+    assert len(short) > len("The")
+    assert long.startswith("The import statement")
+    assert len(long) > len("The import statement")
+
+
 def test_a_folder_of_keras_hub_is_a_tokenizer_too(gpt2_preset):
     ours = load_tokenizer(gpt2_preset)
     theirs = keras_hub.tokenizers.Tokenizer.from_preset(gpt2_preset)
@@ -101,7 +121,7 @@ def content_of(theirs, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"type": "Unigram"}, "BPE and WordPiece.*Received: type='Unigram'"),
+        ({"type": "WordLevel"}, "and WordPiece.*Received: type='WordLevel'"),
         ({"normalizer": {"type": "NFC"}}, "normalizer is not supported"),
         (
             {"pre_tokenizer": {"type": "Whitespace"}},
@@ -109,7 +129,7 @@ def content_of(theirs, **changes):
         ),
         ({"pre_tokenizer": None}, "pre_tokenizer must be.*null"),
         ({"dropout": 0.1}, "model.dropout is not supported"),
-        ({"byte_fallback": True}, "model.byte_fallback is not supported"),
+        ({"byte_fallback": True}, "must be those of a SentencePiece model.*ByteLevel"),
         (
             {
                 "added_tokens": [

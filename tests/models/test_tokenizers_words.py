@@ -145,6 +145,16 @@ def test_learning_pieces_is_the_same_in_every_process(shakespeare):
     assert other.stdout.splitlines() == here.get_vocabulary()
 
 
+def test_of_very_many_words_a_share_is_learned_from(monkeypatch):
+    monkeypatch.setattr(word_piece, "_WORDS_TO_LEARN_FROM", 1000)
+    monkeypatch.setattr(word_piece, "_REPETITIONS", 300)
+    counts = {" ab": 900_000, "é": 100_000, "rare": 400}
+    texts = list(word_piece._written_words(counts))
+    learned = collections.Counter(" ".join(texts).split())
+    assert learned == {"Ġab": 900, "Ã©": 100}
+    assert max(len(text.split()) for text in texts) == 300
+
+
 def test_a_vocabulary_without_all_bytes_is_an_error():
     with pytest.raises(ValueError, match="must begin with the special tokens"):
         word_piece.WordPieceTokenizer(["<pad>", "<unk>", "<s>", "</s>", "a"])

@@ -10,6 +10,7 @@ import sys
 import pytest
 import yaml
 from langzoo.components.text_example_gen.sources import Source
+from langzoo.components.trainer.packing import PACKINGS
 from langzoo.components.trainer.training import TrainingConfig
 from langzoo.models import presets, zoo
 from langzoo.models.recipes import Recipe
@@ -105,9 +106,19 @@ def test_settings_replace_keys_of_the_file():
         ("trainer.steps=-1", "trainer.steps: -1 cannot be"),
         ("trainer.steps=many", "trainer.steps: 'many' cannot be"),
         ("trainer.steps=true", "trainer.steps: True cannot be"),
+        ("trainer.packing=worst_fit", "trainer.packing: 'worst_fit' cannot be"),
+        (
+            "trainer.augmentation.span_lenght=2",
+            "trainer.augmentation.span_lenght: did you mean span_length?",
+        ),
+        (
+            "trainer.augmentation.token_dropout=1",
+            "trainer.augmentation.token_dropout: 1 cannot be",
+        ),
         ("corpus.eval_fraction=0.9", "less than or equal to 0.5"),
         ("corpus.format=xml", "corpus.format: 'xml' cannot be"),
         ("corpus.fields={text: body}", "'text' cannot be the name of a feature"),
+        ("corpus.fields={token_ids: x}", "'token_ids' cannot be the name of a feature"),
         ("corpus.sources=[{path: a, wait: 2}]", "sources.0.wait: did you mean weight?"),
         ("corpus.sources=[{weight: 2}]", "the key corpus.sources.0.path is missing"),
         ("corpus.sources=[{path: a, weight: 0}]", "corpus.sources.0.weight: 0 cannot"),
@@ -231,7 +242,7 @@ def test_the_trainer_s_settings_and_their_defaults_are_those_of_the_component():
     settings = config.TrainerConfig().model_dump()
     recipe = [settings.pop(name) for name in Recipe._fields]
     assert set(recipe) == {None}  # the family's
-    assert TrainingConfig(steps=settings["steps"]) == TrainingConfig(**settings)
+    assert TrainingConfig(settings["steps"]) == TrainingConfig.of("any", **settings)
     names = [field.name for field in dataclasses.fields(TrainingConfig)]
     assert list(settings) == [name for name in names if name != "recipe"]
 
@@ -239,6 +250,25 @@ def test_the_trainer_s_settings_and_their_defaults_are_those_of_the_component():
 def test_a_family_without_a_state_cannot_carry_it():
     with pytest.raises(config.ConfigError, match="one of rnn, gru, lstm"):
         config.load(settings=["model.family=tcn", "trainer.carry_state=true"])
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_every_packing_of_the_component_can_be_chosen(packing):
+    loaded = config.load(settings=[f"trainer.packing={packing}"])
+    assert loaded.trainer.packing == packing
+
+
+def test_a_state_is_carried_through_contiguous_rows_only():
+    settings = ["model={family: lstm}", "trainer.carry_state=true"]
+    with pytest.raises(config.ConfigError, match=r"trainer\.packing contiguous"):
+        config.load(settings=[*settings, "trainer.packing=lines"])
+
+
+def test_a_model_of_keras_hub_cannot_keep_the_documents_of_a_row_apart():
+    model = "model={family: keras_hub, preset: gpt2_base_en}"
+    with pytest.raises(config.ConfigError, match="take contiguous or lines"):
+        config.load(settings=[model, "trainer.packing=best_fit"])
+    assert config.load(settings=[model, "trainer.packing=lines"])
 
 
 @pytest.mark.parametrize("family", ["rnn", "gru", "lstm"])

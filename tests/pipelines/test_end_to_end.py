@@ -26,6 +26,7 @@ def test_a_trained_model_is_blessed_and_pushed(first):
     assert "blessed" in str(result.decision)
     assert {"TextExampleGen", "Trainer", "Pusher"} <= set(result.executed)
     assert "Trainer" in shown
+    assert re.search(r"eval: [\d,]+ tokens of \d\.\d+ bytes, 0\.00% unknown", shown)
 
 
 def test_the_evaluation_counts_the_whole_split(first):

@@ -53,12 +53,10 @@ def test_scores_are_those_of_the_signature(
     client: Client, signatures: Mapping[str, Callable]
 ) -> None:
     direct = signatures["score"](text=tf.constant(TEXTS))
+    names = ("nll", "tokens", "bytes", "words", "spelling_nll")
     expected = [
         Score(*row)
-        for row in zip(
-            *(direct[k].numpy().tolist() for k in ("nll", "tokens", "bytes", "words")),
-            strict=True,
-        )
+        for row in zip(*(direct[name].numpy().tolist() for name in names), strict=True)
     ]
     assert client.score(TEXTS) == expected
     assert [score.tokens for score in expected] == [20, 8, 1]
@@ -70,6 +68,15 @@ def test_measures_of_a_score() -> None:
     assert score.perplexity == pytest.approx(2**4)
     assert score.word_perplexity == pytest.approx(2**8)
     assert score.bits_per_byte == pytest.approx(2)
+
+
+def test_what_is_unknown_is_spelled_in_all_but_the_perplexity() -> None:
+    nats = {"nll": 8 * math.log(2), "spelling_nll": 4 * math.log(2)}
+    score = Score(**nats, tokens=2, bytes=4, words=1)
+    assert score.perplexity == pytest.approx(2**4)
+    assert score.word_perplexity == pytest.approx(2**12)
+    assert score.bits == pytest.approx(12)
+    assert score.bits_per_byte == pytest.approx(3)
 
 
 def test_measures_that_have_no_value() -> None:

@@ -183,7 +183,8 @@ def signature_defs(directory: str) -> Any:
 
 def test_signatures_have_the_names_dtypes_and_shapes_of_the_design(export):
     text, f32, i32, i64 = "string", "float32", "int32", "int64"
-    score = {"nll": f32, "tokens": i64, "bytes": i64, "words": i64}
+    counts = {"tokens": i64, "bytes": i64, "words": i64}
+    score = {"nll": f32, "spelling_nll": f32} | counts
     knobs = {"temperature": f32, "top_p": f32} | dict.fromkeys(
         ["max_new_tokens", "top_k", "seed"], i32
     )

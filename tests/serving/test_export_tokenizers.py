@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece
 import tensorflow as tf
 from langzoo.models import (
+    SentencePieceTokenizer,
     build_causal_lm,
     character_tokenizer,
     train_word_piece,
     word_tokenizer,
 )
 from langzoo.models.bert import BertTokenizer
+from langzoo.models.scoring import spelling_nll
 from langzoo.models.words import count_words
 from langzoo.serving.export import export_causal_lm
 
 CONTEXT = 64
 KNOWN = "two words, two more words."
 # White space and characters that no vocabulary here lists.
+UNKNOWING = ("words", "bert", "sentencepiece")
 TEXTS = [KNOWN, "", "naïve \t  Ünseen €\0 𝄞\n", KNOWN * 3]
 
 
@@ -31,10 +36,26 @@ def make_tokenizer(kind: str) -> Any:
     if kind == "bert":
         pieces = ["two", "word", "##s", "more", ",", "."]
         return BertTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *pieces])
+    if kind == "sentencepiece":
+        return brought_sentencepiece()
     return train_word_piece([KNOWN] * 9, vocabulary_size=540)
 
 
-@pytest.mark.parametrize("kind", ["characters", "words", "word_piece", "bert"])
+def brought_sentencepiece() -> SentencePieceTokenizer:
+    """As most of those around: it normalizes, and has no bytes for the unknown."""
+    proto = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([KNOWN] * 9), model_writer=proto, vocab_size=40,
+        model_type="unigram", normalization_rule_name="nmt_nfkc",
+        hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    specials = ["</s>", "<unk>", "<s>", "</s>"]
+    return SentencePieceTokenizer(proto.getvalue(), special_pieces=specials)
+
+
+@pytest.mark.parametrize(
+    "kind", ["characters", "words", "word_piece", "bert", "sentencepiece"]
+)
 def test_every_signature_works_with_the_tokenizer(kind, tmp_path):
     tokenizer = make_tokenizer(kind)
     model = build_causal_lm("lstm", tokenizer, CONTEXT, hidden_dim=8)
@@ -50,6 +71,9 @@ def test_every_signature_works_with_the_tokenizer(kind, tmp_path):
     ids = tokenizer.tokenize(texts)
     nll = [-float(tf.reduce_sum(scores)) for scores in model.score(TEXTS)]
     np.testing.assert_allclose(score["nll"], nll, rtol=1e-4)
+    np.testing.assert_array_equal(score["spelling_nll"], spelling_nll(tokenizer, texts))
+    assert (score["spelling_nll"][2] > 0) == (kind in UNKNOWING)
+    assert score["spelling_nll"][0] == 0
     assert score["tokens"].numpy().tolist() == (ids.row_lengths() + 1).numpy().tolist()
     assert score["bytes"].numpy().tolist() == [len(text.encode()) for text in TEXTS]
     assert score["words"].numpy().tolist() == [len(text.split()) for text in TEXTS]
@@ -68,6 +92,7 @@ def test_every_signature_works_with_the_tokenizer(kind, tmp_path):
     ]
     evaluated = signatures["evaluate"](examples=tf.constant(examples))
     np.testing.assert_allclose(evaluated["nll"], score["nll"])
+    np.testing.assert_array_equal(evaluated["spelling_nll"], score["spelling_nll"])
 
     tokens = signatures["token_scores"](text=texts)["token"].numpy()
     shown = tokenizer.detokenize(tokenizer.tokenize([KNOWN]))[0]

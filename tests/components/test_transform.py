@@ -1,0 +1,192 @@
+"""From examples with labels to transformed ones, through the components themselves."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import langzoo  # noqa: F401  (sets the environment, so it comes first)
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_data_validation as tfdv
+import tensorflow_transform as tft
+from langzoo.components.example_validator.component import ExampleValidator
+from langzoo.components.trainer.windows import read_token_ids
+from langzoo.components.transform.component import Transform
+from langzoo.components.transform.token_statistics import TokenStatistics
+from langzoo.components.types import Tokenizer
+from langzoo.models import word_tokenizer
+from tfx.components import SchemaGen, StatisticsGen
+from tfx.dsl.components.base import base_beam_executor
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.channel import Channel
+
+RUNNER = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+# By split: text, sentiment, and a source that only some know.
+DOCUMENTS = {
+    "train": [
+        ("a b", "good", "x"),
+        ("b b naïve", "bad", None),
+        ("a a a a", "good", "y"),
+    ],
+    "eval": [("a unknown", "bad", None), ("b", "new", "x")],
+}
+
+
+def example_of(text, label, source):
+    example = tf.train.Example()
+    for name, value in {"text": text, "label": label, "source": source}.items():
+        if value is not None:
+            values = example.features.feature[name].bytes_list.value
+            values.append(value.encode())
+    return example.SerializeToString()
+
+
+def save_examples(folder):
+    for split, documents in DOCUMENTS.items():
+        path = folder / f"Split-{split}" / "data.gz"
+        path.parent.mkdir(parents=True)
+        with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
+            for document in documents:
+                writer.write(example_of(*document))
+    artifact = standard_artifacts.Examples()
+    artifact.uri = str(folder)
+    artifact.split_names = artifact_utils.encode_split_names(list(DOCUMENTS))
+    return artifact
+
+
+def execute(component, inputs, folder):
+    """Runs a component's executor; gives its outputs."""
+    outputs = {}
+    for name, channel in component.outputs.items():
+        artifact = channel.type()
+        artifact.uri = str(folder / component.id / name)
+        outputs[name] = [artifact]
+    executor_class = component.executor_spec.executor_class
+    uses_beam = issubclass(executor_class, base_beam_executor.BaseBeamExecutor)
+    context = executor_class.Context(
+        tmp_dir=str(folder / component.id / "tmp"),
+        unique_id="1",
+        **({"beam_pipeline_args": [RUNNER]} if uses_beam else {}),
+    )
+    executor_class(context).Do(inputs, outputs, component.exec_properties)
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def said():
+    """What components have reported so far."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger("langzoo")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield messages
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def outputs(said, tmp_path_factory):
+    """All outputs of the components, from statistics to transformed examples."""
+    folder = tmp_path_factory.mktemp("transform")
+    examples = [save_examples(folder / "examples")]
+    tokenizer = Tokenizer()
+    tokenizer.uri = str(folder / "tokenizer")
+    word_tokenizer(["a", "b", " a", " b"]).save_to_preset(tokenizer.uri)
+
+    def channel(kind):
+        return Channel(type=kind)
+
+    allowed = tfdv.StatsOptions(feature_allowlist=["text", "label", "source"])
+    found = execute(
+        StatisticsGen(channel(standard_artifacts.Examples), stats_options=allowed),
+        {"examples": examples},
+        folder,
+    )
+    statistics = channel(standard_artifacts.ExampleStatistics)
+    found |= execute(
+        SchemaGen(statistics, infer_feature_shape=True),
+        {"statistics": found["statistics"]},
+        folder,
+    )
+    schema = channel(standard_artifacts.Schema)
+    execute(
+        ExampleValidator(statistics=statistics, schema=schema),
+        {"statistics": found["statistics"], "schema": found["schema"]},
+        folder,
+    )
+    transform = Transform(
+        examples=channel(standard_artifacts.Examples),
+        schema=schema,
+        tokenizer=channel(Tokenizer),
+    )
+    inputs = {"examples": examples, "schema": found["schema"], "tokenizer": [tokenizer]}
+    return found | execute(transform, inputs, folder)
+
+
+def read_transformed(outputs, split):
+    uri = artifact_utils.get_split_uri(outputs["transformed_examples"], split)
+    graph = tft.TFTransformOutput(outputs["transform_graph"][0].uri)
+    records = tf.data.TFRecordDataset(tf.io.gfile.glob(f"{uri}/*"), "GZIP")
+    (batch,) = records.batch(99)
+    return tf.io.parse_example(batch, graph.transformed_feature_spec())
+
+
+@pytest.mark.parametrize("split", DOCUMENTS)
+def test_labels_go_with_the_tokens_and_may_be_missing(outputs, split):
+    features = read_transformed(outputs, split)
+    assert set(features) == {"token_ids", "label", "source"}
+    for column, name in ((1, "label"), (2, "source")):
+        values = [document[column] for document in DOCUMENTS[split]]
+        expected = [[value.encode()] if value else [] for value in values]
+        assert sorted(features[name].to_list()) == sorted(expected)
+
+
+def test_the_trainer_reads_tokens_as_it_does_without_labels(outputs):
+    uri = artifact_utils.get_split_uri(outputs["transformed_examples"], "train")
+    graph = outputs["transform_graph"][0].uri
+    documents = [ids.tolist() for ids in read_token_ids([f"{uri}/*"], graph)]
+    unknown = 1
+    expected = [[4, 7], [5, 7, unknown], [4, 6, 6, 6]]
+    assert sorted(documents) == sorted(expected)
+
+
+def test_a_text_without_labels_is_transformed(outputs):
+    graph = tft.TFTransformOutput(outputs["transform_graph"][0].uri)
+    features = {"text": tf.constant([["a b"], ["b"]])}
+    transformed = graph.transform_raw_features(features)
+    assert transformed["token_ids"].to_list() == [[4, 7], [5]]
+
+
+def test_missing_labels_are_warnings(outputs, said):
+    warnings = [message for message in said if message.startswith("warning")]
+    assert warnings == [
+        "warning: train: source: missing in 1 of 3 examples",
+        "warning: eval: source: missing in 1 of 2 examples",
+    ]
+
+
+def test_tokens_bytes_and_unknowns_of_each_split_are_kept_and_shown(outputs, said):
+    folder = outputs["transformed_examples"][0].uri
+    with open(f"{folder}/tokens.json", encoding="utf-8") as file:
+        kept = json.load(file)
+    counts = {
+        "train": {"tokens": 9, "unknown": 1, "bytes": 3 + 10 + 7},
+        "eval": {"tokens": 3, "unknown": 1, "bytes": 9 + 1},
+    }
+    rates = {
+        "train": {"bytes_per_token": 20 / 9, "unknown_rate": 1 / 9},
+        "eval": {"bytes_per_token": 10 / 3, "unknown_rate": 1 / 3},
+    }
+    assert kept == {split: counts[split] | rates[split] for split in counts}
+    assert "train: 9 tokens of 2.22 bytes, 11.11% unknown" in said
+    assert "eval: 3 tokens of 3.33 bytes, 33.33% unknown" in said
+
+
+def test_no_tokens_have_no_rates():
+    assert str(TokenStatistics(0, 0, 0)) == "0 tokens of 0.00 bytes, 0.00% unknown"
+    assert np.isfinite(TokenStatistics(0, 0, 5).bytes_per_token)
