@@ -11,6 +11,11 @@ import importlib
 
 _EXPORTS = {
     "FAMILIES": "zoo",
+    "NTASGD": "optimizers",
+    "RECIPES": "recipes",
+    "Recipe": "recipes",
+    "SmoothedCrossEntropy": "losses",
+    "TriggerAveraging": "optimizers",
     "build_causal_lm": "zoo",
     "CausalBackbone": "backbone",
     "CausalLM": "causal_lm",
@@ -29,8 +34,10 @@ _EXPORTS = {
     "TCNBackbone": "convolutional",
     "KerasHubCausalLM": "keras_hub_adapter",
     "preset_tokenizer": "keras_hub_presets",
+    "freeze": "freezing",
     "from_keras_hub": "keras_hub_weights",
     "PackedNetwork": "packed",
+    "in_precision": "precision",
     "NgramBackbone": "ngram",
     "NgramCausalLM": "ngram",
     "BytePairTokenizer": "byte_pair",

@@ -16,7 +16,7 @@ from .backbone import require
 from .byte_pair import BytePairTokenizer, byte_pair_proto
 from .causal_lm import CausalLM, CausalLMPreprocessor
 from .keras_hub_adapter import KerasHubCausalLM
-from .tokenizers import ByteTokenizer, SentencePieceTokenizer
+from .tokenizers import SentencePieceTokenizer, TextTokenizer
 
 # The byte-pair tokenizers whose way of splitting a text into words is known.
 _SPLITS = {
@@ -27,8 +27,10 @@ _SPLITS = {
 }
 
 
-def preset_tokenizer(preset: str) -> ByteTokenizer | SentencePieceTokenizer:
+def preset_tokenizer(preset: str) -> TextTokenizer:
     """The tokenizer of a KerasHub preset as a tokenizer of the zoo, with the same ids.
+
+    One of the zoo, in the preset of one of its models, is taken as it is.
 
     A byte-pair tokenizer splits texts as the model's authors do. Of KerasHub's two ways
     the one for Python strings splits all texts as Llama 3 does, and the other neglects
@@ -52,7 +54,7 @@ def preset_tokenizer(preset: str) -> ByteTokenizer | SentencePieceTokenizer:
     preset = os.path.expanduser(preset)
     with _named(preset):
         theirs = keras_hub.tokenizers.Tokenizer.from_preset(preset)
-        if isinstance(theirs, (ByteTokenizer, SentencePieceTokenizer)):
+        if isinstance(theirs, TextTokenizer):
             return theirs
         if type(theirs).__name__ in _SPLITS:
             return _byte_pair(theirs)

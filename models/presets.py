@@ -6,7 +6,9 @@ Importing this module imports neither TensorFlow nor Keras.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from .sizes import Size, size
@@ -39,7 +41,20 @@ References:
 KERAS_HUB = "keras_hub"
 """The family of KerasHub's models; its presets are KerasHub's, not those below."""
 
+BACKBONES = {
+    "TransformerBackbone": "transformer",
+    "SimpleRNNBackbone": "rnn",
+    "GRUBackbone": "gru",
+    "LSTMBackbone": "lstm",
+    "GatedConvBackbone": "gated_conv",
+    "TCNBackbone": "tcn",
+    "NgramBackbone": "ngram",
+}
+"""The family of each backbone class, as `zoo.FAMILIES` the other way round."""
+
 _BYTES = 260  # tokens of the byte tokenizer
+# What a saved backbone's configuration holds besides hyperparameters.
+_NO_HYPERPARAMETERS = {"name", "trainable", "dtype", "vocabulary_size"}
 
 
 class Preset(NamedTuple):
@@ -211,15 +226,26 @@ def resolved(model: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         model: `family`, or `preset`, with `context_length` and hyperparameters. What
-            is given beside a preset goes before what the preset says.
+            is given beside a preset goes before what the preset says. Or
+            `initial_weights`, a folder: see `saved_model`.
 
     Returns:
-        `family`, `context_length` (if given, or from a preset) and hyperparameters.
+        `family`, `context_length` (if given, or from a preset) and hyperparameters;
+        `initial_weights`, where it is given, as the folder of the preset itself.
 
     Raises:
-        ValueError: if there is no such preset, or a family stands beside it.
+        ValueError: if there is no such preset, or what stands beside it contradicts.
     """
     given = dict(model)
+    if isinstance(given.get("initial_weights"), str):
+        saved = saved_model(given["initial_weights"])
+        if given.get("family", saved["family"]) != saved["family"]:
+            raise ValueError(
+                f"initial_weights {given['initial_weights']!r} are those of a model of "
+                f"family {saved['family']!r}, not {given['family']!r}"
+            )
+        del given["initial_weights"]
+        return {**saved, **given}
     if "preset" not in given or given.get("family") == KERAS_HUB:
         return given
     name = given.pop("preset")
@@ -236,3 +262,51 @@ def resolved(model: Mapping[str, Any]) -> dict[str, Any]:
         **preset.hyperparameters,
         **given,
     }
+
+
+def saved_model(folder: str) -> dict[str, Any]:
+    """The configuration of a model of the zoo that was saved as a preset.
+
+    Args:
+        folder: of the preset; or of a pipeline's runs, which stands for the model that
+            was trained last.
+
+    Returns:
+        `family`, `context_length`, hyperparameters, and `initial_weights`: the folder
+        of the preset.
+
+    Raises:
+        ValueError: if there is no model that training could go on with.
+    """
+    preset = _preset_folder(Path(folder).expanduser())
+    try:
+        saved = json.loads((preset / "config.json").read_text(encoding="utf-8"))
+        family, config = BACKBONES.get(saved["class_name"]), dict(saved["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"initial_weights {folder!r} is neither the folder of a preset nor of a "
+            f"pipeline that has trained: {error}"
+        ) from error
+    if family is None or family == "ngram":
+        raise ValueError(
+            f"initial_weights {folder!r} must be of a family of the zoo that learns by "
+            f"gradient, not {saved['class_name']} (KerasHub's: family {KERAS_HUB} with "
+            "preset and pretrained)"
+        )
+    context_length = config.pop("max_sequence_length")
+    hyperparameters = {
+        name: value for name, value in config.items() if name not in _NO_HYPERPARAMETERS
+    }
+    return {
+        "family": family,
+        "context_length": context_length,
+        **hyperparameters,
+        "initial_weights": str(preset),
+    }
+
+
+def _preset_folder(folder: Path) -> Path:
+    """The folder itself, or the newest preset in that of a pipeline."""
+    presets = folder.glob("artifacts/Trainer/model_run/*/preset")
+    numbered = [path for path in presets if path.parent.name.isdigit()]
+    return max(numbered, key=lambda path: int(path.parent.name), default=folder)

@@ -333,6 +333,56 @@ class LSTM(RecurrentLayer):
         return {**super().get_config(), "unit_forget_bias": self.unit_forget_bias}
 
 
+@keras.saving.register_keras_serializable(package="langzoo")
+class EmbeddingDropout(keras.layers.Layer):
+    """Zeroes the embeddings of whole tokens, wherever they stand in a batch.
+
+    Args:
+        vocabulary_size: int. Number of token ids.
+        rate: float. Share of the vocabulary that a call in training does without; the
+            other embeddings grow to make up for it.
+        seed: int or `None`. Defaults to `None`.
+
+    Call arguments:
+        embeddings: tensor of shape `(batch_size, sequence_length, dim)`.
+        token_ids: int32 tensor of shape `(batch_size, sequence_length)`.
+
+    References:
+        - [Gal and Ghahramani, 2016](https://arxiv.org/abs/1512.05287)
+        - [Merity et al., 2017](https://arxiv.org/abs/1708.02182)
+    """
+
+    def __init__(
+        self, vocabulary_size: int, rate: float, seed: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        require(
+            0 <= rate < 1, "`embedding_dropout` must be at least 0, below 1.", rate=rate
+        )
+        self.vocabulary_size = vocabulary_size
+        self.rate = rate
+        self.seed = seed
+        if rate:
+            self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(
+        self, embeddings: Tensor, token_ids: Tensor, training: bool | None = None
+    ) -> Tensor:
+        if not training or not self.rate:
+            return embeddings
+        ones = ops.ones((self.vocabulary_size, 1), self.compute_dtype)
+        kept = keras.random.dropout(ones, self.rate, seed=self.seed_generator)
+        return embeddings * ops.take(kept, token_ids, axis=0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "rate": self.rate,
+            "seed": self.seed,
+        }
+
+
 class RecurrentBackbone(CausalBackbone):
     """Base class of the recurrent families: a stack of recurrent layers.
 
@@ -351,6 +401,8 @@ class RecurrentBackbone(CausalBackbone):
         normalize: bool. Whether there are RMSNorms. Defaults to `True`.
         dropout: float. Dropout on the embeddings and on the output of every layer.
             Defaults to 0.
+        embedding_dropout: float. Share of the vocabulary whose embeddings are zero in a
+            call, before the other dropouts. Defaults to 0.
         input_dropout: float or `None`. In place of `dropout`, on the embeddings.
             Defaults to `None`, which is `dropout`.
         output_dropout: float or `None`. In place of `dropout`, on the output of the
@@ -388,6 +440,7 @@ class RecurrentBackbone(CausalBackbone):
         tie_embeddings: bool = True,
         normalize: bool = True,
         dropout: float = 0.0,
+        embedding_dropout: float = 0.0,
         input_dropout: float | None = None,
         output_dropout: float | None = None,
         recurrent_dropout: float = 0.0,
@@ -422,6 +475,9 @@ class RecurrentBackbone(CausalBackbone):
             dtype=dtype,
             name="token_embedding",
         )
+        self.embedding_dropout_layer = EmbeddingDropout(
+            vocabulary_size, embedding_dropout, dtype=dtype, name="embedding_dropout"
+        )
         self.input_dropout_layer = dropout_cls(
             input_rate, dtype=dtype, name="input_dropout"
         )
@@ -452,7 +508,9 @@ class RecurrentBackbone(CausalBackbone):
         # === Functional Model ===
         # It builds the layers; `call()` is the same function.
         inputs = token_inputs()
-        x = self.input_dropout_layer(self.token_embedding(inputs["token_ids"]))
+        token_ids = inputs["token_ids"]
+        x = self.embedding_dropout_layer(self.token_embedding(token_ids), token_ids)
+        x = self.input_dropout_layer(x)
         for norm_layer, layer, dropout_after in self._blocks():
             x = dropout_after(layer(norm_layer(x)))
         outputs = self.final_norm(self.projection(x))
@@ -466,6 +524,7 @@ class RecurrentBackbone(CausalBackbone):
         self.tie_embeddings = tie_embeddings
         self.normalize = normalize
         self.dropout = dropout
+        self.embedding_dropout = embedding_dropout
         self.input_dropout = input_dropout
         self.output_dropout = output_dropout
         self.recurrent_dropout = recurrent_dropout
@@ -552,12 +611,15 @@ class RecurrentBackbone(CausalBackbone):
         vocabulary are computed, and looked up.
         """
         layer, norm = self.recurrent_layers[0], self.norms[0]
-        drops_out = training and self.input_dropout_layer.rate
+        drops_out = training and (
+            self.embedding_dropout or self.input_dropout_layer.rate
+        )
         if self.vocabulary_size <= _SMALL_VOCABULARY and not drops_out:
             every_token = self.token_embedding(ops.arange(self.vocabulary_size))
             projected = layer.project(norm(every_token))
             return ops.take(projected, ops.swapaxes(token_ids, 0, 1), axis=0)
         x = self.token_embedding(token_ids)
+        x = self.embedding_dropout_layer(x, token_ids, training=training)
         x = self.input_dropout_layer(x, training=training)
         return layer.project(ops.swapaxes(norm(x), 0, 1))
 
@@ -571,6 +633,7 @@ class RecurrentBackbone(CausalBackbone):
             "tie_embeddings": self.tie_embeddings,
             "normalize": self.normalize,
             "dropout": self.dropout,
+            "embedding_dropout": self.embedding_dropout,
             "input_dropout": self.input_dropout,
             "output_dropout": self.output_dropout,
             "recurrent_dropout": self.recurrent_dropout,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import keras_hub
+
 from . import tokenizer_files, words  # noqa: F401  (register all tokenizers)
 from .backbone import CausalBackbone, require
 from .causal_lm import CausalLM, CausalLMPreprocessor
 from .convolutional import GatedConvBackbone, TCNBackbone
 from .keras_hub_adapter import KerasHubCausalLM
-from .keras_hub_presets import build_from_preset
+from .keras_hub_presets import build_from_preset, preset_tokenizer
 from .ngram import NgramBackbone, NgramCausalLM
 from .presets import KERAS_HUB, PRESETS, resolved
 from .recipes import RECIPES
@@ -56,6 +58,7 @@ def build_causal_lm(
     family: str,
     tokenizer: Any,
     context_length: int | None = None,
+    initial_weights: str | None = None,
     **hyperparameters_: Any,
 ) -> CausalLM | KerasHubCausalLM:
     """Builds an untrained model of a family, or after a preset.
@@ -68,6 +71,10 @@ def build_causal_lm(
         tokenizer: a tokenizer of `langzoo.models`.
         context_length: int. Longest input, in tokens. Defaults to the preset's; with a
             family it must be given.
+        initial_weights: string or `None`. Folder of a preset that a model of this
+            architecture, with this tokenizer, was saved in: the model begins with its
+            weights, but may have another dropout, say. (As it was saved it comes back
+            by `CausalLM.from_preset`.) Defaults to `None`, newly drawn weights.
         **hyperparameters_: arguments of the family's backbone, in place of those of
             the preset and of their defaults. See `hyperparameters()`.
 
@@ -76,8 +83,8 @@ def build_causal_lm(
         (`recipes.RECIPES`) for a training of any length.
 
     Raises:
-        ValueError: if the family or a hyperparameter is unknown, or a value is out of
-            range.
+        ValueError: if the family or a hyperparameter is unknown, a value is out of
+            range, or the initial weights or their tokenizer are other ones.
 
     Example:
     ```python
@@ -86,6 +93,11 @@ def build_causal_lm(
     model = build_causal_lm("keras_hub", ByteTokenizer(), 64, preset="gpt2_base_en")
     ```
     """
+    require(
+        initial_weights is None or family not in (KERAS_HUB, *_TASKS),
+        "`initial_weights` are for families of the zoo that learn by gradient.",
+        family=family,
+    )
     if family == KERAS_HUB:
         return build_from_preset(
             tokenizer=tokenizer, context_length=context_length, **hyperparameters_
@@ -94,7 +106,9 @@ def build_causal_lm(
         if context_length is not None:
             hyperparameters_["context_length"] = context_length
         model = resolved({"preset": family, **hyperparameters_})
-        return build_causal_lm(tokenizer=tokenizer, **model)
+        return build_causal_lm(
+            tokenizer=tokenizer, initial_weights=initial_weights, **model
+        )
     known = hyperparameters(family)
     unknown = sorted(set(hyperparameters_) - set(known))
     require(
@@ -113,8 +127,27 @@ def build_causal_lm(
         **hyperparameters_,
     )
     preprocessor = CausalLMPreprocessor(tokenizer, sequence_length=context_length)
+    if initial_weights is not None:
+        _load(backbone, tokenizer, initial_weights)
     task = _TASKS.get(family, CausalLM)
     model = task(backbone=backbone, preprocessor=preprocessor)
     if family in RECIPES:
-        model.compile(optimizer=RECIPES[family].optimizer())
+        model.compile(optimizer=RECIPES[family].make_optimizer())
     return model
+
+
+def _load(backbone: CausalBackbone, tokenizer: Any, preset: str) -> None:
+    require(
+        tokenizer.get_vocabulary() == preset_tokenizer(preset).get_vocabulary(),
+        "`initial_weights` need the tokenizer of their preset.",
+        tokenizer=type(tokenizer).__name__,
+        initial_weights=preset,
+    )
+    weights = keras_hub.models.Backbone.from_preset(preset).get_weights()
+    shapes = [weight.shape for weight in weights]
+    require(
+        shapes == [tuple(weight.shape) for weight in backbone.weights],
+        "`initial_weights` must be those of a model of the same sizes.",
+        initial_weights=preset,
+    )
+    backbone.set_weights(weights)

@@ -195,8 +195,8 @@ class TokenizerConfig(_Section):
     ] = "bpe"
     """All give back any text exactly, but `words`, which loses words that it does not
     know: spelling them is counted in bits per byte, as uniform bytes, and not in the
-    perplexity of a token. `preset` takes the tokenizer of `model.preset`, and `file`
-    that of `path`, instead of learning one."""
+    perplexity of a token. `preset` takes the tokenizer of `model.preset` or
+    `model.initial_weights`, and `file` that of `path`, instead of learning one."""
     vocabulary_size: Annotated[int, Field(ge=300, le=1_000_000)] = 8192
     """Tokens at most. With `bpe`, `unigram` and `characters` 256 of them are bytes, and
     with `word_piece` 512, so any text is covered."""
@@ -235,6 +235,11 @@ class TokenizerConfig(_Section):
 class _ModelConfig(_Section):
     context_length: Annotated[int, Field(ge=8, le=65_536)] = 128
     """Tokens that the model sees at once."""
+    initial_weights: Annotated[str, Field(min_length=1)] | None = None
+    """Folder of a preset that an earlier run has saved, or of a pipeline (`ROOT/NAME`)
+    for what it trained last: training goes on with those weights, and needs their
+    tokenizer (`tokenizer.type: preset`). Family and hyperparameters are the preset's
+    where they are not given."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
@@ -284,6 +289,8 @@ class _RecurrentConfig(_ModelConfig):
     """Width of the embeddings, where it is not `hidden_dim`."""
     tie_embeddings: bool = True
     normalize: bool = True
+    embedding_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the vocabulary whose embeddings are zero in a step."""
     input_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """On the embeddings, in place of `dropout`."""
     output_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -414,16 +421,34 @@ class AugmentationConfig(_Section):
     """Tokens in a span; spans may overlap."""
 
 
-class TrainerConfig(_Section):
-    """How the model is trained: AdamW, linear warm-up, cosine decay.
+# As in models/optimizers.py and models/schedules.py.
+_Optimizer = Literal["adamw", "adam", "sgd", "nt_asgd", "adagrad", "adafactor", "lion"]
+_Schedule = Literal[
+    "constant", "cosine", "linear", "inverse_square_root", "step", "plateau"
+]
+# What a setting of the trainer is for: the key and the values of which one is needed.
+_SETTINGS_OF = {
+    "beta_2": ("optimizer", ("adamw", "adam", "lion")),
+    "momentum": ("optimizer", ("sgd",)),
+    "averaging_patience": ("optimizer", ("nt_asgd",)),
+    "decay_every_steps": ("schedule", ("step",)),
+    "decay_factor": ("schedule", ("step", "plateau")),
+    "plateau_patience": ("schedule", ("plateau",)),
+}
+_RECIPE = {"optimizer": "adamw", "schedule": "cosine"}
 
-    What is not given of the learning rates, `warmup_steps`, `weight_decay`, `beta_2`
-    and `clip_norm` is as in the family's recipe: see models/recipes.py.
+
+class TrainerConfig(_Section):
+    """How the model is trained: by default AdamW, linear warm-up, cosine decay.
+
+    What is not given, from `learning_rate` to `gradient_accumulation_steps`, is as in
+    the family's recipe: see models/recipes.py.
     """
 
     steps: Annotated[int, Field(ge=0)] = 1000
+    """Updates of the weights."""
     batch_size: Annotated[int, Field(ge=1)] = 8
-    """Windows a step. On small corpora many small steps learn most."""
+    """Windows a batch. On small corpora many small steps learn most."""
     carry_state: bool = False
     """Whether a recurrent family goes on from batch to batch through `batch_size`
     parallel streams of the text. What is exported scores windows without a past."""
@@ -435,17 +460,81 @@ class TrainerConfig(_Section):
     augmentation: AugmentationConfig = AugmentationConfig()
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     final_learning_rate: Annotated[float, Field(ge=0, le=1)] | None = None
-    """End of the schedule, as a share of its peak."""
+    """End of the schedule, or its least value, as a share of its peak."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     beta_2: Annotated[float, Field(ge=0, lt=1)] | None = None
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Of `adam`, `adamw` and `lion`."""
+    clip_norm: Annotated[float, Field(ge=0)] | None = None
+    """Bound on the gradient's global norm; 0 for none."""
+    optimizer: _Optimizer | None = None
+    """With another than `adamw` the recipe's learning rate and weight decay are
+    translated; `nt_asgd` is AWD-LSTM's."""
+    schedule: _Schedule | None = None
+    """What follows the warm-up. `plateau` falls where the evaluation loss stays."""
+    decay_every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps between two falls of the schedule `step`."""
+    decay_factor: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """What a fall of `step` or `plateau` multiplies the learning rate with."""
+    plateau_patience: Annotated[int, Field(ge=1)] | None = None
+    """Evaluations without a better loss until `plateau` falls."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Of `sgd`."""
+    averaging_patience: Annotated[int, Field(ge=1)] | None = None
+    """Of `nt_asgd`: evaluations that averaging waits for a better loss."""
+    ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of an exponential moving average of the weights, which is what is evaluated and
+    exported; such as 0.999."""
+    gradient_accumulation_steps: Annotated[int, Field(ge=1)] | None = None
+    """Batches of a step: their gradients are those of one large batch."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of a target's probability that is spread over the vocabulary in training;
+    the losses shown and evaluated are without."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of computations in training; weights, and what is exported, are float32."""
+    freeze: list[Annotated[str, Field(min_length=1)]] = []
+    """Patterns of names of layers that keep their weights, such as `recurrent_*`."""
+    eval_every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps between evaluations during training; the last step is one, too."""
+    early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
+    """Evaluations without better bits per byte after which training ends. What is
+    exported then are the weights of the best."""
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 20.0
     """Time between checkpoints, from which a killed run goes on."""
     jit_compile: bool = True
     """Whether XLA compiles the training step: some seconds once, then small models are
     faster; at some ten million weights on a CPU it is much the same."""
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @pydantic.model_validator(mode="after")
+    def _settings_are_of_what_is_chosen(self) -> TrainerConfig:
+        for name, (key, values) in _SETTINGS_OF.items():
+            chosen = getattr(self, key) or _RECIPE[key]
+            if getattr(self, name) is not None and chosen not in values:
+                raise ValueError(
+                    f"trainer.{name} is a setting of trainer.{key} "
+                    f"{' or '.join(values)}, which is {chosen}"
+                )
+        if self.schedule == "step" and self.decay_every_steps is None:
+            raise ValueError("trainer.schedule step needs trainer.decay_every_steps")
+        if self.optimizer == "nt_asgd" and self.ema_momentum is not None:
+            raise ValueError(
+                "trainer.ema_momentum and trainer.optimizer nt_asgd both average the "
+                "weights: give one of them"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _what_needs_evaluations_has_them(self) -> TrainerConfig:
+        needs = {
+            "early_stopping_patience": self.early_stopping_patience is not None,
+            "schedule plateau": self.schedule == "plateau",
+            "optimizer nt_asgd": self.optimizer == "nt_asgd",
+        }
+        for name, given in needs.items():
+            if given and self.eval_every_steps is None:
+                raise ValueError(f"trainer.{name} needs trainer.eval_every_steps")
+        return self
 
 
 class GateConfig(_Section):
@@ -539,6 +628,11 @@ class Config(_Section):
         return Path(self.root, self.name).absolute()
 
     @property
+    def weights_preset(self) -> str:
+        """Folder of the preset whose weights training goes on with, or ""."""
+        return getattr(self.model, "initial_weights", None) or ""
+
+    @property
     def push_folder(self) -> str:
         """Folder that the model server watches."""
         folder = self.serving.push_folder or f"{self.root}/{self.name}/serving"
@@ -559,15 +653,18 @@ class Config(_Section):
     @pydantic.model_validator(mode="after")
     def _tokenizer_fits_the_model(self) -> Config:
         from_preset = self.tokenizer.type == "preset"
-        if from_preset and not isinstance(self.model, KerasHubConfig):
+        weights = self.weights_preset
+        if from_preset and not (weights or isinstance(self.model, KerasHubConfig)):
             raise ValueError(
-                "tokenizer.type preset takes the tokenizer of model.preset: it needs "
-                f"model.family {KERAS_HUB}"
+                "tokenizer.type preset takes the tokenizer of model.preset or "
+                f"model.initial_weights: it needs model.family {KERAS_HUB}, or weights"
             )
-        if getattr(self.model, "pretrained", False) and not from_preset:
+        pretrained = getattr(self.model, "pretrained", False)
+        if (weights or pretrained) and not from_preset:
             raise ValueError(
-                "model.pretrained needs the tokenizer that the weights were trained "
-                f"with: set tokenizer.type to preset (it is {self.tokenizer.type})"
+                f"model.{'initial_weights' if weights else 'pretrained'} needs the "
+                "tokenizer that the weights were trained with: set tokenizer.type to "
+                f"preset (it is {self.tokenizer.type})"
             )
         return self
 

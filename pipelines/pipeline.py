@@ -70,7 +70,7 @@ def make_components(
     example_validator = ExampleValidator(statistics=statistics, schema=schema)
     tokenizer_trainer = TokenizerTrainer(
         examples,
-        preset=getattr(config.model, "preset", ""),
+        preset=config.weights_preset or getattr(config.model, "preset", ""),
         **config.tokenizer.model_dump(),
     )
     transform = Transform(

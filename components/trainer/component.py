@@ -36,8 +36,9 @@ class Trainer(tfx_trainer.Trainer):
     Args:
         examples: Examples with the feature `token_ids`.
         transform_graph: The graph that made them; it carries the tokenizer.
-        model: `family`, `context_length` and the family's hyperparameters (KerasHub's:
-            `preset` and `pretrained`), as `models.zoo.build_causal_lm` takes them.
+        model: `family`, `context_length`, `initial_weights` if any, and the family's
+            hyperparameters (KerasHub's: `preset` and `pretrained`), as
+            `models.zoo.build_causal_lm` takes them.
         training: Settings of `training.TrainingConfig.of`.
         export: Options of `serving.export.export_causal_lm`.
         checkpoint_root: Folder for checkpoints; it must outlive the process, so that
@@ -64,6 +65,8 @@ class Trainer(tfx_trainer.Trainer):
                 "export": export,
                 "checkpoint_root": checkpoint_root,
                 "source": source_hash(*_SOURCES),
-                "preset_hash": preset_hash(model.get("preset", "")),
+                "preset_hash": preset_hash(
+                    model.get("preset") or model.get("initial_weights", "")
+                ),
             },
         )

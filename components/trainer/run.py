@@ -20,6 +20,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from ...models import zoo
 from ...models.ngram import NgramCausalLM
+from ...models.tokenizers import TextTokenizer
 from ...serving import export
 from ..errors import InputError
 from ..progress import report, show
@@ -40,7 +41,8 @@ def run_fn(fn_args: FnArgs) -> None:
     config = fn_args.custom_config
     training_config = training.TrainingConfig.of(
         config["model"]["family"],
-        pretrained=config["model"].get("pretrained", False),
+        pretrained=config["model"].get("pretrained", False)
+        or "initial_weights" in config["model"],
         **config["training"],
     )
     keras.utils.set_random_seed(training_config.seed)
@@ -77,8 +79,19 @@ def run_fn(fn_args: FnArgs) -> None:
             )
             result = training.count(model, documents, *windows, training_config)
         else:
-            network = training.network_of(model, training_config)
-            result = training.train(network, *windows, training_config, checkpoints)
+            trained = training.prepared(model, training_config)
+            result = training.train(
+                training.network_of(trained, training_config),
+                *windows,
+                training_config,
+                checkpoints,
+                bytes_per_token=_bytes_per_token(
+                    tokenizer,
+                    read_token_ids(fn_args.eval_files, fn_args.transform_graph_path),
+                ),
+            )
+            if trained is not model:
+                model.backbone.set_weights(trained.backbone.get_weights())
     report(
         f"{result.parameters:,} parameters, {result.steps} steps in "
         f"{result.seconds:.0f} s, evaluation loss {result.eval_loss:.3f} nats a token"
@@ -108,6 +121,18 @@ def _pack(
         unk_id=tokenizer.unk_token_id,
     )
     return make_windows(path, context_length, packing)
+
+
+def _bytes_per_token(
+    tokenizer: TextTokenizer, documents: Iterator[np.ndarray]
+) -> float:
+    """Bytes of text a token that is predicted, the ends of documents among them."""
+    lengths = np.array([len(piece) for piece in tokenizer.token_bytes()])
+    text = tokens = 0
+    for ids in documents:
+        text += int(lengths[ids].sum())
+        tokens += len(ids) + 1
+    return text / max(tokens, 1)
 
 
 def _checkpoint_folder(fn_args: FnArgs) -> str:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -15,14 +15,19 @@ import numpy as np
 import tensorflow as tf
 
 from ...models.causal_lm import CausalLM
+from ...models.freezing import freeze
 from ...models.keras_hub_adapter import KerasHubCausalLM
+from ...models.losses import SmoothedCrossEntropy
 from ...models.ngram import NgramCausalLM
+from ...models.optimizers import unwrapped
 from ...models.packed import PackedNetwork, can_be_packed
+from ...models.precision import in_precision
 from ...models.recipes import COMMON, FINE_TUNING, RECIPES, Recipe
 from ...models.recurrent import RecurrentBackbone, StatefulNetwork
 from ..errors import InputError
 from ..progress import report, show
 from .augmentation import NO_AUGMENTATION, Augmentation, augmented
+from .evaluation import NATS, Evaluations, evaluate
 from .windows import TokenStream, TokenWindows
 
 _SHOW_EVERY_SECONDS = 0.5
@@ -34,8 +39,9 @@ class TrainingConfig:
     """How a model is trained.
 
     Attributes:
-        steps: Optimizer steps; 0 leaves the model as initialized.
-        batch_size: Windows a step.
+        steps: Optimizer steps; 0 leaves the model as initialized. A step takes
+            `recipe.gradient_accumulation_steps` batches.
+        batch_size: Windows a batch.
         carry_state: Whether a recurrent model goes on, row by row, from the state in
             which the last batch left it. The stream is cut into `batch_size` parallel
             streams, each read from end to end; the state is zero where an epoch, or
@@ -47,6 +53,14 @@ class TrainingConfig:
             nothing. See `packing.make_windows`. Evaluation windows are packed alike.
         augmentation: Noise on the input tokens in training.
         recipe: The optimizer and its schedule.
+        label_smoothing: Share of a target's probability that is spread over the
+            vocabulary, in training only: reported losses are without.
+        precision: Of computations, a key of `models.precision.PRECISIONS`; weights are
+            float32 in all.
+        freeze: Patterns of the names of layers that are left as they are.
+        eval_every_steps: Steps between evaluations during training; `None` for none.
+        early_stopping_patience: Evaluations without a better loss after which training
+            ends; the weights of the best one are then the result. `None` for never.
         checkpoint_seconds: Time between checkpoints.
         jit_compile: Whether XLA compiles the training step.
         seed: Of initialization, dropout and the order of windows.
@@ -58,6 +72,11 @@ class TrainingConfig:
     packing: str = "contiguous"
     augmentation: Augmentation = NO_AUGMENTATION
     recipe: Recipe = COMMON
+    label_smoothing: float = 0.0
+    precision: str = "float32"
+    freeze: list[str] = dataclasses.field(default_factory=list)
+    eval_every_steps: int | None = None
+    early_stopping_patience: int | None = None
     checkpoint_seconds: float = 20.0
     jit_compile: bool = True
     seed: int = 0
@@ -70,16 +89,21 @@ class TrainingConfig:
 
         Args:
             family: Its recipe is taken; one without gets the common one.
-            pretrained: Whether the model has learned before: another recipe.
+            pretrained: Whether the model has learned before: then a tenth of the
+                family's learning rate, or for one without the recipe of fine-tuning.
             **settings: Attributes of this class, `augmentation` as a dictionary, and of
                 `Recipe` what shall not be as in the family's; `None` stands for what
-                the family has.
+                the family has, translated for the optimizer.
         """
         if "augmentation" in settings:
             settings["augmentation"] = Augmentation(**settings["augmentation"])
-        recipe = FINE_TUNING if pretrained else RECIPES.get(family, COMMON)
+        recipe = RECIPES.get(family, FINE_TUNING if pretrained else COMMON)
+        if pretrained and family in RECIPES:
+            recipe = recipe._replace(learning_rate=recipe.learning_rate / 10)
         given = {name: settings.pop(name, None) for name in Recipe._fields}
         changes = {name: value for name, value in given.items() if value is not None}
+        if changes.get("optimizer", recipe.optimizer) != recipe.optimizer:
+            recipe = recipe.with_optimizer(changes["optimizer"])
         return cls(recipe=recipe._replace(**changes), **settings)
 
 
@@ -89,7 +113,8 @@ class TrainingResult:
 
     Attributes:
         parameters: Number of trained parameters.
-        steps: Optimizer steps in all.
+        steps: Optimizer steps in all; fewer than were wanted where training ended
+            early.
         resumed_at: Step of the checkpoint it went on from; 0 for none.
         train_tokens: Tokens of the training split's stream.
         tokens_seen: Places for target tokens in all steps; of `best_fit` and `lines`
@@ -98,6 +123,8 @@ class TrainingResult:
         eval_loss: Mean loss on the evaluation windows, in nats a token; with
             `carry_state` each is read after those before it in its stream.
         history: Step, loss in nats a token and learning rate, at some steps.
+        evaluations: Step, loss in nats a token and, where it is known, bits per byte
+            of every evaluation during training.
     """
 
     parameters: int
@@ -108,6 +135,7 @@ class TrainingResult:
     seconds: float
     eval_loss: float
     history: list[dict[str, float]]
+    evaluations: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
     @classmethod
     def read(cls, folder: str) -> TrainingResult:
@@ -120,6 +148,27 @@ class TrainingResult:
         tf.io.gfile.makedirs(folder)
         with tf.io.gfile.GFile(os.path.join(folder, RESULT_FILE), "w") as file:
             file.write(json.dumps(dataclasses.asdict(self), indent=1))
+
+
+def prepared(
+    model: CausalLM | KerasHubCausalLM, config: TrainingConfig
+) -> CausalLM | keras.Model:
+    """The model as it is trained: in its precision, some layers frozen.
+
+    In another precision than float32 that is another model; `model` gets what it has
+    learned by `model.backbone.set_weights(trained.backbone.get_weights())`.
+
+    Raises:
+        InputError: Where a layer shall be frozen that there is not.
+    """
+    trained = model
+    if config.precision != "float32":
+        trained = in_precision(model, config.precision)
+    try:
+        freeze(trained, config.freeze)
+    except ValueError as error:
+        raise InputError(f"trainer.freeze: {error}") from error
+    return trained
 
 
 def network_of(
@@ -162,6 +211,7 @@ def train(
     eval_windows: TokenStream,
     config: TrainingConfig,
     checkpoint_folder: str,
+    bytes_per_token: float | None = None,
 ) -> TrainingResult:
     """Trains `model` in place, from the newest checkpoint if there is one.
 
@@ -170,45 +220,73 @@ def train(
             `[b, t]`, to logits `[b, t, vocabulary]`. A `StatefulNetwork` gets the
             windows in contiguous order.
         train_windows: Windows to learn from, in the packing of the configuration.
-        eval_windows: Windows for the loss in the result.
-        config: Hyperparameters.
+        eval_windows: Windows for the loss in the result, and those during training.
+        config: Hyperparameters; `precision` and `freeze` have been applied to the
+            model.
         checkpoint_folder: Where checkpoints lie; it belongs to this training alone.
+        bytes_per_token: Bytes of text for each target of `eval_windows`, for bits per
+            byte.
 
     Raises:
         InputError: Where the loss is not finite.
     """
-    optimizer = config.recipe.optimizer(config.steps)
-    _compile(model, optimizer, config.jit_compile)
+    optimizer = config.recipe.make_optimizer(config.steps)
+    if config.precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    _compile(model, optimizer, config)
     optimizer.build(model.trainable_variables)
     history = History()
-    checkpoints = Checkpoints(model, optimizer, history, checkpoint_folder)
-    first_step = checkpoints.restore()
+    eval_batches = eval_windows.evaluation_batches(config.batch_size)
+    evaluations = Evaluations(
+        model,
+        config.recipe,
+        eval_batches,
+        history.evaluations,
+        every=config.eval_every_steps,
+        last_step=config.steps,
+        patience=config.early_stopping_patience,
+        bytes_per_token=bytes_per_token,
+    )
+    checkpoints = Checkpoints(
+        model, optimizer, history, checkpoint_folder, best=evaluations.best
+    )
+    first_batch = checkpoints.restore()
+    evaluations.follow()
+    accumulated = config.recipe.gradient_accumulation_steps
+    first_step = first_batch // accumulated
     if first_step:
         report(f"resumed from the checkpoint of step {first_step} of {config.steps}")
-    if first_step < config.steps:
-        tokens_a_step = train_windows.targets_a_step(config.batch_size)
-        progress = _Progress(checkpoints, history, config, first_step, tokens_a_step)
+    tokens_a_step = accumulated * train_windows.targets_a_step(config.batch_size)
+    if evaluations.are_due(first_step):  # Ctrl-C left the step without.
+        evaluations.run(first_step)
+    if first_step < config.steps and not evaluations.stopped:
+        progress = _Progress(
+            checkpoints, evaluations, history, config, first_batch, tokens_a_step
+        )
         callbacks: list[keras.callbacks.Callback] = [progress]
         if isinstance(model, StatefulNetwork):
             epoch = train_windows.steps_an_epoch(config.batch_size)
-            callbacks.append(_ForgetEveryEpoch(first_step, epoch))
-        batches = _batches_from(first_step, model, train_windows, config)
+            callbacks.append(_ForgetEveryEpoch(first_batch, epoch))
+        batches = _batches_from(first_batch, model, train_windows, config)
         try:
             model.fit(batches, callbacks=callbacks, shuffle=False, verbose=0)
         finally:
             # Also where a person stops it: the step that was done is not lost.
             progress.save()
+    evaluations.settle()
+    steps = config.steps
+    if evaluations.stopped:
+        steps = int(history.evaluations[-1]["step"])
     return TrainingResult(
         parameters=int(sum(np.prod(w.shape) for w in model.trainable_variables)),
-        steps=config.steps,
+        steps=steps,
         resumed_at=first_step,
         train_tokens=train_windows.num_tokens,
-        tokens_seen=round(
-            config.steps * train_windows.targets_a_step(config.batch_size)
-        ),
+        tokens_seen=round(steps * tokens_a_step),
         seconds=history.seconds,
-        eval_loss=_evaluate(model, eval_windows.evaluation_batches(config.batch_size)),
+        eval_loss=evaluate(model, eval_batches),
         history=history.rows,
+        evaluations=history.evaluations,
     )
 
 
@@ -235,7 +313,7 @@ def count(
         model.fit(documents)
     seconds = time.monotonic() - started
     network = keras.Model(model.input, model.output)
-    _compile(network, "sgd", jit_compile=False)
+    _compile(network, "sgd", dataclasses.replace(config, jit_compile=False))
     return TrainingResult(
         parameters=int(model.count_params()),
         steps=0,
@@ -243,60 +321,72 @@ def count(
         train_tokens=train_windows.num_tokens,
         tokens_seen=train_windows.num_tokens if config.steps else 0,
         seconds=seconds,
-        eval_loss=_evaluate(
-            network, eval_windows.evaluation_batches(config.batch_size)
-        ),
+        eval_loss=evaluate(network, eval_windows.evaluation_batches(config.batch_size)),
         history=[],
     )
 
 
-def _compile(model: keras.Model, optimizer: Any, jit_compile: bool) -> None:
+def _compile(model: keras.Model, optimizer: Any, config: TrainingConfig) -> None:
+    accumulates = config.recipe.gradient_accumulation_steps > 1
+    # The weights of accumulated batches are normalized already: `_weighed_together`.
+    reduction = "sum" if accumulates else "mean_with_sample_weight"
+    loss: keras.losses.Loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction=reduction
+    )
+    if config.label_smoothing:
+        loss = SmoothedCrossEntropy(config.label_smoothing, reduction)
+    metrics = []
+    if config.label_smoothing or accumulates:
+        metrics = [
+            keras.metrics.SparseCategoricalCrossentropy(name=NATS, from_logits=True)
+        ]
     model.compile(
         optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True, reduction="mean_with_sample_weight"
-        ),
-        weighted_metrics=[],
-        jit_compile=jit_compile,
+        loss=loss,
+        weighted_metrics=metrics,
+        jit_compile=config.jit_compile,
+        auto_scale_loss=False,
     )
 
 
 def _batches_from(
-    first_step: int, model: keras.Model, windows: TokenStream, config: TrainingConfig
+    first: int, model: keras.Model, windows: TokenStream, config: TrainingConfig
 ) -> tf.data.Dataset:
-    """The batches of the steps that are left, with their noise."""
-    steps = {"first_step": first_step, "last_step": config.steps}
+    """The batches, with their noise, of a training that has had `first` of them."""
+    accumulated = config.recipe.gradient_accumulation_steps
+    begun = first % accumulated  # batches of the step that is not complete
+    span = {"first_step": first - begun, "last_step": config.steps * accumulated}
     if isinstance(model, StatefulNetwork):
         assert isinstance(windows, TokenWindows)  # `network_of` sees to it.
-        batches = windows.contiguous_batches(config.batch_size, **steps)
+        batches = windows.contiguous_batches(config.batch_size, **span)
     else:
-        batches = windows.training_batches(config.batch_size, seed=config.seed, **steps)
-    return augmented(
-        batches, windows, config.augmentation, seed=config.seed, first_step=first_step
+        batches = windows.training_batches(config.batch_size, seed=config.seed, **span)
+    batches = augmented(
+        batches,
+        windows,
+        config.augmentation,
+        seed=config.seed,
+        first_step=first - begun,
     )
+    if accumulated == 1:
+        return batches
+    return _weighed_together(batches, accumulated).skip(begun)
 
 
-def _evaluate(model: keras.Model, batches: tf.data.Dataset) -> float:
-    """The mean loss of all tokens."""
-    tokens = [float(tf.reduce_sum(weights)) for _, _, weights in batches]
-    losses = _BatchLosses()
-    model.evaluate(batches, callbacks=[losses], verbose=0)
-    return float(np.average(losses.values, weights=tokens))
+def _weighed_together(batches: tf.data.Dataset, number: int) -> tf.data.Dataset:
+    """Scales the weights of each `number` batches so that they add up to `number`.
 
+    Then the mean of their summed losses is the mean loss of all their tokens, as if
+    they were one batch, however many of each batch's tokens have weight zero.
+    """
 
-class _BatchLosses(keras.callbacks.Callback):
-    """The loss of every batch; Keras's mean takes no account of how full they are."""
+    def scale(inputs: Any, targets: Any, weights: tf.Tensor) -> tuple[Any, ...]:
+        total = tf.reduce_sum(weights)
+        return inputs, targets, tf.math.divide_no_nan(weights * number, total)
 
-    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self.values: list[float] = []
-
-    def on_test_batch_begin(
-        self, batch: int, logs: dict[str, Any] | None = None
-    ) -> None:
-        self.model.reset_metrics()
-
-    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self.values.append((logs or {})["loss"])
+    # Of rows of unequal length, the short ones get padding of weight zero.
+    groups = batches.padded_batch(number, drop_remainder=True).map(scale)
+    return groups.unbatch().prefetch(tf.data.AUTOTUNE)
 
 
 class History:
@@ -304,25 +394,33 @@ class History:
 
     Attributes:
         rows: Step, loss in nats a token and learning rate, at some steps.
+        evaluations: Step, loss and bits per byte of every evaluation.
+        pending: Losses of the batches of a step that is not complete.
         seconds: Time spent in training so far.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
+        self.evaluations: list[dict[str, float]] = []
+        self.pending: list[float] = []
         self.seconds = 0.0
 
     def to_json(self) -> str:
         """Returns the history as JSON."""
-        return json.dumps({"seconds": self.seconds, "rows": self.rows})
+        return json.dumps(vars(self))
 
     def load_json(self, text: str) -> None:
-        """Takes up a history that `to_json` gave."""
+        """Takes up a history that `to_json` gave, in the lists that are there."""
         content = json.loads(text)
-        self.seconds, self.rows = content["seconds"], content["rows"]
+        self.seconds = content.pop("seconds")
+        for name, values in content.items():
+            getattr(self, name)[:] = values
 
 
 class Checkpoints:
     """Weights, carried and random state, optimizer, history: all whole or not there.
+
+    A checkpoint's number is that of the batches that were learned from.
 
     `tf.train.CheckpointManager` names a checkpoint in its index file only once all of
     it is written, so one half-written when the process dies is never loaded.
@@ -334,11 +432,13 @@ class Checkpoints:
         optimizer: keras.optimizers.Optimizer,
         history: History,
         folder: str,
+        best: Sequence[tf.Variable] = (),
     ) -> None:
         self._history = history
         self._step = tf.Variable(0, dtype=tf.int64)
         self._history_json = tf.Variable("", dtype=tf.string)
         variables = [v.value for v in [*model.variables, *optimizer.variables]]
+        variables.extend(best)
         self._checkpoint = tf.train.Checkpoint(
             variables=variables, step=self._step, history=self._history_json
         )
@@ -346,14 +446,14 @@ class Checkpoints:
             self._checkpoint, folder, max_to_keep=2
         )
 
-    def save(self, step: int) -> None:
-        """Writes the state after `step` steps."""
-        self._step.assign(step)
+    def save(self, batches: int) -> None:
+        """Writes the state after as many batches."""
+        self._step.assign(batches)
         self._history_json.assign(self._history.to_json())
-        self._manager.save(checkpoint_number=step)
+        self._manager.save(checkpoint_number=batches)
 
     def restore(self) -> int:
-        """Loads the newest checkpoint; returns its step, 0 where there is none."""
+        """Loads the newest checkpoint; returns its number, 0 where there is none."""
         newest = self._manager.latest_checkpoint
         if newest is None:
             return 0
@@ -384,54 +484,51 @@ class _Progress(keras.callbacks.Callback):
     def __init__(
         self,
         checkpoints: Checkpoints,
+        evaluations: Evaluations,
         history: History,
         config: TrainingConfig,
-        first_step: int,
+        batches: int,
         tokens_a_step: float,
     ) -> None:
         super().__init__()
         self._checkpoints = checkpoints
+        self._evaluations = evaluations
         self._history = history
         self._config = config
-        self._first_step = first_step
+        self._batches = batches
+        self._accumulated = config.recipe.gradient_accumulation_steps
         self._tokens_a_step = tokens_a_step
         self._is_sound = True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Starts the clocks."""
+        self._skipped = self._batches - self._applied()
         now = time.monotonic()
         self._ticked = self._saved = now
         self._shown = 0.0
-        self._timed_steps, self._timed_seconds = 0, 0.0
+        self._timed_batches, self._timed_seconds = 0, 0.0
 
     def on_train_batch_begin(
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
-        """Makes the loss that Keras reports this step's, not the mean of all so far."""
+        """Makes the loss that Keras reports this batch's, not the mean so far."""
         self.model.reset_metrics()
 
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
-        """Counts time, checks the loss, shows it, saves when it is time."""
+        """Counts time, checks the loss, shows it, evaluates, saves when it is time."""
         now = time.monotonic()
-        step_seconds, self._ticked = now - self._ticked, now
-        self._history.seconds += step_seconds
-        if batch:  # The first step holds tracing and compilation.
-            self._timed_steps += 1
-            self._timed_seconds += step_seconds
-        step = self._first_step + batch + 1
-        loss = (logs or {})["loss"]
-        if not math.isfinite(loss):
-            self._is_sound = False
-            raise InputError(
-                f"the loss is {loss} at step {step}: lower trainer.learning_rate "
-                f"(now {self._config.recipe.learning_rate}); the last good state is "
-                "kept"
-            )
-        if now - self._shown >= _SHOW_EVERY_SECONDS or step == self._config.steps:
-            self._show(step, loss)
-            self._shown = now
+        seconds, self._ticked = now - self._ticked, now
+        self._history.seconds += seconds
+        if batch:  # The first one holds tracing and compilation.
+            self._timed_batches += 1
+            self._timed_seconds += seconds
+        self._batches += 1
+        self._skipped = self._batches - self._applied()
+        self._take_note(logs or {})
+        if self._batches % self._accumulated == 0:
+            self._end_step(self._batches // self._accumulated)
         if now - self._saved >= self._config.checkpoint_seconds:
             self.save()
             self._saved = self._ticked = time.monotonic()
@@ -439,12 +536,45 @@ class _Progress(keras.callbacks.Callback):
     def save(self) -> None:
         """Writes a checkpoint, unless the last step was a bad one."""
         if self._is_sound:
-            self._checkpoints.save(int(self.model.optimizer.iterations))
+            # The last batch counts also where a person stopped before we were told.
+            self._checkpoints.save(self._applied() + self._skipped)
+
+    def _applied(self) -> int:
+        """Batches that the optimizer has counted: not those that overflow float16."""
+        return int(unwrapped(self.model.optimizer)._iterations)
+
+    def _take_note(self, logs: dict[str, float]) -> None:
+        loss = logs["loss"]
+        if not math.isfinite(loss):
+            self._is_sound = False
+            step = -(-self._batches // self._accumulated)
+            raise InputError(
+                f"the loss is {loss} at step {step}: lower trainer.learning_rate "
+                f"(now {self._config.recipe.learning_rate}); the last good state is "
+                "kept"
+            )
+        smoothed = self._config.label_smoothing > 0
+        self._history.pending.append(logs[NATS] if smoothed else loss)
+
+    def _end_step(self, step: int) -> None:
+        loss = float(np.mean(self._history.pending))
+        self._history.pending.clear()
+        last = step == self._config.steps
+        if last or self._ticked - self._shown >= _SHOW_EVERY_SECONDS:
+            self._show(step, loss)
+            self._shown = self._ticked
+        if self._evaluations.are_due(step):
+            self._evaluations.run(step)
+            self.model.stop_training = self._evaluations.stopped
+            self._ticked = time.monotonic()
 
     def _show(self, step: int, loss: float) -> None:
         rate = float(self.model.optimizer.learning_rate)
         self._history.rows.append({"step": step, "loss": loss, "learning_rate": rate})
-        speed = self._timed_steps / self._timed_seconds if self._timed_steps else 0.0
+        batches_a_second = (
+            self._timed_batches / self._timed_seconds if self._timed_batches else 0.0
+        )
+        speed = batches_a_second / self._accumulated
         left = (self._config.steps - step) / speed if speed else math.nan
         show(
             f"step {step}/{self._config.steps}, loss {loss:.3f}, "

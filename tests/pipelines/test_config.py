@@ -12,8 +12,11 @@ import yaml
 from langzoo.components.text_example_gen.sources import Source
 from langzoo.components.trainer.packing import PACKINGS
 from langzoo.components.trainer.training import TrainingConfig
-from langzoo.models import presets, zoo
+from langzoo.models import ByteTokenizer, build_causal_lm, presets, zoo
+from langzoo.models.optimizers import OPTIMIZERS
+from langzoo.models.precision import PRECISIONS
 from langzoo.models.recipes import Recipe
+from langzoo.models.schedules import SCHEDULES
 from langzoo.pipelines import config
 
 
@@ -139,7 +142,46 @@ def test_settings_replace_keys_of_the_file():
         ),
         ("serving.max_new_tokens=999", "must be below model.context_length 128"),
         ("name=Not a name", "name: 'Not a name' cannot be"),
-        ("tokenizer.type=preset", "it needs model.family keras_hub"),
+        ("tokenizer.type=preset", "it needs model.family keras_hub, or weights"),
+        ("model={initial_weights: /absent}", "'/absent' is neither the folder of a"),
+        ("model.initial_weights=3", "model.initial_weights: 3 cannot be"),
+        ("trainer.optimizer=newton", "trainer.optimizer: 'newton' cannot be"),
+        (
+            "trainer={optimizer: sgd, beta_2: 0.9}",
+            "trainer.beta_2 is a setting of trainer.optimizer adamw or adam or lion, "
+            "which is sgd",
+        ),
+        ("trainer.momentum=0.5", "of trainer.optimizer sgd, which is adamw"),
+        (
+            "trainer.averaging_patience=3",
+            "of trainer.optimizer nt_asgd, which is adamw",
+        ),
+        ("trainer.decay_every_steps=3", "of trainer.schedule step, which is cosine"),
+        ("trainer.decay_factor=0.1", "trainer.schedule step or plateau, which is cos"),
+        ("trainer.plateau_patience=3", "of trainer.schedule plateau, which is cosine"),
+        (
+            "trainer.schedule=step",
+            "trainer.schedule step needs trainer.decay_every_steps",
+        ),
+        (
+            "trainer.schedule=plateau",
+            "trainer.schedule plateau needs trainer.eval_every_steps",
+        ),
+        (
+            "trainer.optimizer=nt_asgd",
+            "trainer.optimizer nt_asgd needs trainer.eval_every_steps",
+        ),
+        (
+            "trainer.early_stopping_patience=3",
+            "trainer.early_stopping_patience needs trainer.eval_every_steps",
+        ),
+        (
+            "trainer={optimizer: nt_asgd, eval_every_steps: 5, ema_momentum: 0.9}",
+            "both average the weights: give one of them",
+        ),
+        ("trainer.precision=float8", "trainer.precision: 'float8' cannot be"),
+        ("trainer.label_smoothing=1", "trainer.label_smoothing: 1 cannot be"),
+        ("trainer.freeze=norm", "trainer.freeze: 'norm' cannot be"),
         ("tokenizer.type=file", "path and tokenizer.type file need each other"),
         ("tokenizer.path=/", "need each other: type is bpe, path is /"),
         ("tokenizer={type: file, path: /no}", "tokenizer.path '/no' does not exist"),
@@ -230,7 +272,7 @@ def test_checking_a_configuration_imports_no_tensorflow():
 @pytest.mark.parametrize("family", zoo.FAMILIES)
 def test_hyperparameters_and_their_defaults_are_those_of_the_zoo(family):
     section = config.load(settings=[f"model={{family: {family}}}"]).model
-    given = section.model_dump(exclude={"family", "context_length"})
+    given = section.model_dump(exclude={"family", "context_length", "initial_weights"})
     assert given == {
         name: default
         for name, default in zoo.hyperparameters(family).items()
@@ -245,6 +287,48 @@ def test_the_trainer_s_settings_and_their_defaults_are_those_of_the_component():
     assert TrainingConfig(settings["steps"]) == TrainingConfig.of("any", **settings)
     names = [field.name for field in dataclasses.fields(TrainingConfig)]
     assert list(settings) == [name for name in names if name != "recipe"]
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)],
+)
+def test_the_trainer_knows_what_the_models_know(name, known):
+    more = ["trainer.eval_every_steps=10"]
+    for value in known:
+        needed = ["trainer.decay_every_steps=5"] if value == "step" else []
+        loaded = config.load(settings=[f"trainer.{name}={value}", *more, *needed])
+        assert getattr(loaded.trainer, name) == value
+
+
+@pytest.fixture(scope="module")
+def saved_lstm(tmp_path_factory):
+    """Folder of a preset that a run could have saved."""
+    folder = tmp_path_factory.mktemp("saved")
+    model = build_causal_lm("lstm", ByteTokenizer(), 48, hidden_dim=8, num_layers=2)
+    model.save_to_preset(str(folder))
+    return str(folder)
+
+
+def test_initial_weights_stand_for_their_architecture(saved_lstm, tmp_path):
+    model = f"model={{initial_weights: {saved_lstm}, dropout: 0.5}}"
+    loaded = config.load(settings=[model, "tokenizer.type=preset"])
+    assert (loaded.model.family, loaded.model.context_length) == ("lstm", 48)
+    assert (loaded.model.hidden_dim, loaded.model.dropout) == (8, 0.5)
+    assert loaded.weights_preset == saved_lstm
+    (tmp_path / "resolved.yaml").write_text(loaded.to_yaml())
+    assert config.load(tmp_path / "resolved.yaml") == loaded
+
+
+def test_initial_weights_need_their_tokenizer(saved_lstm):
+    with pytest.raises(config.ConfigError, match="initial_weights needs the tokenizer"):
+        config.load(settings=[f"model={{initial_weights: {saved_lstm}}}"])
+
+
+def test_initial_weights_of_another_family_are_refused(saved_lstm):
+    setting = f"model={{initial_weights: {saved_lstm}, family: gru}}"
+    with pytest.raises(config.ConfigError, match="of family 'lstm', not 'gru'"):
+        config.load(settings=[setting, "tokenizer.type=preset"])
 
 
 def test_a_family_without_a_state_cannot_carry_it():

@@ -1,0 +1,193 @@
+"""Evaluation during training, and what it decides.
+
+All decisions are functions of the losses so far, so the losses are all that a
+checkpoint must hold for a resumed training to decide alike; besides them it holds the
+best weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ...models.optimizers import NTASGD, averaging_is_due, unwrapped
+from ...models.recipes import Recipe
+from ...models.schedules import plateau_of
+from ..progress import show
+
+NATS = "nats"
+"""Metric of a model whose loss is not the cross-entropy itself."""
+
+
+def evaluate(model: keras.Model, batches: tf.data.Dataset) -> float:
+    """The mean cross-entropy of all tokens, in nats."""
+    tokens = [float(tf.reduce_sum(weights)) for _, _, weights in batches]
+    losses = _BatchLosses()
+    model.evaluate(batches, callbacks=[losses], verbose=0)
+    return float(np.average(losses.values, weights=tokens))
+
+
+class _BatchLosses(keras.callbacks.Callback):
+    """The loss of every batch; Keras's mean takes no account of how full they are."""
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.values: list[float] = []
+
+    def on_test_batch_begin(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        self.model.reset_metrics()
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        results = logs or {}
+        self.values.append(results.get(NATS, results["loss"]))
+
+
+@contextlib.contextmanager
+def averaged_weights(model: keras.Model) -> Iterator[None]:
+    """Within it, the weights are their averages, where the optimizer has such."""
+    optimizer = unwrapped(model.optimizer)
+    if not optimizer.use_ema:
+        yield
+        return
+    raw = [tf.identity(variable.value) for variable in model.trainable_variables]
+    optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, raw, strict=True):
+            variable.assign(value)
+
+
+def best_of(losses: Sequence[float]) -> float:
+    """The lowest loss; what is no number is not one. Infinity where there is none."""
+    return min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
+
+
+def since_best(losses: Sequence[float]) -> int:
+    """How many evaluations there were after the best one."""
+    best = best_of(losses)
+    behind = [count for count, loss in enumerate(reversed(losses)) if loss == best]
+    return max(behind, default=len(losses))
+
+
+def falls(losses: Sequence[float], patience: int) -> int:
+    """How often the learning rate has fallen: each `patience` times without a best."""
+    best, waited, count = math.inf, 0, 0
+    for loss in losses:
+        waited += 1
+        if loss < best:
+            best, waited = loss, 0
+        elif waited == patience:
+            waited, count = 0, count + 1
+    return count
+
+
+class Evaluations:
+    """Evaluates every so many steps; ends training, averages, lowers the rate.
+
+    Args:
+        model: The compiled model, its optimizer built.
+        recipe: What the optimizer was made by.
+        batches: Evaluation batches.
+        rows: The evaluations so far, with their `step` and `loss`; more are added.
+        every: Steps between evaluations, the last of which is after the last step;
+            `None` for none.
+        last_step: The last step.
+        patience: Evaluations without a better loss after which training ends; `None`
+            for never.
+        bytes_per_token: Of the evaluation split, for bits per byte.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        recipe: Recipe,
+        batches: tf.data.Dataset,
+        rows: list[dict[str, float]],
+        *,
+        every: int | None,
+        last_step: int,
+        patience: int | None,
+        bytes_per_token: float | None,
+    ) -> None:
+        self._model = model
+        self._recipe = recipe
+        self._batches = batches
+        self._rows = rows
+        self._every = every
+        self._last_step = last_step
+        self._patience = patience
+        self._bytes_per_token = bytes_per_token
+        self.best: list[tf.Variable] = []
+        """The weights of the best evaluation, where training can end early."""
+        if patience is not None:
+            trained = model.trainable_variables
+            self.best = [tf.Variable(tf.identity(v.value)) for v in trained]
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of every evaluation so far."""
+        return [row["loss"] for row in self._rows]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether training is over before its last step."""
+        return self._patience is not None and since_best(self.losses) >= self._patience
+
+    def are_due(self, step: int) -> bool:
+        """Whether a step is one to evaluate after, and has not been."""
+        if not self._every or not step or step in [row["step"] for row in self._rows]:
+            return False
+        return step % self._every == 0 or step == self._last_step
+
+    def run(self, step: int) -> None:
+        """Evaluates after `step` steps, with averaged weights where there are such."""
+        with averaged_weights(self._model):
+            loss = evaluate(self._model, self._batches)
+            if self.best and loss < best_of(self.losses):
+                _assign(self.best, self._model.trainable_variables)
+        row = {"step": step, "loss": loss}
+        said = f"evaluation loss {loss:.3f}"
+        if self._bytes_per_token:
+            row["bits_per_byte"] = loss / math.log(2) / self._bytes_per_token
+            said += f", {row['bits_per_byte']:.3f} bits per byte"
+        self._rows.append(row)
+        self.follow()
+        show(f"step {step}/{self._last_step}, {said}")
+
+    def follow(self) -> None:
+        """Does with the optimizer what the evaluations so far demand."""
+        optimizer = unwrapped(self._model.optimizer)
+        if isinstance(optimizer, NTASGD) and averaging_is_due(
+            self.losses, self._recipe.averaging_patience
+        ):
+            optimizer.start_averaging()
+        if self._recipe.schedule == "plateau":
+            count = falls(self.losses, self._recipe.plateau_patience)
+            share = self._recipe.decay_factor**count
+            share = max(share, self._recipe.final_learning_rate)
+            plateau_of(optimizer._learning_rate).share.assign(share)
+
+    def settle(self) -> None:
+        """Leaves the model with the weights that training was for.
+
+        They are those of the best evaluation where training can end early, else the
+        averages where the optimizer has such, else the last.
+        """
+        if self.best and math.isfinite(best_of(self.losses)):
+            _assign(self._model.trainable_variables, self.best)
+        else:
+            optimizer = self._model.optimizer
+            optimizer.finalize_variable_values(self._model.trainable_variables)
+
+
+def _assign(targets: Sequence[Any], sources: Sequence[Any]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        target.assign(source)
