@@ -156,7 +156,7 @@ STATEFUL = {
         **EVALUATED,
     },
     "early stopping": {
-        "learning_rate": 0.3,
+        "learning_rate": 3.0,
         "early_stopping_patience": 3,
         "ema_momentum": 0.5,
         **EVALUATED,
