@@ -501,6 +501,11 @@ class TrainerConfig(_Section):
     exported then are the weights of the best."""
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 20.0
     """Time between checkpoints, from which a killed run goes on."""
+    checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps between checkpoints, besides those by the clock."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """How many are kept while training goes on, the newest; if one cannot be read, that
+    before it is."""
     jit_compile: bool = True
     """Whether XLA compiles the training step: some seconds once, then small models are
     faster; at some ten million weights on a CPU it is much the same."""

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
+
+from ..errors import InputError
+from ..progress import report
+
+FAILURE_FILE = "failure.json"
 
 
 class History:
@@ -44,6 +51,14 @@ class Checkpoints:
 
     `tf.train.CheckpointManager` names a checkpoint in its index file only once all of
     it is written, so one half-written when the process dies is never loaded.
+
+    Args:
+        model: The model.
+        optimizer: Its optimizer, built.
+        history: The course of the training.
+        folder: Where checkpoints lie; it belongs to this training alone.
+        best: More variables, the weights of the best evaluation.
+        keep: How many checkpoints are kept, the newest.
     """
 
     def __init__(
@@ -53,7 +68,9 @@ class Checkpoints:
         history: History,
         folder: str,
         best: Sequence[tf.Variable] = (),
+        keep: int = 2,
     ) -> None:
+        self.folder = folder
         self._history = history
         self._step = tf.Variable(0, dtype=tf.int64)
         self._history_json = tf.Variable("", dtype=tf.string)
@@ -63,20 +80,68 @@ class Checkpoints:
             variables=variables, step=self._step, history=self._history_json
         )
         self._manager = tf.train.CheckpointManager(
-            self._checkpoint, folder, max_to_keep=2
+            self._checkpoint, folder, max_to_keep=keep
         )
 
     def save(self, batches: int) -> None:
-        """Writes the state after as many batches."""
+        """Writes the state after as many batches.
+
+        Raises:
+            InputError: Where it cannot be written, as on a full disk. What was written
+                of it is gone, and the checkpoints before it are as they were.
+        """
         self._step.assign(batches)
         self._history_json.assign(self._history.to_json())
-        self._manager.save(checkpoint_number=batches)
+        try:
+            self._manager.save(checkpoint_number=batches)
+        except (tf.errors.OpError, OSError) as error:
+            for path in tf.io.gfile.glob(os.path.join(self.folder, f"ckpt-{batches}*")):
+                _remove(path)
+            raise InputError(
+                f"no checkpoint can be written to {self.folder}: {_line_of(error)}; "
+                "the last one is kept, and the same command goes on from it"
+            ) from error
 
     def restore(self) -> int:
-        """Loads the newest checkpoint; returns its number, 0 where there is none."""
-        newest = self._manager.latest_checkpoint
-        if newest is None:
-            return 0
-        self._checkpoint.restore(newest).assert_consumed()
-        self._history.load_json(self._history_json.numpy().decode())
-        return int(self._step.numpy())
+        """Loads the newest checkpoint that is whole, and says which are not.
+
+        Returns:
+            Its number, 0 where there is no checkpoint.
+
+        Raises:
+            InputError: Where there are checkpoints, and none is whole.
+        """
+        paths = self._manager.checkpoints
+        for path in reversed(paths):
+            try:
+                self._checkpoint.restore(path).assert_consumed()
+            except (tf.errors.OpError, AssertionError) as error:
+                report(f"warning: {path} is no whole checkpoint: {_line_of(error)}")
+                continue
+            self._history.load_json(self._history_json.numpy().decode())
+            return int(self._step.numpy())
+        if paths:
+            raise InputError(
+                f"no checkpoint in {self.folder} is whole: delete that folder to train "
+                "from the beginning"
+            )
+        return 0
+
+    def note_failure(self, record: dict[str, Any]) -> str:
+        """Writes what is known of a failed step beside the checkpoints, as JSON."""
+        path = os.path.join(self.folder, FAILURE_FILE)
+        tf.io.gfile.makedirs(self.folder)
+        with tf.io.gfile.GFile(path, "w") as file:
+            file.write(json.dumps(record))
+        return path
+
+
+def _remove(path: str) -> None:
+    if tf.io.gfile.isdir(path):
+        tf.io.gfile.rmtree(path)
+    else:
+        tf.io.gfile.remove(path)
+
+
+def _line_of(error: Exception) -> str:
+    return str(getattr(error, "message", error)).strip().split("\n")[0]

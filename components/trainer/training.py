@@ -63,6 +63,8 @@ class TrainingConfig:
         early_stopping_patience: Evaluations without a better loss after which training
             ends; the weights of the best one are then the result. `None` for never.
         checkpoint_seconds: Time between checkpoints.
+        checkpoint_steps: Steps between checkpoints, besides; `None` for time alone.
+        keep_checkpoints: How many are kept, the newest.
         jit_compile: Whether XLA compiles the training step.
         seed: Of initialization, dropout and the order of windows.
     """
@@ -79,6 +81,8 @@ class TrainingConfig:
     eval_every_steps: int | None = None
     early_stopping_patience: int | None = None
     checkpoint_seconds: float = 20.0
+    checkpoint_steps: int | None = None
+    keep_checkpoints: int = 2
     jit_compile: bool = True
     seed: int = 0
 
@@ -229,7 +233,9 @@ def train(
             byte.
 
     Raises:
-        InputError: Where the loss is not finite.
+        InputError: Where the loss is not finite: the step, its learning rate and its
+            batch are then written beside the checkpoints. And where no checkpoint can
+            be written, or none of those that there are can be read.
     """
     optimizer = config.recipe.make_optimizer(config.steps)
     if config.precision == "float16":
@@ -249,7 +255,12 @@ def train(
         bytes_per_token=bytes_per_token,
     )
     checkpoints = Checkpoints(
-        model, optimizer, history, checkpoint_folder, best=evaluations.best
+        model,
+        optimizer,
+        history,
+        checkpoint_folder,
+        best=evaluations.best,
+        keep=config.keep_checkpoints,
     )
     first_batch = checkpoints.restore()
     evaluations.follow()
@@ -271,6 +282,11 @@ def train(
         batches = _batches_from(first_batch, model, train_windows, config)
         try:
             model.fit(batches, callbacks=callbacks, shuffle=False, verbose=0)
+        except _LossIsNotFinite as failure:
+            batch = _batches_from(failure.batch, model, train_windows, config)
+            ids = next(iter(batch))[0]["token_ids"].numpy().tolist()
+            path = checkpoints.note_failure({**failure.record, "token_ids": ids})
+            raise InputError(f"{failure}; {path} has its batch") from failure
         finally:
             # Also where a person stops it: the step that was done is not lost.
             progress.save()
@@ -390,6 +406,26 @@ def _weighed_together(batches: tf.data.Dataset, number: int) -> tf.data.Dataset:
     return groups.unbatch().prefetch(tf.data.AUTOTUNE)
 
 
+class _LossIsNotFinite(InputError):
+    """A step after which nothing can be learned.
+
+    Args:
+        batch: The batches before it.
+        step: Its number.
+        loss: Its loss.
+        learning_rate: Of this step.
+    """
+
+    def __init__(self, batch: int, step: int, loss: float, learning_rate: float):
+        super().__init__(
+            f"the loss is {loss} at step {step}, whose learning rate is "
+            f"{learning_rate:.3g}: lower trainer.learning_rate; the last good state is "
+            "kept"
+        )
+        self.batch = batch
+        self.record = {"step": step, "loss": str(loss), "learning_rate": learning_rate}
+
+
 class _ForgetEveryEpoch(keras.callbacks.Callback):
     """Lets every epoch of the data begin without a past; to Keras all are one."""
 
@@ -457,9 +493,16 @@ class _Progress(keras.callbacks.Callback):
         self._take_note(logs or {})
         if self._batches % self._accumulated == 0:
             self._end_step(self._batches // self._accumulated)
-        if now - self._saved >= self._config.checkpoint_seconds:
+        if now - self._saved >= self._config.checkpoint_seconds or self._is_step_to(
+            self._config.checkpoint_steps
+        ):
             self.save()
             self._saved = self._ticked = time.monotonic()
+
+    def _is_step_to(self, every: int | None) -> bool:
+        """Whether a step has ended, of which there have been a multiple of `every`."""
+        steps, begun = divmod(self._batches, self._accumulated)
+        return bool(every) and not begun and steps % every == 0
 
     def save(self) -> None:
         """Writes a checkpoint, unless the last step was a bad one."""
@@ -476,11 +519,8 @@ class _Progress(keras.callbacks.Callback):
         if not math.isfinite(loss):
             self._is_sound = False
             step = -(-self._batches // self._accumulated)
-            raise InputError(
-                f"the loss is {loss} at step {step}: lower trainer.learning_rate "
-                f"(now {self._config.recipe.learning_rate}); the last good state is "
-                "kept"
-            )
+            rate = float(self.model.optimizer.learning_rate)
+            raise _LossIsNotFinite(self._batches - 1, step, loss, rate)
         smoothed = self._config.label_smoothing > 0
         self._history.pending.append(logs[NATS] if smoothed else loss)
 

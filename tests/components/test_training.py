@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 
 import keras
@@ -121,6 +122,32 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     for expected, weight in zip(whole.weights, resumed.weights, strict=True):
         np.testing.assert_allclose(weight.numpy(), expected.numpy(), atol=1e-6)
     assert [row["step"] for row in result.history] == list(range(1, STEPS + 1))
+
+
+def test_a_loss_that_is_not_finite_is_recorded_with_its_batch(windows, tmp_path):
+    train(windows, tmp_path, steps=3)
+    options = {"learning_rate": 1e30, "warmup_steps": 0, "clip_norm": 0}
+    with pytest.raises(InputError, match=r"the loss is .* lower trainer.learning_rate"):
+        train(windows, tmp_path, steps=STEPS, **options)
+    failure = json.loads((tmp_path / "failure.json").read_text())
+    assert failure["step"] > 3
+    assert failure["learning_rate"] > 1e28
+    batch = windows.training_batches(
+        4, seed=0, first_step=failure["step"] - 1, last_step=STEPS
+    )
+    inputs, _, _ = next(iter(batch))
+    np.testing.assert_array_equal(failure["token_ids"], inputs["token_ids"])
+    # Nothing that came of it was saved.
+    _, result = train(windows, tmp_path, steps=3)
+    assert result.resumed_at == 3
+    assert np.isfinite(result.eval_loss)
+
+
+def test_checkpoints_are_written_by_steps_too(windows, tmp_path):
+    options = {"checkpoint_steps": 5, "checkpoint_seconds": 1e6, "keep_checkpoints": 9}
+    train(windows, tmp_path, **options)
+    written = {path.name.split(".")[0] for path in tmp_path.glob("ckpt-*")}
+    assert written == {"ckpt-5", "ckpt-10", f"ckpt-{STEPS}"}
 
 
 # --- Packing and augmentation ---

@@ -1,0 +1,105 @@
+"""Checkpoints: what is damaged or does not fit on the disk is never taken for whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import resource
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from langzoo.components.errors import InputError
+from langzoo.components.trainer.checkpoints import Checkpoints, History
+
+
+def make(folder, **options):
+    """A model and its checkpoints."""
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1000)])
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    history = History()
+    checkpoints = Checkpoints(model, model.optimizer, history, str(folder), **options)
+    return model, checkpoints
+
+
+def saved(folder, *numbers):
+    """Saves a model at each number, all of its weights being that number."""
+    model, checkpoints = make(folder)
+    for number in numbers:
+        model.set_weights([np.full_like(w, number) for w in model.get_weights()])
+        checkpoints.save(number)
+    return checkpoints
+
+
+def damage(folder, number):
+    (path,) = Path(folder).glob(f"ckpt-{number}.data-*")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """As on a full disk, no file can grow beyond so many bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_the_newest_is_loaded(tmp_path):
+    saved(tmp_path, 1, 2)
+    model, checkpoints = make(tmp_path)
+    assert checkpoints.restore() == 2
+    assert all(np.all(weight == 2) for weight in model.get_weights())
+
+
+def test_one_that_is_damaged_is_named_and_the_one_before_is_loaded(tmp_path, caplog):
+    saved(tmp_path, 1, 2)
+    damage(tmp_path, 2)
+    model, checkpoints = make(tmp_path)
+    with caplog.at_level(logging.INFO, "langzoo"):
+        assert checkpoints.restore() == 1
+    assert "ckpt-2 is no whole checkpoint" in caplog.text
+    assert all(np.all(weight == 1) for weight in model.get_weights())
+
+
+def test_where_none_is_whole_nothing_is_begun_anew_unasked(tmp_path):
+    saved(tmp_path, 1, 2)
+    damage(tmp_path, 1)
+    damage(tmp_path, 2)
+    with pytest.raises(InputError, match=f"no checkpoint in {tmp_path} is whole"):
+        make(tmp_path)[1].restore()
+
+
+def test_a_full_disk_leaves_the_last_one_and_nothing_of_the_next(tmp_path):
+    checkpoints = saved(tmp_path, 1)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with (
+        files_of_at_most(10_000),
+        pytest.raises(InputError, match=f"can be written to {tmp_path}: .*is kept"),
+    ):
+        checkpoints.save(2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert make(tmp_path)[1].restore() == 1
+    checkpoints.save(3)
+    assert make(tmp_path)[1].restore() == 3
+
+
+def test_as_many_are_kept_as_was_said(tmp_path):
+    _, checkpoints = make(tmp_path, keep=3)
+    for number in range(1, 6):
+        checkpoints.save(number)
+    kept = {path.name.split(".")[0] for path in tmp_path.glob("ckpt-*")}
+    assert kept == {"ckpt-3", "ckpt-4", "ckpt-5"}
+
+
+def test_a_failure_is_noted_beside_them(tmp_path):
+    path = saved(tmp_path, 1).note_failure({"step": 7})
+    assert json.loads(Path(path).read_text()) == {"step": 7}
+    assert make(tmp_path)[1].restore() == 1
