@@ -501,8 +501,9 @@ class _Progress(keras.callbacks.Callback):
 
     def _is_step_to(self, every: int | None) -> bool:
         """Whether a step has ended, of which there have been a multiple of `every`."""
-        steps, begun = divmod(self._batches, self._accumulated)
-        return bool(every) and not begun and steps % every == 0
+        if every is None:
+            return False
+        return self._batches % (every * self._accumulated) == 0
 
     def save(self) -> None:
         """Writes a checkpoint, unless the last step was a bad one."""
