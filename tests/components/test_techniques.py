@@ -31,12 +31,46 @@ def write(path, texts):
     return TokenWindows(path, context_length=16)
 
 
+# What the courses of the losses below are of.
+TEXT = """The training loop: checkpoints, progress.\
+Trains `model` in place, from the newest checkpoint if there is one.
+
+    Args:
+        model: A causal language model from `{"token_ids", "padding_mask"}`, both
+            `[b, t]`, to logits `[b, t, vocabulary]`. A `StatefulNetwork` gets the
+            windows in contiguous order.
+        train_windows: Windows to learn from, in the packing of the configuration.
+        eval_windows: Windows for the loss in the result, and those during training.
+        config: Hyperparameters; `precision` and `freeze` have been applied to the
+            model.
+        checkpoint_folder: Where checkpoints lie; it belongs to this training alone.
+        bytes_per_token: Bytes of text for each target of `eval_windows`, for bits per
+            byte.
+
+    Raises:
+        InputError: Where the loss is not finite.
+    Windows of one context length over the stream, wherever documents end.
+
+    Window `i` predicts the tokens `i * context_length + 1 ... (i + 1) * context_length`
+    of the stream, so every token but the very first is a target exactly once an epoch;
+    `<s>` and the padding at the end of the stream have weight zero.
+
+    Two orders of an epoch's windows are on offer: shuffled, and contiguous, where row
+    `i` of a batch goes on where row `i` of the batch before ended. For the latter the
+    windows are dealt out to the rows in equal runs; the last rows may lack some, and
+    have windows of padding in their place.
+
+    Args:
+        path: File that `write` has written.
+        context_length: Tokens in a window.
+    """
+
+
 @pytest.fixture(scope="module")
 def windows(tmp_path_factory):
-    text = training.__doc__ + training.train.__doc__ + TokenWindows.__doc__
     folder = tmp_path_factory.mktemp("windows")
     # Paragraphs: in many windows a document begins, and its first token has no weight.
-    return write(folder / "stream", text.split("\n\n"))
+    return write(folder / "stream", TEXT.split("\n\n"))
 
 
 @pytest.fixture(scope="module")

@@ -340,7 +340,7 @@ def test_a_half_written_checkpoint_is_not_loaded(windows, tmp_path, interrupted)
 def test_a_loss_that_is_no_number_is_an_error_and_no_checkpoint(windows, tmp_path):
     model = make_model()
     model.weights[0].assign(np.full(model.weights[0].shape, np.nan))
-    with pytest.raises(InputError, match="loss is nan at step 1: lower"):
+    with pytest.raises(InputError, match=r"loss is nan at step 1, .*: lower"):
         train(windows, tmp_path, model)
     assert not list(tmp_path.glob("ckpt-*"))
 
