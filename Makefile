@@ -21,7 +21,7 @@ demo: setup ## trains, gates and serves a small model on Python's documentation
 	@$(VENV)/langzoo demo $(ARGS)
 
 test: setup ## runs the tests
-	$(VENV)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	$(VENV)/python -m pytest -n $(JOBS) $(ARGS)
 
 lint: setup ## checks style and types
 	$(VENV)/ruff check .

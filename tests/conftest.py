@@ -7,7 +7,6 @@ import json
 import os
 import pydoc_data.topics
 import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -25,13 +24,16 @@ os.environ["KERAS_HOME"] = os.path.join(_scratch.name, "keras")
 import langzoo  # noqa: E402, F401  (it sets what Keras and TensorFlow read)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_xdist_make_scheduler(config, log):
     """Keeps in one process what shares fixtures: a module, and all of the pipelines."""
-    pipelines = Path(__file__).parent / "pipelines"
-    for item in items:
-        group = pipelines if pipelines in item.path.parents else item.path
-        item.add_marker(pytest.mark.xdist_group(str(group)))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.split("::")[0]
+            return "pipelines" if "tests/pipelines/" in module else module
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
