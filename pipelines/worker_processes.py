@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 
 from apache_beam.portability import python_urns
@@ -44,20 +43,27 @@ def watched() -> Iterator[None]:
 
 
 class _WatchedHandler(worker_handlers.SubprocessSdkWorkerHandler):
-    """Answers in the place of a dead process."""
+    """Answers in the place of a dead process, and lets none outlive the pipeline."""
 
     def start_worker(self) -> None:
+        self._closed = threading.Event()
         super().start_worker()
         threading.Thread(target=self._answer_when_dead, daemon=True).start()
 
+    def close(self) -> None:
+        self._closed.set()
+        # Beam tells the processes to end that have asked for work; one that is still
+        # starting would ask after that, and Beam wait for it for ever.
+        self.control_conn.push(worker_handlers.BeamFnControlServicer._DONE_MARKER)
+        super().close()
+
     def _answer_when_dead(self) -> None:
         self.worker_thread.join()
-        connection = self.control_conn
-        while connection._state != worker_handlers.BeamFnControlServicer.DONE_STATE:
-            for request in list(connection._futures_by_id):
-                connection._futures_by_id.pop(request).set(
+        futures = self.control_conn._futures_by_id
+        while not self._closed.wait(_POLL_SECONDS):
+            for request in list(futures):
+                futures.pop(request).set(
                     beam_fn_api_pb2.InstructionResponse(
                         instruction_id=request, error=_DIED
                     )
                 )
-            time.sleep(_POLL_SECONDS)

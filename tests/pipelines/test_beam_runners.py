@@ -8,12 +8,15 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import apache_beam as beam
 import pytest
 import tensorflow as tf
+from apache_beam.runners.portability import local_job_service
+from apache_beam.runners.portability.fn_api_runner import fn_runner
 from langzoo.components.errors import InputError
 from langzoo.components.text_example_gen import executor as ingestion
 from langzoo.components.text_example_gen.component import TextExampleGen
@@ -257,13 +260,37 @@ def test_what_fails_in_the_middle_leaves_nothing_and_the_next_run_is_right(
     assert records(examples) == expected[0]
 
 
-def test_a_worker_that_dies_where_beam_would_wait_for_ever_ends_the_run():
+def _a_worker_dies():
     with (
         pytest.raises(InputError, match="worker process of Beam's has died"),
         worker_processes.watched(),
         beam.Pipeline(argv=WORKERS) as pipeline,
     ):
         _ = pipeline | beam.Create([3]) | beam.Map(os._exit)
+
+
+def test_a_worker_that_dies_where_beam_would_wait_for_ever_ends_the_run():
+    _a_worker_dies()
+
+
+def test_a_worker_that_starts_after_another_died_does_not_hold_the_run(monkeypatch):
+    run = local_job_service.SubprocessSdkWorker.run
+    dead = threading.Event()
+    started = []
+
+    def start_late(worker):
+        started.append(worker)
+        if len(started) == 2:
+            assert dead.wait(120)
+        try:
+            run(worker)
+        except RuntimeError:  # it says with which code it exited
+            dead.set()
+
+    monkeypatch.setattr(local_job_service.SubprocessSdkWorker, "run", start_late)
+    monkeypatch.setattr(fn_runner.BundleManager, "_uid_counter", 1)  # the first's turn
+    _a_worker_dies()
+    assert len(started) == 2
 
 
 def test_without_a_runner_this_machine_does_the_work():
