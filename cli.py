@@ -244,6 +244,27 @@ def compile_command(
 
 
 @app.command()
+def worker(config: ConfigFile = None, settings: Settings = None) -> None:
+    """Take part in the training of a run elsewhere, as TF_CONFIG says.
+
+    The configuration's root must be the run's own, on storage that both reach.
+    """
+    from .pipelines.console import NodeProgress
+
+    loaded = _load_config(config, settings=settings)
+    with (
+        _reported_errors(),
+        _quiet(loaded) as console,
+        NodeProgress(console).attached() as progress,
+    ):
+        progress.start("Worker")
+        from .components.trainer import workers
+
+        workers.work(loaded.checkpoint_root)
+        progress.finish(cached=False)
+
+
+@app.command()
 def models(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, one line a preset.")

@@ -509,6 +509,11 @@ class TrainerConfig(_Section):
     jit_compile: bool = True
     """Whether XLA compiles the training step: some seconds once, then small models are
     faster; at some ten million weights on a CPU it is much the same."""
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto"
+    """The devices that share each batch, in equal parts: `mirrored`, all GPUs of a
+    machine, or its logical CPUs; `multi_worker`, the processes that TF_CONFIG names,
+    each but the first a `langzoo worker`; `tpu`, that of TPU_NAME. `auto` is what there
+    is: a TPU, workers, several GPUs, else one device."""
     seed: Annotated[int, Field(ge=0)] = 0
 
     @pydantic.model_validator(mode="after")
@@ -520,6 +525,12 @@ class TrainerConfig(_Section):
                     f"trainer.{name} is a setting of trainer.{key} "
                     f"{' or '.join(values)}, which is {chosen}"
                 )
+        shared = self.strategy not in ("auto", "one_device")
+        if shared and (self.carry_state or (self.gradient_accumulation_steps or 1) > 1):
+            raise ValueError(
+                "trainer.carry_state and trainer.gradient_accumulation_steps need "
+                f"trainer.strategy one_device: it is {self.strategy}"
+            )
         if self.schedule == "step" and self.decay_every_steps is None:
             raise ValueError("trainer.schedule step needs trainer.decay_every_steps")
         if self.optimizer == "nt_asgd" and self.ema_momentum is not None:
@@ -638,10 +649,14 @@ class Config(_Section):
         return getattr(self.model, "initial_weights", None) or ""
 
     @property
+    def checkpoint_root(self) -> str:
+        """Folder for the checkpoints of trainings."""
+        return _absolute(f"{self.root}/{self.name}/checkpoints")
+
+    @property
     def push_folder(self) -> str:
         """Folder that the model server watches."""
-        folder = self.serving.push_folder or f"{self.root}/{self.name}/serving"
-        return folder if "://" in folder else os.path.abspath(folder)
+        return _absolute(self.serving.push_folder or f"{self.root}/{self.name}/serving")
 
     @pydantic.model_validator(mode="after")
     def _lengths_fit(self) -> Config:
@@ -705,6 +720,10 @@ class Config(_Section):
     def to_yaml(self) -> str:
         """Returns the resolved configuration, every default included."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False)
+
+
+def _absolute(folder: str) -> str:
+    return folder if "://" in folder else os.path.abspath(folder)
 
 
 def load(path: Path | None = None, settings: Sequence[str] = ()) -> Config:

@@ -92,7 +92,7 @@ def run(config: Config, console: Console) -> RunResult:
                 config,
                 corpus=corpus,
                 fingerprint=fingerprint,
-                checkpoint_root=str(config.folder / "checkpoints"),
+                checkpoint_root=config.checkpoint_root,
                 ingestion_record=str(config.folder / "ingestion.json"),
                 baseline_strategy=baseline.PreviousBlessedModelStrategy,
                 name_candidate=True,

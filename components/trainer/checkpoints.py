@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from ..errors import InputError
 from ..progress import report
+from .distribution import is_chief
 
 FAILURE_FILE = "failure.json"
 
@@ -79,17 +80,20 @@ class Checkpoints:
         self._checkpoint = tf.train.Checkpoint(
             variables=variables, step=self._step, history=self._history_json
         )
+        self._writes = is_chief(model.distribute_strategy)
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, folder, max_to_keep=keep
         )
 
     def save(self, batches: int) -> None:
-        """Writes the state after as many batches.
+        """Writes the state after as many batches; of several processes, the chief does.
 
         Raises:
             InputError: Where it cannot be written, as on a full disk. What was written
                 of it is gone, and the checkpoints before it are as they were.
         """
+        if not self._writes:
+            return
         self._step.assign(batches)
         self._history_json.assign(self._history.to_json())
         try:
@@ -130,6 +134,8 @@ class Checkpoints:
     def note_failure(self, record: dict[str, Any]) -> str:
         """Writes what is known of a failed step beside the checkpoints, as JSON."""
         path = os.path.join(self.folder, FAILURE_FILE)
+        if not self._writes:
+            return path
         tf.io.gfile.makedirs(self.folder)
         with tf.io.gfile.GFile(path, "w") as file:
             file.write(json.dumps(record))

@@ -20,16 +20,19 @@ from ...models.optimizers import NTASGD, averaging_is_due, unwrapped
 from ...models.recipes import Recipe
 from ...models.schedules import plateau_of
 from ..progress import show
-
-NATS = "nats"
-"""Metric of a model whose loss is not the cross-entropy itself."""
+from .distribution import NATS, dealt_out
 
 
 def evaluate(model: keras.Model, batches: tf.data.Dataset) -> float:
     """The mean cross-entropy of all tokens, in nats."""
     tokens = [float(tf.reduce_sum(weights)) for _, _, weights in batches]
     losses = _BatchLosses()
-    model.evaluate(batches, callbacks=[losses], verbose=0)
+    model.evaluate(
+        dealt_out(batches, model.distribute_strategy),
+        steps=len(tokens),
+        callbacks=[losses],
+        verbose=0,
+    )
     return float(np.average(losses.values, weights=tokens))
 
 

@@ -28,7 +28,14 @@ from ..errors import InputError
 from ..progress import report, show
 from .augmentation import NO_AUGMENTATION, Augmentation, augmented
 from .checkpoints import Checkpoints, History
-from .evaluation import NATS, Evaluations, evaluate
+from .distribution import (
+    NATS,
+    check_agreement,
+    check_batch_size,
+    dealt_out,
+    share_steps,
+)
+from .evaluation import Evaluations, evaluate
 from .windows import TokenStream, TokenWindows
 
 _SHOW_EVERY_SECONDS = 0.5
@@ -66,6 +73,7 @@ class TrainingConfig:
         checkpoint_steps: Steps between checkpoints, besides; `None` for time alone.
         keep_checkpoints: How many are kept, the newest.
         jit_compile: Whether XLA compiles the training step.
+        strategy: The devices that share each batch; see `distribution.make_strategy`.
         seed: Of initialization, dropout and the order of windows.
     """
 
@@ -84,6 +92,7 @@ class TrainingConfig:
     checkpoint_steps: int | None = None
     keep_checkpoints: int = 2
     jit_compile: bool = True
+    strategy: str = "auto"
     seed: int = 0
 
     @classmethod
@@ -183,9 +192,17 @@ def network_of(
 
     Raises:
         InputError: Where a state shall be carried that the family does not have, or is
-            lost in the packing; and where the family cannot keep documents apart.
+            lost in the packing; where the family cannot keep documents apart; and
+            where devices share a batch and a setting needs one.
     """
     backbone = model.backbone
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        if config.carry_state:
+            raise InputError("trainer.carry_state needs trainer.strategy one_device")
+        if config.recipe.gradient_accumulation_steps > 1:
+            raise InputError(
+                "trainer.gradient_accumulation_steps needs trainer.strategy one_device"
+            )
     if config.carry_state and config.packing != "contiguous":
         raise InputError(
             "trainer.carry_state needs trainer.packing contiguous, not "
@@ -223,7 +240,8 @@ def train(
     Args:
         model: A causal language model from `{"token_ids", "padding_mask"}`, both
             `[b, t]`, to logits `[b, t, vocabulary]`. A `StatefulNetwork` gets the
-            windows in contiguous order.
+            windows in contiguous order. It is trained by the strategy in whose scope it
+            was made.
         train_windows: Windows to learn from, in the packing of the configuration.
         eval_windows: Windows for the loss in the result, and those during training.
         config: Hyperparameters; `precision` and `freeze` have been applied to the
@@ -237,32 +255,31 @@ def train(
             batch are then written beside the checkpoints. And where no checkpoint can
             be written, or none of those that there are can be read.
     """
-    optimizer = config.recipe.make_optimizer(config.steps)
-    if config.precision == "float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    _compile(model, optimizer, config)
-    optimizer.build(model.trainable_variables)
+    check_batch_size(config.batch_size, model.distribute_strategy)
     history = History()
     eval_batches = eval_windows.evaluation_batches(config.batch_size)
-    evaluations = Evaluations(
-        model,
-        config.recipe,
-        eval_batches,
-        history.evaluations,
-        every=config.eval_every_steps,
-        last_step=config.steps,
-        patience=config.early_stopping_patience,
-        bytes_per_token=bytes_per_token,
-    )
+    with model.distribute_strategy.scope():
+        _compile(model, config)
+        evaluations = Evaluations(
+            model,
+            config.recipe,
+            eval_batches,
+            history.evaluations,
+            every=config.eval_every_steps,
+            last_step=config.steps,
+            patience=config.early_stopping_patience,
+            bytes_per_token=bytes_per_token,
+        )
     checkpoints = Checkpoints(
         model,
-        optimizer,
+        model.optimizer,
         history,
         checkpoint_folder,
         best=evaluations.best,
         keep=config.keep_checkpoints,
     )
     first_batch = checkpoints.restore()
+    check_agreement(first_batch, model.distribute_strategy)
     evaluations.follow()
     accumulated = config.recipe.gradient_accumulation_steps
     first_step = first_batch // accumulated
@@ -280,13 +297,23 @@ def train(
             epoch = train_windows.steps_an_epoch(config.batch_size)
             callbacks.append(_ForgetEveryEpoch(first_batch, epoch))
         batches = _batches_from(first_batch, model, train_windows, config)
+        dealt = dealt_out(batches, model.distribute_strategy)
         try:
-            model.fit(batches, callbacks=callbacks, shuffle=False, verbose=0)
+            model.fit(
+                dealt,
+                steps_per_epoch=config.steps * accumulated - first_batch,
+                callbacks=callbacks,
+                shuffle=False,
+                verbose=0,
+            )
         except _LossIsNotFinite as failure:
             batch = _batches_from(failure.batch, model, train_windows, config)
             ids = next(iter(batch))[0]["token_ids"].numpy().tolist()
             path = checkpoints.note_failure({**failure.record, "token_ids": ids})
             raise InputError(f"{failure}; {path} has its batch") from failure
+        except tf.errors.OpError:
+            progress.is_sound = False  # The step may have been applied in part.
+            raise
         finally:
             # Also where a person stops it: the step that was done is not lost.
             progress.save()
@@ -330,7 +357,7 @@ def count(
         model.fit(documents)
     seconds = time.monotonic() - started
     network = keras.Model(model.input, model.output)
-    _compile(network, "sgd", dataclasses.replace(config, jit_compile=False))
+    _compile(network, dataclasses.replace(config, jit_compile=False))
     return TrainingResult(
         parameters=int(model.count_params()),
         steps=0,
@@ -343,27 +370,40 @@ def count(
     )
 
 
-def _compile(model: keras.Model, optimizer: Any, config: TrainingConfig) -> None:
-    accumulates = config.recipe.gradient_accumulation_steps > 1
-    # The weights of accumulated batches are normalized already: `_weighed_together`.
-    reduction = "sum" if accumulates else "mean_with_sample_weight"
+def _compile(model: keras.Model, config: TrainingConfig) -> None:
+    """Gives the model its loss and its optimizer, built."""
+    optimizer = config.recipe.make_optimizer(config.steps)
+    if config.precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    weighed = _is_weighed_together(model, config)
+    reduction = "sum" if weighed else "mean_with_sample_weight"
     loss: keras.losses.Loss = keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, reduction=reduction
     )
     if config.label_smoothing:
         loss = SmoothedCrossEntropy(config.label_smoothing, reduction)
+    replicas = model.distribute_strategy.num_replicas_in_sync
     metrics = []
-    if config.label_smoothing or accumulates:
+    if replicas == 1 and (config.label_smoothing or weighed):
         metrics = [
             keras.metrics.SparseCategoricalCrossentropy(name=NATS, from_logits=True)
         ]
     model.compile(
         optimizer=optimizer,
         loss=loss,
-        weighted_metrics=metrics,
+        weighted_metrics=metrics or None,
         jit_compile=config.jit_compile,
         auto_scale_loss=False,
     )
+    optimizer.build(model.trainable_variables)
+    if replicas > 1:
+        share_steps(model)
+
+
+def _is_weighed_together(model: keras.Model, config: TrainingConfig) -> bool:
+    """Whether the weights of a step are normalized, and its losses summed."""
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    return replicas > 1 or config.recipe.gradient_accumulation_steps > 1
 
 
 def _batches_from(
@@ -385,7 +425,7 @@ def _batches_from(
         seed=config.seed,
         first_step=first - begun,
     )
-    if accumulated == 1:
+    if not _is_weighed_together(model, config):
         return batches
     return _weighed_together(batches, accumulated).skip(begun)
 
@@ -462,7 +502,7 @@ class _Progress(keras.callbacks.Callback):
         self._batches = batches
         self._accumulated = config.recipe.gradient_accumulation_steps
         self._tokens_a_step = tokens_a_step
-        self._is_sound = True
+        self.is_sound = True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Starts the clocks."""
@@ -507,20 +547,20 @@ class _Progress(keras.callbacks.Callback):
 
     def save(self) -> None:
         """Writes a checkpoint, unless the last step was a bad one."""
-        if self._is_sound:
+        if self.is_sound:
             # The last batch counts also where a person stopped before we were told.
             self._checkpoints.save(self._applied() + self._skipped)
 
     def _applied(self) -> int:
         """Batches that the optimizer has counted: not those that overflow float16."""
-        return int(unwrapped(self.model.optimizer)._iterations)
+        return int(_value(unwrapped(self.model.optimizer)._iterations))
 
     def _take_note(self, logs: dict[str, float]) -> None:
         loss = logs["loss"]
         if not math.isfinite(loss):
-            self._is_sound = False
+            self.is_sound = False
             step = -(-self._batches // self._accumulated)
-            rate = float(self.model.optimizer.learning_rate)
+            rate = float(_value(self.model.optimizer.learning_rate))
             raise _LossIsNotFinite(self._batches - 1, step, loss, rate)
         smoothed = self._config.label_smoothing > 0
         self._history.pending.append(logs[NATS] if smoothed else loss)
@@ -538,7 +578,7 @@ class _Progress(keras.callbacks.Callback):
             self._ticked = time.monotonic()
 
     def _show(self, step: int, loss: float) -> None:
-        rate = float(self.model.optimizer.learning_rate)
+        rate = float(_value(self.model.optimizer.learning_rate))
         self._history.rows.append({"step": step, "loss": loss, "learning_rate": rate})
         batches_a_second = (
             self._timed_batches / self._timed_seconds if self._timed_batches else 0.0
@@ -550,3 +590,8 @@ class _Progress(keras.callbacks.Callback):
             f"perplexity {math.exp(min(loss, 50)):.1f}, "
             f"{speed * self._tokens_a_step:,.0f} tokens/s, {left:.0f} s left"
         )
+
+
+def _value(variable: Any) -> np.ndarray:
+    """A number that the replicas have in common."""
+    return tf.convert_to_tensor(variable).numpy()
