@@ -27,6 +27,7 @@ from ..progress import report, show
 from ..transform.executor import tokenizer_folder
 from . import training
 from .packing import make_windows
+from .watching import LOGS_FOLDER, Watching, WatchingConfig, write_tables
 from .windows import TokenStream, read_token_ids
 
 PRESET_FOLDER = "preset"
@@ -35,8 +36,8 @@ PRESET_FOLDER = "preset"
 def run_fn(fn_args: FnArgs) -> None:
     """Trains and exports a model, as `Trainer` says.
 
-    Writes the SavedModel to `serving_model_dir`; the Keras preset and the training's
-    figures to `model_run_dir`.
+    Writes the SavedModel to `serving_model_dir`; the Keras preset, the training's
+    figures and its logs to `model_run_dir`.
     """
     config = fn_args.custom_config
     training_config = training.TrainingConfig.of(
@@ -54,6 +55,12 @@ def run_fn(fn_args: FnArgs) -> None:
     except ValueError as error:
         raise InputError(f"model: {error}") from error
     checkpoints = _checkpoint_folder(fn_args)
+    # Beside the checkpoints, for what a killed run has shown to be gone on with.
+    watching = Watching(
+        WatchingConfig.of(config["watch"]),
+        os.path.join(checkpoints, LOGS_FOLDER),
+        settings={key: config[key] for key in ("model", "training")},
+    )
     with tempfile.TemporaryDirectory() as scratch:
         show("packing windows")
         # An n-gram model counts documents whole.
@@ -80,6 +87,7 @@ def run_fn(fn_args: FnArgs) -> None:
             result = training.count(model, documents, *windows, training_config)
         else:
             trained = training.prepared(model, training_config)
+            watching.sample_from(model, trained)
             result = training.train(
                 training.network_of(trained, training_config),
                 *windows,
@@ -89,6 +97,7 @@ def run_fn(fn_args: FnArgs) -> None:
                     tokenizer,
                     read_token_ids(fn_args.eval_files, fn_args.transform_graph_path),
                 ),
+                watching=watching,
             )
             if trained is not model:
                 model.backbone.set_weights(trained.backbone.get_weights())
@@ -100,6 +109,8 @@ def run_fn(fn_args: FnArgs) -> None:
     export.export_causal_lm(model, fn_args.serving_model_dir, **config["export"])
     model.save_to_preset(os.path.join(fn_args.model_run_dir, PRESET_FOLDER))
     result.write(fn_args.model_run_dir)
+    write_tables(result, fn_args.model_run_dir)
+    watching.keep(fn_args.model_run_dir)
     if tf.io.gfile.exists(checkpoints):
         tf.io.gfile.rmtree(checkpoints)
 
@@ -137,6 +148,7 @@ def _bytes_per_token(
 
 def _checkpoint_folder(fn_args: FnArgs) -> str:
     """Names the checkpoints after all that decides the training, data included."""
-    inputs = [fn_args.train_files, fn_args.transform_graph_path, fn_args.custom_config]
+    config = {k: v for k, v in fn_args.custom_config.items() if k != "watch"}
+    inputs = [fn_args.train_files, fn_args.transform_graph_path, config]
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     return os.path.join(fn_args.custom_config["checkpoint_root"], key)
