@@ -153,16 +153,17 @@ def test_checkpoints_are_written_by_steps_too(windows, tmp_path):
 
 
 def test_the_checkpoint_of_the_best_evaluation_is_kept(windows, tmp_path):
-    options = {"eval_every_steps": 2, "learning_rate": 3.0, "keep_checkpoints": 1}
+    options = {"eval_every_steps": 2, "keep_checkpoints": 1, "learning_rate": 10.0}
+    options |= {"schedule": "constant", "warmup_steps": 8}
     model, result = train(windows, tmp_path, **options)
     best = min(result.evaluations, key=lambda row: row["loss"])
-    assert best["step"] < STEPS  # With such steps it gets worse.
+    assert best["step"] < STEPS  # With such a learning rate it gets worse.
     (path,) = (tmp_path / "best").glob("ckpt-*.index")
     assert path.name == f"ckpt-{best['step']:.0f}.index"
-    weights = tf.train.load_checkpoint(str(path.with_suffix("")))
-    for number, weight in enumerate(model.weights):
+    saved = tf.train.load_checkpoint(str(path.with_suffix("")))
+    for number, variable in enumerate(model.variables):
         name = f"variables/{number}/.ATTRIBUTES/VARIABLE_VALUE"
-        weight.assign(weights.get_tensor(name))
+        variable.assign(saved.get_tensor(name))
     assert evaluate(model, windows.evaluation_batches(4)) == pytest.approx(best["loss"])
 
 
