@@ -334,7 +334,9 @@ def _reported_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; to go on: {_this_command()}", err=True)
+        typer.echo(
+            f"interrupted, what is done is kept; to go on: {_this_command()}", err=True
+        )
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except Exception as error:
         from .components.errors import InputError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -45,6 +46,17 @@ class History:
         self.seconds = content.pop("seconds")
         for name, values in content.items():
             getattr(self, name)[:] = values
+
+
+def curves_of(row: dict[str, float]) -> dict[str, float]:
+    """What there is to see of a row of a history, by name; perplexity is added."""
+    values = {name: row[name] for name in row if name not in ("step", "time")}
+    return {**values, "perplexity": perplexity_of(row["loss"])}
+
+
+def perplexity_of(loss: float) -> float:
+    """The perplexity of a loss in nats; one that is beyond all sense is cut off."""
+    return math.exp(min(loss, 50))
 
 
 class Checkpoints:

@@ -28,9 +28,9 @@ from ...models.recurrent import RecurrentBackbone, StatefulNetwork
 from ..errors import InputError
 from ..progress import report, show
 from .augmentation import NO_AUGMENTATION, Augmentation, augmented
-from .checkpoints import Checkpoints, History
+from .checkpoints import Checkpoints, History, perplexity_of
 from .evaluation import NATS, Evaluations, evaluate
-from .watching import Watching, perplexity_of
+from .watching import Watching
 from .windows import TokenStream, TokenWindows
 
 _SHOW_EVERY_SECONDS = 0.5

@@ -7,13 +7,14 @@ go on: no curve has a step twice, and none forks.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
-import math
 import os
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -22,7 +23,7 @@ import tensorflow as tf
 from ...models.causal_lm import CausalLM
 from ...models.keras_hub_adapter import KerasHubCausalLM
 from ..progress import report
-from .checkpoints import History
+from .checkpoints import History, curves_of
 from .event_files import EventFile
 from .sampling import Sampler
 from .weights_and_biases import WandbRun, require_installed
@@ -30,6 +31,8 @@ from .weights_and_biases import WandbRun, require_installed
 if TYPE_CHECKING:
     from .training import TrainingResult
 
+# As often as TensorBoard looks; to an object store it is an upload.
+_FLUSH_EVERY_SECONDS = 5.0
 LOGS_FOLDER = "logs"
 # The names of Keras's callback.
 TRAIN, VALIDATION = "train", "validation"
@@ -88,8 +91,7 @@ class Watching:
         self._folder = folder
         self._settings = settings or {}
         self._sampler: Sampler | None = None
-        self._logs: dict[str, EventFile] = {}
-        self._wandb: WandbRun | None = None
+        self._displays: list[_TensorBoardLogs | WandbRun] = []
         self._profiler: _Profiler | None = None
         self._history = History()
 
@@ -126,12 +128,12 @@ class Watching:
         self._history = history
         config = self._config
         if config.wandb_project:
-            self._wandb = WandbRun(config.wandb_project, self._folder, self._settings)
+            run = WandbRun(config.wandb_project, self._folder, self._settings)
+            self._displays.append(run)
         if not config.tensorboard:
             return []
-        self._write_anew()
-        if config.graph:
-            self._logs[TRAIN].graph(_graph_of(network))
+        graph = _graph_of(network) if config.graph else None
+        self._displays.append(_TensorBoardLogs(self._folder, history, graph))
         report(f"watch it: tensorboard --logdir {self._folder}")
         if config.profile_steps is None:
             return []
@@ -146,82 +148,117 @@ class Watching:
 
     def stepped(self, row: dict[str, float]) -> None:
         """Shows a row of the history."""
-        self._show(TRAIN, row)
+        for display in self._displays:
+            display.show(TRAIN, row)
 
     def evaluated(self, row: dict[str, float]) -> None:
         """Shows an evaluation, and lets the model write, whose weights are its."""
-        text = self._sampler() if self._sampler else ""
-        self._show(VALIDATION, row)
-        if not self._sampler:
+        text = self._sampler() if self._sampler else None
+        for display in self._displays:
+            display.show(VALIDATION, row)
+        if text is None:
             return
-        step = int(row["step"])
-        sample = {"step": step, "text": text, "time": row["time"]}
+        sample = {"step": int(row["step"]), "time": row["time"], "text": text}
         samples = self._history.samples
         # One that was interrupted is made again.
-        samples[:] = [old for old in samples if old["step"] != step] + [sample]
-        self._show_sample(sample)
-        if self._wandb:
-            self._wandb.text("sample", text, step)
+        samples[:] = [old for old in samples if old["step"] < sample["step"]]
+        samples.append(sample)
+        for display in self._displays:
+            display.write(VALIDATION, sample)
 
     def close(self) -> None:
         """Ends the logs, as they are."""
         if self._profiler:
             self._profiler.stop()
-        for log in self._logs.values():
-            log.close()
-        self._logs = {}
-        if self._wandb:
-            self._wandb.close()
-            self._wandb = None
+        while self._displays:
+            self._displays.pop().close()
 
     def keep(self, folder: str) -> None:
         """Copies the logs of a training that has ended to where they stay."""
         self.close()
-        if not tf.io.gfile.exists(self._folder):
-            return
-        for source, _, names in tf.io.gfile.walk(self._folder):
-            target = os.path.join(folder, os.path.relpath(source, self._folder))
-            target = os.path.normpath(target) if "://" not in target else target
-            tf.io.gfile.makedirs(target)
-            for name in names:
-                paths = os.path.join(source, name), os.path.join(target, name)
-                tf.io.gfile.copy(*paths, overwrite=True)
+        if tf.io.gfile.exists(self._folder):
+            _copy(self._folder, folder)
 
-    def _write_anew(self) -> None:
-        for name in (TRAIN, VALIDATION):
-            self._logs[name] = EventFile(os.path.join(self._folder, name))
-        for name, rows in (
-            (TRAIN, self._history.rows),
-            (VALIDATION, self._history.evaluations),
-        ):
-            for row in rows:
-                self._log(name, row)
-        for sample in self._history.samples:
-            self._show_sample(sample)
-        for log in self._logs.values():
-            log.flush()
 
-    def _show(self, name: str, row: dict[str, float]) -> None:
-        self._log(name, row)
-        if name in self._logs:
-            self._logs[name].flush()
-        if self._wandb:
-            self._wandb.log(name, _curves(row), int(row["step"]))
+class _TensorBoardLogs:
+    """The logs of a training and of its evaluations.
 
-    def _log(self, name: str, row: dict[str, float]) -> None:
-        if name in self._logs:
-            # A checkpoint of before there were times has none.
-            seconds = row.get("time", time.time())
-            log = self._logs[name]
-            log.scalars(_curves(row), step=int(row["step"]), seconds=seconds)
+    Where they cannot be written, as on a full disk, that is said, and they end: the
+    training does not.
 
-    def _show_sample(self, sample: dict[str, Any]) -> None:
-        if VALIDATION in self._logs:
-            log = self._logs[VALIDATION]
-            log.text(
-                *("sample", sample["text"]), step=sample["step"], seconds=sample["time"]
-            )
-            log.flush()
+    Args:
+        folder: Where to.
+        history: What they begin with.
+        graph: A graph that they hold besides.
+    """
+
+    def __init__(self, folder: str, history: History, graph: tf.Graph | None) -> None:
+        self._folder = folder
+        self._files: dict[str, EventFile] = {}
+        self._flushed = time.monotonic()
+        with self._or_not_at_all():
+            for name in (TRAIN, VALIDATION):
+                self._files[name] = EventFile(os.path.join(folder, name))
+            if graph is not None:
+                self._files[TRAIN].graph(graph)
+        for row in history.rows:
+            self.show(TRAIN, row)
+        for row in history.evaluations:
+            self.show(VALIDATION, row)
+        for sample in history.samples:
+            self.write(VALIDATION, sample)
+        self._flush()
+
+    def show(self, group: str, row: dict[str, float]) -> None:
+        """Adds a row of a history to the log of a group."""
+        with self._or_not_at_all():
+            if file := self._files.get(group):
+                # A checkpoint of before there were times has none.
+                seconds = row.get("time", time.time())
+                file.scalars(curves_of(row), step=int(row["step"]), seconds=seconds)
+        if time.monotonic() - self._flushed >= _FLUSH_EVERY_SECONDS:
+            self._flush()
+
+    def write(self, group: str, sample: dict[str, Any]) -> None:
+        """Adds a text to the log of a group."""
+        with self._or_not_at_all():
+            if file := self._files.get(group):
+                step, seconds = sample["step"], sample["time"]
+                file.text("sample", sample["text"], step=step, seconds=seconds)
+
+    def close(self) -> None:
+        """Ends the logs."""
+        with self._or_not_at_all():
+            for file in self._files.values():
+                file.close()
+
+    def _flush(self) -> None:
+        self._flushed = time.monotonic()
+        with self._or_not_at_all():
+            for file in self._files.values():
+                file.flush()
+
+    @contextlib.contextmanager
+    def _or_not_at_all(self) -> Iterator[None]:
+        try:
+            yield
+        except (tf.errors.OpError, OSError) as error:
+            reason = str(getattr(error, "message", error)).split("\n")[0]
+            report(f"warning: there are no more logs in {self._folder}: {reason}")
+            self._files = {}
+
+
+def _copy(source: str, target: str) -> None:
+    tf.io.gfile.makedirs(target)
+    for name in tf.io.gfile.listdir(source):
+        name = name.rstrip("/")  # which object stores put behind a folder's
+        old, new = os.path.join(source, name), os.path.join(target, name)
+        if os.path.islink(old):  # Weights & Biases has some, to files of its own.
+            continue
+        if tf.io.gfile.isdir(old):
+            _copy(old, new)
+        else:
+            tf.io.gfile.copy(old, new, overwrite=True)
 
 
 def write_tables(result: TrainingResult, folder: str) -> None:
@@ -232,33 +269,21 @@ def write_tables(result: TrainingResult, folder: str) -> None:
     """
     tf.io.gfile.makedirs(folder)
     for name, rows in (
-        ("history", [_with_perplexity(row) for row in result.history]),
-        ("evaluations", [_with_perplexity(row) for row in result.evaluations]),
+        ("history", [{**row, **curves_of(row)} for row in result.history]),
+        ("evaluations", [{**row, **curves_of(row)} for row in result.evaluations]),
         ("samples", result.samples),
     ):
         if not rows:
             continue
         columns = list(dict.fromkeys(key for row in rows for key in row))
         text = io.StringIO()
-        table = csv.DictWriter(text, columns, lineterminator="\n")
+        table = csv.DictWriter(
+            text, columns, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n"
+        )
         table.writeheader()
         table.writerows(rows)
         with tf.io.gfile.GFile(os.path.join(folder, f"{name}.csv"), "w") as file:
             file.write(text.getvalue())
-
-
-def _with_perplexity(row: dict[str, float]) -> dict[str, float]:
-    return {**row, "perplexity": perplexity_of(row["loss"])}
-
-
-def _curves(row: dict[str, float]) -> dict[str, float]:
-    named = _with_perplexity(row)
-    return {name: named[name] for name in named if name not in ("step", "time")}
-
-
-def perplexity_of(loss: float) -> float:
-    """The perplexity of a loss in nats; one that is beyond all sense is cut off."""
-    return math.exp(min(loss, 50))
 
 
 def _graph_of(network: keras.Model) -> tf.Graph:

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from ..errors import InputError
+from .checkpoints import curves_of
 
 _ID_FILE = "wandb-id"
 
@@ -60,18 +61,19 @@ class WandbRun:
             raise InputError(f"watch.wandb_project: {reason}") from error
         self._table = wandb.Table
 
-    def log(self, group: str, values: dict[str, float], step: int) -> None:
+    def show(self, group: str, row: dict[str, float]) -> None:
         """Adds points to the curves `group/name`.
 
         Steps before the last one that the run has had, which a training that was killed
-        does again, are left as they are.
+        does again, it leaves as they are.
         """
-        named = {f"{group}/{name}": value for name, value in values.items()}
-        self._run.log(named, step=step)
+        values = {f"{group}/{name}": value for name, value in curves_of(row).items()}
+        self._run.log(values, step=int(row["step"]))
 
-    def text(self, name: str, text: str, step: int) -> None:
+    def write(self, group: str, sample: dict[str, Any]) -> None:
         """Adds a text."""
-        self._run.log({name: self._table(columns=["text"], data=[[text]])}, step=step)
+        table = self._table(columns=["text"], data=[[sample["text"]]])
+        self._run.log({f"{group}/sample": table}, step=sample["step"])
 
     def close(self) -> None:
         """Ends the run; one with its identity goes on with it."""
