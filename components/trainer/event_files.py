@@ -5,7 +5,7 @@ TensorFlow does not bring; the format is TensorFlow's own. An event here has a t
 is given, so a log that is written anew is the same log.
 
 References:
-    - https://github.com/tensorflow/tensorboard/blob/master/tensorboard/dataclass_compat.py
+    - https://github.com/tensorflow/tensorboard/blob/master/tensorboard/data_compat.py
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import tensorflow as tf
 
 _VERSION = "brain.Event:2"
-_SCALAR, _TENSOR = 1, 2  # `DataClass` of tensorflow/core/framework/summary.proto
+_TENSOR = 2  # `DataClass` of tensorflow/core/framework/summary.proto
 
 
 class EventFile:
@@ -39,7 +39,7 @@ class EventFile:
     def scalars(self, values: dict[str, float], *, step: int, seconds: float) -> None:
         """Adds a point to the curve of each name; `seconds` are of the Unix epoch."""
         content = [
-            _value(name, "scalars", _SCALAR, tf.constant(value, tf.float32))
+            tf.compat.v1.Summary.Value(tag=name, simple_value=value)
             for name, value in values.items()
         ]
         summary = tf.compat.v1.Summary(value=content)
@@ -48,7 +48,11 @@ class EventFile:
     def text(self, name: str, text: str, *, step: int, seconds: float) -> None:
         """Adds a text, shown as it is: four blanks keep it from being Markdown."""
         lines = "\n".join(f"    {line}" for line in text.split("\n"))
-        content = _value(name, "text", _TENSOR, tf.constant([lines]))
+        metadata = tf.compat.v1.SummaryMetadata(data_class=_TENSOR)
+        metadata.plugin_data.plugin_name = "text"
+        content = tf.compat.v1.Summary.Value(
+            tag=name, metadata=metadata, tensor=tf.make_tensor_proto([lines])
+        )
         summary = tf.compat.v1.Summary(value=[content])
         self._write(summary=summary, step=step, wall_time=seconds)
 
@@ -67,11 +71,3 @@ class EventFile:
     def _write(self, **fields: Any) -> None:
         event = tf.compat.v1.Event(**{"wall_time": time.time(), **fields})
         self._writer.write(event.SerializeToString())
-
-
-def _value(name: str, plugin: str, data_class: int, tensor: tf.Tensor) -> Any:
-    metadata = tf.compat.v1.SummaryMetadata(data_class=data_class)
-    metadata.plugin_data.plugin_name = plugin
-    return tf.compat.v1.Summary.Value(
-        tag=name, metadata=metadata, tensor=tf.make_tensor_proto(tensor)
-    )

@@ -557,7 +557,7 @@ class _Progress(keras.callbacks.Callback):
             self._shown = self._ticked
         if self._evaluations.are_due(step):
             if self._evaluations.run(step):
-                self._checkpoints.save_best(self._applied() + self._skipped)
+                self._checkpoints.save_best(self._batches)
             self.model.stop_training = self._evaluations.stopped
             self._ticked = time.monotonic()
 

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from ..errors import InputError
+from ..progress import report
 from .checkpoints import curves_of
 
 _ID_FILE = "wandb-id"
@@ -51,7 +52,7 @@ class WandbRun:
                 project=project,
                 id=_identity(folder),
                 resume="allow",
-                dir=folder,
+                dir=None if "://" in folder else folder,  # It writes local files only.
                 config=settings,
                 # The runner has its own ideas of where standard output goes.
                 settings=wandb.Settings(console="off"),
@@ -60,6 +61,8 @@ class WandbRun:
             reason = " ".join(str(error).split())
             raise InputError(f"watch.wandb_project: {reason}") from error
         self._table = wandb.Table
+        if self._run.url:  # It has none offline.
+            report(f"watch it: {self._run.url}")
 
     def show(self, group: str, row: dict[str, float]) -> None:
         """Adds points to the curves `group/name`.

@@ -12,9 +12,11 @@ import pytest
 from langzoo import cli
 from langzoo.components.errors import InputError
 from langzoo.components.trainer import component as trainer
+from langzoo.components.trainer import run
 from langzoo.serving.client import Client
 from langzoo.serving.process import running_server
 from tensorflow.compat.v1.train import summary_iterator
+from tfx.components.trainer.fn_args_utils import FnArgs
 
 
 def test_a_trained_model_is_blessed_and_pushed(first):
@@ -68,9 +70,22 @@ def test_the_course_of_a_training_is_with_its_model(first):
 
 
 def test_who_watches_otherwise_does_not_train_again(first, run_pipeline):
-    _, _, _ = first
     _, after, _ = run_pipeline("watch={tensorboard: false, sample_prompt: Other}")
     assert after.executed == []
+
+
+def test_who_watches_otherwise_goes_on_from_the_same_checkpoints():
+    folders = {
+        run._checkpoint_folder(
+            FnArgs(
+                train_files=["train"],
+                transform_graph_path="graph",
+                custom_config={"checkpoint_root": "root", "steps": steps, "watch": x},
+            )
+        )
+        for steps, x in [(1, {}), (1, {"graph": True}), (2, {})]
+    }
+    assert len(folders) == 2
 
 
 def test_a_lost_version_is_pushed_again_from_the_cache(first, tmp_path, run_pipeline):
