@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -317,8 +318,17 @@ def _run(config: Config) -> RunResult:
         elif result.pushed:
             version, folder = result.pushed.name, result.pushed.parent
             console.print(f"version {version} is in {folder}", soft_wrap=True)
+        _print_where_to_look(console, result.training_folder)
         console.print(f"took {time.monotonic() - started:.0f} s")
     return result
+
+
+def _print_where_to_look(console: Console, folder: Path) -> None:
+    tables = ", ".join(sorted(path.name for path in folder.glob("*.csv")))
+    if tables:
+        console.print(f"the training's course is in {folder}: {tables}", soft_wrap=True)
+    if any(folder.glob("*/events.out.tfevents.*")):
+        console.print(f"look: tensorboard --logdir {folder}", soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -346,7 +356,7 @@ def _reported_errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         typer.echo(
-            "interrupted: the same command goes on from the last checkpoint", err=True
+            f"interrupted, what is done is kept; to go on: {_this_command()}", err=True
         )
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except Exception as error:
@@ -369,6 +379,13 @@ def _client(server: str, model_name: str) -> Iterator[Client]:
             yield client
     except ServingError as error:
         _fail(str(error))
+
+
+def _this_command() -> str:
+    called = Path(sys.argv[0])
+    by_module = called.name == "__main__.py"
+    name = ["python", "-m", "langzoo"] if by_module else [called.name]
+    return shlex.join([*name, *sys.argv[1:]])
 
 
 def _fail(message: str) -> NoReturn:

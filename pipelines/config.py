@@ -553,6 +553,42 @@ class TrainerConfig(_Section):
         return self
 
 
+class WatchConfig(_Section):
+    """How the training can be watched. Nothing of it changes what is learned, and a
+    change of it neither trains again nor loses a checkpoint."""
+
+    tensorboard: bool = True
+    """Whether there are logs for TensorBoard."""
+    graph: bool = False
+    """Whether they hold the model's graph."""
+    profile_steps: (
+        Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
+        | None
+    ) = None
+    """First and last step, such as `[20, 30]`, of which they hold a profile."""
+    sample_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens of text that the model writes at every evaluation of
+    `trainer.eval_every_steps`, from one seed; 0 for no text."""
+    sample_prompt: str = ""
+    """What that text begins with."""
+    wandb_project: Annotated[str, Field(min_length=1)] | None = None
+    """Project of Weights & Biases that is told as well: `pip install 'langzoo[wandb]'`,
+    and `WANDB_API_KEY` or `WANDB_MODE=offline` in the environment."""
+
+    @pydantic.model_validator(mode="after")
+    def _what_is_in_the_logs_has_logs(self) -> WatchConfig:
+        for name in ("graph", "profile_steps"):
+            if getattr(self, name) and not self.tensorboard:
+                raise ValueError(f"watch.{name} needs watch.tensorboard true")
+        first, last = self.profile_steps or (1, 1)
+        if first > last:
+            raise ValueError(
+                f"watch.profile_steps [{first}, {last}] must be the first step and the "
+                "last"
+            )
+        return self
+
+
 class GateConfig(_Section):
     """Which model is good enough."""
 
@@ -629,6 +665,7 @@ class Config(_Section):
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig
     trainer: TrainerConfig = TrainerConfig()
+    watch: WatchConfig = WatchConfig()
     gate: GateConfig = GateConfig()
     serving: ServingConfig = ServingConfig()
     beam_pipeline_args: Annotated[
@@ -714,6 +751,18 @@ class Config(_Section):
             raise ValueError(
                 "trainer.packing best_fit needs a family that keeps the documents of a "
                 f"row apart, which {KERAS_HUB} does not: take contiguous or lines"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _there_is_something_to_watch(self) -> Config:
+        if self.watch.sample_tokens and self.trainer.eval_every_steps is None:
+            raise ValueError("watch.sample_tokens needs trainer.eval_every_steps")
+        _, last = self.watch.profile_steps or (0, 0)
+        if last > self.trainer.steps:
+            raise ValueError(
+                f"watch.profile_steps ends at {last}, after the last of the "
+                f"{self.trainer.steps} trainer.steps"
             )
         return self
 

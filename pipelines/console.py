@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,9 +118,11 @@ class NodeProgress(logging.Handler):
         self._console.print(Text(line, style=style), soft_wrap=True)
 
     def _line(self, message: str) -> str:
-        # Room for the spinner; a line that wraps is not cleared whole.
-        width = max(self._console.width - 4, 0)
-        return f"{self._node:{_NAME_WIDTH}}{message}"[:width]
+        # Room for the spinner; a line that the terminal wraps is not cleared whole.
+        width = max(self._console.width - 4 - _NAME_WIDTH, 1)
+        lines = textwrap.wrap(message, width) or [""]
+        first = f"{self._node:{_NAME_WIDTH}}{lines[0]}"
+        return "\n".join([first, *(f"{'':{_NAME_WIDTH}}{line}" for line in lines[1:])])
 
     def _stop_live(self) -> None:
         if self._live:

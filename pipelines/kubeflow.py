@@ -45,6 +45,7 @@ def compile_pipeline(config: Config, output: Path) -> None:
             fingerprint="",
             checkpoint_root=f"{root}/checkpoints",
             ingestion_record=f"{root}/ingestion.json",
+            watch=config.watch.model_dump(),
             # Kubeflow Pipelines knows TFX's own strategies only.
             baseline_strategy=LatestBlessedModelStrategy,
             name_candidate=False,

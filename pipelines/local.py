@@ -33,6 +33,7 @@ from ..components.source import source_hash
 from ..components.text_example_gen import files
 from ..components.text_example_gen.executor import Summary
 from ..components.text_example_gen.sources import Source
+from ..components.trainer import weights_and_biases
 from ..components.trainer.training import TrainingResult
 from . import baseline, worker_processes
 from .config import DEMO_CORPUS, Config
@@ -55,6 +56,7 @@ class RunResult:
         decision: The gate's outcome.
         infra_refusal: Why the model server refused a blessed model, if it did.
         pushed: The version's folder, if the model was pushed.
+        training_folder: Where the training's figures and logs are.
         executed: Components that did work in this run; none where nothing had changed.
     """
 
@@ -63,6 +65,7 @@ class RunResult:
     decision: gate.Decision
     infra_refusal: str | None
     pushed: Path | None
+    training_folder: Path
     executed: list[str]
 
 
@@ -78,6 +81,8 @@ def run(config: Config, console: Console) -> RunResult:
             process has died.
     """
     require_writable(config.push_folder)
+    if config.watch.wandb_project:
+        weights_and_biases.require_installed()
     config.folder.mkdir(parents=True, exist_ok=True)
     with _only_run(config.folder, console):
         corpus = _resolve_corpus(config)
@@ -94,6 +99,7 @@ def run(config: Config, console: Console) -> RunResult:
                 fingerprint=fingerprint,
                 checkpoint_root=config.checkpoint_root,
                 ingestion_record=str(config.folder / "ingestion.json"),
+                watch=_record_watching(config),
                 baseline_strategy=baseline.PreviousBlessedModelStrategy,
                 name_candidate=True,
             ),
@@ -188,6 +194,13 @@ def _record_run(config: Config) -> None:
     (folder / "versions.json").write_text(json.dumps(versions, indent=1))
 
 
+def _record_watching(config: Config) -> str:
+    """Writes down how training is watched, which TFX's cache shall not ask about."""
+    path = config.folder / "watch.json"
+    path.write_text(json.dumps(config.watch.model_dump()))
+    return str(path)
+
+
 def _store(database: str) -> mlmd.MetadataStore:
     return mlmd.MetadataStore(metadata.sqlite_metadata_connection_config(database))
 
@@ -226,12 +239,14 @@ def _read_result(store: mlmd.MetadataStore, run_id: str) -> RunResult:
     infra_uri = outputs["ServingValidator", "blessing"].uri
     complete = metadata_store_pb2.Execution.COMPLETE
     executed = _components_in_state(store, run_id, complete)
+    training_folder = outputs["Trainer", "model_run"].uri
     return RunResult(
         ingestion=Summary.read(outputs["TextExampleGen", "examples"].uri),
-        training=TrainingResult.read(outputs["Trainer", "model_run"].uri),
+        training=TrainingResult.read(training_folder),
         decision=decision,
         infra_refusal=read_refusal(infra_uri) if decision.blessed else None,
         pushed=Path(destination) if destination else None,
+        training_folder=Path(training_folder),
         # A resolver is a query that is asked in every run.
         executed=[name for name in executed if name != Resolver.__name__],
     )

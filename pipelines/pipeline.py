@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow_data_validation as tfdv
 from tfx.components import Evaluator, SchemaGen, StatisticsGen
@@ -33,6 +34,7 @@ def make_components(
     fingerprint: str,
     checkpoint_root: str,
     ingestion_record: str,
+    watch: dict[str, Any] | str,
     baseline_strategy: type[ResolverStrategy],
     name_candidate: bool,
 ) -> list[BaseNode]:
@@ -44,6 +46,7 @@ def make_components(
         fingerprint: Changes when the corpus does; "" where that is not known.
         checkpoint_root: Folder for training checkpoints.
         ingestion_record: File that tells a run how many documents the last one had.
+        watch: How the training is watched, or the file that says it.
         baseline_strategy: Chooses the model that the candidate must beat.
         name_candidate: Whether the strategy is told which model the candidate is.
     """
@@ -88,6 +91,7 @@ def make_components(
             "max_new_tokens": config.serving.max_new_tokens,
         },
         checkpoint_root=checkpoint_root,
+        watch=watch,
     )
     model = trainer.outputs["model"]
     baseline_resolver = Resolver(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
 
 import langzoo
 import pytest
+import typer
 from langzoo import cli
 from langzoo.models.presets import PRESETS
 
@@ -68,6 +70,17 @@ def test_a_root_that_cannot_be_written_is_one_line(tmp_path):
         langzoo_command("run", "--set", f"root={tmp_path}/file"),
         "set root to a folder that can be written",
     )
+
+
+def test_ctrl_c_says_the_command_that_goes_on(monkeypatch, capsys):
+    command = ["run", "my.yaml", "--set", "model={family: lstm}"]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/langzoo", *command])
+    with pytest.raises(typer.Exit) as ended, cli._reported_errors():
+        raise KeyboardInterrupt
+    assert ended.value.exit_code == cli.EXIT_INTERRUPTED
+    said = capsys.readouterr().err
+    assert said.startswith("interrupted")
+    assert shlex.split(said.partition("to go on: ")[2]) == ["langzoo", *command]
 
 
 @pytest.mark.parametrize("command", ["generate", "score", "next"])

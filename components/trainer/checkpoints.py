@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -15,14 +16,16 @@ from ..progress import report
 from .distribution import is_chief
 
 FAILURE_FILE = "failure.json"
+BEST_FOLDER = "best"
 
 
 class History:
     """The course of a training, kept with its checkpoints.
 
     Attributes:
-        rows: Step, loss in nats a token and learning rate, at some steps.
-        evaluations: Step, loss and bits per byte of every evaluation.
+        rows: What `TrainingResult.history` holds.
+        evaluations: What `TrainingResult.evaluations` holds.
+        samples: What `TrainingResult.samples` holds.
         pending: Losses of the batches of a step that is not complete.
         seconds: Time spent in training so far.
     """
@@ -30,6 +33,7 @@ class History:
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.evaluations: list[dict[str, float]] = []
+        self.samples: list[dict[str, Any]] = []
         self.pending: list[float] = []
         self.seconds = 0.0
 
@@ -43,6 +47,17 @@ class History:
         self.seconds = content.pop("seconds")
         for name, values in content.items():
             getattr(self, name)[:] = values
+
+
+def curves_of(row: dict[str, float]) -> dict[str, float]:
+    """What there is to see of a row of a history, by name; perplexity is added."""
+    values = {name: row[name] for name in row if name not in ("step", "time")}
+    return {**values, "perplexity": perplexity_of(row["loss"])}
+
+
+def perplexity_of(loss: float) -> float:
+    """The perplexity of a loss in nats; one that is beyond all sense is cut off."""
+    return math.exp(min(loss, 50))
 
 
 class Checkpoints:
@@ -59,7 +74,8 @@ class Checkpoints:
         history: The course of the training.
         folder: Where checkpoints lie; it belongs to this training alone.
         best: More variables, the weights of the best evaluation.
-        keep: How many checkpoints are kept, the newest.
+        keep: How many checkpoints are kept, the newest; that of the best evaluation
+            is, besides.
     """
 
     def __init__(
@@ -84,6 +100,9 @@ class Checkpoints:
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, folder, max_to_keep=keep
         )
+        self._best_manager = tf.train.CheckpointManager(
+            self._checkpoint, os.path.join(folder, BEST_FOLDER), max_to_keep=1
+        )
 
     def save(self, batches: int) -> None:
         """Writes the state after as many batches; of several processes, the chief does.
@@ -92,14 +111,26 @@ class Checkpoints:
             InputError: Where it cannot be written, as on a full disk. What was written
                 of it is gone, and the checkpoints before it are as they were.
         """
+        self._save(self._manager, batches)
+
+    def save_best(self, batches: int) -> None:
+        """Writes the state after as many batches, to be kept until there is a better.
+
+        Raises:
+            InputError: As `save`.
+        """
+        self._save(self._best_manager, batches)
+
+    def _save(self, manager: tf.train.CheckpointManager, batches: int) -> None:
         if not self._writes:
             return
         self._step.assign(batches)
         self._history_json.assign(self._history.to_json())
         try:
-            self._manager.save(checkpoint_number=batches)
+            manager.save(checkpoint_number=batches)
         except (tf.errors.OpError, OSError) as error:
-            for path in tf.io.gfile.glob(os.path.join(self.folder, f"ckpt-{batches}*")):
+            pattern = os.path.join(manager.directory, f"ckpt-{batches}*")
+            for path in tf.io.gfile.glob(pattern):
                 _remove(path)
             raise InputError(
                 f"no checkpoint can be written to {self.folder}: {_line_of(error)}; "
@@ -109,13 +140,15 @@ class Checkpoints:
     def restore(self) -> int:
         """Loads the newest checkpoint that is whole, and says which are not.
 
+        That of the best evaluation is the last resort.
+
         Returns:
             Its number, 0 where there is no checkpoint.
 
         Raises:
             InputError: Where there are checkpoints, and none is whole.
         """
-        paths = self._manager.checkpoints
+        paths = [*self._best_manager.checkpoints, *self._manager.checkpoints]
         for path in reversed(paths):
             try:
                 self._checkpoint.restore(path).assert_consumed()

@@ -43,6 +43,8 @@ class Trainer(tfx_trainer.Trainer):
         export: Options of `serving.export.export_causal_lm`.
         checkpoint_root: Folder for checkpoints; it must outlive the process, so that
             a killed run goes on.
+        watch: Settings of `watching.WatchingConfig`, or the path of a JSON file with
+            them: a change there is none to TFX, and a result in its cache stays good.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Trainer(tfx_trainer.Trainer):
         training: dict[str, Any],
         export: dict[str, Any],
         checkpoint_root: str,
+        watch: dict[str, Any] | str | None = None,
     ) -> None:
         super().__init__(
             examples=examples,
@@ -64,6 +67,7 @@ class Trainer(tfx_trainer.Trainer):
                 "training": training,
                 "export": export,
                 "checkpoint_root": checkpoint_root,
+                "watch": watch or {},
                 "source": source_hash(*_SOURCES),
                 "preset_hash": preset_hash(
                     model.get("preset") or model.get("initial_weights", "")

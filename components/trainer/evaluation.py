@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -106,6 +107,8 @@ class Evaluations:
         patience: Evaluations without a better loss after which training ends; `None`
             for never.
         bytes_per_token: Of the evaluation split, for bits per byte.
+        told: Is given the row of every evaluation while the model has the weights that
+            were evaluated.
     """
 
     def __init__(
@@ -119,7 +122,9 @@ class Evaluations:
         last_step: int,
         patience: int | None,
         bytes_per_token: float | None,
+        told: Callable[[dict[str, float]], None],
     ) -> None:
+        self._told = told
         self._model = model
         self._recipe = recipe
         self._batches = batches
@@ -150,20 +155,27 @@ class Evaluations:
             return False
         return step % self._every == 0 or step == self._last_step
 
-    def run(self, step: int) -> None:
-        """Evaluates after `step` steps, with averaged weights where there are such."""
+    def run(self, step: int) -> bool:
+        """Evaluates after `step` steps, with averaged weights where there are such.
+
+        Returns:
+            Whether there has been none as good.
+        """
         with averaged_weights(self._model):
             loss = evaluate(self._model, self._batches)
-            if self.best and loss < best_of(self.losses):
+            is_best = loss < best_of(self.losses)
+            if self.best and is_best:
                 _assign(self.best, self._model.trainable_variables)
-        row = {"step": step, "loss": loss}
-        said = f"evaluation loss {loss:.3f}"
-        if self._bytes_per_token:
-            row["bits_per_byte"] = loss / math.log(2) / self._bytes_per_token
-            said += f", {row['bits_per_byte']:.3f} bits per byte"
+            row = {"step": step, "loss": loss, "time": time.time()}
+            said = f"evaluation loss {loss:.3f}"
+            if self._bytes_per_token:
+                row["bits_per_byte"] = loss / math.log(2) / self._bytes_per_token
+                said += f", {row['bits_per_byte']:.3f} bits per byte"
+            self._told(row)
         self._rows.append(row)
         self.follow()
         show(f"step {step}/{self._last_step}, {said}")
+        return is_best
 
     def follow(self) -> None:
         """Does with the optimizer what the evaluations so far demand."""

@@ -23,6 +23,7 @@ from ...models.tokenizers import TextTokenizer
 from ..errors import InputError
 from ..progress import show
 from ..transform.executor import tokenizer_folder
+from .distribution import is_chief
 from .packing import make_windows
 from .training import (
     TrainingConfig,
@@ -32,6 +33,7 @@ from .training import (
     prepared,
     train,
 )
+from .watching import LOGS_FOLDER, Watching, WatchingConfig
 from .windows import TokenStream, read_token_ids
 
 
@@ -46,6 +48,7 @@ class Job:
         eval_files: Patterns of those to evaluate on.
         transform_graph: Folder of the graph that made them.
         checkpoints: Folder for checkpoints, of this job alone.
+        watch: How it is watched, as `WatchingConfig.of` takes it.
     """
 
     model: dict[str, Any]
@@ -54,6 +57,7 @@ class Job:
     eval_files: list[str]
     transform_graph: str
     checkpoints: str
+    watch: dict[str, Any] | str = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, fn_args: FnArgs) -> Job:
@@ -61,7 +65,8 @@ class Job:
 
         Its checkpoints are named after all that decides the training, data included.
         """
-        config = fn_args.custom_config
+        config = dict(fn_args.custom_config)
+        watch = config.pop("watch")
         inputs = [fn_args.train_files, fn_args.transform_graph_path, config]
         text = json.dumps(inputs, sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -72,6 +77,7 @@ class Job:
             eval_files=fn_args.eval_files,
             transform_graph=fn_args.transform_graph_path,
             checkpoints=os.path.join(config["checkpoint_root"], key),
+            watch=watch,
         )
 
     @functools.cached_property
@@ -136,16 +142,32 @@ class Job:
             with strategy.scope():
                 trained = prepared(model, self.config)
                 network = network_of(trained, self.config)
+            watching = self.logs()
+            if is_chief(strategy):
+                watching.sample_from(model, trained)
             result = train(
                 network,
                 *windows,
                 self.config,
                 self.checkpoints,
                 bytes_per_token=self._bytes_per_token(),
+                watching=watching if is_chief(strategy) else None,
             )
             if trained is not model:
                 model.backbone.set_weights(trained.backbone.get_weights())
         return model, result
+
+    def logs(self) -> Watching:
+        """Returns what shows the training.
+
+        Its logs lie beside the checkpoints, for what a killed run has shown to be gone
+        on with.
+        """
+        return Watching(
+            WatchingConfig.of(self.watch),
+            os.path.join(self.checkpoints, LOGS_FOLDER),
+            settings={"model": self.model, "training": self.training},
+        )
 
     def _documents(self, patterns: list[str]) -> Iterator[np.ndarray]:
         return read_token_ids(patterns, self.transform_graph)

@@ -16,6 +16,7 @@ from ..progress import report, show
 from . import workers
 from .distribution import make_strategy, wanted
 from .jobs import Job
+from .watching import write_tables
 
 PRESET_FOLDER = "preset"
 
@@ -23,8 +24,8 @@ PRESET_FOLDER = "preset"
 def run_fn(fn_args: FnArgs) -> None:
     """Trains and exports a model, as `Trainer` says.
 
-    Writes the SavedModel to `serving_model_dir`; the Keras preset and the training's
-    figures to `model_run_dir`.
+    Writes the SavedModel to `serving_model_dir`; the Keras preset, the training's
+    figures and its logs to `model_run_dir`.
     """
     job = Job.of(fn_args)
     name = wanted(job.config.strategy)
@@ -45,5 +46,7 @@ def run_fn(fn_args: FnArgs) -> None:
     )
     model.save_to_preset(os.path.join(fn_args.model_run_dir, PRESET_FOLDER))
     result.write(fn_args.model_run_dir)
+    write_tables(result, fn_args.model_run_dir)
+    job.logs().keep(fn_args.model_run_dir)
     if tf.io.gfile.exists(job.checkpoints):
         tf.io.gfile.rmtree(job.checkpoints)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import math
 import os
@@ -27,7 +28,7 @@ from ...models.recurrent import RecurrentBackbone, StatefulNetwork
 from ..errors import InputError
 from ..progress import report, show
 from .augmentation import NO_AUGMENTATION, Augmentation, augmented
-from .checkpoints import Checkpoints, History
+from .checkpoints import Checkpoints, History, perplexity_of
 from .distribution import (
     NATS,
     check_agreement,
@@ -36,6 +37,7 @@ from .distribution import (
     share_steps,
 )
 from .evaluation import Evaluations, evaluate
+from .watching import Watching
 from .windows import TokenStream, TokenWindows
 
 _SHOW_EVERY_SECONDS = 0.5
@@ -136,9 +138,12 @@ class TrainingResult:
         seconds: Time spent in training, over all runs.
         eval_loss: Mean loss on the evaluation windows, in nats a token; with
             `carry_state` each is read after those before it in its stream.
-        history: Step, loss in nats a token and learning rate, at some steps.
-        evaluations: Step, loss in nats a token and, where it is known, bits per byte
-            of every evaluation during training.
+        history: Step, loss in nats a token, learning rate, time in seconds of the Unix
+            epoch and, where it is known, tokens a second since the row before, at some
+            steps.
+        evaluations: Step, loss in nats a token, time and, where it is known, bits per
+            byte of every evaluation during training.
+        samples: Step, time and text of what the model wrote at evaluations.
     """
 
     parameters: int
@@ -150,6 +155,7 @@ class TrainingResult:
     eval_loss: float
     history: list[dict[str, float]]
     evaluations: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    samples: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @classmethod
     def read(cls, folder: str) -> TrainingResult:
@@ -234,6 +240,7 @@ def train(
     config: TrainingConfig,
     checkpoint_folder: str,
     bytes_per_token: float | None = None,
+    watching: Watching | None = None,
 ) -> TrainingResult:
     """Trains `model` in place, from the newest checkpoint if there is one.
 
@@ -249,6 +256,7 @@ def train(
         checkpoint_folder: Where checkpoints lie; it belongs to this training alone.
         bytes_per_token: Bytes of text for each target of `eval_windows`, for bits per
             byte.
+        watching: Is told how it goes.
 
     Raises:
         InputError: Where the loss is not finite: the step, its learning rate and its
@@ -257,6 +265,7 @@ def train(
     """
     check_batch_size(config.batch_size, model.distribute_strategy)
     history = History()
+    watching = watching or Watching()
     eval_batches = eval_windows.evaluation_batches(config.batch_size)
     with model.distribute_strategy.scope():
         _compile(model, config)
@@ -269,6 +278,7 @@ def train(
             last_step=config.steps,
             patience=config.early_stopping_patience,
             bytes_per_token=bytes_per_token,
+            told=watching.evaluated,
         )
     checkpoints = Checkpoints(
         model,
@@ -286,13 +296,21 @@ def train(
     if first_step:
         report(f"resumed from the checkpoint of step {first_step} of {config.steps}")
     tokens_a_step = accumulated * train_windows.targets_a_step(config.batch_size)
-    if evaluations.are_due(first_step):  # Ctrl-C left the step without.
-        evaluations.run(first_step)
+    watchers = watching.begin(model, history, first_batch, accumulated)
+    # Ctrl-C left the step without.
+    if evaluations.are_due(first_step) and evaluations.run(first_step):
+        checkpoints.save_best(first_batch)
     if first_step < config.steps and not evaluations.stopped:
         progress = _Progress(
-            checkpoints, evaluations, history, config, first_batch, tokens_a_step
+            checkpoints,
+            evaluations,
+            history,
+            watching,
+            config,
+            first_batch,
+            tokens_a_step,
         )
-        callbacks: list[keras.callbacks.Callback] = [progress]
+        callbacks: list[keras.callbacks.Callback] = [progress, *watchers]
         if isinstance(model, StatefulNetwork):
             epoch = train_windows.steps_an_epoch(config.batch_size)
             callbacks.append(_ForgetEveryEpoch(first_batch, epoch))
@@ -317,6 +335,7 @@ def train(
         finally:
             # Also where a person stops it: the step that was done is not lost.
             progress.save()
+            watching.close()
     evaluations.settle()
     steps = config.steps
     if evaluations.stopped:
@@ -331,6 +350,7 @@ def train(
         eval_loss=evaluate(model, eval_batches),
         history=history.rows,
         evaluations=history.evaluations,
+        samples=history.samples,
     )
 
 
@@ -490,6 +510,7 @@ class _Progress(keras.callbacks.Callback):
         checkpoints: Checkpoints,
         evaluations: Evaluations,
         history: History,
+        watching: Watching,
         config: TrainingConfig,
         batches: int,
         tokens_a_step: float,
@@ -498,6 +519,7 @@ class _Progress(keras.callbacks.Callback):
         self._checkpoints = checkpoints
         self._evaluations = evaluations
         self._history = history
+        self._watching = watching
         self._config = config
         self._batches = batches
         self._accumulated = config.recipe.gradient_accumulation_steps
@@ -511,6 +533,7 @@ class _Progress(keras.callbacks.Callback):
         self._ticked = self._saved = now
         self._shown = 0.0
         self._timed_batches, self._timed_seconds = 0, 0.0
+        self._shown_batches, self._shown_seconds = 0, 0.0
 
     def on_train_batch_begin(
         self, batch: int, logs: dict[str, Any] | None = None
@@ -573,23 +596,35 @@ class _Progress(keras.callbacks.Callback):
             self._show(step, loss)
             self._shown = self._ticked
         if self._evaluations.are_due(step):
-            self._evaluations.run(step)
+            if self._evaluations.run(step):
+                self._checkpoints.save_best(self._batches)
             self.model.stop_training = self._evaluations.stopped
             self._ticked = time.monotonic()
 
     def _show(self, step: int, loss: float) -> None:
         rate = float(_value(self.model.optimizer.learning_rate))
-        self._history.rows.append({"step": step, "loss": loss, "learning_rate": rate})
-        batches_a_second = (
-            self._timed_batches / self._timed_seconds if self._timed_batches else 0.0
-        )
-        speed = batches_a_second / self._accumulated
-        left = (self._config.steps - step) / speed if speed else math.nan
-        show(
-            f"step {step}/{self._config.steps}, loss {loss:.3f}, "
-            f"perplexity {math.exp(min(loss, 50)):.1f}, "
-            f"{speed * self._tokens_a_step:,.0f} tokens/s, {left:.0f} s left"
-        )
+        row = {"step": step, "loss": loss, "learning_rate": rate, "time": time.time()}
+        said = f"step {step}/{self._config.steps}, loss {loss:.3f}, "
+        said += f"perplexity {perplexity_of(loss):.1f}, "
+        if self._timed_batches > self._shown_batches:
+            row["tokens_per_second"] = speed = self._tokens_a_second()
+            said += f"{self._time_left()} left, {speed:,.0f} tokens/s, "
+        self._history.rows.append(row)
+        show(f"{said}learning rate {rate:.1e}")
+        self._watching.stepped(row)
+
+    def _tokens_a_second(self) -> float:
+        """Since this was last asked."""
+        steps = (self._timed_batches - self._shown_batches) / self._accumulated
+        seconds = self._timed_seconds - self._shown_seconds
+        self._shown_batches = self._timed_batches
+        self._shown_seconds = self._timed_seconds
+        return steps * self._tokens_a_step / seconds
+
+    def _time_left(self) -> datetime.timedelta:
+        batches = self._config.steps * self._accumulated - self._batches
+        seconds = batches * self._timed_seconds / self._timed_batches
+        return datetime.timedelta(seconds=round(seconds))
 
 
 def _value(variable: Any) -> np.ndarray:

@@ -99,6 +99,33 @@ def test_as_many_are_kept_as_was_said(tmp_path):
     assert kept == {"ckpt-3", "ckpt-4", "ckpt-5"}
 
 
+def test_the_best_one_is_kept_besides_the_newest(tmp_path):
+    _, checkpoints = make(tmp_path, keep=2)
+    checkpoints.save(1)
+    checkpoints.save_best(1)
+    checkpoints.save_best(2)
+    _, resumed = make(tmp_path, keep=2)
+    for number in range(3, 7):
+        resumed.save(number)
+    kept = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("ckpt-*.index")}
+    assert kept == {"ckpt-5.index", "ckpt-6.index", "best/ckpt-2.index"}
+    resumed.save_best(7)
+    (best,) = (tmp_path / "best").glob("ckpt-*.index")
+    assert best.name == "ckpt-7.index"
+
+
+def test_where_no_other_is_whole_the_best_one_is_loaded(tmp_path):
+    model, checkpoints = make(tmp_path)
+    for number in (1, 2, 3):
+        model.set_weights([np.full_like(w, number) for w in model.get_weights()])
+        (checkpoints.save_best if number == 1 else checkpoints.save)(number)
+    damage(tmp_path, 2)
+    damage(tmp_path, 3)
+    model, checkpoints = make(tmp_path)
+    assert checkpoints.restore() == 1
+    assert all(np.all(weight == 1) for weight in model.get_weights())
+
+
 def test_a_failure_is_noted_beside_them(tmp_path):
     path = saved(tmp_path, 1).note_failure({"step": 7})
     assert json.loads(Path(path).read_text()) == {"step": 7}

@@ -9,9 +9,11 @@ import logging
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from langzoo.components.errors import InputError
 from langzoo.components.trainer import training
 from langzoo.components.trainer.augmentation import Augmentation
+from langzoo.components.trainer.evaluation import evaluate
 from langzoo.components.trainer.packing import make_windows
 from langzoo.components.trainer.windows import TokenWindows
 from langzoo.models import ByteTokenizer, CausalLM, LSTMBackbone, build_causal_lm
@@ -148,6 +150,21 @@ def test_checkpoints_are_written_by_steps_too(windows, tmp_path):
     train(windows, tmp_path, **options)
     written = {path.name.split(".")[0] for path in tmp_path.glob("ckpt-*")}
     assert written == {"ckpt-5", "ckpt-10", f"ckpt-{STEPS}"}
+
+
+def test_the_checkpoint_of_the_best_evaluation_is_kept(windows, tmp_path):
+    options = {"eval_every_steps": 2, "keep_checkpoints": 1, "learning_rate": 10.0}
+    options |= {"schedule": "constant", "warmup_steps": 8}
+    model, result = train(windows, tmp_path, **options)
+    best = min(result.evaluations, key=lambda row: row["loss"])
+    assert best["step"] < STEPS  # With such a learning rate it gets worse.
+    (path,) = (tmp_path / "best").glob("ckpt-*.index")
+    assert path.name == f"ckpt-{best['step']:.0f}.index"
+    saved = tf.train.load_checkpoint(str(path.with_suffix("")))
+    for number, variable in enumerate(model.variables):
+        name = f"variables/{number}/.ATTRIBUTES/VARIABLE_VALUE"
+        variable.assign(saved.get_tensor(name))
+    assert evaluate(model, windows.evaluation_batches(4)) == pytest.approx(best["loss"])
 
 
 # --- Packing and augmentation ---

@@ -12,6 +12,7 @@ import yaml
 from langzoo.components.text_example_gen.sources import Source
 from langzoo.components.trainer.packing import PACKINGS
 from langzoo.components.trainer.training import TrainingConfig
+from langzoo.components.trainer.watching import WatchingConfig
 from langzoo.models import ByteTokenizer, build_causal_lm, presets, zoo
 from langzoo.models.optimizers import OPTIMIZERS
 from langzoo.models.precision import PRECISIONS
@@ -182,6 +183,12 @@ def test_settings_replace_keys_of_the_file():
         ("trainer.precision=float8", "trainer.precision: 'float8' cannot be"),
         ("trainer.label_smoothing=1", "trainer.label_smoothing: 1 cannot be"),
         ("trainer.freeze=norm", "trainer.freeze: 'norm' cannot be"),
+        ("watch.tensorbord=true", "watch.tensorbord: did you mean tensorboard?"),
+        ("watch={tensorboard: false, graph: true}", "graph needs watch.tensorboard tr"),
+        ("watch.profile_steps=[3]", "watch.profile_steps: [3] cannot be"),
+        ("watch.profile_steps=[9, 5]", "[9, 5] must be the first step and the last"),
+        ("watch.profile_steps=[9, 5000]", "ends at 5000, after the last of the "),
+        ("watch.sample_tokens=9", "watch.sample_tokens needs trainer.eval_every_step"),
         ("tokenizer.type=file", "path and tokenizer.type file need each other"),
         ("tokenizer.path=/", "need each other: type is bpe, path is /"),
         ("tokenizer={type: file, path: /no}", "tokenizer.path '/no' does not exist"),
@@ -287,6 +294,14 @@ def test_the_trainer_s_settings_and_their_defaults_are_those_of_the_component():
     assert TrainingConfig(settings["steps"]) == TrainingConfig.of("any", **settings)
     names = [field.name for field in dataclasses.fields(TrainingConfig)]
     assert list(settings) == [name for name in names if name != "recipe"]
+
+
+def test_the_settings_of_watching_are_those_of_the_component():
+    settings = config.WatchConfig().model_dump()
+    # From Python nothing is written that was not asked for.
+    assert WatchingConfig(**settings) == WatchingConfig(tensorboard=True)
+    names = [field.name for field in dataclasses.fields(WatchingConfig)]
+    assert list(settings) == names
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,11 @@ import pytest
 from langzoo import cli
 from langzoo.components.errors import InputError
 from langzoo.components.trainer import component as trainer
+from langzoo.components.trainer import run
 from langzoo.serving.client import Client
 from langzoo.serving.process import running_server
+from tensorflow.compat.v1.train import summary_iterator
+from tfx.components.trainer.fn_args_utils import FnArgs
 
 
 def test_a_trained_model_is_blessed_and_pushed(first):
@@ -57,6 +60,32 @@ def test_a_second_run_does_no_work(first, run_pipeline):
     assert after.pushed == before.pushed
     assert after.decision == before.decision
     assert shown.count("cached") == len(before.executed)
+
+
+def test_the_course_of_a_training_is_with_its_model(first):
+    _, result, _ = first
+    history = (result.training_folder / "history.csv").read_text().splitlines()
+    assert len(history) == 1 + len(result.training.history)
+    assert list(result.training_folder.glob("train/events.out.tfevents.*"))
+
+
+def test_who_watches_otherwise_does_not_train_again(first, run_pipeline):
+    _, after, _ = run_pipeline("watch={tensorboard: false, sample_prompt: Other}")
+    assert after.executed == []
+
+
+def test_who_watches_otherwise_goes_on_from_the_same_checkpoints():
+    folders = {
+        run._checkpoint_folder(
+            FnArgs(
+                train_files=["train"],
+                transform_graph_path="graph",
+                custom_config={"checkpoint_root": "root", "steps": steps, "watch": x},
+            )
+        )
+        for steps, x in [(1, {}), (1, {"graph": True}), (2, {})]
+    }
+    assert len(folders) == 2
 
 
 def test_a_lost_version_is_pushed_again_from_the_cache(first, tmp_path, run_pipeline):
@@ -159,6 +188,10 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(
     assert 0 < step < 4000
     assert result.training.resumed_at == step
     assert not list(checkpoints.iterdir())
+    (log,) = result.training_folder.glob("train/events.out.tfevents.*")
+    steps = [event.step for event in summary_iterator(str(log)) if event.step]
+    assert steps == [row["step"] for row in result.training.history]
+    assert steps == sorted(set(steps))
 
 
 def test_changed_code_is_not_served_from_the_cache(first, monkeypatch, run_pipeline):
