@@ -6,7 +6,9 @@ terminal while the libraries' own logs go to a file; elsewhere they are ordinary
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 
 LOGGER = logging.getLogger("langzoo")
 
@@ -19,3 +21,18 @@ def report(message: str) -> None:
 def show(message: str) -> None:
     """Shows a state that the next one replaces, such as a training step."""
     LOGGER.info(message, extra={"transient": True})
+
+
+@contextlib.contextmanager
+def prefixed(prefix: str) -> Iterator[None]:
+    """Puts a prefix before all that is told for the length of a `with` statement."""
+
+    def put(record: logging.LogRecord) -> bool:
+        record.msg = f"{prefix}{record.msg}"
+        return True
+
+    LOGGER.addFilter(put)
+    try:
+        yield
+    finally:
+        LOGGER.removeFilter(put)

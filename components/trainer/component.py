@@ -43,6 +43,8 @@ class Trainer(tfx_trainer.Trainer):
         export: Options of `serving.export.export_causal_lm`.
         checkpoint_root: Folder for checkpoints; it must outlive the process, so that
             a killed run goes on.
+        hyperparameters: Those that a Tuner found best, in the place of what `model`
+            and `training` say.
     """
 
     def __init__(
@@ -54,10 +56,12 @@ class Trainer(tfx_trainer.Trainer):
         training: dict[str, Any],
         export: dict[str, Any],
         checkpoint_root: str,
+        hyperparameters: BaseChannel | None = None,
     ) -> None:
         super().__init__(
             examples=examples,
             transform_graph=transform_graph,
+            hyperparameters=hyperparameters,
             run_fn=RUN_FN,
             custom_config={
                 "model": model,

@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import keras_hub
@@ -19,6 +20,8 @@ import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from ...models import zoo
+from ...models.causal_lm import CausalLM
+from ...models.keras_hub_adapter import KerasHubCausalLM
 from ...models.ngram import NgramCausalLM
 from ...models.tokenizers import TextTokenizer
 from ...serving import export
@@ -26,6 +29,7 @@ from ..errors import InputError
 from ..progress import report, show
 from ..transform.executor import tokenizer_folder
 from . import training
+from .hyperparameters import with_hyperparameters
 from .packing import make_windows
 from .windows import TokenStream, read_token_ids
 
@@ -38,29 +42,20 @@ def run_fn(fn_args: FnArgs) -> None:
     Writes the SavedModel to `serving_model_dir`; the Keras preset and the training's
     figures to `model_run_dir`.
     """
-    config = fn_args.custom_config
-    training_config = training.TrainingConfig.of(
-        config["model"]["family"],
-        pretrained=config["model"].get("pretrained", False)
-        or "initial_weights" in config["model"],
-        **config["training"],
-    )
-    keras.utils.set_random_seed(training_config.seed)
+    found = (fn_args.hyperparameters or {}).get("values", {})
+    config = with_hyperparameters(fn_args.custom_config, found)
     tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(
         tokenizer_folder(fn_args.transform_graph_path)
     )
-    try:
-        model = zoo.build_causal_lm(tokenizer=tokenizer, **config["model"])
-    except ValueError as error:
-        raise InputError(f"model: {error}") from error
-    checkpoints = _checkpoint_folder(fn_args)
+    training_config, model = make_model(config, tokenizer)
+    checkpoints = checkpoint_folder(fn_args, config)
     with tempfile.TemporaryDirectory() as scratch:
         show("packing windows")
         # An n-gram model counts documents whole.
         counted = isinstance(model, NgramCausalLM)
         packing = "contiguous" if counted else training_config.packing
         train_windows, eval_windows = (
-            _pack(
+            pack(
                 f"{scratch}/{name}",
                 read_token_ids(patterns, fn_args.transform_graph_path),
                 tokenizer,
@@ -85,7 +80,7 @@ def run_fn(fn_args: FnArgs) -> None:
                 *windows,
                 training_config,
                 checkpoints,
-                bytes_per_token=_bytes_per_token(
+                bytes_per_token=bytes_per_token(
                     tokenizer,
                     read_token_ids(fn_args.eval_files, fn_args.transform_graph_path),
                 ),
@@ -104,13 +99,36 @@ def run_fn(fn_args: FnArgs) -> None:
         tf.io.gfile.rmtree(checkpoints)
 
 
-def _pack(
+def make_model(
+    config: dict[str, Any], tokenizer: TextTokenizer
+) -> tuple[training.TrainingConfig, CausalLM | KerasHubCausalLM]:
+    """Builds what `model` and `training` of a configuration say, newly drawn.
+
+    Raises:
+        InputError: Where there is no such model.
+    """
+    training_config = training.TrainingConfig.of(
+        config["model"]["family"],
+        pretrained=config["model"].get("pretrained", False)
+        or "initial_weights" in config["model"],
+        **config["training"],
+    )
+    keras.utils.set_random_seed(training_config.seed)
+    try:
+        model = zoo.build_causal_lm(tokenizer=tokenizer, **config["model"])
+    except ValueError as error:
+        raise InputError(f"model: {error}") from error
+    return training_config, model
+
+
+def pack(
     path: str,
     documents: Iterator[np.ndarray],
     tokenizer: keras_hub.tokenizers.Tokenizer,
     context_length: int,
     packing: str,
 ) -> TokenStream:
+    """Writes the tokens of documents into a file, and gives windows of them."""
     TokenStream.write(
         path,
         documents,
@@ -123,9 +141,7 @@ def _pack(
     return make_windows(path, context_length, packing)
 
 
-def _bytes_per_token(
-    tokenizer: TextTokenizer, documents: Iterator[np.ndarray]
-) -> float:
+def bytes_per_token(tokenizer: TextTokenizer, documents: Iterator[np.ndarray]) -> float:
     """Bytes of text a token that is predicted, the ends of documents among them."""
     lengths = np.array([len(piece) for piece in tokenizer.token_bytes()])
     text = tokens = 0
@@ -135,8 +151,8 @@ def _bytes_per_token(
     return text / max(tokens, 1)
 
 
-def _checkpoint_folder(fn_args: FnArgs) -> str:
+def checkpoint_folder(fn_args: FnArgs, config: dict[str, Any]) -> str:
     """Names the checkpoints after all that decides the training, data included."""
-    inputs = [fn_args.train_files, fn_args.transform_graph_path, fn_args.custom_config]
+    inputs = [fn_args.train_files, fn_args.transform_graph_path, config]
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
-    return os.path.join(fn_args.custom_config["checkpoint_root"], key)
+    return os.path.join(config["checkpoint_root"], key)

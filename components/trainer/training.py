@@ -217,6 +217,7 @@ def train(
     config: TrainingConfig,
     checkpoint_folder: str,
     bytes_per_token: float | None = None,
+    schedule_steps: int | None = None,
 ) -> TrainingResult:
     """Trains `model` in place, from the newest checkpoint if there is one.
 
@@ -231,13 +232,15 @@ def train(
         checkpoint_folder: Where checkpoints lie; it belongs to this training alone.
         bytes_per_token: Bytes of text for each target of `eval_windows`, for bits per
             byte.
+        schedule_steps: Steps of the training whose beginning this is, where it ends
+            before the schedule does; those of the configuration by default.
 
     Raises:
         InputError: Where the loss is not finite: the step, its learning rate and its
             batch are then written beside the checkpoints. And where no checkpoint can
             be written, or none of those that there are can be read.
     """
-    optimizer = config.recipe.make_optimizer(config.steps)
+    optimizer = config.recipe.make_optimizer(schedule_steps or config.steps)
     if config.precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     _compile(model, optimizer, config)
