@@ -24,15 +24,17 @@ def show(message: str) -> None:
 
 
 @contextlib.contextmanager
-def prefixed(prefix: str) -> Iterator[None]:
-    """Puts a prefix before all that is told for the length of a `with` statement."""
+def as_part(prefix: str) -> Iterator[None]:
+    """Puts a prefix before what is told within it, of which only warnings stay."""
 
-    def put(record: logging.LogRecord) -> bool:
+    def change(record: logging.LogRecord) -> bool:
+        if not record.getMessage().startswith("warning"):
+            record.transient = True
         record.msg = f"{prefix}{record.msg}"
         return True
 
-    LOGGER.addFilter(put)
+    LOGGER.addFilter(change)
     try:
         yield
     finally:
-        LOGGER.removeFilter(put)
+        LOGGER.removeFilter(change)

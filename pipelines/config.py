@@ -567,8 +567,8 @@ class SearchConfig(_Section):
     space: Annotated[dict[str, Any], pydantic.AfterValidator(search_space.normalized)]
     """By key of `model` and `trainer`, such as `model.hidden_dim`, a list of values, or
     a range, such as `{min: 1e-3, max: 1e-2, sampling: log}` or, with equal distances,
-    `{min: 0.0, max: 0.5, step: 0.1}`. Default: the family's, of pipelines/configs/spaces.
-    """
+    `{min: 0.0, max: 0.5, step: 0.1}`. The default is the family's space, which stands
+    in pipelines/configs/spaces."""
 
     @pydantic.model_validator(mode="after")
     def _hyperband_has_steps(self) -> SearchConfig:

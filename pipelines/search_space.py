@@ -5,7 +5,6 @@ Importing this module imports neither TensorFlow nor TFX.
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ _FIXED = {
 }
 _RANGE = {"min", "max", "step", "sampling"}
 _NUMBER = (int, float)
-# Of the other keys, when a value is checked.
+# Draws of the other keys' values for one that is wrong by itself.
 _COMPANIONS = 500
 
 Refusal = Callable[[Mapping[str, Any]], str | None]
@@ -120,7 +119,7 @@ def settled(space: Mapping[str, Any], refusal: Refusal) -> dict[str, Any]:
 
 
 def check_values(space: Mapping[str, Any], refusal: Refusal) -> None:
-    """Checks that every value can be with some values of the other keys.
+    """Checks that every value can be: by itself, or with some values of other keys.
 
     Of a range these are its ends. What is wrong in some company only is left to the
     search, to which it is a trial that fails.
@@ -131,26 +130,14 @@ def check_values(space: Mapping[str, Any], refusal: Refusal) -> None:
     generator = random.Random(0)
     for key, domain in space.items():
         for value in _ends(domain):
-            reason = ""
-            for companions in _companions(space, generator):
-                reason = refusal({**companions, key: value}) or ""
-                if not reason:
+            reason = refusal({key: value})
+            for _ in range(_COMPANIONS):
+                if reason is None:
                     break
-            if reason:
+                others = {key: generator.choice(_ends(space[key])) for key in space}
+                reason = refusal({**others, key: value})
+            if reason is not None:
                 raise _Wrong(key, reason)
-
-
-def _companions(
-    space: Mapping[str, Any], generator: random.Random
-) -> itertools.chain[dict[str, Any]]:
-    """The first values of all keys, then random ones."""
-    return itertools.chain(
-        [{key: _ends(domain)[0] for key, domain in space.items()}],
-        (
-            {key: generator.choice(_ends(domain)) for key, domain in space.items()}
-            for _ in range(_COMPANIONS)
-        ),
-    )
 
 
 def _ends(domain: Any) -> list[Any]:

@@ -23,7 +23,7 @@ import threadpoolctl
 from keras_tuner.engine import base_tuner
 
 from ..errors import InputError
-from ..progress import prefixed, report, show
+from ..progress import as_part, report, show
 
 OBJECTIVE = "bits_per_byte"
 _OWN = "tuner/"
@@ -227,7 +227,7 @@ class Search(base_tuner.BaseTuner):
         number, best = len(self.trials) + 1, ""
         if self.trials and math.isfinite(self.best().score):
             best = f", best {self.best().score:.3f}"
-        with prefixed(f"trial {number}/{self.oracle.max_trials}{best}: "):
+        with as_part(f"trial {number}/{self.oracle.max_trials}{best}: "):
             result = _tried(values, steps, train, checkpoints)
         _write_whole(path, json.dumps(dataclasses.asdict(result)))
         if steps == self._steps and tf.io.gfile.exists(checkpoints):
