@@ -705,6 +705,13 @@ class Config(_Section):
                 "search.space is needed with model.initial_weights, whose sizes the "
                 "model keeps"
             )
+        trainer = content.get("trainer")
+        optimizer = trainer.get("optimizer") if isinstance(trainer, dict) else None
+        if optimizer not in (None, "adam", "adamw"):
+            raise ValueError(
+                f"search.space is needed with trainer.optimizer {optimizer}: learning "
+                "rates of the family's are adamw's"
+            )
         space = search_space.default_space(model["family"])
         return {**content, "search": {**search, "space": space}}
 

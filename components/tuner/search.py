@@ -166,9 +166,7 @@ class Search(base_tuner.BaseTuner):
         self.trials: list[Trial] = []
         """All trials so far, in the order in which they ended."""
 
-    def search(
-        self, trainings: contextlib.AbstractContextManager[Train], **_: Any
-    ) -> None:
+    def search(self, trainings: contextlib.AbstractContextManager[Train]) -> None:
         """Runs all trials.
 
         Args:

@@ -143,6 +143,14 @@ def test_initial_weights_need_a_space_of_ones_own(first):
         config.load(settings=settings)
 
 
+def test_another_optimizer_needs_a_space_of_ones_own():
+    settings = ["trainer.optimizer=sgd", "search={}"]
+    with pytest.raises(config.ConfigError, match=r"is needed with trainer.optimizer s"):
+        config.load(settings=settings)
+    settings[1] = "search={space: {trainer.learning_rate: {min: 0.1, max: 9}}}"
+    assert config.load(settings=settings).search.algorithm == "hyperband"
+
+
 def test_the_training_takes_what_was_found(first, run_pipeline):
     space = {
         "model.hidden_dim": [16],
