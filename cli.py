@@ -312,6 +312,9 @@ def _run(config: Config) -> RunResult:
         result = local.run(config, console)
         if not result.executed:
             console.print("nothing has changed: every result came from the cache")
+        if result.search:
+            trials, best = len(result.search), result.search[0]
+            console.print(f"best of {trials} trials: {best}", soft_wrap=True)
         console.print(str(result.decision), soft_wrap=True)
         if result.infra_refusal:
             console.print(f"not pushed: {result.infra_refusal}", soft_wrap=True)

@@ -6,7 +6,9 @@ terminal while the libraries' own logs go to a file; elsewhere they are ordinary
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 
 LOGGER = logging.getLogger("langzoo")
 
@@ -19,3 +21,20 @@ def report(message: str) -> None:
 def show(message: str) -> None:
     """Shows a state that the next one replaces, such as a training step."""
     LOGGER.info(message, extra={"transient": True})
+
+
+@contextlib.contextmanager
+def as_part(prefix: str) -> Iterator[None]:
+    """Puts a prefix before what is told within it, of which only warnings stay."""
+
+    def change(record: logging.LogRecord) -> bool:
+        if not record.getMessage().startswith("warning"):
+            record.transient = True
+        record.msg = f"{prefix}{record.msg}"
+        return True
+
+    LOGGER.addFilter(change)
+    try:
+        yield
+    finally:
+        LOGGER.removeFilter(change)

@@ -9,7 +9,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,7 @@ from pydantic import Field
 
 from ..components.text_example_gen.sources import Source
 from ..models.presets import KERAS_HUB, resolved
+from . import search_space
 
 DEMO_CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
 DEMO_CORPUS = "demo"
@@ -589,6 +590,43 @@ class WatchConfig(_Section):
         return self
 
 
+_SHORTEST = 9  # Of a trial of Hyperband, whose others are 3 and 9 times as long.
+
+
+class SearchConfig(_Section):
+    """A search for hyperparameters before the training, which takes the best.
+
+    A trial is a training with values of `space` in the place of the configuration's;
+    the one with the fewest bits per byte on the evaluation split is the best.
+    """
+
+    algorithm: Literal["hyperband", "random", "bayesian"] = "hyperband"
+    """`hyperband` begins many trials and goes on with the best; `bayesian` draws near
+    what was good."""
+    trials: Annotated[int, Field(ge=1)] = 13
+    """How many there are at most. Hyperband's first nine and the four that go on from
+    them are 13; all of a round are 23."""
+    steps: Annotated[int, Field(ge=1)] = 300
+    """Of a trial, in the place of `trainer.steps`; with `hyperband` of the longest, and
+    the others have a third and a ninth."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of what is drawn."""
+    space: Annotated[dict[str, Any], pydantic.AfterValidator(search_space.normalized)]
+    """By key of `model` and `trainer`, such as `model.hidden_dim`, a list of values, or
+    a range, such as `{min: 1e-3, max: 1e-2, sampling: log}` or, with equal distances,
+    `{min: 0.0, max: 0.5, step: 0.1}`. The default is the family's space, which stands
+    in pipelines/configs/spaces."""
+
+    @pydantic.model_validator(mode="after")
+    def _hyperband_has_steps(self) -> SearchConfig:
+        if self.algorithm == "hyperband" and self.steps < _SHORTEST:
+            raise ValueError(
+                f"search.steps {self.steps} must be at least {_SHORTEST} with "
+                "search.algorithm hyperband"
+            )
+        return self
+
+
 class GateConfig(_Section):
     """Which model is good enough."""
 
@@ -666,6 +704,8 @@ class Config(_Section):
     model: ModelConfig
     trainer: TrainerConfig = TrainerConfig()
     watch: WatchConfig = WatchConfig()
+    search: SearchConfig | None = None
+    """`{}` is a search with all defaults; without, `model` and `trainer` decide."""
     gate: GateConfig = GateConfig()
     serving: ServingConfig = ServingConfig()
     beam_pipeline_args: Annotated[
@@ -694,6 +734,38 @@ class Config(_Section):
     def push_folder(self) -> str:
         """Folder that the model server watches."""
         return _absolute(self.serving.push_folder or f"{self.root}/{self.name}/serving")
+
+    @property
+    def search_settings(self) -> dict[str, Any]:
+        """What the Tuner is told of the search, of which there must be one."""
+        assert self.search is not None
+        space = search_space.settled(self.search.space, self._refusal)
+        return {**self.search.model_dump(), "space": space}
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _a_search_has_a_space(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        search, model = content.get("search"), content.get("model")
+        if not isinstance(search, dict) or search.get("space") is not None:
+            return content
+        if not isinstance(model, dict) or model.get("family") not in _FAMILIES:
+            return content
+        if model.get("initial_weights"):
+            raise ValueError(
+                "search.space is needed with model.initial_weights, whose sizes the "
+                "model keeps"
+            )
+        trainer = content.get("trainer")
+        optimizer = trainer.get("optimizer") if isinstance(trainer, dict) else None
+        if optimizer not in (None, "adam", "adamw"):
+            raise ValueError(
+                f"search.space is needed with trainer.optimizer {optimizer}: learning "
+                "rates of the family's are adamw's"
+            )
+        space = search_space.default_space(model["family"])
+        return {**content, "search": {**search, "space": space}}
 
     @pydantic.model_validator(mode="after")
     def _lengths_fit(self) -> Config:
@@ -765,6 +837,43 @@ class Config(_Section):
                 f"{self.trainer.steps} trainer.steps"
             )
         return self
+
+    @pydantic.model_validator(mode="after")
+    def _every_value_of_the_search_can_be(self) -> Config:
+        if self.search is None:
+            return self
+        search_space.check_values(self.search.space, self._refusal)
+        if self.search.algorithm != "hyperband":
+            return self
+        if self.model.family == "ngram":
+            raise ValueError(
+                "search.algorithm hyperband tells trainings by their first steps, and "
+                "an n-gram model only counts: take random or bayesian"
+            )
+        known = search_space.combinations(self.search.space)
+        if known < _SHORTEST:
+            raise ValueError(
+                f"search.space has {known:.0f} combination(s), and search.algorithm "
+                f"hyperband begins with {_SHORTEST}: take random"
+            )
+        return self
+
+    def _refusal(self, values: Mapping[str, Any]) -> str | None:
+        """Why values cannot take the place of this configuration's."""
+        content = self.model_dump(exclude={"search"})
+        for key, value in values.items():
+            *path, name = key.split(".")
+            section: Any = content
+            for part in path:
+                section = section.get(part)
+                if not isinstance(section, dict):
+                    return f"unknown key {key}"
+            section[name] = value
+        try:
+            Config.model_validate(content)
+        except pydantic.ValidationError as error:
+            return _explain(error, content)
+        return None
 
     def to_yaml(self) -> str:
         """Returns the resolved configuration, every default included."""
@@ -855,6 +964,8 @@ def _suggest(location: list[str], content: dict[str, Any]) -> str:
         annotation = section.model_fields[name].annotation
         if name == "model":
             annotation = _FAMILIES[content["model"]["family"]]
+        if name == "search":  # which may be none
+            annotation = SearchConfig
         section = annotation
     known = list(section.model_fields)
     close = difflib.get_close_matches(location[-1], known, n=1)

@@ -35,6 +35,8 @@ from ..components.text_example_gen.executor import Summary
 from ..components.text_example_gen.sources import Source
 from ..components.trainer import weights_and_biases
 from ..components.trainer.training import TrainingResult
+from ..components.tuner.executor import read_results
+from ..components.tuner.search import Trial
 from . import baseline, worker_processes
 from .config import DEMO_CORPUS, Config
 from .console import NodeProgress
@@ -52,6 +54,7 @@ class RunResult:
 
     Attributes:
         ingestion: Documents and bytes of each split.
+        search: The trials, the best first; none where nothing was searched.
         training: Parameters, steps, seconds.
         decision: The gate's outcome.
         infra_refusal: Why the model server refused a blessed model, if it did.
@@ -61,6 +64,7 @@ class RunResult:
     """
 
     ingestion: Summary
+    search: list[Trial]
     training: TrainingResult
     decision: gate.Decision
     infra_refusal: str | None
@@ -237,11 +241,13 @@ def _read_result(store: mlmd.MetadataStore, run_id: str) -> RunResult:
     destination = pushed_model["pushed_destination"].string_value
     decision = gate.read_decision(outputs["Evaluator", "evaluation"].uri)
     infra_uri = outputs["ServingValidator", "blessing"].uri
+    results = outputs.get(("Tuner", "tuner_results"))
     complete = metadata_store_pb2.Execution.COMPLETE
     executed = _components_in_state(store, run_id, complete)
     training_folder = outputs["Trainer", "model_run"].uri
     return RunResult(
         ingestion=Summary.read(outputs["TextExampleGen", "examples"].uri),
+        search=read_results(results.uri) if results else [],
         training=TrainingResult.read(training_folder),
         decision=decision,
         infra_refusal=read_refusal(infra_uri) if decision.blessed else None,

@@ -22,6 +22,7 @@ from ..components.text_example_gen.sources import Source
 from ..components.tokenizer_trainer.component import TokenizerTrainer
 from ..components.trainer.component import Trainer
 from ..components.transform.component import Transform
+from ..components.tuner.component import Tuner
 from .config import Config
 
 BASELINE_RESOLVER = "BaselineResolver"
@@ -81,16 +82,25 @@ def make_components(
         schema=schema,
         tokenizer=tokenizer_trainer.outputs["tokenizer"],
     )
+    learner = {
+        "examples": transform.outputs["transformed_examples"],
+        "transform_graph": transform.outputs["transform_graph"],
+        "model": config.model.model_dump(exclude_none=True),
+        "training": config.trainer.model_dump(),
+        "checkpoint_root": checkpoint_root,
+    }
+    tuners = []
+    hyperparameters = None
+    if config.search:
+        tuners = [Tuner(**learner, search=config.search_settings)]
+        hyperparameters = tuners[0].outputs["best_hyperparameters"]
     trainer = Trainer(
-        examples=transform.outputs["transformed_examples"],
-        transform_graph=transform.outputs["transform_graph"],
-        model=config.model.model_dump(exclude_none=True),
-        training=config.trainer.model_dump(),
+        **learner,
+        hyperparameters=hyperparameters,
         export={
             "stride": config.serving.score_stride,
             "max_new_tokens": config.serving.max_new_tokens,
         },
-        checkpoint_root=checkpoint_root,
         watch=watch,
     )
     model = trainer.outputs["model"]
@@ -126,6 +136,7 @@ def make_components(
         example_validator,
         tokenizer_trainer,
         transform,
+        *tuners,
         trainer,
         baseline_resolver,
         evaluator,

@@ -45,6 +45,8 @@ class Trainer(tfx_trainer.Trainer):
             a killed run goes on.
         watch: Settings of `watching.WatchingConfig`, or the path of a JSON file with
             them: a change there is none to TFX, and a result in its cache stays good.
+        hyperparameters: Those that a Tuner found best, in the place of what `model`
+            and `training` say.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class Trainer(tfx_trainer.Trainer):
         export: dict[str, Any],
         checkpoint_root: str,
         watch: dict[str, Any] | str | None = None,
+        hyperparameters: BaseChannel | None = None,
     ) -> None:
         super().__init__(
             examples=examples,
             transform_graph=transform_graph,
+            hyperparameters=hyperparameters,
             run_fn=RUN_FN,
             custom_config={
                 "model": model,

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -24,6 +23,7 @@ from ..errors import InputError
 from ..progress import show
 from ..transform.executor import tokenizer_folder
 from .distribution import is_chief
+from .hyperparameters import with_hyperparameters
 from .packing import make_windows
 from .training import (
     TrainingConfig,
@@ -61,22 +61,17 @@ class Job:
 
     @classmethod
     def of(cls, fn_args: FnArgs) -> Job:
-        """Returns the job that Trainer was given.
-
-        Its checkpoints are named after all that decides the training, data included.
-        """
-        config = dict(fn_args.custom_config)
-        watch = config.pop("watch")
-        inputs = [fn_args.train_files, fn_args.transform_graph_path, config]
-        text = json.dumps(inputs, sort_keys=True)
-        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Returns the job that Trainer was given, with what a search has found."""
+        found = (fn_args.hyperparameters or {}).get("values", {})
+        config = with_hyperparameters(fn_args.custom_config, found)
+        watch = config.pop("watch", {})
         return cls(
             model=config["model"],
             training=config["training"],
             train_files=fn_args.train_files,
             eval_files=fn_args.eval_files,
             transform_graph=fn_args.transform_graph_path,
-            checkpoints=os.path.join(config["checkpoint_root"], key),
+            checkpoints=checkpoint_folder(fn_args, config),
             watch=watch,
         )
 
@@ -117,45 +112,79 @@ class Job:
 
     def train(self, strategy: tf.distribute.Strategy) -> tuple[Any, TrainingResult]:
         """Builds the model and trains it, by a strategy."""
+        show("packing windows")
+        with tempfile.TemporaryDirectory() as folder:
+            self.pack(folder)
+            return self.train_on(folder, strategy)
+
+    def pack(self, folder: str) -> None:
+        """Writes the token ids of both splits into a folder, for `train_on`."""
+        for split, patterns in self._files.items():
+            TokenStream.write(
+                os.path.join(folder, split),
+                read_token_ids(patterns, self.transform_graph),
+                vocabulary_size=self.tokenizer.vocabulary_size(),
+                start_id=self.tokenizer.start_token_id,
+                end_id=self.tokenizer.end_token_id,
+                pad_id=self.tokenizer.pad_token_id,
+                unk_id=self.tokenizer.unk_token_id,
+            )
+
+    def train_on(
+        self,
+        packed: str,
+        strategy: tf.distribute.Strategy,
+        schedule_steps: int | None = None,
+    ) -> tuple[Any, TrainingResult]:
+        """Builds the model and trains it on what `pack` has written.
+
+        Args:
+            packed: The folder.
+            strategy: The devices that share a batch.
+            schedule_steps: As of `training.train`.
+        """
         with strategy.scope():
             model = self.build()
-        with tempfile.TemporaryDirectory() as scratch:
-            show("packing windows")
-            # An n-gram model counts documents whole.
-            counted = isinstance(model, NgramCausalLM)
-            packing = "contiguous" if counted else self.config.packing
-            train_windows, eval_windows = (
-                make_windows(
-                    self._pack(os.path.join(scratch, name), patterns),
-                    model.context_length,
-                    packing,
-                )
-                for name, patterns in (
-                    ("train", self.train_files),
-                    ("eval", self.eval_files),
-                )
-            )
-            windows = (train_windows, eval_windows)
-            if counted:
-                documents = self._documents(self.train_files)
-                return model, count(model, documents, *windows, self.config)
-            with strategy.scope():
-                trained = prepared(model, self.config)
-                network = network_of(trained, self.config)
+        # An n-gram model counts documents whole.
+        counted = isinstance(model, NgramCausalLM)
+        packing = "contiguous" if counted else self.config.packing
+        train_windows, eval_windows = (
+            make_windows(os.path.join(packed, split), model.context_length, packing)
+            for split in self._files
+        )
+        if counted:
+            documents = read_token_ids(self.train_files, self.transform_graph)
+            result = count(model, documents, train_windows, eval_windows, self.config)
+            return model, result
+        with strategy.scope():
+            trained = prepared(model, self.config)
+            network = network_of(trained, self.config)
+        watching = Watching()
+        if is_chief(strategy):
             watching = self.logs()
-            if is_chief(strategy):
-                watching.sample_from(model, trained)
-            result = train(
-                network,
-                *windows,
-                self.config,
-                self.checkpoints,
-                bytes_per_token=self._bytes_per_token(),
-                watching=watching if is_chief(strategy) else None,
-            )
-            if trained is not model:
-                model.backbone.set_weights(trained.backbone.get_weights())
+            watching.sample_from(model, trained)
+        result = train(
+            network,
+            train_windows,
+            eval_windows,
+            self.config,
+            self.checkpoints,
+            bytes_per_token=self.bytes_per_token,
+            watching=watching,
+            schedule_steps=schedule_steps,
+        )
+        if trained is not model:
+            model.backbone.set_weights(trained.backbone.get_weights())
         return model, result
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes of text a target of the evaluation split, its ends of documents too."""
+        return _bytes_per_token(tuple(self.eval_files), self.transform_graph)
+
+    @property
+    def _files(self) -> dict[str, list[str]]:
+        return {"train": self.train_files, "eval": self.eval_files}
 
     def logs(self) -> Watching:
         """Returns what shows the training.
@@ -169,26 +198,22 @@ class Job:
             settings={"model": self.model, "training": self.training},
         )
 
-    def _documents(self, patterns: list[str]) -> Iterator[np.ndarray]:
-        return read_token_ids(patterns, self.transform_graph)
 
-    def _pack(self, path: str, patterns: list[str]) -> str:
-        TokenStream.write(
-            path,
-            self._documents(patterns),
-            vocabulary_size=self.tokenizer.vocabulary_size(),
-            start_id=self.tokenizer.start_token_id,
-            end_id=self.tokenizer.end_token_id,
-            pad_id=self.tokenizer.pad_token_id,
-            unk_id=self.tokenizer.unk_token_id,
-        )
-        return path
+def checkpoint_folder(fn_args: FnArgs, config: dict[str, Any]) -> str:
+    """Names checkpoints after all that decides the training, data included."""
+    inputs = [fn_args.train_files, fn_args.transform_graph_path, config]
+    key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+    return os.path.join(config["checkpoint_root"], key)
 
-    def _bytes_per_token(self) -> float:
-        """Bytes of text a token that is predicted, ends of documents among them."""
-        lengths = np.array([len(piece) for piece in self.tokenizer.token_bytes()])
-        text = tokens = 0
-        for ids in self._documents(self.eval_files):
-            text += int(lengths[ids].sum())
-            tokens += len(ids) + 1
-        return text / max(tokens, 1)
+
+@functools.lru_cache(maxsize=1)
+def _bytes_per_token(patterns: tuple[str, ...], transform_graph: str) -> float:
+    tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(
+        tokenizer_folder(transform_graph)
+    )
+    lengths = np.array([len(piece) for piece in tokenizer.token_bytes()])
+    text = tokens = 0
+    for ids in read_token_ids(patterns, transform_graph):
+        text += int(lengths[ids].sum())
+        tokens += len(ids) + 1
+    return text / max(tokens, 1)

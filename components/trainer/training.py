@@ -241,6 +241,7 @@ def train(
     checkpoint_folder: str,
     bytes_per_token: float | None = None,
     watching: Watching | None = None,
+    schedule_steps: int | None = None,
 ) -> TrainingResult:
     """Trains `model` in place, from the newest checkpoint if there is one.
 
@@ -257,6 +258,8 @@ def train(
         bytes_per_token: Bytes of text for each target of `eval_windows`, for bits per
             byte.
         watching: Is told how it goes.
+        schedule_steps: Steps of the training whose beginning this is, where it ends
+            before the schedule does; those of the configuration by default.
 
     Raises:
         InputError: Where the loss is not finite: the step, its learning rate and its
@@ -268,7 +271,7 @@ def train(
     watching = watching or Watching()
     eval_batches = eval_windows.evaluation_batches(config.batch_size)
     with model.distribute_strategy.scope():
-        _compile(model, config)
+        _compile(model, config, schedule_steps or config.steps)
         evaluations = Evaluations(
             model,
             config.recipe,
@@ -377,7 +380,7 @@ def count(
         model.fit(documents)
     seconds = time.monotonic() - started
     network = keras.Model(model.input, model.output)
-    _compile(network, dataclasses.replace(config, jit_compile=False))
+    _compile(network, dataclasses.replace(config, jit_compile=False), config.steps)
     return TrainingResult(
         parameters=int(model.count_params()),
         steps=0,
@@ -390,9 +393,9 @@ def count(
     )
 
 
-def _compile(model: keras.Model, config: TrainingConfig) -> None:
+def _compile(model: keras.Model, config: TrainingConfig, schedule_steps: int) -> None:
     """Gives the model its loss and its optimizer, built."""
-    optimizer = config.recipe.make_optimizer(config.steps)
+    optimizer = config.recipe.make_optimizer(schedule_steps)
     if config.precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     weighed = _is_weighed_together(model, config)

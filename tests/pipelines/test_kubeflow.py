@@ -12,7 +12,8 @@ from langzoo.pipelines.kubeflow import compile_pipeline
 @pytest.fixture(scope="module")
 def specification(tmp_path_factory):
     path = tmp_path_factory.mktemp("kubeflow") / "pipeline.yaml"
-    compile_pipeline(config.load(settings=["root=gs://bucket/langzoo"]), path)
+    settings = ["root=gs://bucket/langzoo", "search={}"]
+    compile_pipeline(config.load(settings=settings), path)
     return path
 
 
@@ -26,11 +27,20 @@ def test_the_kfp_sdk_loads_every_component(specification):
         "ExampleValidator",
         "TokenizerTrainer",
         "Transform",
+        "Tuner",
         "Trainer",
         "Evaluator",
         "ServingValidator",
         "Pusher",
     }
+
+
+def test_the_training_waits_for_the_best_hyperparameters(specification):
+    pipeline = components.load_component_from_file(str(specification))
+    trainer = pipeline.pipeline_spec.root.dag.tasks["Trainer"]
+    source = trainer.inputs.artifacts["hyperparameters"].task_output_artifact
+    assert source.producer_task == "Tuner"
+    assert source.output_artifact_key == "best_hyperparameters"
 
 
 def test_artifacts_lie_under_the_configured_root(specification):

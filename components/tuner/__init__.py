@@ -1,0 +1,1 @@
+"""Tuner: a search for hyperparameters."""

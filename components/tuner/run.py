@@ -1,0 +1,71 @@
+"""The `tuner_fn` of Tuner.
+
+TFX reloads the module of a function that it is given by name, so no class may live
+here: it would exist twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.components.tuner.component import TunerFnResult
+
+from ..progress import show
+from ..trainer.distribution import make_strategy, wanted
+from ..trainer.hyperparameters import with_hyperparameters
+from ..trainer.jobs import Job, checkpoint_folder
+from .search import Measured, Search, Train, make_oracle
+
+# What of a search decides how a single trial ends.
+_OF_A_TRIAL = ("model", "training", "checkpoint_root", "source", "preset_hash")
+
+
+def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
+    """Makes the search, as `Tuner` says."""
+    config = fn_args.custom_config
+    settings = dict(config["search"])
+    steps = settings.pop("steps")
+    keyed = {name: config[name] for name in _OF_A_TRIAL} | {"steps": steps}
+    folder = checkpoint_folder(fn_args, keyed)
+    search = Search(make_oracle(**settings), f"{folder}-search", steps)
+    return TunerFnResult(search, {"trainings": trainings(fn_args, steps)})
+
+
+@contextlib.contextmanager
+def trainings(fn_args: FnArgs, longest: int) -> Iterator[Train]:
+    """Packs the corpus, once; gives what trains a trial.
+
+    Args:
+        fn_args: What `tuner_fn` got.
+        longest: Steps of the longest trials. A shorter one is the beginning of such.
+    """
+    config = fn_args.custom_config
+    job = Job.of(fn_args)
+    shared = wanted(job.config.strategy)
+    # Trials are short, and those of several workers would have to find each other.
+    strategy = make_strategy("one_device" if shared == "multi_worker" else shared)
+    show("packing windows")
+    with tempfile.TemporaryDirectory() as packed:
+        job.pack(packed)
+
+        def train(values: Mapping[str, Any], steps: int, folder: str) -> Measured:
+            changed = with_hyperparameters(config, values)
+            trial = dataclasses.replace(
+                job,
+                model=changed["model"],
+                training={**changed["training"], "steps": steps},
+                checkpoints=folder,
+            )
+            keras.backend.clear_session()
+            _, result = trial.train_on(packed, strategy, schedule_steps=longest)
+            bits = result.eval_loss / math.log(2) / job.bytes_per_token
+            return Measured(bits, result.parameters)
+
+        yield train

@@ -1,0 +1,294 @@
+"""A search for hyperparameters: what is tried, what came of it, what is best.
+
+KerasTuner's oracles decide what to try next, from their seed and the results so far
+alone. So the results are all that must outlive the process: a search that goes on asks
+its oracle anew, and answers from the results that lie in its folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras_tuner
+import tensorflow as tf
+import threadpoolctl
+from keras_tuner.engine import base_tuner
+
+from ..errors import InputError
+from ..progress import as_part, report, show
+
+OBJECTIVE = "bits_per_byte"
+_OWN = "tuner/"
+"""Begins the names of the hyperparameters that Hyperband adds."""
+
+# Hyperband's trials are a ninth, a third or the whole of the longest.
+_LONGEST = 9
+_FACTOR = 3
+
+Train = Callable[[Mapping[str, Any], int, str], "Measured"]
+"""Trains a model with hyperparameters for some steps, with checkpoints in a folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What came of a training.
+
+    Attributes:
+        bits_per_byte: Of the evaluation split.
+        parameters: Number of trained parameters.
+    """
+
+    bits_per_byte: float
+    parameters: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A training with hyperparameters.
+
+    Attributes:
+        values: The hyperparameters, by keys such as `trainer.learning_rate`.
+        steps: Optimizer steps, those of a shorter trial that it went on from included.
+        bits_per_byte: Of the evaluation split; `None` where training failed.
+        parameters: Number of trained parameters; 0 where training failed.
+        seconds: Time that it took, without that of interrupted runs.
+        message: Why it failed.
+    """
+
+    values: dict[str, Any]
+    steps: int
+    bits_per_byte: float | None
+    parameters: int = 0
+    seconds: float = 0.0
+    message: str = ""
+
+    @property
+    def score(self) -> float:
+        """Bits per byte, or infinity where training failed."""
+        return math.inf if self.bits_per_byte is None else self.bits_per_byte
+
+    def __str__(self) -> str:
+        return (
+            f"{self.score:.3f} bits per byte after {self.steps} steps with "
+            f"{values_line(self.values)}"
+        )
+
+
+def make_oracle(
+    algorithm: str, space: Mapping[str, Any], trials: int, seed: int
+) -> keras_tuner.Oracle:
+    """Makes what decides on the next trial.
+
+    Args:
+        algorithm: `hyperband`, `random` or `bayesian`.
+        space: By key a list of values, or a range with `min`, `max` and, if given,
+            `step` and `sampling`, `linear` or `log`. Of two integers it is one of
+            integers.
+        trials: How many there are at most. Hyperband's first nine and the four that go
+            on from them are 13, all are 23.
+        seed: Of what is drawn.
+    """
+    common = {
+        "objective": keras_tuner.Objective(OBJECTIVE, "min"),
+        "hyperparameters": _declared(space),
+        "seed": seed + 1,  # To KerasTuner 0 is none.
+        # Otherwise it gives up after three.
+        "max_consecutive_failed_trials": trials + 1,
+    }
+    if algorithm == "hyperband":
+        oracle = keras_tuner.oracles.HyperbandOracle(
+            max_epochs=_LONGEST, factor=_FACTOR, **common
+        )
+        oracle.max_trials = trials
+    elif algorithm == "random":
+        oracle = keras_tuner.oracles.RandomSearchOracle(max_trials=trials, **common)
+    else:
+        oracle = keras_tuner.oracles.BayesianOptimizationOracle(
+            max_trials=trials,
+            num_initial_points=min(2 * len(space) + 1, max(trials // 2, 1)),
+            **common,
+        )
+    oracle.verbose = 0
+    # A space is exhausted when so many draws were old ones; of few values 20 may be.
+    oracle._max_collisions = 1000
+    return oracle
+
+
+def _declared(space: Mapping[str, Any]) -> keras_tuner.HyperParameters:
+    hyperparameters = keras_tuner.HyperParameters()
+    for key, domain in space.items():
+        if isinstance(domain, Mapping):
+            low, high = domain["min"], domain["max"]
+            options = {"sampling": domain.get("sampling", "linear")}
+            if domain.get("step") is not None:
+                options["step"] = domain["step"]
+            integers = isinstance(low, int) and isinstance(high, int)
+            declare = hyperparameters.Int if integers else hyperparameters.Float
+            declare(key, low, high, **options)
+        elif len(domain) == 1:
+            hyperparameters.Fixed(key, domain[0])
+        elif isinstance(domain[0], bool):  # A Choice would make them 0 and 1.
+            hyperparameters.Boolean(key)
+        else:
+            hyperparameters.Choice(key, domain)
+    return hyperparameters
+
+
+class Search(base_tuner.BaseTuner):
+    """Trains and measures what the oracle asks for.
+
+    A trial's checkpoints and result lie in the search's folder by its hyperparameters
+    and steps. So a trial that was interrupted goes on, one that has ended is not run
+    again, and a long trial of Hyperband goes on from the short one that recommended it.
+
+    Args:
+        oracle: Decides what to try.
+        folder: Where results and checkpoints lie; it must outlive the process. It
+            belongs to searches with the same data, configuration and steps, whatever
+            their oracle and space.
+        steps: Of the longest trials.
+    """
+
+    def __init__(self, oracle: keras_tuner.Oracle, folder: str, steps: int) -> None:
+        super().__init__(
+            oracle, directory=folder, project_name="keras_tuner", overwrite=True
+        )
+        self._folder = folder
+        self._steps = steps
+        self.trials: list[Trial] = []
+        """All trials so far, in the order in which they ended."""
+
+    def search(self, trainings: contextlib.AbstractContextManager[Train]) -> None:
+        """Runs all trials.
+
+        Args:
+            trainings: Gives, for the length of a `with` statement, what trains.
+
+        Raises:
+            InputError: Where all of them have failed.
+        """
+        # The small matrices of a Gaussian process are slower in several threads.
+        with trainings as train, threadpoolctl.threadpool_limits(1, "blas"):
+            super().search(train)
+        if not any(trial.bits_per_byte is not None for trial in self.trials):
+            tf.io.gfile.rmtree(self._folder)
+            raise InputError(
+                f"none of the {len(self.trials)} trials of search.space could be "
+                f"trained; the first: {self.trials[0].message}"
+            )
+
+    def run_trial(self, trial: keras_tuner.engine.trial.Trial, train: Train) -> float:
+        """Trains, or takes the result that there is; returns bits per byte."""
+        drawn = trial.hyperparameters.values
+        values = {key: drawn[key] for key in drawn if not key.startswith(_OWN)}
+        share = drawn.get(f"{_OWN}epochs", _LONGEST) / _LONGEST
+        result = self._result(values, math.ceil(self._steps * share), train)
+        self.trials.append(result)
+        hyperband = isinstance(self.oracle, keras_tuner.oracles.HyperbandOracle)
+        # Hyperband, told of a failure, goes on with fewer of the others.
+        if result.bits_per_byte is None and not hyperband:
+            raise keras_tuner.errors.FailedTrialError(result.message)
+        return result.score
+
+    def best(self) -> Trial:
+        """The trial with the fewest bits per byte, the first of equals."""
+        return min(self.trials, key=lambda trial: trial.score)
+
+    def best_hyperparameters(self) -> dict[str, Any]:
+        """Those of the best trial, as `keras_tuner.HyperParameters` are saved."""
+        hyperparameters = self.oracle.get_space()
+        hyperparameters.values = self.best().values
+        return hyperparameters.get_config()
+
+    def forget_checkpoints(self) -> None:
+        """Leaves of the folder what a search with more trials can use: results."""
+        for name in tf.io.gfile.listdir(self._folder):
+            path = os.path.join(self._folder, name)
+            if tf.io.gfile.isdir(path):
+                tf.io.gfile.rmtree(path)
+
+    def _result(self, values: dict[str, Any], steps: int, train: Train) -> Trial:
+        name = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        checkpoints = os.path.join(self._folder, name[:16])
+        path = f"{checkpoints}-{steps}.json"
+        if tf.io.gfile.exists(path):
+            with tf.io.gfile.GFile(path) as file:
+                return Trial(**json.loads(file.read()))
+        number, best = len(self.trials) + 1, ""
+        if self.trials and math.isfinite(self.best().score):
+            best = f", best {self.best().score:.3f}"
+        with as_part(f"trial {number}/{self.oracle.max_trials}{best}: "):
+            result = _tried(values, steps, train, checkpoints)
+        _write_whole(path, json.dumps(dataclasses.asdict(result)))
+        if steps == self._steps and tf.io.gfile.exists(checkpoints):
+            tf.io.gfile.rmtree(checkpoints)
+        return result
+
+
+def _tried(values: dict[str, Any], steps: int, train: Train, folder: str) -> Trial:
+    show(values_line(values))
+    started = time.monotonic()
+    try:
+        measured = train(values, steps, folder)
+        if not math.isfinite(measured.bits_per_byte):
+            raise InputError(f"the evaluation has {measured.bits_per_byte} bits a byte")
+    except (ValueError, tf.errors.ResourceExhaustedError) as error:
+        # What the hyperparameters cannot help ends the search: a full disk, say.
+        if isinstance(error.__cause__, (OSError, tf.errors.OpError)):
+            raise keras_tuner.errors.FatalError(str(error)) from error
+        message = " ".join(str(error).split())
+        return Trial(
+            values, steps, None, seconds=time.monotonic() - started, message=message
+        )
+    except Exception as error:
+        # KerasTuner would take it for a trial's failure.
+        raise keras_tuner.errors.FatalError(str(error)) from error
+    return Trial(
+        values,
+        steps,
+        measured.bits_per_byte,
+        measured.parameters,
+        time.monotonic() - started,
+    )
+
+
+def _write_whole(path: str, text: str) -> None:
+    """Writes a file that is there whole or not at all."""
+    with tf.io.gfile.GFile(f"{path}.part", "w") as file:
+        file.write(text)
+    tf.io.gfile.rename(f"{path}.part", path, overwrite=True)
+
+
+def values_line(values: Mapping[str, Any]) -> str:
+    """Hyperparameters in one line."""
+    return ", ".join(f"{key} {_short(value)}" for key, value in values.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def report_table(trials: list[Trial]) -> None:
+    """Shows the trials, the best first."""
+    keys = list(trials[0].values)
+    rows = [["bits a byte", "steps", "seconds", *keys]]
+    for trial in ranked(trials):
+        score = "failed" if trial.bits_per_byte is None else f"{trial.score:.3f}"
+        shown = [_short(trial.values[key]) for key in keys]
+        rows.append([score, str(trial.steps), f"{trial.seconds:.0f}", *shown])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        report("  ".join(map(str.rjust, row, widths)))
+
+
+def ranked(trials: list[Trial]) -> list[Trial]:
+    """The trials, the best first and those that failed last."""
+    return sorted(trials, key=lambda trial: trial.score)
