@@ -42,7 +42,7 @@ class Tuner(tfx_tuner.Tuner):
         examples: Examples with the feature `token_ids`.
         transform_graph: The graph that made them; it carries the tokenizer.
         model: As of Trainer; hyperparameters take the place of what it says.
-        training: As of Trainer, likewise.
+        training: As of Trainer, likewise; of its `steps` nothing depends here.
         search: `steps` of the longest trials, and the arguments of
             `search.make_oracle`.
         checkpoint_root: Folder for checkpoints and results of trials; it must outlive
@@ -61,6 +61,7 @@ class Tuner(tfx_tuner.Tuner):
         search: dict[str, Any],
         checkpoint_root: str,
     ) -> None:
+        training = {name: training[name] for name in training if name != "steps"}
         super().__init__(
             examples=examples,
             transform_graph=transform_graph,

@@ -188,7 +188,11 @@ class Search(base_tuner.BaseTuner):
     def run_trial(self, trial: keras_tuner.engine.trial.Trial, train: Train) -> float:
         """Trains, or takes the result that there is; returns bits per byte."""
         drawn = trial.hyperparameters.values
-        values = {key: drawn[key] for key in drawn if not key.startswith(_OWN)}
+        values = {
+            key: _rounded(value)
+            for key, value in drawn.items()
+            if not key.startswith(_OWN)
+        }
         share = drawn.get(f"{_OWN}epochs", _LONGEST) / _LONGEST
         result = self._result(values, math.ceil(self._steps * share), train)
         self.trials.append(result)
@@ -267,6 +271,11 @@ def _write_whole(path: str, text: str) -> None:
     tf.io.gfile.rename(f"{path}.part", path, overwrite=True)
 
 
+def _rounded(value: Any) -> Any:
+    """Without the error of adding up steps: 0.3 in the place of 0.30000000000000004."""
+    return float(f"{value:.12g}") if isinstance(value, float) else value
+
+
 def values_line(values: Mapping[str, Any]) -> str:
     """Hyperparameters in one line."""
     return ", ".join(f"{key} {_short(value)}" for key, value in values.items())
@@ -277,7 +286,7 @@ def _short(value: Any) -> str:
 
 
 def report_table(trials: list[Trial]) -> None:
-    """Shows the trials, the best first."""
+    """Shows the trials, the best first, and why some failed."""
     keys = list(trials[0].values)
     rows = [["bits a byte", "steps", "seconds", *keys]]
     for trial in ranked(trials):
@@ -287,6 +296,8 @@ def report_table(trials: list[Trial]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         report("  ".join(map(str.rjust, row, widths)))
+    for message in sorted({trial.message for trial in trials if trial.message}):
+        report(f"failed: {message}")
 
 
 def ranked(trials: list[Trial]) -> list[Trial]:

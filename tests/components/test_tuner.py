@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from keras_tuner.errors import FatalError
 from langzoo.components.errors import InputError
+from langzoo.components.progress import as_part, report
 from langzoo.components.trainer import training
 from langzoo.components.trainer.hyperparameters import with_hyperparameters
 from langzoo.components.trainer.run import checkpoint_folder
@@ -269,6 +270,23 @@ def test_a_space_that_is_exhausted_ends_the_search(tmp_path):
     space = {"trainer.learning_rate": [0.01, 0.02], "model.hidden_dim": [8, 16, 32]}
     search = run_search(tmp_path, "random", space=space)
     assert len({json.dumps(trial.values) for trial in search.trials}) == 6
+
+
+def test_the_steps_of_a_range_add_up_without_an_error(tmp_path):
+    space = SPACE | {"model.dropout": {"min": 0.0, "max": 0.5, "step": 0.1}}
+    trials = run_search(tmp_path, "random", space=space).trials
+    found = {trial.values["model.dropout"] for trial in trials}
+    assert 0.3 in found
+    assert found <= {0.0, 0.1, 0.2, 0.3, 0.4, 0.5}
+
+
+def test_within_a_trial_only_warnings_stay(caplog):
+    with caplog.at_level(logging.INFO, "langzoo"), as_part("trial 1: "):
+        report("resumed")
+        report("warning: damaged")
+    assert caplog.messages == ["trial 1: resumed", "trial 1: warning: damaged"]
+    stays = [not getattr(record, "transient", False) for record in caplog.records]
+    assert stays == [False, True]
 
 
 def test_booleans_and_words_stay_what_they_are(tmp_path):
