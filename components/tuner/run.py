@@ -48,7 +48,7 @@ def trainings(fn_args: FnArgs, longest: int) -> Iterator[Train]:
     """
     config = fn_args.custom_config
     job = Job.of(fn_args)
-    shared = wanted(job.config.strategy)
+    shared = wanted(job.training.get("strategy", "auto"))
     # Trials are short, and those of several workers would have to find each other.
     strategy = make_strategy("one_device" if shared == "multi_worker" else shared)
     show("packing windows")

@@ -16,7 +16,7 @@ from langzoo.components.errors import InputError
 from langzoo.components.progress import as_part, report
 from langzoo.components.trainer import training
 from langzoo.components.trainer.hyperparameters import with_hyperparameters
-from langzoo.components.trainer.run import checkpoint_folder
+from langzoo.components.trainer.jobs import checkpoint_folder
 from langzoo.components.tuner.component import Tuner
 from langzoo.components.tuner.executor import Executor, read_results
 from langzoo.components.tuner.search import Measured, Search, make_oracle
