@@ -165,6 +165,7 @@ class Search(base_tuner.BaseTuner):
         self._steps = steps
         self.trials: list[Trial] = []
         """All trials so far, in the order in which they ended."""
+        self._were_done = 0
 
     def search(self, trainings: contextlib.AbstractContextManager[Train]) -> None:
         """Runs all trials.
@@ -224,8 +225,11 @@ class Search(base_tuner.BaseTuner):
         checkpoints = os.path.join(self._folder, name[:16])
         path = f"{checkpoints}-{steps}.json"
         if tf.io.gfile.exists(path):
+            self._were_done += 1
             with tf.io.gfile.GFile(path) as file:
                 return Trial(**json.loads(file.read()))
+        if self.trials and len(self.trials) == self._were_done:
+            report(f"the search goes on after {self._were_done} trial(s)")
         number, best = len(self.trials) + 1, ""
         if self.trials and math.isfinite(self.best().score):
             best = f", best {self.best().score:.3f}"

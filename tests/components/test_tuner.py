@@ -261,7 +261,10 @@ def test_more_trials_go_on_from_those_that_are_done(tmp_path):
         calls.append(values)
         return formula(values, steps, folder)
 
-    after = run_search(tmp_path, "random", counted, trials=5)
+    with listening() as shown:
+        after = run_search(tmp_path, "random", counted, trials=5)
+    said = [line for line in shown if not line.startswith("trial ")]
+    assert said == ["the search goes on after 3 trial(s)"]
     assert ended(after.trials)[:3] == ended(before.trials)
     assert len(calls) == 2
 

@@ -151,7 +151,7 @@ def test_another_optimizer_needs_a_space_of_ones_own():
     assert config.load(settings=settings).search.algorithm == "hyperband"
 
 
-def test_the_training_takes_what_was_found(first, run_pipeline):
+def test_the_training_takes_what_was_found(run_pipeline):
     space = {
         "model.hidden_dim": [16],
         "trainer.batch_size": [8],
