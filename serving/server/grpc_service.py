@@ -1,24 +1,42 @@
-"""The gRPC services: PredictionService and ModelService of TensorFlow Serving."""
+"""The gRPC services: those of TensorFlow Serving, health and reflection."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import logging
+import time
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    model_pb2,
+    inference_pb2,
+    model_management_pb2,
     predict_pb2,
+    regression_pb2,
 )
 
 from ..errors import ServingError
 from .core import METADATA_FIELD, ModelSpec, ServerCore
-from .servable import DEFAULT_SIGNATURE
-from .tensors import array_to_proto
+from .servable import Caller
+
+PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
+MODEL_SERVICE = "tensorflow.serving.ModelService"
+# The short names are those that TensorFlow Serving reports.
+_HEALTH_NAMES = (
+    "",
+    "PredictionService",
+    "ModelService",
+    PREDICTION_SERVICE,
+    MODEL_SERVICE,
+)
 
 _LONGEST_MESSAGE = 1024
 _logger = logging.getLogger(__name__)
@@ -35,36 +53,12 @@ class ModelServices:
     def __init__(self, core: ServerCore) -> None:
         self._core = core
 
-    def predict(
-        self, request: predict_pb2.PredictRequest
-    ) -> predict_pb2.PredictResponse:
-        """PredictionService.Predict."""
-        name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        with self._core.use(_model_spec(request)) as servable:
-            signature = servable.signature(name)
-            if signature is None:
-                raise ServingError(
-                    grpc.StatusCode.FAILED_PRECONDITION,
-                    f'Serving signature key "{name}" not found.',
-                )
-            arrays = signature.run(
-                signature.parse_inputs(request.inputs), request.output_filter
-            )
-            outputs = {
-                alias: array_to_proto(array, signature.output_dtype(alias))
-                for alias, array in arrays.items()
-            }
-            response = predict_pb2.PredictResponse(outputs=outputs)
-            response.model_spec.name = request.model_spec.name
-            response.model_spec.signature_name = name
-            response.model_spec.version.value = servable.version
-            return response
-
     def metadata(
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest, caller: Caller
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """PredictionService.GetModelMetadata."""
-        spec = _model_spec(request)
+        if not request.HasField("model_spec"):
+            raise _invalid("Missing ModelSpec")
         if not request.metadata_field:
             raise _invalid(
                 "GetModelMetadataRequest must specify at least one metadata_field"
@@ -72,57 +66,104 @@ class ModelServices:
         for field in request.metadata_field:
             if field != METADATA_FIELD:
                 raise _invalid(f"Metadata field {field} is not supported")
-        return self._core.metadata(spec)
+        return self._core.metadata(ModelSpec.of(request.model_spec))
 
     def status(
-        self, request: get_model_status_pb2.GetModelStatusRequest
+        self, request: get_model_status_pb2.GetModelStatusRequest, caller: Caller
     ) -> get_model_status_pb2.GetModelStatusResponse:
         """ModelService.GetModelStatus."""
-        return self._core.status(_model_spec(request))
+        if not request.HasField("model_spec"):
+            raise _invalid("Missing ModelSpec")
+        return self._core.status(ModelSpec.of(request.model_spec))
+
+    def reload(
+        self, request: model_management_pb2.ReloadConfigRequest, caller: Caller
+    ) -> model_management_pb2.ReloadConfigResponse:
+        """ModelService.HandleReloadConfigRequest."""
+        return self._core.reload(request, caller.time_left())
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """What a gRPC server needs in order to serve these procedures."""
+        core = self._core
+        prediction: dict[str, tuple[type[Message], Callable[..., Message]]] = {
+            "Predict": (predict_pb2.PredictRequest, core.predict),
+            "Classify": (classification_pb2.ClassificationRequest, core.classify),
+            "Regress": (regression_pb2.RegressionRequest, core.regress),
+            "MultiInference": (
+                inference_pb2.MultiInferenceRequest,
+                core.multi_inference,
+            ),
+            "GetModelMetadata": (
+                get_model_metadata_pb2.GetModelMetadataRequest,
+                self.metadata,
+            ),
+        }
+        model: dict[str, tuple[type[Message], Callable[..., Message]]] = {
+            "GetModelStatus": (get_model_status_pb2.GetModelStatusRequest, self.status),
+            "HandleReloadConfigRequest": (
+                model_management_pb2.ReloadConfigRequest,
+                self.reload,
+            ),
+        }
         return [
             grpc.method_handlers_generic_handler(
-                "tensorflow.serving.PredictionService",
-                {
-                    "Predict": _unary(predict_pb2.PredictRequest, self.predict),
-                    "GetModelMetadata": _unary(
-                        get_model_metadata_pb2.GetModelMetadataRequest, self.metadata
-                    ),
-                },
-            ),
-            grpc.method_handlers_generic_handler(
-                "tensorflow.serving.ModelService",
-                {
-                    "GetModelStatus": _unary(
-                        get_model_status_pb2.GetModelStatusRequest, self.status
-                    ),
-                },
-            ),
+                service, {name: _unary(*method) for name, method in methods.items()}
+            )
+            for service, methods in (
+                (PREDICTION_SERVICE, prediction),
+                (MODEL_SERVICE, model),
+            )
         ]
 
 
-def _model_spec(request: Any) -> ModelSpec:
-    if not request.HasField("model_spec"):
-        raise _invalid("Missing ModelSpec")
-    spec: model_pb2.ModelSpec = request.model_spec
-    choice = spec.WhichOneof("version_choice")
-    return ModelSpec(
-        spec.name,
-        version=spec.version.value if choice == "version" else None,
-        label=spec.version_label if choice == "version_label" else None,
-    )
+class Health:
+    """The standard health service: serving once every model is, and until the stop."""
+
+    def __init__(self) -> None:
+        self._servicer = health.HealthServicer(experimental_non_blocking=True)
+        self.set(False)
+
+    def add_to(self, server: grpc.Server) -> None:
+        """Makes a server answer for its health."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+
+    def set(self, serving: bool) -> None:
+        """Says from now on whether requests are answered."""
+        status = health_pb2.HealthCheckResponse
+        for name in _HEALTH_NAMES:
+            self._servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+    def stop(self) -> None:
+        """Says from now on, and for good, that requests are not answered."""
+        self._servicer.enter_graceful_shutdown()
+
+
+def add_reflection(server: grpc.Server) -> None:
+    """Lets tools ask a server what it can be asked."""
+    # Their descriptors are registered by being imported; that of the model service is
+    # by the time that its old code fails with protobuf 6.
+    for name in ("prediction_service_pb2", "model_service_pb2"):
+        with contextlib.suppress(AttributeError):
+            importlib.import_module(f"tensorflow_serving.apis.{name}")
+    services = (PREDICTION_SERVICE, MODEL_SERVICE, health.SERVICE_NAME)
+    reflection.enable_server_reflection([*services, reflection.SERVICE_NAME], server)
 
 
 def _unary(
-    request_type: type[_Request], answer: Callable[[_Request], Message]
+    request_type: type[_Request], answer: Callable[[_Request, Caller], Message]
 ) -> grpc.RpcMethodHandler:
     """Parses here rather than in gRPC, which would log a traceback for bad bytes."""
 
     def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
+        left = context.time_remaining()
+        caller = Caller(
+            None if left is None else time.monotonic() + left,
+            gone=lambda: not context.is_active(),
+        )
         try:
-            return answer(request_type.FromString(data)).SerializeToString()
+            # Whoever gave up in the queue is not worked for.
+            caller.time_left()
+            return answer(request_type.FromString(data), caller).SerializeToString()
         except ServingError as error:
             _abort(context, error)
         except DecodeError as error:
