@@ -14,10 +14,10 @@ from grpc import StatusCode
 from tensorflow_serving.apis import prediction_log_pb2
 
 from ..errors import ServingError, status_code
+from ..warmup_requests import WARMUP_FILE
 from .inference import classify, multi_inference, predict, regress
 from .servable import Servable
 
-WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 _MOST_RECORDS = 1000
 
 
