@@ -29,13 +29,13 @@ from .servable import Caller
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
-# The short names are those that TensorFlow Serving reports.
+# The short names are those that TensorFlow Serving reports; none is the whole server.
 _HEALTH_NAMES = (
-    "",
     "PredictionService",
     "ModelService",
     PREDICTION_SERVICE,
     MODEL_SERVICE,
+    "",
 )
 
 _LONGEST_MESSAGE = 1024
