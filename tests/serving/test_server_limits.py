@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import random
 import re
 import socket
@@ -32,6 +33,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 Push = Callable[[Path, Path, int], None]
 Rest = Callable[..., tuple[int, Any]]
 Stub = prediction_service_pb2_grpc.PredictionServiceStub
+LONGER = int(os.environ.get("LANGZOO_SOAK", "1"))  # see test_server_soak
 FOREVER = 1 << 60  # turns of a loop
 METRICS = "/monitoring/prometheus/metrics"
 
@@ -350,7 +352,7 @@ def test_broken_grpc_requests_are_refused_and_the_server_lives(
     with grpc.insecure_channel(scale_server.grpc_address) as channel:
         calls = [channel.unary_unary(f"/tensorflow.serving.{name}") for name in METHODS]
         # The last of them would change the server.
-        for number in range(500):
+        for number in range(500 * LONGER):
             call = calls[number % (len(calls) - 1)]
             answer = call.future(broken(data, generator), timeout=30)
             assert answer.code() in BLAMED, (answer.code(), answer.details())
@@ -364,7 +366,7 @@ def test_broken_rest_requests_are_refused_and_the_server_lives(
     generator = random.Random(0)
     body = b'{"signature_name": "half", "instances": [{"x": 1.0}, {"x": 2.5e1}]}'
     connection = http.client.HTTPConnection(scale_server.rest_address or "", timeout=30)
-    for number in range(500):
+    for number in range(500 * LONGER):
         method = ("predict", "classify", "regress")[number % 3]
         path = f"/v1/models/scale:{method}"
         connection.request("POST", path, broken(body, generator))
