@@ -9,7 +9,8 @@ its own. From the wire inwards:
 - `inference` answers what is one, `warmup` does so before a version serves;
 - `models` are all of them and their labels, `repository` follows the base path of one
   and swaps its versions;
-- `servable` is one loaded version, `batching` joins the requests it is asked;
+- `servable` is one loaded version, `tflite` one of another kind, `batching` joins the
+  requests that they are asked;
 - `config_files` reads what TensorFlow Serving's flags name, `metrics` counts.
 """
 

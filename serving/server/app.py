@@ -29,9 +29,17 @@ from .core import ServerCore
 from .grpc_service import Health, ModelServices, add_reflection
 from .metrics import Metrics
 from .models import Models, ModelServerConfig, single_model
-from .repository import ModelRepository, Policy, Retries, State, VersionStatus
+from .repository import (
+    SAVED_MODEL_FILE,
+    ModelRepository,
+    Policy,
+    Retries,
+    State,
+    VersionStatus,
+)
 from .rest import RestOptions, RestServer
 from .servable import DirectRunner, Runner, Servable, load_servable
+from .tflite import TFLITE_FILE, load_tflite
 from .warmup import warm_up
 
 # As in TensorFlow Serving; a request that waits for the graph holds a thread.
@@ -70,6 +78,8 @@ class ServerOptions:
         tags: of the graph in a SavedModel to load.
         session: how TensorFlow runs graphs.
         outputs_as_content: pack outputs of Predict as bytes, not as typed values.
+        tflite_interpreters: of each version that has a `model.tflite`, which is then
+            preferred; 0 leaves that file alone.
         config_poll_seconds: between two looks at the configuration file; 0 is once.
     """
 
@@ -86,6 +96,7 @@ class ServerOptions:
     tags: tuple[str, ...] = ("serve",)
     session: config_pb2.ConfigProto | None = None
     outputs_as_content: bool = False
+    tflite_interpreters: int = 0
     config_poll_seconds: float = 0.0
 
 
@@ -255,6 +266,7 @@ class ModelServer:
         self, name: str, base_path: Path, policy: Policy
     ) -> ModelRepository:
         reporter = _Reporter(self, name, base_path)
+        tflite = [TFLITE_FILE] if self._options.tflite_interpreters else []
         return ModelRepository(
             name,
             base_path,
@@ -263,19 +275,14 @@ class ModelServer:
             policy=policy,
             retries=self._options.retries,
             load=self._load,
+            files=[SAVED_MODEL_FILE, *tflite],
         )
 
     def _load(self, version: int, path: Path) -> Servable:
         """Loads a version and answers its warm-up requests."""
         start, status = time.perf_counter(), "OK"
         try:
-            servable = load_servable(
-                version,
-                path,
-                tags=self._options.tags,
-                config=self._options.session,
-                runner=self._runner(path),
-            )
+            servable = self._load_servable(version, path)
         except ServingError as error:
             status = error.code.name
             raise
@@ -291,6 +298,15 @@ class ModelServer:
             servable.close()
             raise
         return servable
+
+    def _load_servable(self, version: int, path: Path) -> Servable:
+        options, runner = self._options, self._runner(path)
+        if options.tflite_interpreters and (path / TFLITE_FILE).is_file():
+            count = options.tflite_interpreters
+            return load_tflite(version, path, interpreters=count, runner=runner)
+        return load_servable(
+            version, path, tags=options.tags, config=options.session, runner=runner
+        )
 
     def _warm_up(self, servable: Servable, path: Path) -> None:
         if not self._options.warmup_iterations:

@@ -109,6 +109,7 @@ def _server(options: argparse.Namespace, stock: bool) -> ModelServer:
     if options.batching_parameters_file:
         batching = read_batching_parameters(options.batching_parameters_file)
     warmups = max(1, options.num_request_iterations_for_warmup)
+    interpreters = options.num_tflite_pools * options.num_tflite_interpreters_per_pool
     off = (0, None) if stock else (None,)
     return ModelServer(
         options.model_name,
@@ -135,6 +136,7 @@ def _server(options: argparse.Namespace, stock: bool) -> ModelServer:
             tags=options.saved_model_tags,
             session=_session_config(options),
             outputs_as_content=options.enable_serialization_as_tensor_content,
+            tflite_interpreters=interpreters if options.prefer_tflite_model else 0,
             config_poll_seconds=options.model_config_file_poll_wait_seconds,
         ),
         announce=_print,

@@ -17,7 +17,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +28,7 @@ from ..errors import ServingError
 from .servable import Servable, load_servable
 
 _logger = logging.getLogger(__name__)
+SAVED_MODEL_FILE = "saved_model.pb"
 _VERSION_NAME = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
@@ -134,6 +135,7 @@ class ModelRepository:
         policy: which versions serve.
         retries: of versions that fail to load.
         load: loads the version of a number from its folder, ready to answer.
+        files: one of these makes a folder a version.
     """
 
     def __init__(
@@ -146,6 +148,7 @@ class ModelRepository:
         policy: Policy = Latest(),
         retries: Retries = Retries(),
         load: Callable[[int, Path], Servable] = load_servable,
+        files: Sequence[str] = (SAVED_MODEL_FILE,),
     ) -> None:
         self.name = name
         self.base_path = base_path
@@ -154,6 +157,7 @@ class ModelRepository:
         self._policy = policy
         self._retries = retries
         self._load = load
+        self._files = files
         # Guards what follows, and wakes the thread and those who wait for a version.
         self._condition = threading.Condition()
         self._available: dict[int, _Entry] = {}
@@ -293,7 +297,7 @@ class ModelRepository:
         with self._condition:
             base_path, policy = self.base_path, self._policy
         try:
-            found = find_versions(base_path)
+            found = find_versions(base_path, self._files)
         except FileNotFoundError:
             # It may come, or come back: what is loaded stays.
             if not self._available:
@@ -344,7 +348,7 @@ class ModelRepository:
                 return
         self._change(VersionStatus(version, State.LOADING))
         try:
-            servable = self._load(version, path)
+            servable = self._load_or_explain(version, path)
         except ServingError as error:
             attempts = 1 if failure is None else failure.attempts + 1
             self._failed[version] = _Failure(
@@ -354,6 +358,16 @@ class ModelRepository:
             return
         self._failed.pop(version, None)
         self._make_available(_Entry(servable))
+
+    def _load_or_explain(self, version: int, path: Path) -> Servable:
+        try:
+            return self._load(version, path)
+        except ServingError:
+            raise
+        except Exception as error:
+            _logger.exception("loading version %d of %s failed", version, self.name)
+            message = f"{type(error).__name__}: {error}"
+            raise ServingError(StatusCode.INTERNAL, message) from error
 
     def _retry_at(self, attempts: int) -> float:
         if attempts > self._retries.count:
@@ -412,13 +426,15 @@ def not_found(name: str, version: int | None) -> ServingError:
     )
 
 
-def find_versions(base_path: Path) -> dict[int, Path]:
-    """The complete version folders in a base path, by number."""
+def find_versions(
+    base_path: Path, files: Sequence[str] = (SAVED_MODEL_FILE,)
+) -> dict[int, Path]:
+    """The version folders in a base path that hold one of the files, by number."""
     return {
         int(folder.name): folder
         for folder in sorted(base_path.iterdir())
         if _VERSION_NAME.fullmatch(folder.name)
-        and (folder / "saved_model.pb").is_file()
+        and any((folder / file).is_file() for file in files)
     }
 
 

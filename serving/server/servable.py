@@ -94,6 +94,11 @@ class DirectRunner:
         return signature.call(feeds, wanted, caller.time_left())
 
 
+Compute = Callable[
+    [Mapping[str, np.ndarray], Sequence[str], float | None], Sequence[Any]
+]
+
+
 class Signature:
     """One signature of a loaded model, ready to be called.
 
@@ -102,14 +107,14 @@ class Signature:
 
     Args:
         definition: the signature as the SavedModel holds it.
-        session: the session that the SavedModel was loaded into.
+        compute: gives the outputs that are wanted for all inputs, within some seconds.
         runner: runs it, alone or in batches.
     """
 
     def __init__(
         self,
         definition: meta_graph_pb2.SignatureDef,
-        session: tf.compat.v1.Session,
+        compute: Compute,
         runner: Runner,
     ) -> None:
         self.definition = definition
@@ -121,10 +126,8 @@ class Signature:
         self._defaults = {
             name: array_from_proto(proto) for name, proto in definition.defaults.items()
         }
-        self._session = session
+        self._compute = compute
         self._runner = runner
-        self._feeds = _endpoints(session, definition.inputs)
-        self._fetches = _endpoints(session, definition.outputs)
 
     def output_dtype(self, name: str) -> tf.DType:
         """The dtype of an output."""
@@ -217,21 +220,11 @@ class Signature:
         timeout: float | None = None,
     ) -> dict[str, np.ndarray]:
         """The outputs that are wanted, for inputs that have been checked."""
-        # `Session.run` checks shapes in Python, and a callable takes no deadline. This
-        # is the bare C++ call that TensorFlow Serving makes too.
-        with _run_options(timeout) as options:
-            try:
-                values = tf_session.TF_SessionRun_wrapper(
-                    self._session._session,
-                    options,
-                    {self._feeds[name]: array for name, array in feeds.items()},
-                    [self._fetches[name] for name in wanted],
-                    [],
-                    None,
-                )
-            except tf.errors.OpError as error:
-                code = status_code(error.error_code)
-                raise ServingError(code, error.message) from error
+        try:
+            values = self._compute(feeds, wanted, timeout)
+        except tf.errors.OpError as error:
+            code = status_code(error.error_code)
+            raise ServingError(code, error.message) from error
         # A string scalar comes as bytes.
         return {
             name: value
@@ -267,22 +260,22 @@ class Servable:
 
     Args:
         version: its number.
-        session: the session that holds it.
         definitions: its signatures as the SavedModel holds them.
-        runner: runs its signatures.
+        signatures: those of them that can be called.
+        close: frees what the version holds.
     """
 
     def __init__(
         self,
         version: int,
-        session: tf.compat.v1.Session,
         definitions: Mapping[str, meta_graph_pb2.SignatureDef],
-        runner: Runner,
+        signatures: Mapping[str, Signature],
+        close: Callable[[], None] = lambda: None,
     ) -> None:
         self.version = version
         self.definitions = definitions
-        self._session = session
-        self._signatures = dict(_callable_signatures(session, definitions, runner))
+        self._signatures = dict(signatures)
+        self._close = close
 
     def signature(self, name: str = "") -> Signature | None:
         """The signature of this name, of the default name if it is empty, or None."""
@@ -291,7 +284,7 @@ class Servable:
     def close(self) -> None:
         """Frees what the version holds."""
         self._signatures = {}
-        self._session.close()
+        self._close()
 
 
 def load_servable(
@@ -319,20 +312,52 @@ def load_servable(
         try:
             meta_graph = tf.compat.v1.saved_model.load(session, list(tags), str(path))
             definitions = dict(meta_graph.signature_def)
-            return Servable(version, session, definitions, runner)
+            signatures = dict(_callable_signatures(session, definitions, runner))
+            return Servable(version, definitions, signatures, session.close)
         except Exception as error:
             session.close()
             raise _load_error(error) from error
 
 
-def _endpoints(
-    session: tf.compat.v1.Session, infos: Mapping[str, meta_graph_pb2.TensorInfo]
-) -> dict[str, Any]:
-    """The tensors of a signature as TensorFlow's C interface names them."""
-    return {
-        name: session.graph.get_tensor_by_name(info.name)._as_tf_output()
-        for name, info in infos.items()
-    }
+class _SessionCompute:
+    """Runs a signature in a session.
+
+    `Session.run` checks shapes in Python, and a callable takes no deadline. This is the
+    bare C++ call that TensorFlow Serving makes too.
+    """
+
+    def __init__(
+        self, session: tf.compat.v1.Session, definition: meta_graph_pb2.SignatureDef
+    ) -> None:
+        self._session = session
+        self._feeds = self._endpoints(definition.inputs)
+        self._fetches = self._endpoints(definition.outputs)
+
+    def _endpoints(
+        self, infos: Mapping[str, meta_graph_pb2.TensorInfo]
+    ) -> dict[str, Any]:
+        """The tensors of a signature as TensorFlow's C interface names them."""
+        graph = self._session.graph
+        return {
+            name: graph.get_tensor_by_name(info.name)._as_tf_output()
+            for name, info in infos.items()
+        }
+
+    def __call__(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        wanted: Sequence[str],
+        timeout: float | None,
+    ) -> Sequence[Any]:
+        with _run_options(timeout) as options:
+            return tf_session.TF_SessionRun_wrapper(
+                self._session._session,
+                options,
+                {self._feeds[name]: array for name, array in feeds.items()},
+                [self._fetches[name] for name in wanted],
+                [],
+                None,
+            )
 
 
 @contextlib.contextmanager
@@ -370,7 +395,7 @@ def _callable_signatures(
             # The mark of the initializer, and sparse or composite tensors.
             _logger.debug("signature %s cannot be called", name)
             continue
-        yield name, Signature(definition, session, runner)
+        yield name, Signature(definition, _SessionCompute(session, definition), runner)
 
 
 def _is_dense(definition: meta_graph_pb2.SignatureDef) -> bool:

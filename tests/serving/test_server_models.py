@@ -292,7 +292,9 @@ def test_the_configuration_file_is_read_again_when_it_changes(
         assert server.factor("second") == 3
 
 
-def test_labels_point_to_versions(tmp_path: Path, base: Path) -> None:
+def test_labels_point_to_versions(
+    tmp_path: Path, base: Path, rest: Callable[..., tuple[int, Any]]
+) -> None:
     every = "model_version_policy { all {} } "
     with Server(tmp_path, config(model("m", base, every))) as server:
         assert await_versions(server, "m", dict.fromkeys((1, 2, 3), "AVAILABLE"))
@@ -301,6 +303,12 @@ def test_labels_point_to_versions(tmp_path: Path, base: Path) -> None:
         server.reload(config(model("m", base, every + both)))
         assert server.factor("m", label="stable") == 1
         assert server.factor("m", label="canary") == 2
+        body = {"inputs": {"x": [1.0], "offset": [0.0]}}
+        path = "/v1/models/m/labels/stable"
+        _, answer = rest(server.server, f"{path}:predict", body)
+        assert answer["outputs"]["y"] == [1.0]
+        _, answer = rest(server.server, f"{path}/metadata")
+        assert answer["model_spec"]["version"] == "1"
         server.reload(config(model("m", base, every + labels % ("stable", 2))))
         assert server.factor("m", label="stable") == 2
         assert refused(lambda: server.factor("m", label="canary")) == (
@@ -393,6 +401,45 @@ def test_warm_up_can_be_left_out(tmp_path: Path, base: Path) -> None:
     options = {"warmup_iterations": 0}
     with Server(tmp_path, config(model("m", base)), **options) as server:
         assert server.server.wait_ready(30)
+
+
+@pytest.fixture(scope="module")
+def lite(
+    scale_model: ScaleModel, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], bytes]:
+    """The scale model of a factor for TensorFlow Lite."""
+
+    def convert(factor: int) -> bytes:
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            str(scale_model(factor)), signature_keys=["serving_default", "half"]
+        )
+        return converter.convert()
+
+    return convert
+
+
+def test_a_model_of_tensorflow_lite_is_preferred_where_that_is_said(
+    tmp_path: Path, base: Path, lite: Callable[[int], bytes]
+) -> None:
+    content = lite(5)
+    (base / "3" / "model.tflite").write_bytes(content)
+    (base / "4").mkdir()
+    (base / "4" / "model.tflite").write_bytes(content)
+    every = config(model("m", base, "model_version_policy { all {} }"))
+    with Server(tmp_path, every, tflite_interpreters=2) as server:
+        assert await_versions(server, "m", dict.fromkeys((1, 2, 3, 4), "AVAILABLE"))
+        assert [server.factor("m", version) for version in (2, 3, 4)] == [2, 5, 5]
+    with Server(tmp_path, every) as server:
+        assert await_versions(server, "m", dict.fromkeys((1, 2, 3), "AVAILABLE"))
+        assert server.factor("m", 3) == 3
+
+
+def test_a_broken_model_of_tensorflow_lite_does_not_load(tmp_path: Path) -> None:
+    (tmp_path / "base" / "1").mkdir(parents=True)
+    (tmp_path / "base" / "1" / "model.tflite").write_bytes(b"garbage")
+    only = config(model("m", tmp_path / "base"))
+    with Server(tmp_path, only, tflite_interpreters=1) as server:
+        assert "model.tflite" in server.await_line("version 1 failed to load")
 
 
 def test_a_saved_model_of_tensorflow_1_serves(tmp_path: Path) -> None:

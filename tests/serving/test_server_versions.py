@@ -320,6 +320,24 @@ def test_a_failed_load_is_tried_again_after_a_pause(
     repository.close(timeout=30)
 
 
+def test_an_error_that_nobody_thought_of_is_reported_like_any_other(
+    tmp_path: Path, scale_model: ScaleModel, push: Push, log: Log
+) -> None:
+    push(scale_model(1), tmp_path, 1)
+
+    def load(version: int, path: Path) -> Servable:
+        raise KeyError(version)
+
+    repository = ModelRepository("scale", tmp_path, log, poll_seconds=0.02, load=load)
+    repository.start()
+    error = await_state(repository, 1, State.END).error
+    assert error is not None
+    assert (error.code, error.message) == (grpc.StatusCode.INTERNAL, "KeyError: 1")
+    polls(repository)
+    assert log.changes.count((1, State.LOADING)) == 1
+    repository.close(timeout=30)
+
+
 def test_a_load_that_fails_for_good_is_given_up_and_reported(
     tmp_path: Path, scale_model: ScaleModel, push: Push, log: Log
 ) -> None:
