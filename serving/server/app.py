@@ -78,6 +78,7 @@ class ServerOptions:
         tags: of the graph in a SavedModel to load.
         session: how TensorFlow runs graphs.
         outputs_as_content: pack outputs of Predict as bytes, not as typed values.
+        check_methods: let a signature only be used for what it says that it is for.
         tflite_interpreters: of each version that has a `model.tflite`, which is then
             preferred; 0 leaves that file alone.
         config_poll_seconds: between two looks at the configuration file; 0 is once.
@@ -96,6 +97,7 @@ class ServerOptions:
     tags: tuple[str, ...] = ("serve",)
     session: config_pb2.ConfigProto | None = None
     outputs_as_content: bool = False
+    check_methods: bool = False
     tflite_interpreters: int = 0
     config_poll_seconds: float = 0.0
 
@@ -292,6 +294,7 @@ class ModelServer:
             )
             micros = round((time.perf_counter() - start) * 1e6)
             self.metrics.load_latency.add(str(path), count=micros)
+        servable.check_methods = self._options.check_methods
         try:
             self._warm_up(servable, path)
         except BaseException:

@@ -136,6 +136,7 @@ def _server(options: argparse.Namespace, stock: bool) -> ModelServer:
             tags=options.saved_model_tags,
             session=_session_config(options),
             outputs_as_content=options.enable_serialization_as_tensor_content,
+            check_methods=options.enable_signature_method_name_check,
             tflite_interpreters=interpreters if options.prefer_tflite_model else 0,
             config_poll_seconds=options.model_config_file_poll_wait_seconds,
         ),

@@ -27,6 +27,7 @@ from ..errors import ServingError
 from .servable import DEFAULT_SIGNATURE, Caller, Servable, Signature
 from .tensors import array_to_content_proto, array_to_proto
 
+PREDICT = "tensorflow/serving/predict"
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
 
@@ -56,6 +57,13 @@ def predict(
             StatusCode.FAILED_PRECONDITION,
             f'Serving signature key "{name}" not found.',
         )
+    method = signature.definition.method_name
+    if servable.check_methods and method not in (PREDICT, CLASSIFY, REGRESS):
+        raise ServingError(
+            StatusCode.INTERNAL,
+            "Expected prediction signature method_name to be one of "
+            f"{{{PREDICT}, {CLASSIFY}, {REGRESS}}}. Was: {method}",
+        )
     arrays = signature.run(
         signature.parse_inputs(request.inputs), request.output_filter, caller
     )
@@ -81,7 +89,7 @@ def classify(
         ServingError: the request does not fit the model.
     """
     signature = _named(servable, request.model_spec)
-    _check_classification(signature.definition)
+    _check_classification(servable, signature.definition)
     response = classification_pb2.ClassificationResponse(
         result=_classifications(signature, _examples(request.input), caller)
     )
@@ -100,7 +108,7 @@ def regress(
         ServingError: the request does not fit the model.
     """
     signature = _named(servable, request.model_spec)
-    _check_regression(signature.definition)
+    _check_regression(servable, signature.definition)
     response = regression_pb2.RegressionResponse(
         result=_regressions(signature, _examples(request.input), caller)
     )
@@ -153,9 +161,9 @@ def _task_signatures(
         if signature is None:
             raise _invalid(f"Requested signature not found in model graph: {name}")
         if task.method_name == CLASSIFY:
-            _check_classification(signature.definition)
+            _check_classification(servable, signature.definition)
         elif task.method_name == REGRESS:
-            _check_regression(signature.definition)
+            _check_regression(servable, signature.definition)
         else:
             raise ServingError(
                 StatusCode.UNIMPLEMENTED,
@@ -173,7 +181,10 @@ def _named(servable: Servable, spec: model_pb2.ModelSpec) -> Signature:
     return signature
 
 
-def _check_classification(definition: meta_graph_pb2.SignatureDef) -> None:
+def _check_classification(
+    servable: Servable, definition: meta_graph_pb2.SignatureDef
+) -> None:
+    _check_method(servable, definition, "classification", CLASSIFY)
     _check_one_input(definition, "classification")
     if len(definition.outputs) not in (1, 2):
         raise _invalid(
@@ -186,12 +197,25 @@ def _check_classification(definition: meta_graph_pb2.SignatureDef) -> None:
         )
 
 
-def _check_regression(definition: meta_graph_pb2.SignatureDef) -> None:
+def _check_regression(
+    servable: Servable, definition: meta_graph_pb2.SignatureDef
+) -> None:
+    _check_method(servable, definition, "regression", REGRESS)
     if len(definition.inputs) == 1 and len(definition.outputs) != 1:
         raise _invalid("Expected one output Tensor.")
     _check_one_input(definition, "regression")
     if "outputs" not in definition.outputs:
         raise _invalid(f"No regression outputs found in SignatureDef: {definition}")
+
+
+def _check_method(
+    servable: Servable, definition: meta_graph_pb2.SignatureDef, kind: str, method: str
+) -> None:
+    if servable.check_methods and definition.method_name != method:
+        raise _invalid(
+            f"Expected {kind} signature method_name to be {method}. "
+            f"Was: {definition.method_name}"
+        )
 
 
 def _check_one_input(definition: meta_graph_pb2.SignatureDef, kind: str) -> None:

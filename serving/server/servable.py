@@ -263,6 +263,9 @@ class Servable:
         definitions: its signatures as the SavedModel holds them.
         signatures: those of them that can be called.
         close: frees what the version holds.
+
+    Attributes:
+        check_methods: let a signature only be used for what it says that it is for.
     """
 
     def __init__(
@@ -274,6 +277,7 @@ class Servable:
     ) -> None:
         self.version = version
         self.definitions = definitions
+        self.check_methods = False
         self._signatures = dict(signatures)
         self._close = close
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -10,7 +11,7 @@ import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import pytest
 import tensorflow as tf
 from grpc import StatusCode
-from langzoo.serving.server import ModelServer
+from langzoo.serving.server import ModelServer, ServerOptions
 from tensorflow_serving.apis import (
     classification_pb2,
     inference_pb2,
@@ -274,6 +275,32 @@ def test_multi_inference_knows_no_other_method(stub: Stub) -> None:
         StatusCode.UNIMPLEMENTED,
         f"Unsupported signature method_name: {method}",
     )
+
+
+def test_methods_are_checked_where_that_is_said(
+    tmp_path: Path, example_model: Path, push: Callable[[Path, Path, int], None]
+) -> None:
+    push(example_model, tmp_path, 1)
+    server = ModelServer(
+        "example",
+        tmp_path,
+        host="127.0.0.1",
+        grpc_port=0,
+        rest_port=None,
+        options=ServerOptions(check_methods=True),
+    )
+    with server, grpc.insecure_channel(server.grpc_address) as channel:
+        assert server.wait_ready(60)
+        stub = Stub(channel)
+        was = "Was: tensorflow/serving/predict"
+        for kind, call, message in (
+            ("classification", stub.Classify, classification("classify")),
+            ("regression", stub.Regress, regression("regress")),
+        ):
+            code, text = refused(call, message)
+            assert code is StatusCode.INVALID_ARGUMENT
+            assert text.startswith(f"Expected {kind} signature method_name to be")
+            assert text.endswith(was)
 
 
 @pytest.mark.parametrize("method", ["Classify", "Regress"])
