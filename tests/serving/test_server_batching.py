@@ -97,7 +97,10 @@ def test_requests_that_come_together_are_run_at_once(
     make: Callable[..., Batches], pool: ThreadPoolExecutor
 ) -> None:
     batches = make(max_batch_size=6, batch_timeout_micros=WAIT)
+    start = time.monotonic()
     answers = list(pool.map(lambda x: batches.half(x, 10 * x), [1.0, 2.0, 3.0]))
+    # A full batch does not wait for more.
+    assert time.monotonic() - start < WAIT / 1e6
     assert answers == [[0.5, 5.0], [1.0, 10.0], [1.5, 15.0]]
     assert batches.runs == 1
 
@@ -123,6 +126,7 @@ def test_a_batch_is_filled_up_to_an_allowed_size(make: Callable[..., Batches]) -
     parameters = batches.scheduler.parameters
     feeds = merge([{"x": np.float32([1, 2])}, {"x": np.float32([3])}], parameters)
     assert feeds["x"].tolist() == [1, 2, 3, 3, 3, 3, 3, 3]
+    assert merge([{"x": np.float32([7])}], parameters)["x"].tolist() == [7, 7]
 
 
 def test_inputs_of_unequal_length_are_filled_up(
