@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +25,7 @@ from .config_files import (
     read_model_config,
 )
 from .core import ServerCore
-from .grpc_service import Health, ModelServices, add_reflection
+from .grpc_service import GrpcServer, ModelServices
 from .metrics import Metrics
 from .models import Models, ModelServerConfig, single_model
 from .repository import (
@@ -162,8 +161,7 @@ class ModelServer:
             self._models, self.metrics, outputs_as_content=options.outputs_as_content
         )
         self._scheduler: BatchScheduler | None = None
-        self._health = Health()
-        self._grpc: grpc.Server | None = None
+        self._grpc: GrpcServer | None = None
         self._rest: RestServer | None = None
         self._stopping = threading.Event()
         self._config_thread: threading.Thread | None = None
@@ -230,12 +228,17 @@ class ModelServer:
     def stop(self, grace_seconds: float = 5.0) -> None:
         """Stops to listen, lets requests finish for `grace_seconds`, frees all."""
         self._stopping.set()
-        self._health.stop()
-        stopped = self._grpc.stop(grace_seconds) if self._grpc else None
-        if self._rest is not None:
-            self._rest.stop(grace_seconds)
-        if stopped is not None:
-            stopped.wait()
+        # Both at once, or the second would begin to refuse requests late.
+        stops = [
+            threading.Thread(target=interface.stop, args=(grace_seconds,))
+            for interface in (self._grpc, self._rest)
+            if interface is not None
+        ]
+        self._grpc = self._rest = None
+        for stop in stops:
+            stop.start()
+        for stop in stops:
+            stop.join()
         if self._config_thread is not None:
             self._config_thread.join(grace_seconds)
         if self._scheduler is not None:
@@ -362,7 +365,8 @@ class ModelServer:
         elif status.state is State.AVAILABLE:
             self._announce(f"langzoo: {version} is available")
             if self._models.available():
-                self._health.set(True)
+                if self._grpc is not None:
+                    self._grpc.set_serving()
                 self._announce_serving()
         elif status.state is State.END:
             self._announce(f"langzoo: {version} is unloaded")
@@ -388,15 +392,12 @@ class ModelServer:
             "grpc.max_send_message_length": -1,
         }
         options.update(self._options.grpc_arguments)
-        server = grpc.server(
-            ThreadPoolExecutor(self._threads, thread_name_prefix="langzoo-grpc"),
-            options=list(options.items()),
-            # Those beyond are refused with RESOURCE_EXHAUSTED.
-            maximum_concurrent_rpcs=self._threads + self._options.queue_size,
+        self._grpc = server = GrpcServer(
+            ModelServices(self._core),
+            threads=self._threads,
+            queue_size=self._options.queue_size,
+            arguments=list(options.items()),
         )
-        server.add_generic_rpc_handlers(ModelServices(self._core).handlers())
-        self._health.add_to(server)
-        add_reflection(server)
         if self.grpc_port is not None:
             try:
                 self.grpc_port = self._bind(server, self.grpc_address)
@@ -412,18 +413,17 @@ class ModelServer:
             except RuntimeError as error:
                 raise ServerStartError(f"cannot listen on {address}") from error
         server.start()
-        self._grpc = server
 
-    def _bind(self, server: grpc.Server, address: str) -> int:
+    def _bind(self, server: GrpcServer, address: str) -> int:
         tls = self._options.tls
         if tls is None:
-            return server.add_insecure_port(address)
+            return server.bind(address, None)
         credentials = grpc.ssl_server_credentials(
             [(tls.server_key, tls.server_certificate)],
             root_certificates=tls.client_ca,
             require_client_auth=tls.client_verify,
         )
-        return server.add_secure_port(address, credentials)
+        return server.bind(address, credentials)
 
 
 class _Reporter:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import logging
+import threading
 import time
-from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn, TypeVar
 
 import grpc
+import grpc.aio
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -40,7 +44,8 @@ _HEALTH_NAMES = (
 
 _LONGEST_MESSAGE = 1024
 _logger = logging.getLogger(__name__)
-_Request = TypeVar("_Request", bound=Message)
+_Methods = dict[str, tuple[type[Message], Callable[..., Message]]]
+_Result = TypeVar("_Result")
 
 
 class ModelServices:
@@ -82,10 +87,10 @@ class ModelServices:
         """ModelService.HandleReloadConfigRequest."""
         return self._core.reload(request, caller.time_left())
 
-    def handlers(self) -> list[grpc.GenericRpcHandler]:
-        """What a gRPC server needs in order to serve these procedures."""
+    def methods(self) -> dict[str, _Methods]:
+        """The procedures of each service: what they take, and what answers."""
         core = self._core
-        prediction: dict[str, tuple[type[Message], Callable[..., Message]]] = {
+        prediction: _Methods = {
             "Predict": (predict_pb2.PredictRequest, core.predict),
             "Classify": (classification_pb2.ClassificationRequest, core.classify),
             "Regress": (regression_pb2.RegressionRequest, core.regress),
@@ -98,47 +103,157 @@ class ModelServices:
                 self.metadata,
             ),
         }
-        model: dict[str, tuple[type[Message], Callable[..., Message]]] = {
+        model: _Methods = {
             "GetModelStatus": (get_model_status_pb2.GetModelStatusRequest, self.status),
             "HandleReloadConfigRequest": (
                 model_management_pb2.ReloadConfigRequest,
                 self.reload,
             ),
         }
-        return [
-            grpc.method_handlers_generic_handler(
-                service, {name: _unary(*method) for name, method in methods.items()}
-            )
-            for service, methods in (
-                (PREDICTION_SERVICE, prediction),
-                (MODEL_SERVICE, model),
-            )
-        ]
+        return {PREDICTION_SERVICE: prediction, MODEL_SERVICE: model}
 
 
-class Health:
-    """The standard health service: serving once every model is, and until the stop."""
+class GrpcServer:
+    """The gRPC interface, in a thread of its own.
 
-    def __init__(self) -> None:
-        self._servicer = health.HealthServicer(experimental_non_blocking=True)
-        self.set(False)
+    An event loop takes the requests, so that a client that sends slowly, or not at all,
+    keeps nobody out; threads work on those that have come.
 
-    def add_to(self, server: grpc.Server) -> None:
-        """Makes a server answer for its health."""
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+    Args:
+        services: answers the requests.
+        threads: requests worked on at a time.
+        queue_size: requests that may wait beside those; more are refused with
+            RESOURCE_EXHAUSTED.
+        arguments: gRPC's channel arguments.
+    """
 
-    def set(self, serving: bool) -> None:
-        """Says from now on whether requests are answered."""
-        status = health_pb2.HealthCheckResponse
+    def __init__(
+        self,
+        services: ModelServices,
+        *,
+        threads: int,
+        queue_size: int,
+        arguments: Sequence[tuple[str, str | int]],
+    ) -> None:
+        self._limit = threads + queue_size
+        self._in_progress = 0
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="langzoo-grpc")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="langzoo-grpc-loop", daemon=True
+        )
+        self._thread.start()
+        self._health = health.aio.HealthServicer()
+        self._server = self._await(self._create(services, arguments))
+
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        """Listens on an address as well, and gives its port.
+
+        Raises:
+            RuntimeError: it cannot.
+        """
+
+        async def bind() -> int:
+            if credentials is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, credentials)
+
+        return self._await(bind())
+
+    def start(self) -> None:
+        """Begins to answer."""
+        self._await(self._server.start())
+
+    def set_serving(self) -> None:
+        """Says from now on that the server is in health."""
+        self._await(self._set_health(health_pb2.HealthCheckResponse.SERVING))
+
+    def stop(self, grace_seconds: float) -> None:
+        """Stops to listen and lets requests finish for `grace_seconds`."""
+        self._await(self._health.enter_graceful_shutdown())
+        self._await(self._server.stop(grace_seconds))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._executor.shutdown(wait=False)
+
+    async def _create(
+        self, services: ModelServices, arguments: Sequence[tuple[str, str | int]]
+    ) -> grpc.aio.Server:
+        server = grpc.aio.server(options=list(arguments))
+        for service, methods in services.methods().items():
+            handlers = {name: self._unary(*method) for name, method in methods.items()}
+            handler = grpc.method_handlers_generic_handler(service, handlers)
+            server.add_generic_rpc_handlers([handler])
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        _add_reflection(server)
+        return server
+
+    async def _set_health(self, status: Any) -> None:
         for name in _HEALTH_NAMES:
-            self._servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
+            await self._health.set(name, status)
 
-    def stop(self) -> None:
-        """Says from now on, and for good, that requests are not answered."""
-        self._servicer.enter_graceful_shutdown()
+    def _unary(
+        self, request_type: type[Message], answer: Callable[..., Message]
+    ) -> grpc.RpcMethodHandler:
+        async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            # One event loop runs all of these, so that a number is enough.
+            if self._in_progress >= self._limit:
+                message = "too many requests are waiting"
+                await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+            left = context.time_remaining()
+            gone = threading.Event()
+            caller = Caller(
+                None if left is None else time.monotonic() + left, gone=gone.is_set
+            )
+            self._in_progress += 1
+            try:
+                return await self._loop.run_in_executor(
+                    self._executor, _answer, request_type, answer, data, caller
+                )
+            except ServingError as error:
+                await _abort(context, error.code, error.message)
+            finally:
+                # Whoever gave up is not worked for.
+                gone.set()
+                self._in_progress -= 1
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    def _await(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
-def add_reflection(server: grpc.Server) -> None:
+def _answer(
+    request_type: type[Message],
+    answer: Callable[..., Message],
+    data: bytes,
+    caller: Caller,
+) -> bytes:
+    """Parses here rather than in gRPC, which would log a traceback for bad bytes."""
+    try:
+        caller.time_left()
+        return answer(request_type.FromString(data), caller).SerializeToString()
+    except ServingError:
+        raise
+    except DecodeError as error:
+        raise ServingError(grpc.StatusCode.INTERNAL, str(error)) from error
+    except Exception as error:
+        _logger.exception("a request failed")
+        message = f"{type(error).__name__}: {error}"
+        raise ServingError(grpc.StatusCode.INTERNAL, message) from error
+
+
+async def _abort(
+    context: grpc.aio.ServicerContext, code: grpc.StatusCode, message: str
+) -> NoReturn:
+    if len(message) > _LONGEST_MESSAGE:
+        message = message[:_LONGEST_MESSAGE] + "...TRUNCATED"
+    await context.abort(code, message)
+    raise AssertionError("abort does not return")
+
+
+def _add_reflection(server: grpc.aio.Server) -> None:
     """Lets tools ask a server what it can be asked."""
     # Their descriptors are registered by being imported; that of the model service is
     # by the time that its old code fails with protobuf 6.
@@ -147,41 +262,6 @@ def add_reflection(server: grpc.Server) -> None:
             importlib.import_module(f"tensorflow_serving.apis.{name}")
     services = (PREDICTION_SERVICE, MODEL_SERVICE, health.SERVICE_NAME)
     reflection.enable_server_reflection([*services, reflection.SERVICE_NAME], server)
-
-
-def _unary(
-    request_type: type[_Request], answer: Callable[[_Request, Caller], Message]
-) -> grpc.RpcMethodHandler:
-    """Parses here rather than in gRPC, which would log a traceback for bad bytes."""
-
-    def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
-        left = context.time_remaining()
-        caller = Caller(
-            None if left is None else time.monotonic() + left,
-            gone=lambda: not context.is_active(),
-        )
-        try:
-            # Whoever gave up in the queue is not worked for.
-            caller.time_left()
-            return answer(request_type.FromString(data), caller).SerializeToString()
-        except ServingError as error:
-            _abort(context, error)
-        except DecodeError as error:
-            _abort(context, ServingError(grpc.StatusCode.INTERNAL, str(error)))
-        except Exception as error:
-            _logger.exception("a request failed")
-            message = f"{type(error).__name__}: {error}"
-            _abort(context, ServingError(grpc.StatusCode.INTERNAL, message))
-
-    return grpc.unary_unary_rpc_method_handler(handle)
-
-
-def _abort(context: grpc.ServicerContext, error: ServingError) -> NoReturn:
-    message = error.message
-    if len(message) > _LONGEST_MESSAGE:
-        message = message[:_LONGEST_MESSAGE] + "...TRUNCATED"
-    context.abort(error.code, message)
-    raise AssertionError("abort does not return")
 
 
 def _invalid(message: str) -> ServingError:

@@ -86,6 +86,33 @@ def await_users(server: ModelServer, count: int) -> None:
     raise AssertionError(f"there are not {count} requests in progress")
 
 
+def test_a_client_that_sends_half_a_request_keeps_nobody_out(
+    narrow_server: ModelServer, stub: Stub
+) -> None:
+    end = threading.Event()
+
+    def nothing_yet() -> Iterator[bytes]:
+        end.wait(60)
+        yield from ()
+
+    with grpc.insecure_channel(narrow_server.grpc_address) as channel:
+        call = channel.stream_unary("/tensorflow.serving.PredictionService/Predict")
+        halves = [call.future(nothing_yet()) for _ in range(10)]
+        try:
+            await_streams(channel)
+            stub.Predict(spin(1), timeout=30)
+        finally:
+            end.set()
+            for half in halves:
+                half.cancel()
+
+
+def await_streams(channel: grpc.Channel) -> None:
+    """Waits until the server has taken what was sent before."""
+    health = health_pb2_grpc.HealthStub(channel)
+    health.Check(health_pb2.HealthCheckRequest(), timeout=30)
+
+
 def await_free(stub: Stub) -> None:
     """Asks until there is room in the queue, and for the answer."""
     deadline = time.monotonic() + 30
@@ -366,6 +393,9 @@ def test_broken_rest_requests_are_refused_and_the_server_lives(
     generator = random.Random(0)
     body = b'{"signature_name": "half", "instances": [{"x": 1.0}, {"x": 2.5e1}]}'
     connection = http.client.HTTPConnection(scale_server.rest_address or "", timeout=30)
+    connection.connect()
+    # Or each body waits for the server's late word that the head has come.
+    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for number in range(500 * LONGER):
         method = ("predict", "classify", "regress")[number % 3]
         path = f"/v1/models/scale:{method}"
