@@ -196,6 +196,7 @@ def test_a_rest_request_whose_client_has_gone_is_never_run(
     )
     running.start()
     await_users(narrow_server, 1)
+    time.sleep(1)  # so that what follows has time left when this is given up
     body = json.dumps(rest_spin(1)).encode()
     head = "POST /v1/models/example:predict HTTP/1.1\r\nHost: x\r\n"
     head += f"Content-Length: {len(body)}"

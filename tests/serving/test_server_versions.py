@@ -16,6 +16,7 @@ from langzoo.serving.errors import ServingError
 from langzoo.serving.server.repository import (
     ModelRepository,
     Retries,
+    Specific,
     State,
     VersionStatus,
 )
@@ -287,6 +288,22 @@ def test_a_poll_interval_of_zero_looks_once(
     assert repository.statuses() == [VersionStatus(1, State.AVAILABLE)]
     repository.close(timeout=30)
     assert repository.statuses() == [VersionStatus(1, State.END)]
+
+
+def test_another_policy_holds_at_once(
+    tmp_path: Path, scale_model: ScaleModel, push: Push, log: Log
+) -> None:
+    push(scale_model(1), tmp_path, 1)
+    push(scale_model(2), tmp_path, 2)
+    repository = ModelRepository("scale", tmp_path, log, poll_seconds=0)
+    repository.start()
+    assert repository.wait_available(30)
+    assert factor(repository) == 2
+    repository.reconfigure(tmp_path, Specific(frozenset([1])))
+    await_state(repository, 1, State.AVAILABLE)
+    await_state(repository, 2, State.END)
+    assert factor(repository) == 1
+    repository.close(timeout=30)
 
 
 class Moody:
