@@ -1,7 +1,7 @@
 # What to do with a checkout. Everything but `help`, `lock` and `clean` sets the
 # environment up first, which is instant where it is up to date.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock bench clean
+.PHONY: help setup demo test lint format lock bench soak clean
 
 SHELL := /bin/bash
 VENV := .venv/bin
@@ -39,6 +39,10 @@ lock: setup ## writes requirements.lock from setup.cfg
 
 bench: setup ## measures speed against other implementations
 	@bash scripts/bench.sh $(ARGS)
+
+soak: setup ## runs the model server's long tests at full length
+	LANGZOO_SOAK=10 $(VENV)/python -m pytest --timeout 3600 tests/serving/test_server_soak.py \
+		tests/serving/test_server_limits.py $(ARGS)
 
 clean: ## removes what was built and the caches; keeps .venv and runs
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -127,6 +127,13 @@ def serve(
     file_system_poll_wait_seconds: Annotated[
         int, typer.Option(help="Seconds between looks for new versions.")
     ] = 1,
+    flag: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=VALUE]",
+            help="A flag of TensorFlow Serving, such as enable_batching.",
+        ),
+    ] = None,
     engine: Annotated[
         str, typer.Option(help="embedded, or tensorflow_model_server from PATH.")
     ] = "embedded",
@@ -139,6 +146,7 @@ def serve(
         f"--model_name={model_name}",
         f"--model_base_path={Path(base_path).absolute()}",
         f"--file_system_poll_wait_seconds={file_system_poll_wait_seconds}",
+        *(f"--{more.removeprefix('--')}" for more in flag or ()),
     ]
     if engine == "embedded":
         command = [sys.executable, "-m", "langzoo.serving.server", *flags]

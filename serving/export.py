@@ -20,6 +20,9 @@ that, by a fixed code (see `models.scoring.spelling_nll`), and 0 where nothing i
 Every input and output has the batch as its first dimension, so that a server may join
 requests. The defaults have one row and hold for every row of a request; a server that
 joins requests of several rows each needs those inputs given.
+
+The export brings along a request for each signature that a server answers before it
+serves; see `warmup_requests`.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ from ..models.scoring import (
 from .export_checks import ExportError, check_export
 from .generation import Sampling, generate
 from .vocabulary import Vocabulary, last_tokens
+from .warmup_requests import write_warmup_requests
 
 __all__ = ["METADATA_FILE", "ExportError", "export_causal_lm", "read_metadata"]
 
@@ -83,6 +87,7 @@ def export_causal_lm(
     unfinished = f"{directory}.unfinished-{os.getpid()}"
     try:
         _save(model, unfinished, stride=stride, cap=cap)
+        write_warmup_requests(unfinished)
         check_export(unfinished)
         if tf.io.gfile.exists(directory):
             tf.io.gfile.rmtree(directory)

@@ -17,7 +17,7 @@ from .stock_ops import STOCK_OPS
 
 _COMPILED = "_XlaMustCompile"
 # TF2 notes the initializer of tables and assets as a signature of this name.
-_INIT_SIGNATURE = "__saved_model_init_op"
+INIT_SIGNATURE = "__saved_model_init_op"
 # Long enough to have a context and a token of several bytes, and the empty text.
 _PROBE_TEXTS = ["It works, naïvely.", ""]
 _PROBE_NEW_TOKENS = 4
@@ -78,7 +78,7 @@ def check_signatures(directory: str | os.PathLike[str]) -> None:
         except Exception as error:
             raise ExportError(f"the export does not load: {error}") from error
         for name, signature in meta_graph.signature_def.items():
-            if name != _INIT_SIGNATURE:
+            if name != INIT_SIGNATURE:
                 _check_call(session, name, signature)
 
 
@@ -98,7 +98,7 @@ def _probe(signature: SignatureDef) -> dict[str, Any]:
     feeds: dict[str, Any] = {}
     for key, info in signature.inputs.items():
         if key == "examples":
-            feeds[info.name] = [_example(text) for text in _PROBE_TEXTS]
+            feeds[info.name] = [example_of(text) for text in _PROBE_TEXTS]
         elif key == "max_new_tokens":
             feeds[info.name] = [_PROBE_NEW_TOKENS] * len(_PROBE_TEXTS)
         elif key in signature.defaults:
@@ -108,7 +108,8 @@ def _probe(signature: SignatureDef) -> dict[str, Any]:
     return feeds
 
 
-def _example(text: str) -> bytes:
+def example_of(text: str) -> bytes:
+    """A serialized `tf.train.Example` with a text as its feature `text`."""
     value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))
     features = tf.train.Features(feature={"text": value})
     return tf.train.Example(features=features).SerializeToString()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 _READY = re.compile(r"gRPC on (\S+), REST on (\S+)")
@@ -24,7 +24,11 @@ class ServerError(RuntimeError):
 
 @contextlib.contextmanager
 def running_server(
-    model_base_path: str, *, model_name: str = "langzoo", timeout: float = 120
+    model_base_path: str,
+    *,
+    model_name: str = "langzoo",
+    timeout: float = 120,
+    flags: Sequence[str] = (),
 ) -> Iterator[str]:
     """Runs the embedded model server on free ports of the loopback interface.
 
@@ -32,6 +36,7 @@ def running_server(
         model_base_path: Folder of versions.
         model_name: Name under which requests ask for the model.
         timeout: Seconds that it may take until it serves.
+        flags: More of its flags.
 
     Yields:
         The gRPC address, `host:port`.
@@ -43,6 +48,7 @@ def running_server(
         *(sys.executable, "-m", "langzoo.serving.server", "--host=127.0.0.1"),
         *("--port=0", "--rest_api_port=0", f"--model_name={model_name}"),
         f"--model_base_path={model_base_path}",
+        *flags,
     ]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(

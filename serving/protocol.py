@@ -12,7 +12,7 @@ from __future__ import annotations
 import array
 import enum
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -44,11 +44,18 @@ _MESSAGES = {
 }
 
 
-def _build_messages() -> dict[str, Any]:
+def build_messages(name: str, messages: Mapping[str, str]) -> dict[str, Any]:
+    """Message classes by name, from a description of their fields.
+
+    Args:
+        name: of the file that they would stand in.
+        messages: the fields of each: name, number, type, separated by commas, as in
+            this module's own description.
+    """
     file = descriptor_pb2.FileDescriptorProto(
-        name="langzoo/serving.proto", package="langzoo", syntax="proto3"
+        name=f"langzoo/{name}.proto", package="langzoo", syntax="proto3"
     )
-    for name, fields in _MESSAGES.items():
+    for name, fields in messages.items():
         message = file.message_type.add(name=name.replace(".", ""))
         for field in fields.split(","):
             _add_field(message, *field.split())
@@ -58,7 +65,7 @@ def _build_messages() -> dict[str, Any]:
         name: message_factory.GetMessageClass(
             pool.FindMessageTypeByName(f"langzoo.{name.replace('.', '')}")
         )
-        for name in _MESSAGES
+        for name in messages
     }
 
 
@@ -89,7 +96,7 @@ def _set_type(field: descriptor_pb2.FieldDescriptorProto, kind: str) -> None:
         field.type = _Field.Type.Value(f"TYPE_{kind.upper()}")
 
 
-MESSAGES = _build_messages()
+MESSAGES = build_messages("serving", _MESSAGES)
 Tensor = MESSAGES["Tensor"]
 SignatureDefMap = MESSAGES["SignatureDefMap"]
 ModelSpec = MESSAGES["ModelSpec"]

@@ -126,6 +126,7 @@ def test_the_stock_binary_is_started_with_its_own_flags(tmp_path):
     ended = langzoo_command(
         *("serve", "--engine", "tensorflow_model_server", "--port", "9000"),
         *("--model-base-path", str(tmp_path)),
+        *("--flag", "enable_batching", "--flag", "--grpc_max_threads=3"),
         env=environment,
     )
     assert ended.stdout.splitlines() == [
@@ -134,4 +135,6 @@ def test_the_stock_binary_is_started_with_its_own_flags(tmp_path):
         "--model_name=langzoo",
         f"--model_base_path={tmp_path}",
         "--file_system_poll_wait_seconds=1",
+        "--enable_batching",
+        "--grpc_max_threads=3",
     ]

@@ -6,15 +6,19 @@ its own. From the wire inwards:
 - `grpc_service` and `rest` speak the protocols, `tensors` and `json_tensors` convert
   between them and NumPy;
 - `core` finds the model a request means, and answers what is not a prediction;
-- `repository` follows a model's base path and swaps versions;
-- `servable` is one loaded version.
+- `inference` answers what is one, `warmup` does so before a version serves;
+- `models` are all of them and their labels, `repository` follows the base path of one
+  and swaps its versions;
+- `servable` is one loaded version, `tflite` one of another kind, `batching` joins the
+  requests that they are asked;
+- `config_files` reads what TensorFlow Serving's flags name, `metrics` counts.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ModelServer", "PortInUseError", "ServerStartError"]
+__all__ = ["ModelServer", "PortInUseError", "ServerOptions", "ServerStartError"]
 
 
 def __getattr__(name: str) -> Any:

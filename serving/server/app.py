@@ -1,21 +1,45 @@
-"""The model server: a model's base path, served over gRPC and REST until stopped."""
+"""The model server: models from their base paths, over gRPC and REST until stopped."""
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import socket
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import grpc
+from tensorflow.core.protobuf import config_pb2
 
+from ..errors import ServingError
+from .batching import BatchingParameters, BatchingRunner, BatchScheduler
+from .config_files import (
+    ConfigFileError,
+    TlsConfig,
+    read_batching_parameters,
+    read_model_config,
+)
 from .core import ServerCore
-from .grpc_service import ModelServices
-from .repository import ModelRepository, State, VersionStatus
-from .rest import RestServer
+from .grpc_service import GrpcServer, ModelServices
+from .metrics import Metrics
+from .models import Models, ModelServerConfig, single_model
+from .repository import (
+    SAVED_MODEL_FILE,
+    ModelRepository,
+    Policy,
+    Retries,
+    State,
+    VersionStatus,
+)
+from .rest import RestOptions, RestServer
+from .servable import DirectRunner, Runner, Servable, load_servable
+from .tflite import TFLITE_FILE, load_tflite
+from .warmup import warm_up
 
 # As in TensorFlow Serving; a request that waits for the graph holds a thread.
 _THREADS_PER_CPU = 4
@@ -34,8 +58,51 @@ class PortInUseError(ServerStartError):
         self.port = port
 
 
+@dataclass(frozen=True)
+class ServerOptions:
+    """How a server answers and loads; the defaults are TensorFlow Serving's.
+
+    Attributes:
+        queue_size: requests that may wait for a thread, for each of gRPC and REST;
+            more are refused with RESOURCE_EXHAUSTED.
+        grpc_socket_path: a Unix socket to answer gRPC on as well.
+        grpc_arguments: gRPC's channel arguments.
+        tls: key and certificates; None answers in the clear.
+        rest: how the REST interface answers; its `queue_size` is the server's.
+        retries: of versions that fail to load.
+        labels_in_advance: lets a new label point to a version not loaded yet.
+        batching: joins requests into batches; None runs each by itself.
+        model_batching: a model's `batching_params.pbtxt` holds for its batches.
+        warmup_iterations: how often each warm-up request is replayed; 0 is never.
+        tags: of the graph in a SavedModel to load.
+        session: how TensorFlow runs graphs.
+        outputs_as_content: pack outputs of Predict as bytes, not as typed values.
+        check_methods: let a signature only be used for what it says that it is for.
+        tflite_interpreters: of each version that has a `model.tflite`, which is then
+            preferred; 0 leaves that file alone.
+        config_poll_seconds: between two looks at the configuration file; 0 is once.
+    """
+
+    queue_size: int = 512
+    grpc_socket_path: str | None = None
+    grpc_arguments: tuple[tuple[str, str | int], ...] = ()
+    tls: TlsConfig | None = None
+    rest: RestOptions = RestOptions()  # noqa: RUF009
+    retries: Retries = Retries()  # noqa: RUF009
+    labels_in_advance: bool = False
+    batching: BatchingParameters | None = None
+    model_batching: bool = False
+    warmup_iterations: int = 1
+    tags: tuple[str, ...] = ("serve",)
+    session: config_pb2.ConfigProto | None = None
+    outputs_as_content: bool = False
+    check_methods: bool = False
+    tflite_interpreters: int = 0
+    config_poll_seconds: float = 0.0
+
+
 class ModelServer:
-    """Serves the newest version of one model, as TensorFlow Serving would.
+    """Serves models as TensorFlow Serving would: the newest version, or as configured.
 
     Example:
 
@@ -48,27 +115,31 @@ class ModelServer:
     Args:
         model_name: the name that requests call the model by.
         base_path: the folder of its version folders. It need not exist yet.
-        grpc_port: port for gRPC; 0 takes a free one.
+        config_file: a `ModelServerConfig` as text, which names the models instead.
+        grpc_port: port for gRPC; 0 takes a free one, None turns TCP off.
         rest_port: port for REST; 0 takes a free one, None turns REST off.
         host: address to listen on.
         poll_seconds: how long to wait between two looks for a new version; 0 looks
             once.
         threads: requests worked on at a time, for each of gRPC and REST; four for
             each processor by default.
+        options: all else.
         announce: is given one line of text for all that a person would want to know,
             often from another thread.
     """
 
     def __init__(
         self,
-        model_name: str,
-        base_path: str | os.PathLike[str],
+        model_name: str = "default",
+        base_path: str | os.PathLike[str] = "",
         *,
-        grpc_port: int = 8500,
+        config_file: str | None = None,
+        grpc_port: int | None = 8500,
         rest_port: int | None = 8501,
         host: str = "0.0.0.0",
         poll_seconds: float = 1.0,
         threads: int | None = None,
+        options: ServerOptions = ServerOptions(),
         announce: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.model_name = model_name
@@ -76,19 +147,30 @@ class ModelServer:
         self.host = host
         self.grpc_port = grpc_port
         self.rest_port = rest_port
+        self.metrics = Metrics()
+        self._config_file = config_file
+        self._poll_seconds = poll_seconds
         self._threads = threads or _THREADS_PER_CPU * (os.cpu_count() or 1)
+        self._options = options
         self._announce = announce
         self._serving_announced = False
-        self._repository = ModelRepository(
-            model_name, self.base_path, self, poll_seconds=poll_seconds
+        self._models = Models(
+            self._repository, labels_in_advance=options.labels_in_advance
         )
-        self._core = ServerCore({model_name: self._repository})
-        self._grpc: grpc.Server | None = None
+        self._core = ServerCore(
+            self._models, self.metrics, outputs_as_content=options.outputs_as_content
+        )
+        self._scheduler: BatchScheduler | None = None
+        self._grpc: GrpcServer | None = None
         self._rest: RestServer | None = None
+        self._stopping = threading.Event()
+        self._config_thread: threading.Thread | None = None
 
     @property
     def grpc_address(self) -> str:
         """`HOST:PORT` of gRPC; the port is known once the server has started."""
+        if self.grpc_port is None:
+            return f"unix:{self._options.grpc_socket_path}"
         return _address(self.host, self.grpc_port)
 
     @property
@@ -101,39 +183,164 @@ class ModelServer:
 
         Raises:
             PortInUseError: a port is taken.
-            ServerStartError: it cannot listen there for another reason.
+            ServerStartError: it cannot listen there for another reason, or the
+                configuration is refused.
         """
-        for port in (self.grpc_port, self.rest_port or 0):
+        for port in (self.grpc_port or 0, self.rest_port or 0):
             # gRPC would take 65536 for 0.
             if not 0 <= port < 1 << 16:
                 raise ServerStartError(f"there is no port {port}")
+        config = self._read_config()
         rest_socket = None
         if self.rest_port is not None:
             rest_socket = _listen(self.host, self.rest_port)
             self.rest_port = rest_socket.getsockname()[1]
         try:
             self._start_grpc()
-        except BaseException:
+            if self._options.batching is not None:
+                self._scheduler = BatchScheduler(self._options.batching, self.metrics)
+            self._models.configure(config)
+        except BaseException as error:
             if rest_socket is not None:
                 rest_socket.close()
+            self.stop(0)
+            if isinstance(error, ServingError):
+                raise ServerStartError(error.message) from error
             raise
         if rest_socket is not None:
-            self._rest = RestServer(self._core, rest_socket, self._threads)
+            rest = dataclasses.replace(
+                self._options.rest,
+                threads=self._options.rest.threads or self._threads,
+                queue_size=self._options.queue_size,
+            )
+            self._rest = RestServer(self._core, rest_socket, rest)
             self._rest.start()
-        self._repository.start()
+        if self._config_file is not None and self._options.config_poll_seconds > 0:
+            self._config_thread = threading.Thread(
+                target=self._follow_config, name="langzoo-config", daemon=True
+            )
+            self._config_thread.start()
 
     def wait_ready(self, timeout: float | None = None) -> bool:
-        """Waits until a version answers; False if there is none after `timeout` s."""
-        return self._repository.wait_available(timeout)
+        """Waits until every model answers; False if one does not after `timeout` s."""
+        return self._models.wait_available(timeout)
 
     def stop(self, grace_seconds: float = 5.0) -> None:
         """Stops to listen, lets requests finish for `grace_seconds`, frees all."""
-        stopped = self._grpc.stop(grace_seconds) if self._grpc else None
-        if self._rest is not None:
-            self._rest.stop(grace_seconds)
-        if stopped is not None:
-            stopped.wait()
-        self._repository.close(grace_seconds)
+        self._stopping.set()
+        # Both at once, or the second would begin to refuse requests late.
+        stops = [
+            threading.Thread(target=interface.stop, args=(grace_seconds,))
+            for interface in (self._grpc, self._rest)
+            if interface is not None
+        ]
+        self._grpc = self._rest = None
+        for stop in stops:
+            stop.start()
+        for stop in stops:
+            stop.join()
+        if self._config_thread is not None:
+            self._config_thread.join(grace_seconds)
+        if self._scheduler is not None:
+            self._scheduler.close()
+        self._models.close(grace_seconds)
+
+    def _read_config(self) -> ModelServerConfig:
+        if self._config_file is None:
+            return single_model(self.model_name, str(self.base_path.absolute()))
+        try:
+            return read_model_config(self._config_file)
+        except ConfigFileError as error:
+            raise ServerStartError(str(error)) from error
+
+    def _follow_config(self) -> None:
+        """Takes what the configuration file says whenever that is something new."""
+        seen = None
+        while not self._stopping.wait(self._options.config_poll_seconds):
+            try:
+                config = read_model_config(str(self._config_file))
+                self._models.configure(config)
+                seen = None
+            except (ConfigFileError, ServingError) as error:
+                # Told once; what serves now goes on.
+                if str(error) != seen:
+                    seen = str(error)
+                    self._announce(f"langzoo: configuration refused: {error}")
+
+    def _repository(
+        self, name: str, base_path: Path, policy: Policy
+    ) -> ModelRepository:
+        reporter = _Reporter(self, name, base_path)
+        tflite = [TFLITE_FILE] if self._options.tflite_interpreters else []
+        return ModelRepository(
+            name,
+            base_path,
+            reporter,
+            poll_seconds=self._poll_seconds,
+            policy=policy,
+            retries=self._options.retries,
+            load=self._load,
+            files=[SAVED_MODEL_FILE, *tflite],
+        )
+
+    def _load(self, version: int, path: Path) -> Servable:
+        """Loads a version and answers its warm-up requests."""
+        start, status = time.perf_counter(), "OK"
+        try:
+            servable = self._load_servable(version, path)
+        except ServingError as error:
+            status = error.code.name
+            raise
+        finally:
+            self.metrics.load_attempts.add(
+                str(path), "success" if status == "OK" else "fail"
+            )
+            micros = round((time.perf_counter() - start) * 1e6)
+            self.metrics.load_latency.add(str(path), count=micros)
+        servable.check_methods = self._options.check_methods
+        try:
+            self._warm_up(servable, path)
+        except BaseException:
+            servable.close()
+            raise
+        return servable
+
+    def _load_servable(self, version: int, path: Path) -> Servable:
+        options, runner = self._options, self._runner(path)
+        if options.tflite_interpreters and (path / TFLITE_FILE).is_file():
+            count = options.tflite_interpreters
+            return load_tflite(version, path, interpreters=count, runner=runner)
+        return load_servable(
+            version, path, tags=options.tags, config=options.session, runner=runner
+        )
+
+    def _warm_up(self, servable: Servable, path: Path) -> None:
+        if not self._options.warmup_iterations:
+            return
+        start, status, count = time.perf_counter(), "OK", 0
+        try:
+            count = warm_up(servable, path, self._options.warmup_iterations)
+        except ServingError as error:
+            status = error.code.name
+            raise
+        finally:
+            if count or status != "OK":
+                micros = (time.perf_counter() - start) * 1e6
+                self.metrics.warmup_latency.add(str(path), status, value=micros)
+                self.metrics.warmup_records.add(str(path), status, count=count)
+
+    def _runner(self, path: Path) -> Runner:
+        if self._scheduler is None:
+            return DirectRunner()
+        own = path / "batching_params.pbtxt"
+        if not self._options.model_batching:
+            return BatchingRunner(self._scheduler)
+        if not own.is_file():
+            return DirectRunner()
+        try:
+            return BatchingRunner(self._scheduler, read_batching_parameters(str(own)))
+        except ConfigFileError as error:
+            raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
 
     def __enter__(self) -> ModelServer:
         self.start()
@@ -147,65 +354,107 @@ class ModelServer:
     ) -> None:
         self.stop()
 
-    def waiting(self) -> None:
-        """The repository's word that there is no version yet."""
-        self._announce(
-            f"langzoo: no version of model {self.model_name} in {self.base_path} yet, "
-            "waiting for one"
-        )
-
-    def unreadable(self, error: OSError) -> None:
-        """The repository's word that it cannot read the base path."""
-        reason = error.strerror or error
-        self._announce(f"langzoo: cannot read {self.base_path}: {reason}")
-
-    def changed(self, status: VersionStatus) -> None:
-        """The repository's word that a version has come into another state."""
+    def changed(self, name: str, status: VersionStatus) -> None:
+        """A repository's word that a version has come into another state."""
+        version = f"version {status.version}"
+        if self._config_file is not None:
+            version = f"model {name} {version}"
         if status.error is not None:
             reason = " ".join(status.error.message.split())
-            self._announce(
-                f"langzoo: version {status.version} failed to load: {reason}"
-            )
+            self._announce(f"langzoo: {version} failed to load: {reason}")
         elif status.state is State.AVAILABLE:
-            self._announce(f"langzoo: version {status.version} is available")
-            self._announce_serving()
+            self._announce(f"langzoo: {version} is available")
+            if self._models.available():
+                if self._grpc is not None:
+                    self._grpc.set_serving()
+                self._announce_serving()
         elif status.state is State.END:
-            self._announce(f"langzoo: version {status.version} is unloaded")
+            self._announce(f"langzoo: {version} is unloaded")
 
     def _announce_serving(self) -> None:
         if self._serving_announced:
             return
         self._serving_announced = True
-        self._announce(
-            f"langzoo: serving model {self.model_name} from {self.base_path}: "
-            f"{self._addresses()}"
-        )
+        what = f"model {self.model_name} from {self.base_path}"
+        if self._config_file is not None:
+            what = f"the models of {self._config_file}"
+        self._announce(f"langzoo: serving {what}: {self._addresses()}")
 
     def _addresses(self) -> str:
         rest = f"REST on {self.rest_address}" if self.rest_address else "REST off"
         return f"gRPC on {self.grpc_address}, {rest}"
 
     def _start_grpc(self) -> None:
-        executor = ThreadPoolExecutor(self._threads, thread_name_prefix="langzoo-grpc")
-        server = grpc.server(
-            executor,
-            handlers=ModelServices(self._core).handlers(),
-            options=[
-                # Otherwise two servers could share a port without noticing.
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", -1),
-                ("grpc.max_send_message_length", -1),
-            ],
+        options: dict[str, str | int] = {
+            # Otherwise two servers could share a port without noticing.
+            "grpc.so_reuseport": 0,
+            "grpc.max_receive_message_length": -1,
+            "grpc.max_send_message_length": -1,
+        }
+        options.update(self._options.grpc_arguments)
+        self._grpc = server = GrpcServer(
+            ModelServices(self._core),
+            threads=self._threads,
+            queue_size=self._options.queue_size,
+            arguments=list(options.items()),
         )
-        try:
-            self.grpc_port = server.add_insecure_port(self.grpc_address)
-        except RuntimeError as error:
-            # gRPC does not say why; the system does.
-            _listen(self.host, self.grpc_port).close()
-            reason = f"cannot listen on {self.grpc_address}: {error}"
-            raise ServerStartError(reason) from error
+        if self.grpc_port is not None:
+            try:
+                self.grpc_port = self._bind(server, self.grpc_address)
+            except RuntimeError as error:
+                # gRPC does not say why; the system does.
+                _listen(self.host, self.grpc_port).close()
+                reason = f"cannot listen on {self.grpc_address}: {error}"
+                raise ServerStartError(reason) from error
+        if self._options.grpc_socket_path is not None:
+            address = f"unix:{self._options.grpc_socket_path}"
+            try:
+                self._bind(server, address)
+            except RuntimeError as error:
+                raise ServerStartError(f"cannot listen on {address}") from error
         server.start()
-        self._grpc = server
+
+    def _bind(self, server: GrpcServer, address: str) -> int:
+        tls = self._options.tls
+        if tls is None:
+            return server.bind(address, None)
+        credentials = grpc.ssl_server_credentials(
+            [(tls.server_key, tls.server_certificate)],
+            root_certificates=tls.client_ca,
+            require_client_auth=tls.client_verify,
+        )
+        return server.bind(address, credentials)
+
+
+class _Reporter:
+    """What one repository tells the server.
+
+    Args:
+        server: is told.
+        name: of the model.
+        base_path: of the model.
+    """
+
+    def __init__(self, server: ModelServer, name: str, base_path: Path) -> None:
+        self._server = server
+        self._name = name
+        self._base_path = base_path
+
+    def waiting(self) -> None:
+        """There is no version yet."""
+        self._server._announce(
+            f"langzoo: no version of model {self._name} in {self._base_path} yet, "
+            "waiting for one"
+        )
+
+    def unreadable(self, error: OSError) -> None:
+        """The base path cannot be read."""
+        reason = error.strerror or error
+        self._server._announce(f"langzoo: cannot read {self._base_path}: {reason}")
+
+    def changed(self, status: VersionStatus) -> None:
+        """A version has come into another state."""
+        self._server.changed(self._name, status)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -214,7 +463,11 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         # It sets SO_REUSEADDR, without which a port stays taken for a while after a
         # server has stopped, and not SO_REUSEPORT, with which two could share it.
-        return socket.create_server((host, port), family=family)
+        listener = socket.create_server((host, port), family=family)
+        # Connections inherit it. Otherwise the body of an answer waits until the client
+        # has acknowledged the head, which takes 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortInUseError(host, port) from error

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf import any_pb2
 from grpc import StatusCode
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    model_pb2,
+    predict_pb2,
+)
 
 from ..errors import ServingError
-from .repository import ModelRepository, VersionStatus, not_found
-from .servable import Servable
+from . import inference
+from .metrics import Metrics
+from .models import Models
+from .repository import VersionStatus, not_found
+from .servable import Caller, Servable
 
 METADATA_FIELD = "signature_def"
 
@@ -25,6 +38,16 @@ class ModelSpec:
     version: int | None = None
     label: str | None = None
 
+    @classmethod
+    def of(cls, spec: model_pb2.ModelSpec) -> ModelSpec:
+        """The same as a message says it."""
+        choice = spec.WhichOneof("version_choice")
+        return cls(
+            spec.name,
+            version=spec.version.value if choice == "version" else None,
+            label=spec.version_label if choice == "version_label" else None,
+        )
+
 
 class ServerCore:
     """Answers requests from the models it holds.
@@ -33,11 +56,17 @@ class ServerCore:
     `get_model_status_impl.cc` and `get_model_metadata_impl.cc`.
 
     Args:
-        repositories: the models by name.
+        models: the models.
+        metrics: counts the requests.
+        outputs_as_content: pack outputs of Predict as bytes, not as typed values.
     """
 
-    def __init__(self, repositories: Mapping[str, ModelRepository]) -> None:
-        self._repositories = repositories
+    def __init__(
+        self, models: Models, metrics: Metrics, *, outputs_as_content: bool = False
+    ) -> None:
+        self._models = models
+        self.metrics = metrics
+        self._outputs_as_content = outputs_as_content
 
     def use(self, spec: ModelSpec) -> AbstractContextManager[Servable]:
         """Holds the version that a request means, while it is answered.
@@ -47,16 +76,87 @@ class ServerCore:
         """
         if not spec.name:
             raise _invalid("ModelSpec has no name specified.")
+        version = spec.version
         if spec.label is not None:
-            raise _invalid(f"Unrecognized servable version label: {spec.label}")
-        repository = self._repositories.get(spec.name)
+            version = self._models.labelled(spec.name, spec.label)
+        repository = self._models.get(spec.name)
         if repository is None:
-            raise not_found(spec.name, spec.version)
-        return repository.use(spec.version)
+            raise not_found(spec.name, version)
+        return repository.use(version)
+
+    @contextlib.contextmanager
+    def counted(self, name: str, api: str, entrypoint: str) -> Iterator[None]:
+        """Counts a request of a model and, if it is answered, the time it takes."""
+        start, status = time.perf_counter(), "INTERNAL"
+        try:
+            yield
+            status = "OK"
+        except ServingError as error:
+            status = error.code.name
+            raise
+        finally:
+            self.metrics.requests.add(name, status)
+            if status == "OK":
+                micros = (time.perf_counter() - start) * 1e6
+                self.metrics.request_latency.add(name, api, entrypoint, value=micros)
+
+    def predict(
+        self, request: predict_pb2.PredictRequest, caller: Caller
+    ) -> predict_pb2.PredictResponse:
+        """PredictionService.Predict."""
+
+        def answer(
+            servable: Servable, request: predict_pb2.PredictRequest, caller: Caller
+        ) -> predict_pb2.PredictResponse:
+            as_content = self._outputs_as_content
+            return inference.predict(servable, request, caller, as_content=as_content)
+
+        return self._infer("Predict", answer, request, caller)
+
+    def classify(self, request: Any, caller: Caller) -> Any:
+        """PredictionService.Classify."""
+        return self._infer("Classify", inference.classify, request, caller)
+
+    def regress(self, request: Any, caller: Caller) -> Any:
+        """PredictionService.Regress."""
+        return self._infer("Regress", inference.regress, request, caller)
+
+    def multi_inference(
+        self, request: inference_pb2.MultiInferenceRequest, caller: Caller
+    ) -> inference_pb2.MultiInferenceResponse:
+        """PredictionService.MultiInference, of the model that its first task names."""
+        spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
+        with self.use(ModelSpec.of(spec)) as servable:
+            response = inference.multi_inference(servable, request, caller)
+        kind = request.input.WhichOneof("kind")
+        count = len(getattr(request.input, kind).examples) if kind else 0
+        self.metrics.example_counts.add(spec.name, value=count)
+        self.metrics.examples.add(spec.name, count=count)
+        return response
+
+    def _infer(
+        self, api: str, answer: Callable[..., Any], request: Any, caller: Caller
+    ) -> Any:
+        _check_spec(request)
+        spec = ModelSpec.of(request.model_spec)
+        with (
+            self.counted(spec.name, api, "GRPC"),
+            self.use(spec) as servable,
+            self.running(spec.name, api),
+        ):
+            return answer(servable, request, caller)
+
+    @contextlib.contextmanager
+    def running(self, name: str, api: str) -> Iterator[None]:
+        """Measures the time in the model, reading and writing of tensors included."""
+        start = time.perf_counter()
+        yield
+        micros = (time.perf_counter() - start) * 1e6
+        self.metrics.runtime_latency.add(name, api, "TF1", value=micros)
 
     def status(self, spec: ModelSpec) -> get_model_status_pb2.GetModelStatusResponse:
         """The states of a model's versions, or of the one that is named."""
-        repository = self._repositories.get(spec.name)
+        repository = self._models.get(spec.name)
         statuses = repository.statuses() if repository else []
         if spec.version is not None:
             statuses = [s for s in statuses if s.version == spec.version]
@@ -86,6 +186,32 @@ class ServerCore:
         response.model_spec.name = spec.name
         response.model_spec.version.value = version
         return response
+
+    def reload(
+        self, request: model_management_pb2.ReloadConfigRequest, timeout: float | None
+    ) -> model_management_pb2.ReloadConfigResponse:
+        """Takes another configuration, and waits for its new models to load.
+
+        Raises:
+            ServingError: it is refused, or a new model does not become available.
+        """
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise _invalid(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported"
+            )
+        before = self.metrics.counts(request.metric_names)
+        self._models.configure(request.config, timeout)
+        response = model_management_pb2.ReloadConfigResponse()
+        response.status.SetInParent()
+        for name, count in self.metrics.counts(request.metric_names).items():
+            response.metric.add(name=name, int64_value_increase=count - before[name])
+        return response
+
+
+def _check_spec(request: Any) -> None:
+    if not request.HasField("model_spec"):
+        raise _invalid("Missing ModelSpec")
 
 
 def _status_proto(status: VersionStatus) -> get_model_status_pb2.ModelVersionStatus:

@@ -1,28 +1,51 @@
-"""The gRPC services: PredictionService and ModelService of TensorFlow Serving."""
+"""The gRPC services: those of TensorFlow Serving, health and reflection."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import importlib
 import logging
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+import grpc.aio
 from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    model_pb2,
+    inference_pb2,
+    model_management_pb2,
     predict_pb2,
+    regression_pb2,
 )
 
 from ..errors import ServingError
 from .core import METADATA_FIELD, ModelSpec, ServerCore
-from .servable import DEFAULT_SIGNATURE
-from .tensors import array_to_proto
+from .servable import Caller
+
+PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
+MODEL_SERVICE = "tensorflow.serving.ModelService"
+# The short names are those that TensorFlow Serving reports; none is the whole server.
+_HEALTH_NAMES = (
+    "PredictionService",
+    "ModelService",
+    PREDICTION_SERVICE,
+    MODEL_SERVICE,
+    "",
+)
 
 _LONGEST_MESSAGE = 1024
 _logger = logging.getLogger(__name__)
-_Request = TypeVar("_Request", bound=Message)
+_Methods = dict[str, tuple[type[Message], Callable[..., Message]]]
+_Result = TypeVar("_Result")
 
 
 class ModelServices:
@@ -35,36 +58,12 @@ class ModelServices:
     def __init__(self, core: ServerCore) -> None:
         self._core = core
 
-    def predict(
-        self, request: predict_pb2.PredictRequest
-    ) -> predict_pb2.PredictResponse:
-        """PredictionService.Predict."""
-        name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        with self._core.use(_model_spec(request)) as servable:
-            signature = servable.signature(name)
-            if signature is None:
-                raise ServingError(
-                    grpc.StatusCode.FAILED_PRECONDITION,
-                    f'Serving signature key "{name}" not found.',
-                )
-            arrays = signature.run(
-                signature.parse_inputs(request.inputs), request.output_filter
-            )
-            outputs = {
-                alias: array_to_proto(array, signature.output_dtype(alias))
-                for alias, array in arrays.items()
-            }
-            response = predict_pb2.PredictResponse(outputs=outputs)
-            response.model_spec.name = request.model_spec.name
-            response.model_spec.signature_name = name
-            response.model_spec.version.value = servable.version
-            return response
-
     def metadata(
-        self, request: get_model_metadata_pb2.GetModelMetadataRequest
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest, caller: Caller
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """PredictionService.GetModelMetadata."""
-        spec = _model_spec(request)
+        if not request.HasField("model_spec"):
+            raise _invalid("Missing ModelSpec")
         if not request.metadata_field:
             raise _invalid(
                 "GetModelMetadataRequest must specify at least one metadata_field"
@@ -72,75 +71,197 @@ class ModelServices:
         for field in request.metadata_field:
             if field != METADATA_FIELD:
                 raise _invalid(f"Metadata field {field} is not supported")
-        return self._core.metadata(spec)
+        return self._core.metadata(ModelSpec.of(request.model_spec))
 
     def status(
-        self, request: get_model_status_pb2.GetModelStatusRequest
+        self, request: get_model_status_pb2.GetModelStatusRequest, caller: Caller
     ) -> get_model_status_pb2.GetModelStatusResponse:
         """ModelService.GetModelStatus."""
-        return self._core.status(_model_spec(request))
+        if not request.HasField("model_spec"):
+            raise _invalid("Missing ModelSpec")
+        return self._core.status(ModelSpec.of(request.model_spec))
 
-    def handlers(self) -> list[grpc.GenericRpcHandler]:
-        """What a gRPC server needs in order to serve these procedures."""
-        return [
-            grpc.method_handlers_generic_handler(
-                "tensorflow.serving.PredictionService",
-                {
-                    "Predict": _unary(predict_pb2.PredictRequest, self.predict),
-                    "GetModelMetadata": _unary(
-                        get_model_metadata_pb2.GetModelMetadataRequest, self.metadata
-                    ),
-                },
+    def reload(
+        self, request: model_management_pb2.ReloadConfigRequest, caller: Caller
+    ) -> model_management_pb2.ReloadConfigResponse:
+        """ModelService.HandleReloadConfigRequest."""
+        return self._core.reload(request, caller.time_left())
+
+    def methods(self) -> dict[str, _Methods]:
+        """The procedures of each service: what they take, and what answers."""
+        core = self._core
+        prediction: _Methods = {
+            "Predict": (predict_pb2.PredictRequest, core.predict),
+            "Classify": (classification_pb2.ClassificationRequest, core.classify),
+            "Regress": (regression_pb2.RegressionRequest, core.regress),
+            "MultiInference": (
+                inference_pb2.MultiInferenceRequest,
+                core.multi_inference,
             ),
-            grpc.method_handlers_generic_handler(
-                "tensorflow.serving.ModelService",
-                {
-                    "GetModelStatus": _unary(
-                        get_model_status_pb2.GetModelStatusRequest, self.status
-                    ),
-                },
+            "GetModelMetadata": (
+                get_model_metadata_pb2.GetModelMetadataRequest,
+                self.metadata,
             ),
-        ]
+        }
+        model: _Methods = {
+            "GetModelStatus": (get_model_status_pb2.GetModelStatusRequest, self.status),
+            "HandleReloadConfigRequest": (
+                model_management_pb2.ReloadConfigRequest,
+                self.reload,
+            ),
+        }
+        return {PREDICTION_SERVICE: prediction, MODEL_SERVICE: model}
 
 
-def _model_spec(request: Any) -> ModelSpec:
-    if not request.HasField("model_spec"):
-        raise _invalid("Missing ModelSpec")
-    spec: model_pb2.ModelSpec = request.model_spec
-    choice = spec.WhichOneof("version_choice")
-    return ModelSpec(
-        spec.name,
-        version=spec.version.value if choice == "version" else None,
-        label=spec.version_label if choice == "version_label" else None,
-    )
+class GrpcServer:
+    """The gRPC interface, in a thread of its own.
+
+    An event loop takes the requests, so that a client that sends slowly, or not at all,
+    keeps nobody out; threads work on those that have come.
+
+    Args:
+        services: answers the requests.
+        threads: requests worked on at a time.
+        queue_size: requests that may wait beside those; more are refused with
+            RESOURCE_EXHAUSTED.
+        arguments: gRPC's channel arguments.
+    """
+
+    def __init__(
+        self,
+        services: ModelServices,
+        *,
+        threads: int,
+        queue_size: int,
+        arguments: Sequence[tuple[str, str | int]],
+    ) -> None:
+        self._limit = threads + queue_size
+        self._in_progress = 0
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="langzoo-grpc")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="langzoo-grpc-loop", daemon=True
+        )
+        self._thread.start()
+        self._health = health.aio.HealthServicer()
+        self._server = self._await(self._create(services, arguments))
+
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        """Listens on an address as well, and gives its port.
+
+        Raises:
+            RuntimeError: it cannot.
+        """
+
+        async def bind() -> int:
+            if credentials is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, credentials)
+
+        return self._await(bind())
+
+    def start(self) -> None:
+        """Begins to answer."""
+        self._await(self._server.start())
+
+    def set_serving(self) -> None:
+        """Says from now on that the server is in health."""
+        self._await(self._set_health(health_pb2.HealthCheckResponse.SERVING))
+
+    def stop(self, grace_seconds: float) -> None:
+        """Stops to listen and lets requests finish for `grace_seconds`."""
+        self._await(self._health.enter_graceful_shutdown())
+        self._await(self._server.stop(grace_seconds))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._executor.shutdown(wait=False)
+
+    async def _create(
+        self, services: ModelServices, arguments: Sequence[tuple[str, str | int]]
+    ) -> grpc.aio.Server:
+        server = grpc.aio.server(options=list(arguments))
+        for service, methods in services.methods().items():
+            handlers = {name: self._unary(*method) for name, method in methods.items()}
+            handler = grpc.method_handlers_generic_handler(service, handlers)
+            server.add_generic_rpc_handlers([handler])
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        _add_reflection(server)
+        return server
+
+    async def _set_health(self, status: Any) -> None:
+        for name in _HEALTH_NAMES:
+            await self._health.set(name, status)
+
+    def _unary(
+        self, request_type: type[Message], answer: Callable[..., Message]
+    ) -> grpc.RpcMethodHandler:
+        async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            # One event loop runs all of these, so that a number is enough.
+            if self._in_progress >= self._limit:
+                message = "too many requests are waiting"
+                await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+            left = context.time_remaining()
+            gone = threading.Event()
+            caller = Caller(
+                None if left is None else time.monotonic() + left, gone=gone.is_set
+            )
+            self._in_progress += 1
+            try:
+                return await self._loop.run_in_executor(
+                    self._executor, _answer, request_type, answer, data, caller
+                )
+            except ServingError as error:
+                await _abort(context, error.code, error.message)
+            finally:
+                # Whoever gave up is not worked for.
+                gone.set()
+                self._in_progress -= 1
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    def _await(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 
-def _unary(
-    request_type: type[_Request], answer: Callable[[_Request], Message]
-) -> grpc.RpcMethodHandler:
+def _answer(
+    request_type: type[Message],
+    answer: Callable[..., Message],
+    data: bytes,
+    caller: Caller,
+) -> bytes:
     """Parses here rather than in gRPC, which would log a traceback for bad bytes."""
-
-    def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
-        try:
-            return answer(request_type.FromString(data)).SerializeToString()
-        except ServingError as error:
-            _abort(context, error)
-        except DecodeError as error:
-            _abort(context, ServingError(grpc.StatusCode.INTERNAL, str(error)))
-        except Exception as error:
-            _logger.exception("a request failed")
-            message = f"{type(error).__name__}: {error}"
-            _abort(context, ServingError(grpc.StatusCode.INTERNAL, message))
-
-    return grpc.unary_unary_rpc_method_handler(handle)
+    try:
+        caller.time_left()
+        return answer(request_type.FromString(data), caller).SerializeToString()
+    except ServingError:
+        raise
+    except DecodeError as error:
+        raise ServingError(grpc.StatusCode.INTERNAL, str(error)) from error
+    except Exception as error:
+        _logger.exception("a request failed")
+        message = f"{type(error).__name__}: {error}"
+        raise ServingError(grpc.StatusCode.INTERNAL, message) from error
 
 
-def _abort(context: grpc.ServicerContext, error: ServingError) -> NoReturn:
-    message = error.message
+async def _abort(
+    context: grpc.aio.ServicerContext, code: grpc.StatusCode, message: str
+) -> NoReturn:
     if len(message) > _LONGEST_MESSAGE:
         message = message[:_LONGEST_MESSAGE] + "...TRUNCATED"
-    context.abort(error.code, message)
+    await context.abort(code, message)
     raise AssertionError("abort does not return")
+
+
+def _add_reflection(server: grpc.aio.Server) -> None:
+    """Lets tools ask a server what it can be asked."""
+    # Their descriptors are registered by being imported; that of the model service is
+    # by the time that its old code fails with protobuf 6.
+    for name in ("prediction_service_pb2", "model_service_pb2"):
+        with contextlib.suppress(AttributeError):
+            importlib.import_module(f"tensorflow_serving.apis.{name}")
+    services = (PREDICTION_SERVICE, MODEL_SERVICE, health.SERVICE_NAME)
+    reflection.enable_server_reflection([*services, reflection.SERVICE_NAME], server)
 
 
 def _invalid(message: str) -> ServingError:

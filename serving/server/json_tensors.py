@@ -53,8 +53,8 @@ def parse_request(body: bytes) -> JsonRequest:
     document = _parse_object(body)
     name = document.get("signature_name", "")
     if not isinstance(name, str):
-        raise _invalid(
-            f"JSON Value: {_quote(document)} not formatted correctly. "
+        raise invalid(
+            f"JSON Value: {quote(document)} not formatted correctly. "
             "'signature_name' key must be a string value."
         )
     return JsonRequest(name, document)
@@ -64,17 +64,17 @@ def _parse_object(body: bytes) -> dict[str, Any]:
     # Bytes that are not UTF-8 reach the model as they are.
     text = body.decode("utf-8", "surrogateescape").lstrip(" \t\r\n")
     if not text:
-        raise _invalid("JSON Parse error: The document is empty")
+        raise invalid("JSON Parse error: The document is empty")
     try:
         document, _ = json.JSONDecoder().raw_decode(text)
     except json.JSONDecodeError as error:
-        raise _invalid(
+        raise invalid(
             f"JSON Parse error: {error.msg} at offset: {error.pos}"
         ) from error
     except (RecursionError, ValueError) as error:
-        raise _invalid(f"JSON Parse error: {error}") from error
+        raise invalid(f"JSON Parse error: {error}") from error
     if not isinstance(document, dict):
-        raise _invalid(f"JSON Value: {_quote(document)} Is not object")
+        raise invalid(f"JSON Value: {quote(document)} Is not object")
     return document
 
 
@@ -95,7 +95,7 @@ def arrays_from_json(
     """
     if not dtypes:
         name = request.signature_name or "DEFAULT"
-        raise _invalid(f"Failed to get input map for signature: {name}")
+        raise invalid(f"Failed to get input map for signature: {name}")
     layout = _layout(request.document)
     parse = _parse_rows if layout is Layout.ROWS else _parse_columns
     return layout, parse(request.document[layout.value], dtypes)
@@ -104,7 +104,7 @@ def arrays_from_json(
 def _layout(document: dict[str, Any]) -> Layout:
     given = [layout for layout in Layout if layout.value in document]
     if not given:
-        raise _invalid("Missing 'inputs' or 'instances' key")
+        raise invalid("Missing 'inputs' or 'instances' key")
     problem = None
     if len(given) > 1:
         problem = (
@@ -116,14 +116,14 @@ def _layout(document: dict[str, Any]) -> Layout:
     elif given == [Layout.ROWS] and not document["instances"]:
         problem = "No values in 'instances' array"
     if problem:
-        raise _invalid(f"JSON Value: {_quote(document)} {problem}")
+        raise invalid(f"JSON Value: {quote(document)} {problem}")
     return given[0]
 
 
 def _parse_columns(tensors: Any, dtypes: Mapping[str, tf.DType]) -> dict[str, Any]:
     if not _is_named(tensors):
         if len(dtypes) > 1:
-            raise _invalid(
+            raise invalid(
                 "inputs is a plain value/list, but expecting an object as multiple "
                 "input tensors required as per tensorinfo_map"
             )
@@ -131,13 +131,13 @@ def _parse_columns(tensors: Any, dtypes: Mapping[str, tf.DType]) -> dict[str, An
         return {name: _parse_tensor(tensors, dtype)}
     for name in dtypes:
         if name not in tensors:
-            raise _invalid(f"Missing named input: {name} in 'inputs' object.")
+            raise invalid(f"Missing named input: {name} in 'inputs' object.")
     return {name: _parse_tensor(tensors[name], dtypes[name]) for name in dtypes}
 
 
 def _parse_rows(rows: list[Any], dtypes: Mapping[str, tf.DType]) -> dict[str, Any]:
     if not isinstance(rows[0], dict) and len(dtypes) > 1:
-        raise _invalid(
+        raise invalid(
             "instances is a plain list, but expecting list of objects as multiple "
             "input tensors required as per tensorinfo_map"
         )
@@ -146,16 +146,16 @@ def _parse_rows(rows: list[Any], dtypes: Mapping[str, tf.DType]) -> dict[str, An
     for index, row in enumerate(rows):
         if _is_named(row) != named:
             wanted, got = ("object", "list") if named else ("value/list", "object")
-            raise _invalid(
+            raise invalid(
                 f"Expecting {wanted} but got {got} at item {index} of input list"
             )
         values = row if named else {next(iter(dtypes)): row}
         for name, value in values.items():
             _add_cell(columns, name, value, dtypes, index, named)
         if set(values) != set(dtypes):
-            raise _invalid(
+            raise invalid(
                 f"Failed to process element: {index} of 'instances' list. JSON object: "
-                f"{_quote(row)} keys must be equal to: {','.join(sorted(dtypes))}"
+                f"{quote(row)} keys must be equal to: {','.join(sorted(dtypes))}"
             )
     return {name: np.stack(cells) for name, cells in columns.items()}
 
@@ -170,16 +170,16 @@ def _add_cell(
 ) -> None:
     try:
         if name not in dtypes:
-            raise _invalid(f"JSON object: does not have named input: {name}")
+            raise invalid(f"JSON object: does not have named input: {name}")
         cell = _parse_tensor(value, dtypes[name])
         first = columns[name][0] if columns[name] else cell
         if cell.size != first.size:
-            raise _invalid(f"Expecting tensor size: {first.size} but got: {cell.size}")
+            raise invalid(f"Expecting tensor size: {first.size} but got: {cell.size}")
         if cell.shape != first.shape:
-            raise _invalid(f"Expecting shape {_shape(first)} but got: {_shape(cell)}")
+            raise invalid(f"Expecting shape {_shape(first)} but got: {_shape(cell)}")
     except ServingError as error:
         key = f" key: {name}" if named else ""
-        raise _invalid(
+        raise invalid(
             f"Failed to process element: {index}{key} of 'instances' list. "
             f"Error: {error.code.name}: {error.message}"
         ) from error
@@ -196,7 +196,7 @@ def _parse_tensor(value: Any, dtype: tf.DType) -> np.ndarray:
             break
         element = element[0]
     if len(sizes) > _HIGHEST_RANK:
-        raise _invalid(f"JSON list nested deeper than {_HIGHEST_RANK} levels")
+        raise invalid(f"JSON list nested deeper than {_HIGHEST_RANK} levels")
     leaves: list[Any] = []
     _collect_leaves(value, sizes, 0, _leaf_parser(dtype), leaves)
     array = np.empty(len(leaves), dtype=_wide_dtype(dtype))
@@ -204,7 +204,7 @@ def _parse_tensor(value: Any, dtype: tf.DType) -> np.ndarray:
         with np.errstate(over="ignore"):  # beyond float32 is infinite, as in C++
             array[:] = leaves
     except OverflowError as error:
-        raise _invalid(
+        raise invalid(
             "JSON Parse error: Number too big to be stored in double."
         ) from error
     return array.astype(dtype.as_numpy_dtype, copy=False).reshape(sizes)
@@ -219,18 +219,18 @@ def _collect_leaves(
 ) -> None:
     if not isinstance(value, list):
         if level != len(sizes):
-            raise _invalid(
-                f"JSON Value: {_quote(value)} found at incorrect level: {level + 1} "
+            raise invalid(
+                f"JSON Value: {quote(value)} found at incorrect level: {level + 1} "
                 f"in the JSON DOM. Expected at level: {len(sizes)}"
             )
         leaves.append(parse(value))
         return
     if level >= len(sizes):
-        raise _invalid(
+        raise invalid(
             f"Encountered list at unexpected level: {level} expected < {len(sizes)}"
         )
     if len(value) != sizes[level]:
-        raise _invalid(
+        raise invalid(
             f"Encountered list at unexpected size: {len(value)} at level: {level} "
             f"expected size: {sizes[level]}"
         )
@@ -269,46 +269,49 @@ def _leaf_parser(dtype: tf.DType) -> Callable[[Any], Any]:
             fits = type(value) is bool
         elif dtype == tf.string:
             if isinstance(value, dict):
-                return _decode_base64(value)
+                return decode_base64(value)
             fits = isinstance(value, str)
         else:
             raise ServingError(
                 StatusCode.UNIMPLEMENTED,
-                f"Conversion of JSON Value: {_quote(value)} to type: "
+                f"Conversion of JSON Value: {quote(value)} to type: "
                 f"{dtype_name(dtype)}",
             )
         if not fits:
-            raise _invalid(
-                f"JSON Value: {_quote(value)} Type: {_type_name(value)} is not of "
+            raise invalid(
+                f"JSON Value: {quote(value)} Type: {type_name(value)} is not of "
                 f"expected type: {dtype_name(dtype)}"
             )
-        return _encode(value) if dtype == tf.string else value
+        return encode_text(value) if dtype == tf.string else value
 
     return parse
 
 
-def _encode(text: str) -> bytes:
+def encode_text(text: str) -> bytes:
+    """The bytes of a string in a request, as they were sent."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise _invalid(
+        raise invalid(
             "JSON Parse error: The surrogate pair in string is invalid."
         ) from error
 
 
-def _decode_base64(value: dict[str, Any]) -> bytes:
-    if not _is_base64(value):
-        raise _invalid(
-            f"JSON Value: {_quote(value)} not formatted correctly for base64 data"
+def decode_base64(value: dict[str, Any]) -> bytes:
+    """The bytes of `{"b64": "..."}`."""
+    if not is_base64(value):
+        raise invalid(
+            f"JSON Value: {quote(value)} not formatted correctly for base64 data"
         )
     text = value["b64"].rstrip("=")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _invalid("Unable to base64 decode") from error
+        raise invalid("Unable to base64 decode") from error
 
 
-def _is_base64(value: Any) -> bool:
+def is_base64(value: Any) -> bool:
+    """Whether a JSON value is `{"b64": "..."}`."""
     return (
         isinstance(value, dict)
         and len(value) == 1
@@ -317,7 +320,7 @@ def _is_base64(value: Any) -> bool:
 
 
 def _is_named(value: Any) -> bool:
-    return isinstance(value, dict) and not _is_base64(value)
+    return isinstance(value, dict) and not is_base64(value)
 
 
 def response_body(outputs: Mapping[str, np.ndarray], layout: Layout) -> bytes:
@@ -344,9 +347,9 @@ def _check_rows(outputs: Mapping[str, np.ndarray]) -> None:
     batch_size = None
     for name, array in outputs.items():
         if not array.shape:
-            raise _invalid(f"Tensor name: {name} has no shape information ")
+            raise invalid(f"Tensor name: {name} has no shape information ")
         if batch_size not in (None, array.shape[0]):
-            raise _invalid(
+            raise invalid(
                 f"Tensor name: {name} has inconsistent batch size: {array.shape[0]} "
                 f"expecting: {batch_size}"
             )
@@ -370,14 +373,15 @@ def _values(name: str, array: np.ndarray) -> Any:
         # Through text, so that 0.1 is not written as 0.10000000149011612.
         return array.astype("U32").astype(np.float64).tolist()
     if array.dtype.kind not in "biuf" or array.dtype == np.float16:
-        raise _invalid(
+        raise invalid(
             f"Failed to write JSON value for tensor type: "
             f"{dtype_name(tf.dtypes.as_dtype(array.dtype))}"
         )
     return array.tolist()
 
 
-def _type_name(value: Any) -> str:
+def type_name(value: Any) -> str:
+    """The type of a JSON value in an error message."""
     if isinstance(value, bool):
         return str(value)
     names = {type(None): "Null", dict: "Object", list: "Array", str: "String"}
@@ -388,11 +392,12 @@ def _shape(array: np.ndarray) -> str:
     return f"[{','.join(map(str, array.shape))}]"
 
 
-def _quote(value: Any) -> str:
+def quote(value: Any) -> str:
     """A JSON value in an error message, cut off if it is long."""
     text = json.dumps(value, ensure_ascii=False)[:_LONGEST_QUOTE]
     return text.encode("utf-8", "replace").decode()
 
 
-def _invalid(message: str) -> ServingError:
+def invalid(message: str) -> ServingError:
+    """The error for a request that is not as it should be."""
     return ServingError(StatusCode.INVALID_ARGUMENT, message)

@@ -1,9 +1,10 @@
-"""Follows the base path of a model and keeps its newest version loaded.
+"""Follows the base path of a model and keeps the versions loaded that it should.
 
 A version is a folder with a number for its name and a `saved_model.pb` inside; all
-else is left alone. The newest version is the one that serves. It takes over only after
-it has loaded, and the one before it is unloaded when its last request is answered, so
-that no request ever fails on account of a change.
+else is left alone. A policy says which of them serve: the newest, unless it is told
+otherwise. A version that goes does so only after one that is wanted has loaded, and is
+unloaded when its last request is answered, so that no request ever fails on account of
+a change.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import contextlib
 import enum
 import gc
 import logging
+import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +28,7 @@ from ..errors import ServingError
 from .servable import Servable, load_servable
 
 _logger = logging.getLogger(__name__)
+SAVED_MODEL_FILE = "saved_model.pb"
 _VERSION_NAME = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
@@ -46,6 +49,58 @@ class VersionStatus:
     version: int
     state: State
     error: ServingError | None = None
+
+
+@dataclass(frozen=True)
+class Latest:
+    """Serves the newest versions, as many as `count`."""
+
+    count: int = 1
+
+    def choose(self, versions: Collection[int]) -> list[int]:
+        """The versions that should serve, the newest first."""
+        return sorted(versions, reverse=True)[: self.count]
+
+
+@dataclass(frozen=True)
+class All:
+    """Serves every version."""
+
+    def choose(self, versions: Collection[int]) -> list[int]:
+        """The versions that should serve, the newest first."""
+        return sorted(versions, reverse=True)
+
+
+@dataclass(frozen=True)
+class Specific:
+    """Serves the versions with these numbers."""
+
+    numbers: frozenset[int]
+
+    def choose(self, versions: Collection[int]) -> list[int]:
+        """The versions that should serve, the newest first."""
+        return sorted(self.numbers.intersection(versions), reverse=True)
+
+
+Policy = Latest | All | Specific
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often a version that failed to load is tried again, and after what pause.
+
+    Beyond that it is tried again when its files have changed.
+    """
+
+    count: int = 5
+    pause_seconds: float = 60.0
+
+
+@dataclass
+class _Failure:
+    fingerprint: object
+    attempts: int
+    retry_at: float
 
 
 class Listener(Protocol):
@@ -77,7 +132,10 @@ class ModelRepository:
         base_path: the folder of its version folders. It need not exist yet.
         listener: is told what happens.
         poll_seconds: how long to wait between two looks at the base path; 0 looks once.
-        load: loads the version of a number from its folder.
+        policy: which versions serve.
+        retries: of versions that fail to load.
+        load: loads the version of a number from its folder, ready to answer.
+        files: one of these makes a folder a version.
     """
 
     def __init__(
@@ -87,21 +145,30 @@ class ModelRepository:
         listener: Listener,
         *,
         poll_seconds: float = 1.0,
+        policy: Policy = Latest(),
+        retries: Retries = Retries(),
         load: Callable[[int, Path], Servable] = load_servable,
+        files: Sequence[str] = (SAVED_MODEL_FILE,),
     ) -> None:
         self.name = name
         self.base_path = base_path
         self._listener = listener
         self._poll_seconds = poll_seconds
+        self._policy = policy
+        self._retries = retries
         self._load = load
+        self._files = files
         # Guards what follows, and wakes the thread and those who wait for a version.
         self._condition = threading.Condition()
         self._available: dict[int, _Entry] = {}
         self._retired: list[_Entry] = []
         self._statuses: dict[int, VersionStatus] = {}
         self._closing = False
+        self._draining = False
+        self._changed = False
+        self._looks = 0
         # Only the thread touches these.
-        self._failed: dict[int, object] = {}
+        self._failed: dict[int, _Failure] = {}
         self._told: object = None
         self._thread = threading.Thread(
             target=self._follow, name=f"langzoo-versions-{name}", daemon=True
@@ -111,6 +178,22 @@ class ModelRepository:
         """Starts to follow the base path, in a thread."""
         self._thread.start()
 
+    def reconfigure(self, base_path: Path, policy: Policy) -> None:
+        """Follows another base path, or by another policy, from now on."""
+        with self._condition:
+            if (base_path, policy) == (self.base_path, self._policy):
+                return
+            self.base_path, self._policy = base_path, policy
+            self._changed = True
+            self._condition.notify_all()
+
+    def retire(self) -> None:
+        """Stops following; unloads each version when its last request is answered."""
+        with self._condition:
+            self._retire_all_but([])
+            self._closing = self._draining = True
+            self._condition.notify_all()
+
     def close(self, timeout: float | None = None) -> None:
         """Stops following and unloads everything, even what is in use."""
         with self._condition:
@@ -119,7 +202,7 @@ class ModelRepository:
         if self._thread.is_alive():
             self._thread.join(timeout)
         with self._condition:
-            self._retire_all_but(None)
+            self._retire_all_but([])
             entries, self._retired = self._retired, []
         for entry in entries:
             self._unload(entry)
@@ -155,29 +238,66 @@ class ModelRepository:
         with self._condition:
             return self._condition.wait_for(lambda: bool(self._available), timeout)
 
+    def wait_settled(self, timeout: float | None = None) -> bool:
+        """Waits until it has looked at its base path and tried what it found there.
+
+        That is: a version can be used, or one has failed, or there is none.
+        """
+        with self._condition:
+            return self._condition.wait_for(
+                lambda: bool(self._available) or self._looks > 0 or self._closing,
+                timeout,
+            )
+
     def _follow(self) -> None:
-        next_poll: float | None = time.monotonic()
+        # A negative interval never looks, as in TensorFlow Serving.
+        next_poll = time.monotonic() if self._poll_seconds >= 0 else None
         while not self._closing:
             if next_poll is not None and time.monotonic() >= next_poll:
-                try:
-                    self._poll()
-                except Exception:
-                    # Whatever it was, what serves now goes on, and the next look may
-                    # go well.
-                    _logger.exception("looking for versions of %s failed", self.name)
-                again = self._poll_seconds > 0
-                next_poll = time.monotonic() + self._poll_seconds if again else None
+                next_poll = self._look()
             self._unload_unused()
             with self._condition:
                 pause = None if next_poll is None else next_poll - time.monotonic()
                 self._condition.wait_for(
-                    lambda: self._closing or any(not e.users for e in self._retired),
+                    lambda: (
+                        self._closing
+                        or self._changed
+                        or any(not e.users for e in self._retired)
+                    ),
                     pause,
                 )
+                if self._changed:
+                    self._changed = False
+                    next_poll = time.monotonic()
+        if self._draining:
+            with self._condition:
+                self._retire_all_but([])
+                self._condition.wait_for(
+                    lambda: not any(e.users for e in self._retired)
+                )
+            self._unload_unused()
+
+    def _look(self) -> float | None:
+        """Looks at the base path; gives the time of the next look, if there is one."""
+        try:
+            self._poll()
+        except Exception:
+            # Whatever it was, what serves now goes on, and the next look may go well.
+            _logger.exception("looking for versions of %s failed", self.name)
+        with self._condition:
+            self._looks += 1
+            self._condition.notify_all()
+        if self._poll_seconds > 0:
+            return time.monotonic() + self._poll_seconds
+        # One look is enough, but what failed to load is still tried again.
+        retries = [failure.retry_at for failure in self._failed.values()]
+        return min((at for at in retries if at < math.inf), default=None)
 
     def _poll(self) -> None:
+        with self._condition:
+            base_path, policy = self.base_path, self._policy
         try:
-            found = find_versions(self.base_path)
+            found = find_versions(base_path, self._files)
         except FileNotFoundError:
             # It may come, or come back: what is loaded stays.
             if not self._available:
@@ -188,11 +308,20 @@ class ModelRepository:
             return
         if not found:
             with self._condition:
-                self._retire_all_but(None)
+                self._retire_all_but([])
             self._tell(None)
             return
         self._told = None
-        self._aspire(max(found), found[max(found)])
+        wanted = policy.choose(found)
+        for version in wanted:
+            if self._closing or self._changed:
+                return
+            self._aspire(version, found[version])
+        with self._condition:
+            # What serves stays until something that is wanted can take its place.
+            if not wanted or any(version in self._available for version in wanted):
+                self._retire_all_but(wanted)
+        self._failed = {v: f for v, f in self._failed.items() if v in wanted}
 
     def _tell(self, error: OSError | None) -> None:
         """Tells the listener why nothing loads, unless it was the last thing told."""
@@ -210,19 +339,40 @@ class ModelRepository:
             return
         if self._take_back(version):
             return
-        # What failed is tried again when its files have changed.
+        failure = self._failed.get(version)
         fingerprint = _fingerprint(path)
-        if self._failed.get(version) == fingerprint:
-            return
+        if failure is not None:
+            if failure.fingerprint != fingerprint:
+                failure = None
+            elif time.monotonic() < failure.retry_at:
+                return
         self._change(VersionStatus(version, State.LOADING))
         try:
-            servable = self._load(version, path)
+            servable = self._load_or_explain(version, path)
         except ServingError as error:
-            self._failed[version] = fingerprint
+            attempts = 1 if failure is None else failure.attempts + 1
+            self._failed[version] = _Failure(
+                fingerprint, attempts, self._retry_at(attempts)
+            )
             self._change(VersionStatus(version, State.END, error))
             return
-        self._failed.clear()
+        self._failed.pop(version, None)
         self._make_available(_Entry(servable))
+
+    def _load_or_explain(self, version: int, path: Path) -> Servable:
+        try:
+            return self._load(version, path)
+        except ServingError:
+            raise
+        except Exception as error:
+            _logger.exception("loading version %d of %s failed", version, self.name)
+            message = f"{type(error).__name__}: {error}"
+            raise ServingError(StatusCode.INTERNAL, message) from error
+
+    def _retry_at(self, attempts: int) -> float:
+        if attempts > self._retries.count:
+            return math.inf
+        return time.monotonic() + max(0.0, self._retries.pause_seconds)
 
     def _take_back(self, version: int) -> bool:
         """Lets a version serve again that is only kept for its last requests."""
@@ -238,12 +388,11 @@ class ModelRepository:
         with self._condition:
             self._available[status.version] = entry
             self._statuses[status.version] = status
-            self._retire_all_but(status.version)
             self._condition.notify_all()
         self._listener.changed(status)
 
-    def _retire_all_but(self, keep: int | None) -> None:
-        for version in [v for v in self._available if v != keep]:
+    def _retire_all_but(self, keep: Collection[int]) -> None:
+        for version in [v for v in self._available if v not in keep]:
             self._retired.append(self._available.pop(version))
             self._statuses[version] = VersionStatus(version, State.UNLOADING)
 
@@ -265,6 +414,7 @@ class ModelRepository:
     def _change(self, status: VersionStatus) -> None:
         with self._condition:
             self._statuses[status.version] = status
+            self._condition.notify_all()
         self._listener.changed(status)
 
 
@@ -276,13 +426,15 @@ def not_found(name: str, version: int | None) -> ServingError:
     )
 
 
-def find_versions(base_path: Path) -> dict[int, Path]:
-    """The complete version folders in a base path, by number."""
+def find_versions(
+    base_path: Path, files: Sequence[str] = (SAVED_MODEL_FILE,)
+) -> dict[int, Path]:
+    """The version folders in a base path that hold one of the files, by number."""
     return {
         int(folder.name): folder
         for folder in sorted(base_path.iterdir())
         if _VERSION_NAME.fullmatch(folder.name)
-        and (folder / "saved_model.pb").is_file()
+        and any((folder / file).is_file() for file in files)
     }
 
 

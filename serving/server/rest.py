@@ -1,4 +1,4 @@
-"""The REST interface of TensorFlow Serving: predict, status and metadata.
+"""The REST interface of TensorFlow Serving, and its metrics.
 
 See https://www.tensorflow.org/tfx/serving/api_rest; error messages are those of
 TensorFlow Serving's `http_rest_api_handler.cc`.
@@ -12,7 +12,9 @@ import logging
 import re
 import socket
 import threading
+import time
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,12 +27,25 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from tensorflow_serving.apis import get_model_metadata_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    model_pb2,
+    regression_pb2,
+)
 
 from ..errors import ServingError
+from . import inference
 from .core import METADATA_FIELD, ModelSpec, ServerCore
-from .json_tensors import arrays_from_json, parse_request, response_body
-from .servable import DEFAULT_SIGNATURE
+from .json_examples import classification_body, input_from_json, regression_body
+from .json_tensors import (
+    JsonRequest,
+    arrays_from_json,
+    invalid,
+    parse_request,
+    response_body,
+)
+from .servable import DEFAULT_SIGNATURE, Caller, Servable
 
 _MODEL = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _POST_PATH = re.compile(
@@ -58,7 +73,33 @@ _HTTP_STATUS = {
     StatusCode.UNAUTHENTICATED: 401,
 }
 
+METRICS_PATH = "/monitoring/prometheus/metrics"
+_CORS_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RestOptions:
+    """How the REST interface answers.
+
+    Attributes:
+        threads: requests worked on at a time; None is as many as over gRPC.
+        queue_size: requests that may wait beside those; more are refused with 429.
+        timeout: seconds for the body to arrive, and again for the answer.
+        cors: let pages of other origins read the answers.
+        metrics_path: where Prometheus reads the metrics; None is nowhere.
+    """
+
+    threads: int | None = None
+    queue_size: int = 512
+    timeout: float | None = 30.0
+    cors: bool = False
+    metrics_path: str | None = METRICS_PATH
 
 
 class RestServer:
@@ -67,13 +108,17 @@ class RestServer:
     Args:
         core: answers the requests.
         listener: a socket that listens already.
-        threads: requests worked on at a time.
+        options: how it answers.
     """
 
-    def __init__(self, core: ServerCore, listener: socket.socket, threads: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="langzoo-rest")
+    def __init__(
+        self, core: ServerCore, listener: socket.socket, options: RestOptions
+    ) -> None:
+        self._executor = ThreadPoolExecutor(
+            options.threads, thread_name_prefix="langzoo-rest"
+        )
         config = uvicorn.Config(
-            rest_app(core, self._executor),
+            rest_app(core, self._executor, options),
             lifespan="off",
             log_config=None,
             log_level="error",
@@ -97,48 +142,105 @@ class RestServer:
         self._executor.shutdown(wait=False)
 
 
-def rest_app(core: ServerCore, executor: Executor) -> Starlette:
+def rest_app(core: ServerCore, executor: Executor, options: RestOptions) -> Starlette:
     """The REST interface as an ASGI application.
 
     Args:
         core: answers the requests.
         executor: runs them, off the event loop.
+        options: how it answers.
     """
+    headers = _CORS_HEADERS if options.cors else {}
+    limit = (options.threads or 1) + options.queue_size
+    in_progress = 0
 
     async def endpoint(request: Request) -> Response:
-        try:
-            body = await request.body()
-        except ClientDisconnect:
-            return Response(status_code=499)
-        # As it was sent: a model's name may hold an escaped slash.
-        raw_path = request.scope.get("raw_path") or request.url.path.encode()
-        path = raw_path.partition(b"?")[0].decode("latin-1")
-        loop = asyncio.get_running_loop()
-        status, content = await loop.run_in_executor(
-            executor, _answer, core, request.method, path, body
+        # One event loop runs all of these, so that a number is enough.
+        nonlocal in_progress
+        if request.method == "OPTIONS":
+            wanted = request.headers.get("origin", "")
+            status = 200 if re.match("https?://", wanted) else 400
+            return Response(status_code=status, headers=headers)
+        if in_progress >= limit:
+            full = ServingError(
+                StatusCode.RESOURCE_EXHAUSTED, "too many requests are waiting"
+            )
+            status, content = _error(full)
+        else:
+            in_progress += 1
+            try:
+                status, content = await _ask(core, executor, options.timeout, request)
+            finally:
+                in_progress -= 1
+        return Response(content, status, headers, "application/json")
+
+    async def metrics(request: Request) -> Response:
+        return Response(core.metrics.page(), media_type="text/plain")
+
+    methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    routes = [Route("/v1/{path:path}", endpoint, methods=methods)]
+    if options.metrics_path is not None:
+        routes.insert(0, Route(options.metrics_path, metrics))
+    return Starlette(routes=routes)
+
+
+async def _ask(
+    core: ServerCore, executor: Executor, timeout: float | None, request: Request
+) -> tuple[int, bytes]:
+    """The HTTP status and the body of the answer to a request."""
+    try:
+        # Whoever sends slowly must not keep a place for ever.
+        body = await asyncio.wait_for(request.body(), timeout)
+    except ClientDisconnect:
+        return 499, b""
+    except TimeoutError:
+        late = ServingError(StatusCode.DEADLINE_EXCEEDED, "the request came too slowly")
+        return _error(late)
+    # As it was sent: a model's name may hold an escaped slash.
+    raw_path = request.scope.get("raw_path") or request.url.path.encode()
+    path = raw_path.partition(b"?")[0].decode("latin-1")
+    gone = threading.Event()
+    caller = Caller(
+        None if timeout is None else time.monotonic() + timeout, gone=gone.is_set
+    )
+    watch = asyncio.create_task(_await_disconnect(request, gone))
+    try:
+        return await asyncio.get_running_loop().run_in_executor(
+            executor, _answer, core, request.method, path, body, caller
         )
-        return Response(content, status_code=status, media_type="application/json")
-
-    methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-    return Starlette(routes=[Route("/v1/{path:path}", endpoint, methods=methods)])
+    finally:
+        watch.cancel()
 
 
-def _answer(core: ServerCore, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+async def _await_disconnect(request: Request, gone: threading.Event) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    gone.set()
+
+
+def _answer(
+    core: ServerCore, method: str, path: str, body: bytes, caller: Caller
+) -> tuple[int, bytes]:
     """The HTTP status and the body for a request."""
     try:
+        caller.time_left()
         if method == "POST" and (match := _POST_PATH.fullmatch(path)):
-            return 200, _post(core, match, body)
+            return 200, _post(core, match, body, caller)
         if method in ("GET", "HEAD") and (match := _GET_PATH.fullmatch(path)):
             return 200, _get(core, match)
-        error = _invalid(f"Malformed request: {method} {path}")
+        error = invalid(f"Malformed request: {method} {path}")
     except ServingError as refused:
         error = refused
     except RecursionError:
-        error = _invalid("JSON Parse error: nested too deeply")
+        error = invalid("JSON Parse error: nested too deeply")
     except Exception as unexpected:
         _logger.exception("a request failed")
         message = f"{type(unexpected).__name__}: {unexpected}"
         error = ServingError(StatusCode.INTERNAL, message)
+    return _error(error)
+
+
+def _error(error: ServingError) -> tuple[int, bytes]:
     content = json.dumps({"error": error.message}, indent=4, ensure_ascii=False)
     return _HTTP_STATUS.get(error.code, 500), content.encode("utf-8", "replace")
 
@@ -146,7 +248,7 @@ def _answer(core: ServerCore, method: str, path: str, body: bytes) -> tuple[int,
 def _model_spec(match: re.Match[str]) -> ModelSpec:
     version, label = match["version"], match["label"]
     if version is not None and int(version) >= 2**63:
-        raise _invalid(f"Failed to convert version: {version} to numeric.")
+        raise invalid(f"Failed to convert version: {version} to numeric.")
     return ModelSpec(
         unquote(match["name"] or ""),
         version=None if version is None else int(version),
@@ -154,33 +256,58 @@ def _model_spec(match: re.Match[str]) -> ModelSpec:
     )
 
 
-def _post(core: ServerCore, match: re.Match[str], body: bytes) -> bytes:
+def _post(core: ServerCore, match: re.Match[str], body: bytes, caller: Caller) -> bytes:
     spec = _model_spec(match)
-    if match["method"] != "predict":
-        raise ServingError(
-            StatusCode.UNIMPLEMENTED, f"Method {match['method']} is not implemented"
-        )
-    request = parse_request(body)
-    with core.use(spec) as servable:
-        name = request.signature_name or DEFAULT_SIGNATURE
-        signature = servable.signature(name)
-        if signature is None:
-            raise _invalid(
-                f'Serving signature name: "{name}" not found in signature def'
-            )
-        dtypes = {
-            alias: tf.dtypes.as_dtype(signature.definition.inputs[alias].dtype)
-            for alias in signature.inputs
-        }
-        layout, inputs = arrays_from_json(request, dtypes)
-        outputs = signature.run(inputs)
-    return response_body(outputs, layout)
+    method = match["method"].lower()
+    answer = {"predict": _predict, "classify": _classify, "regress": _regress}[method]
+    with core.counted(spec.name, method, "REST"):
+        request = parse_request(body)
+        with core.use(spec) as servable, core.running(spec.name, method):
+            return answer(servable, spec, request, caller)
+
+
+def _predict(
+    servable: Servable, spec: ModelSpec, request: JsonRequest, caller: Caller
+) -> bytes:
+    name = request.signature_name or DEFAULT_SIGNATURE
+    signature = servable.signature(name)
+    if signature is None:
+        raise invalid(f'Serving signature name: "{name}" not found in signature def')
+    dtypes = {
+        alias: tf.dtypes.as_dtype(signature.definition.inputs[alias].dtype)
+        for alias in signature.inputs
+    }
+    layout, inputs = arrays_from_json(request, dtypes)
+    return response_body(signature.run(inputs, caller=caller), layout)
+
+
+def _classify(
+    servable: Servable, spec: ModelSpec, request: JsonRequest, caller: Caller
+) -> bytes:
+    message = classification_pb2.ClassificationRequest(input=input_from_json(request))
+    _fill_spec(message.model_spec, spec, request)
+    return classification_body(inference.classify(servable, message, caller).result)
+
+
+def _regress(
+    servable: Servable, spec: ModelSpec, request: JsonRequest, caller: Caller
+) -> bytes:
+    message = regression_pb2.RegressionRequest(input=input_from_json(request))
+    _fill_spec(message.model_spec, spec, request)
+    return regression_body(inference.regress(servable, message, caller).result)
+
+
+def _fill_spec(
+    target: model_pb2.ModelSpec, spec: ModelSpec, request: JsonRequest
+) -> None:
+    target.name = spec.name
+    target.signature_name = request.signature_name
 
 
 def _get(core: ServerCore, match: re.Match[str]) -> bytes:
     spec = _model_spec(match)
     if not spec.name:
-        raise _invalid("Missing model name in request.")
+        raise invalid("Missing model name in request.")
     if match["metadata"] is None:
         answer = _proto_json(core.status(spec), original_names=False)
     else:
@@ -200,7 +327,3 @@ def _proto_json(message: Message, original_names: bool = True) -> dict[str, Any]
         preserving_proto_field_name=original_names,
         always_print_fields_with_no_presence=True,
     )
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError(StatusCode.INVALID_ARGUMENT, message)

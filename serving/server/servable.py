@@ -6,10 +6,20 @@ the SavedModel is loaded into a TF1 session. What goes through here behaves alik
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +27,7 @@ import tensorflow_text  # noqa: F401  (registers its ops, which exports use)
 from grpc import StatusCode
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+from tensorflow.python.client import pywrap_tf_session as tf_session
 
 from ..errors import ServingError, status_code
 from .tensors import array_from_proto, dtype_name
@@ -24,6 +35,68 @@ from .tensors import array_from_proto, dtype_name
 DEFAULT_SIGNATURE = "serving_default"
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who waits for an answer.
+
+    Attributes:
+        deadline: until when, by `time.monotonic`; None is for ever.
+        gone: says whether nobody waits any more.
+    """
+
+    deadline: float | None = None
+    gone: Callable[[], bool] = lambda: False
+
+    def time_left(self) -> float | None:
+        """Seconds until the deadline, None without one.
+
+        Raises:
+            ServingError: nobody waits any more, or the deadline has passed.
+        """
+        if self.gone():
+            raise ServingError(StatusCode.CANCELLED, "the request was cancelled")
+        if self.deadline is None:
+            return None
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise ServingError(
+                StatusCode.DEADLINE_EXCEEDED, "the deadline passed in the queue"
+            )
+        return left
+
+
+class Runner(Protocol):
+    """Runs a signature on inputs that have been checked."""
+
+    def run(
+        self,
+        signature: Signature,
+        feeds: Mapping[str, np.ndarray],
+        wanted: Sequence[str],
+        caller: Caller,
+    ) -> dict[str, np.ndarray]:
+        """The outputs that are wanted."""
+
+
+class DirectRunner:
+    """Runs each request by itself, at once."""
+
+    def run(
+        self,
+        signature: Signature,
+        feeds: Mapping[str, np.ndarray],
+        wanted: Sequence[str],
+        caller: Caller,
+    ) -> dict[str, np.ndarray]:
+        """The outputs that are wanted."""
+        return signature.call(feeds, wanted, caller.time_left())
+
+
+Compute = Callable[
+    [Mapping[str, np.ndarray], Sequence[str], float | None], Sequence[Any]
+]
 
 
 class Signature:
@@ -34,11 +107,15 @@ class Signature:
 
     Args:
         definition: the signature as the SavedModel holds it.
-        session: the session that the SavedModel was loaded into.
+        compute: gives the outputs that are wanted for all inputs, within some seconds.
+        runner: runs it, alone or in batches.
     """
 
     def __init__(
-        self, definition: meta_graph_pb2.SignatureDef, session: tf.compat.v1.Session
+        self,
+        definition: meta_graph_pb2.SignatureDef,
+        compute: Compute,
+        runner: Runner,
     ) -> None:
         self.definition = definition
         self.inputs = sorted(definition.inputs)
@@ -49,14 +126,8 @@ class Signature:
         self._defaults = {
             name: array_from_proto(proto) for name, proto in definition.defaults.items()
         }
-        # `Session.run` and the public `make_callable`, which calls it, check shapes
-        # in Python. This is the bare C++ call that TensorFlow Serving makes too.
-        self._call = session._make_callable_from_options(
-            config_pb2.CallableOptions(
-                feed=[definition.inputs[name].name for name in self.inputs],
-                fetch=[definition.outputs[name].name for name in self.outputs],
-            )
-        )
+        self._compute = compute
+        self._runner = runner
 
     def output_dtype(self, name: str) -> tf.DType:
         """The dtype of an output."""
@@ -107,35 +178,60 @@ class Signature:
             )
 
     def run(
-        self, inputs: Mapping[str, np.ndarray], output_filter: Sequence[str] = ()
+        self,
+        inputs: Mapping[str, np.ndarray],
+        output_filter: Sequence[str] = (),
+        caller: Caller = Caller(),
     ) -> dict[str, np.ndarray]:
         """The outputs for these inputs, with the signature's defaults for the rest.
 
         Shapes are left to the graph, as TensorFlow Serving leaves them: it takes
         `[3]` where its own example model declares `[-1, 1]`.
 
+        Args:
+            inputs: arrays by name.
+            output_filter: the outputs wanted, if not all.
+            caller: who waits for them; at the deadline the graph is stopped.
+
         Raises:
-            ServingError: the inputs do not fit, or the graph refuses them.
+            ServingError: the inputs do not fit, the graph refuses them, or the time is
+                over (DEADLINE_EXCEEDED).
         """
+        feeds = self.check(inputs, output_filter)
+        return self._runner.run(self, feeds, output_filter or self.outputs, caller)
+
+    def check(
+        self, inputs: Mapping[str, np.ndarray], output_filter: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """All inputs, with the defaults; raises `ServingError` if they do not fit."""
         self.check_inputs(inputs)
         self._check_filter(output_filter)
-        feeds = [
-            inputs[name] if name in inputs else self._defaults[name]
+        feeds = {
+            name: inputs[name] if name in inputs else self._defaults[name]
             for name in self.inputs
-        ]
-        self._check_dtypes(feeds)
+        }
+        self._check_dtypes(list(feeds.values()))
+        return feeds
+
+    def call(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        wanted: Sequence[str],
+        timeout: float | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The outputs that are wanted, for inputs that have been checked."""
         try:
-            values = self._call(*feeds)
+            values = self._compute(feeds, wanted, timeout)
         except tf.errors.OpError as error:
-            raise ServingError(status_code(error.error_code), error.message) from error
+            code = status_code(error.error_code)
+            raise ServingError(code, error.message) from error
         # A string scalar comes as bytes.
-        outputs = {
+        return {
             name: value
             if isinstance(value, np.ndarray)
             else np.asarray(value, dtype=self.output_dtype(name).as_numpy_dtype)
-            for name, value in zip(self.outputs, values, strict=True)
+            for name, value in zip(wanted, values, strict=True)
         }
-        return {name: outputs[name] for name in output_filter or self.outputs}
 
     def _check_dtypes(self, feeds: Sequence[np.ndarray]) -> None:
         for index, (feed, dtype) in enumerate(
@@ -164,20 +260,26 @@ class Servable:
 
     Args:
         version: its number.
-        session: the session that holds it.
         definitions: its signatures as the SavedModel holds them.
+        signatures: those of them that can be called.
+        close: frees what the version holds.
+
+    Attributes:
+        check_methods: let a signature only be used for what it says that it is for.
     """
 
     def __init__(
         self,
         version: int,
-        session: tf.compat.v1.Session,
         definitions: Mapping[str, meta_graph_pb2.SignatureDef],
+        signatures: Mapping[str, Signature],
+        close: Callable[[], None] = lambda: None,
     ) -> None:
         self.version = version
         self.definitions = definitions
-        self._session = session
-        self._signatures = dict(_callable_signatures(session, definitions))
+        self.check_methods = False
+        self._signatures = dict(signatures)
+        self._close = close
 
     def signature(self, name: str = "") -> Signature | None:
         """The signature of this name, of the default name if it is empty, or None."""
@@ -186,23 +288,94 @@ class Servable:
     def close(self) -> None:
         """Frees what the version holds."""
         self._signatures = {}
-        self._session.close()
+        self._close()
 
 
-def load_servable(version: int, path: Path) -> Servable:
+def load_servable(
+    version: int,
+    path: Path,
+    *,
+    tags: Sequence[str] = ("serve",),
+    config: config_pb2.ConfigProto | None = None,
+    runner: Runner = DirectRunner(),  # noqa: B008
+) -> Servable:
     """Loads the SavedModel in a folder.
+
+    Args:
+        version: its number.
+        path: the folder.
+        tags: those of the graph to load.
+        config: how TensorFlow runs it.
+        runner: runs its signatures.
 
     Raises:
         ServingError: it cannot be loaded.
     """
     with tf.Graph().as_default() as graph:
-        session = tf.compat.v1.Session(graph=graph)
+        session = tf.compat.v1.Session(graph=graph, config=config)
         try:
-            meta_graph = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
-            return Servable(version, session, dict(meta_graph.signature_def))
+            meta_graph = tf.compat.v1.saved_model.load(session, list(tags), str(path))
+            definitions = dict(meta_graph.signature_def)
+            signatures = dict(_callable_signatures(session, definitions, runner))
+            return Servable(version, definitions, signatures, session.close)
         except Exception as error:
             session.close()
             raise _load_error(error) from error
+
+
+class _SessionCompute:
+    """Runs a signature in a session.
+
+    `Session.run` checks shapes in Python, and a callable takes no deadline. This is the
+    bare C++ call that TensorFlow Serving makes too.
+    """
+
+    def __init__(
+        self, session: tf.compat.v1.Session, definition: meta_graph_pb2.SignatureDef
+    ) -> None:
+        self._session = session
+        self._feeds = self._endpoints(definition.inputs)
+        self._fetches = self._endpoints(definition.outputs)
+
+    def _endpoints(
+        self, infos: Mapping[str, meta_graph_pb2.TensorInfo]
+    ) -> dict[str, Any]:
+        """The tensors of a signature as TensorFlow's C interface names them."""
+        graph = self._session.graph
+        return {
+            name: graph.get_tensor_by_name(info.name)._as_tf_output()
+            for name, info in infos.items()
+        }
+
+    def __call__(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        wanted: Sequence[str],
+        timeout: float | None,
+    ) -> Sequence[Any]:
+        with _run_options(timeout) as options:
+            return tf_session.TF_SessionRun_wrapper(
+                self._session._session,
+                options,
+                {self._feeds[name]: array for name, array in feeds.items()},
+                [self._fetches[name] for name in wanted],
+                [],
+                None,
+            )
+
+
+@contextlib.contextmanager
+def _run_options(timeout: float | None) -> Iterator[Any]:
+    if timeout is None:
+        yield None
+        return
+    milliseconds = min(max(1, round(timeout * 1000)), 2**31 - 1)
+    options = config_pb2.RunOptions(timeout_in_ms=milliseconds)
+    buffer = tf_session.TF_NewBufferFromString(options.SerializeToString())
+    try:
+        yield buffer
+    finally:
+        tf_session.TF_DeleteBuffer(buffer)
 
 
 def _load_error(error: Exception) -> ServingError:
@@ -219,13 +392,14 @@ def _load_error(error: Exception) -> ServingError:
 def _callable_signatures(
     session: tf.compat.v1.Session,
     definitions: Mapping[str, meta_graph_pb2.SignatureDef],
+    runner: Runner,
 ) -> Iterable[tuple[str, Signature]]:
     for name, definition in definitions.items():
         if not _is_dense(definition):
             # The mark of the initializer, and sparse or composite tensors.
             _logger.debug("signature %s cannot be called", name)
             continue
-        yield name, Signature(definition, session)
+        yield name, Signature(definition, _SessionCompute(session, definition), runner)
 
 
 def _is_dense(definition: meta_graph_pb2.SignatureDef) -> bool:

@@ -85,3 +85,30 @@ def array_to_proto(array: np.ndarray, dtype: tf.DType) -> tensor_pb2.TensorProto
         array = np.ascontiguousarray(array).view(np.uint16)
     getattr(proto, field).extend(array.ravel().tolist())
     return proto
+
+
+def array_to_content_proto(
+    array: np.ndarray, dtype: tf.DType
+) -> tensor_pb2.TensorProto:
+    """A message with the array's bytes, for `--enable_serialization_as_tensor_content`.
+
+    Strings are packed as all their lengths, in groups of seven bits, and then they.
+    """
+    proto = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum)
+    for size in array.shape:
+        proto.tensor_shape.dim.add(size=size)
+    if dtype == tf.string:
+        strings = array.ravel().tolist()
+        lengths = b"".join(_varint(len(text)) for text in strings)
+        proto.tensor_content = lengths + b"".join(strings)
+    else:
+        proto.tensor_content = np.ascontiguousarray(array).tobytes()
+    return proto
+
+
+def _varint(number: int) -> bytes:
+    groups = bytearray()
+    while number > 127:
+        groups.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*groups, number])

@@ -154,6 +154,75 @@ class ScaleModel(tf.Module):
         return {"mean": tf.reduce_mean(x, keepdims=True), "x": x}
 
 
+class ExampleModel(tf.Module):
+    """Reads serialized Examples, as the models for Classify and Regress do.
+
+    `spin` takes as long as it is told to: that many turns of a loop.
+    """
+
+    def _x(self, inputs: tf.Tensor) -> tf.Tensor:
+        features = {"x": tf.io.FixedLenFeature([], tf.float32, 0.0)}
+        return tf.io.parse_example(inputs, features)["x"]
+
+    def outputs(self, inputs: tf.Tensor) -> dict[str, dict[str, tf.Tensor]]:
+        """The outputs of each signature, those that are wrong among them."""
+        x = self._x(inputs)
+        scores = tf.stack([x, 1 - x], axis=1)
+        classes = tf.broadcast_to(tf.constant([["yes", "no"]]), tf.shape(scores))
+        return {
+            "classify": {"classes": classes, "scores": scores},
+            "classes": {"classes": classes},
+            "scores": {"scores": scores},
+            "flat_scores": {"scores": x},
+            "whole_scores": {"scores": tf.cast(scores, tf.int32)},
+            "uneven": {"classes": classes, "scores": scores[:, :1]},
+            "one_score": {"scores": scores[:1]},
+            "regress": {"outputs": 2 * x},
+            "column": {"outputs": 2 * x[:, tf.newaxis]},
+            "table": {"outputs": scores},
+            "whole": {"outputs": tf.cast(x, tf.int32)},
+            "one": {"outputs": x[:1]},
+            "neither": {"y": x},
+            "three": {"classes": classes, "scores": scores, "y": x},
+        }
+
+    def signatures(self) -> dict[str, Any]:
+        """A function for each signature."""
+        spec = tf.TensorSpec([None], tf.string, "inputs")
+        names = self.outputs(tf.constant([b""]))
+
+        def only(name: str) -> Any:
+            return tf.function(
+                lambda inputs: self.outputs(inputs)[name], input_signature=[spec]
+            )
+
+        functions = {name: only(name) for name in names}
+        functions["misnamed"] = tf.function(
+            lambda texts: {"scores": self._x(texts)},
+            input_signature=[tf.TensorSpec([None], tf.string, "texts")],
+        )
+        functions["spin"] = tf.function(
+            lambda turns: {
+                "turns": tf.while_loop(
+                    lambda turn: tf.reduce_any(turn < turns),
+                    lambda turn: (turn + 1,),
+                    [tf.zeros_like(turns)],
+                )[0]
+            },
+            input_signature=[tf.TensorSpec([None], tf.int64, "turns")],
+        )
+        return functions
+
+
+@pytest.fixture(scope="session")
+def example_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a SavedModel for Classify, Regress, and to wait for."""
+    path = tmp_path_factory.mktemp("models") / "example"
+    model = ExampleModel()
+    tf.saved_model.save(model, str(path), model.signatures())
+    return path
+
+
 @pytest.fixture(scope="session")
 def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a SavedModel with the signatures of a language model."""
@@ -222,6 +291,16 @@ def scale_server(
     base_path = tmp_path_factory.mktemp("base")
     push(scale_model(3), base_path, 5)
     yield from _serve("scale", base_path)
+
+
+@pytest.fixture(scope="module")
+def example_server(
+    example_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ModelServer]:
+    """A server of the model that reads Examples, as version 1 of `example`."""
+    base_path = tmp_path_factory.mktemp("base")
+    push(example_model, base_path, 1)
+    yield from _serve("example", base_path)
 
 
 def _serve(name: str, base_path: Path) -> Iterator[ModelServer]:

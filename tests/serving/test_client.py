@@ -247,7 +247,7 @@ def test_waiting_for_a_server_that_is_yet_to_start(
                 client.wait_until_ready(1)
             (tmp_path / "1").mkdir()
             (tmp_path / "1" / "saved_model.pb").write_bytes(b"garbage")
-            while not server._repository.statuses():
+            while not server._models.get("langzoo").statuses():
                 time.sleep(0.01)
             with pytest.raises(ServingError, match=r"version 1: .*saved_model\.pb"):
                 client.wait_until_ready(0.5)

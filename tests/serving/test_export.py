@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import langzoo
@@ -15,6 +16,8 @@ from langzoo.models.scoring import token_log_probabilities
 from langzoo.models.tokenizers import ByteTokenizer, train_sentencepiece
 from langzoo.models.zoo import FAMILIES, build_causal_lm
 from langzoo.serving.export import ExportError, export_causal_lm, read_metadata
+from langzoo.serving.server.servable import load_servable
+from langzoo.serving.server.warmup import warm_up
 from langzoo.serving.vocabulary import display_strings
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
@@ -489,6 +492,13 @@ def test_metadata_travels_inside_the_export(export):
     assert metadata["vocabulary_size"] == export.tokenizer.vocabulary_size()
     assert metadata["model"]["parameters"] == export.model.count_params()
     json.dumps(metadata)
+
+
+def test_a_server_answers_the_warm_up_requests_of_every_signature(export):
+    path = Path(export.directory)
+    servable = load_servable(1, path)
+    assert warm_up(servable, path) == len(servable.definitions) - 1  # the initializer
+    servable.close()
 
 
 @pytest.mark.parametrize("option", [{"stride": 17}, {"max_new_tokens": 16}])

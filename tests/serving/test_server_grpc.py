@@ -320,6 +320,17 @@ def test_status_tells_the_state_of_each_version(scale_channel: grpc.Channel) -> 
     assert status.status.error_code == 0
 
 
+def test_metadata_and_status_need_a_model_spec(
+    scale: Stub, scale_channel: grpc.Channel
+) -> None:
+    missing = (StatusCode.INVALID_ARGUMENT, "Missing ModelSpec")
+    request = get_model_metadata_pb2.GetModelMetadataRequest()
+    assert refused(scale.GetModelMetadata, request) == missing
+    stub = model_service_pb2_grpc.ModelServiceStub(scale_channel)
+    empty = get_model_status_pb2.GetModelStatusRequest()
+    assert refused(stub.GetModelStatus, empty) == missing
+
+
 @pytest.mark.parametrize(
     ("name", "version", "message"),
     [

@@ -104,7 +104,9 @@ def test_a_request_in_progress_is_answered_before_the_stop(
 
 
 def _in_use(server: ModelServer) -> bool:
-    return any(entry.users for entry in server._repository._available.values())
+    repository = server._models.get("m")
+    assert repository is not None
+    return any(entry.users for entry in repository._available.values())
 
 
 def test_what_it_says_without_a_version(tmp_path: Path) -> None:

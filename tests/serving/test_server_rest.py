@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -410,3 +411,16 @@ def test_bytes_that_are_no_text_come_back_as_they_are(
     connection.request("POST", PREDICT, body.replace(b"?", b"\xff"))
     assert b'"string_out": "\xff"' in connection.getresponse().read()
     connection.close()
+
+
+def test_an_answer_is_not_held_back(scale_server: ModelServer) -> None:
+    # Nagle's algorithm and a client's late acknowledgement make 40 ms together.
+    connection = http.client.HTTPConnection(scale_server.rest_address or "", timeout=30)
+    waits = []
+    for _ in range(30):
+        start = time.perf_counter()
+        connection.request("GET", "/v1/models/scale")
+        connection.getresponse().read()
+        waits.append(time.perf_counter() - start)
+    connection.close()
+    assert min(waits[5:]) < 0.03

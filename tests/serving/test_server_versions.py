@@ -13,7 +13,14 @@ import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import numpy as np
 import pytest
 from langzoo.serving.errors import ServingError
-from langzoo.serving.server.repository import ModelRepository, State, VersionStatus
+from langzoo.serving.server.repository import (
+    ModelRepository,
+    Retries,
+    Specific,
+    State,
+    VersionStatus,
+)
+from langzoo.serving.server.servable import Servable, load_servable
 
 Push = Callable[[Path, Path, int], None]
 ScaleModel = Callable[[int], Path]
@@ -281,3 +288,91 @@ def test_a_poll_interval_of_zero_looks_once(
     assert repository.statuses() == [VersionStatus(1, State.AVAILABLE)]
     repository.close(timeout=30)
     assert repository.statuses() == [VersionStatus(1, State.END)]
+
+
+def test_another_policy_holds_at_once(
+    tmp_path: Path, scale_model: ScaleModel, push: Push, log: Log
+) -> None:
+    push(scale_model(1), tmp_path, 1)
+    push(scale_model(2), tmp_path, 2)
+    repository = ModelRepository("scale", tmp_path, log, poll_seconds=0)
+    repository.start()
+    assert repository.wait_available(30)
+    assert factor(repository) == 2
+    repository.reconfigure(tmp_path, Specific(frozenset([1])))
+    await_state(repository, 1, State.AVAILABLE)
+    await_state(repository, 2, State.END)
+    assert factor(repository) == 1
+    repository.close(timeout=30)
+
+
+class Moody:
+    """Loads a version, but fails as often as it is told to before."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.attempts: list[float] = []
+
+    def __call__(self, version: int, path: Path) -> Servable:
+        self.attempts.append(time.monotonic())
+        if len(self.attempts) <= self.failures:
+            raise ServingError(grpc.StatusCode.UNAVAILABLE, "the disk is away")
+        return load_servable(version, path)
+
+
+def test_a_failed_load_is_tried_again_after_a_pause(
+    tmp_path: Path, scale_model: ScaleModel, push: Push, log: Log
+) -> None:
+    push(scale_model(1), tmp_path, 1)
+    load = Moody(failures=2)
+    # One look has to be enough: what failed is tried again all the same.
+    repository = ModelRepository(
+        "scale", tmp_path, log, poll_seconds=0, retries=Retries(5, 0.1), load=load
+    )
+    repository.start()
+    assert repository.wait_available(30)
+    first, second, third = load.attempts
+    assert min(second - first, third - second) >= 0.1
+    assert log.changes.count((1, State.END)) == 2
+    repository.close(timeout=30)
+
+
+def test_an_error_that_nobody_thought_of_is_reported_like_any_other(
+    tmp_path: Path, scale_model: ScaleModel, push: Push, log: Log
+) -> None:
+    push(scale_model(1), tmp_path, 1)
+
+    def load(version: int, path: Path) -> Servable:
+        raise KeyError(version)
+
+    repository = ModelRepository("scale", tmp_path, log, poll_seconds=0.02, load=load)
+    repository.start()
+    error = await_state(repository, 1, State.END).error
+    assert error is not None
+    assert (error.code, error.message) == (grpc.StatusCode.INTERNAL, "KeyError: 1")
+    polls(repository)
+    assert log.changes.count((1, State.LOADING)) == 1
+    repository.close(timeout=30)
+
+
+def test_a_load_that_fails_for_good_is_given_up_and_reported(
+    tmp_path: Path, scale_model: ScaleModel, push: Push, log: Log
+) -> None:
+    push(scale_model(1), tmp_path, 1)
+    load = Moody(failures=1000)
+    repository = ModelRepository(
+        "scale", tmp_path, log, poll_seconds=0.02, retries=Retries(2, 0.02), load=load
+    )
+    repository.start()
+    deadline = time.monotonic() + 30
+    while len(load.attempts) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    polls(repository)
+    assert len(load.attempts) == 3
+    [status] = repository.statuses()
+    assert status.state is State.END
+    assert status.error is not None
+    assert status.error.message == "the disk is away"
+    with pytest.raises(ServingError, match=r"Latest\(scale\)"):
+        factor(repository)
+    repository.close(timeout=30)
