@@ -40,7 +40,17 @@ def test_version():
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "demo", "serve", "generate", "score", "next", "compile", "models"],
+    [
+        "run",
+        "demo",
+        "worker",
+        "serve",
+        "generate",
+        "score",
+        "next",
+        "compile",
+        "models",
+    ],
 )
 def test_every_command_is_listed_and_has_help(command):
     assert command in langzoo_command("--help").stdout
@@ -81,6 +91,12 @@ def test_ctrl_c_says_the_command_that_goes_on(monkeypatch, capsys):
     said = capsys.readouterr().err
     assert said.startswith("interrupted")
     assert shlex.split(said.partition("to go on: ")[2]) == ["langzoo", *command]
+
+
+def test_a_worker_without_a_cluster_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    result = langzoo_command("worker", "--set", f"root={tmp_path}")
+    assert_one_line_error(result, "TF_CONFIG must name this process")
 
 
 @pytest.mark.parametrize("command", ["generate", "score", "next"])

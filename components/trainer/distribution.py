@@ -98,9 +98,9 @@ def _has_cluster() -> bool:
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes."""
-    task = strategy.cluster_resolver
-    if task is None or not task.cluster_spec().jobs:
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return True
+    task = strategy.cluster_resolver
     first = "chief" if "chief" in task.cluster_spec().jobs else "worker"
     return (task.task_type, task.task_id) == (first, 0)
 
