@@ -22,7 +22,7 @@ from ...models.tokenizers import TextTokenizer
 from ..errors import InputError
 from ..progress import show
 from ..transform.executor import tokenizer_folder
-from .distribution import is_chief
+from .distribution import is_chief, wanted
 from .hyperparameters import with_hyperparameters
 from .packing import make_windows
 from .training import (
@@ -84,6 +84,13 @@ class Job:
             pretrained=pretrained or "initial_weights" in self.model,
             **self.training,
         )
+
+    @property
+    def strategy(self) -> str:
+        """What shares the work, by its name; an n-gram model is counted by one."""
+        if self.model["family"] == "ngram":
+            return "one_device"
+        return wanted(self.training.get("strategy", "auto"))
 
     @functools.cached_property
     def tokenizer(self) -> TextTokenizer:

@@ -14,7 +14,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from ...serving import export
 from ..progress import report, show
 from . import workers
-from .distribution import make_strategy, wanted
+from .distribution import make_strategy
 from .jobs import Job
 from .watching import write_tables
 
@@ -28,11 +28,10 @@ def run_fn(fn_args: FnArgs) -> None:
     figures and its logs to `model_run_dir`.
     """
     job = Job.of(fn_args)
-    name = wanted(job.config.strategy)
-    if name == "multi_worker":
+    if job.strategy == "multi_worker":
         model, result = workers.train(job)
     else:
-        strategy = make_strategy(name)
+        strategy = make_strategy(job.strategy)
         model, result = job.train(strategy)
         if strategy.num_replicas_in_sync > 1:  # What is exported is of one device.
             model = job.with_weights(model.backbone.get_weights())

@@ -18,7 +18,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
 from ..progress import show
-from ..trainer.distribution import make_strategy, wanted
+from ..trainer.distribution import make_strategy
 from ..trainer.hyperparameters import with_hyperparameters
 from ..trainer.jobs import Job, checkpoint_folder
 from .search import Measured, Search, Train, make_oracle
@@ -48,9 +48,9 @@ def trainings(fn_args: FnArgs, longest: int) -> Iterator[Train]:
     """
     config = fn_args.custom_config
     job = Job.of(fn_args)
-    shared = wanted(job.training.get("strategy", "auto"))
     # Trials are short, and those of several workers would have to find each other.
-    strategy = make_strategy("one_device" if shared == "multi_worker" else shared)
+    shared = "one_device" if job.strategy == "multi_worker" else job.strategy
+    strategy = make_strategy(shared)
     show("packing windows")
     with tempfile.TemporaryDirectory() as packed:
         job.pack(packed)

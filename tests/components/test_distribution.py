@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from langzoo.components.errors import InputError
 from langzoo.components.trainer import distribution
+from langzoo.components.trainer.jobs import Job
 
 # TensorFlow divides its one CPU only before it is used, so in a process of its own.
 SCRIPT = """
@@ -150,3 +151,11 @@ def test_a_batch_that_cannot_be_dealt_out_is_an_error():
     distribution.check_batch_size(3, strategy)
     with pytest.raises(InputError, match="batch_size 3 must be a multiple of the 2"):
         distribution.check_batch_size(3, type("Two", (), {"num_replicas_in_sync": 2}))
+
+
+def test_an_n_gram_model_is_counted_by_one_device(monkeypatch):
+    monkeypatch.setenv("TPU_NAME", "local")
+    settings = {"training": {}, "train_files": [], "eval_files": []}
+    paths = {"transform_graph": "", "checkpoints": ""}
+    assert Job({"family": "ngram"}, **settings, **paths).strategy == "one_device"
+    assert Job({"family": "lstm"}, **settings, **paths).strategy == "tpu"

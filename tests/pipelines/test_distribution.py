@@ -38,9 +38,11 @@ def member(index, ports):
 
 def training_of(process):
     """The process that trains for another."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    (child,) = (c for c in children if "langzoo.components.trainer" in str(c.cmdline()))
-    return child
+    while True:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            if "langzoo.components.trainer.workers" in child.cmdline():
+                return child
+        assert process.poll() is None
 
 
 def newest_result(root):
