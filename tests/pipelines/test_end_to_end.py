@@ -12,7 +12,7 @@ import pytest
 from langzoo import cli
 from langzoo.components.errors import InputError
 from langzoo.components.trainer import component as trainer
-from langzoo.components.trainer import run
+from langzoo.components.trainer.jobs import Job
 from langzoo.serving.client import Client
 from langzoo.serving.process import running_server
 from tensorflow.compat.v1.train import summary_iterator
@@ -76,13 +76,18 @@ def test_who_watches_otherwise_does_not_train_again(first, run_pipeline):
 
 def test_who_watches_otherwise_goes_on_from_the_same_checkpoints():
     folders = {
-        run._checkpoint_folder(
+        Job.of(
             FnArgs(
                 train_files=["train"],
                 transform_graph_path="graph",
-                custom_config={"checkpoint_root": "root", "steps": steps, "watch": x},
+                custom_config={
+                    "checkpoint_root": "root",
+                    "model": {},
+                    "training": {"steps": steps},
+                    "watch": x,
+                },
             )
-        )
+        ).checkpoints
         for steps, x in [(1, {}), (1, {"graph": True}), (2, {})]
     }
     assert len(folders) == 2

@@ -21,6 +21,7 @@ def test_labels_of_all_sources_are_counted(fields, allowed):
         corpus=[Source("a.jsonl", fields=names) for names in fields],
         fingerprint="",
         checkpoint_root="checkpoints",
+        watch={},
         ingestion_record="",
         baseline_strategy=baseline.PreviousBlessedModelStrategy,
         name_candidate=True,
