@@ -5,8 +5,8 @@ For each family at its default size:
 - *input*: a step on real batches beside one on the same batch again and again, in turn;
 - *around*: time between the steps of a whole training, which `fit`, callbacks, progress
   and checkpoints take, as a share of steps of 50 ms;
-- *use of the machine*: floating-point operations of a step (three times those of the
-  forward pass) a second, beside those of a product of large matrices;
+- *used*: floating-point operations of a step (three times those of the forward pass) a
+  second, beside the *peak*, those of a product of large matrices;
 - *export*: the time to write the SavedModel.
 """
 
@@ -47,10 +47,17 @@ def main(rounds: int, only: str) -> None:
         f"goals: input < {_INPUT_GOAL:.0%}, around < {_AROUND_GOAL:.0%} of 50 ms, "
         f"export < {_EXPORT_GOAL:.0f} s"
     )
-    for column in (
-        *("family", "ms a step", "input", "around", "GFLOP/s"),
-        *("of a product's", "use of the machine", "export, s"),
-    ):
+    columns = (
+        "family",
+        "ms",
+        "input",
+        "around",
+        "GFLOP/s",
+        "peak",
+        "used",
+        "export, s",
+    )
+    for column in columns:
         table.add_column(column, justify="left" if column == "family" else "right")
     for family in FAMILIES:
         if only.lower() not in family:
