@@ -133,7 +133,7 @@ class Checkpoints:
             for path in tf.io.gfile.glob(pattern):
                 _remove(path)
             raise InputError(
-                f"no checkpoint can be written to {self.folder}: {_line_of(error)}; "
+                f"no checkpoint can be written to {self.folder}: {line_of(error)}; "
                 "the last one is kept, and the same command goes on from it"
             ) from error
 
@@ -153,7 +153,7 @@ class Checkpoints:
             try:
                 self._checkpoint.restore(path).assert_consumed()
             except (tf.errors.OpError, AssertionError) as error:
-                report(f"warning: {path} is no whole checkpoint: {_line_of(error)}")
+                report(f"warning: {path} is no whole checkpoint: {line_of(error)}")
                 continue
             self._history.load_json(self._history_json.numpy().decode())
             return int(self._step.numpy())
@@ -175,6 +175,13 @@ class Checkpoints:
         return path
 
 
+def write_whole(path: str, text: str) -> None:
+    """Writes a file that is there whole or not at all."""
+    with tf.io.gfile.GFile(f"{path}.part", "w") as file:
+        file.write(text)
+    tf.io.gfile.rename(f"{path}.part", path, overwrite=True)
+
+
 def _remove(path: str) -> None:
     if tf.io.gfile.isdir(path):
         tf.io.gfile.rmtree(path)
@@ -182,5 +189,6 @@ def _remove(path: str) -> None:
         tf.io.gfile.remove(path)
 
 
-def _line_of(error: Exception) -> str:
+def line_of(error: Exception) -> str:
+    """What a failure of the file system says, in one line."""
     return str(getattr(error, "message", error)).strip().split("\n")[0]

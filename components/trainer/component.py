@@ -67,14 +67,33 @@ class Trainer(tfx_trainer.Trainer):
             hyperparameters=hyperparameters,
             run_fn=RUN_FN,
             custom_config={
-                "model": model,
-                "training": training,
+                **learner_config(model, training, checkpoint_root, *_SOURCES),
                 "export": export,
-                "checkpoint_root": checkpoint_root,
                 "watch": watch or {},
-                "source": source_hash(*_SOURCES),
-                "preset_hash": preset_hash(
-                    model.get("preset") or model.get("initial_weights", "")
-                ),
             },
         )
+
+
+def learner_config(
+    model: dict[str, Any],
+    training: dict[str, Any],
+    checkpoint_root: str,
+    *sources: str,
+) -> dict[str, Any]:
+    """What is configured alike of all that trains, with what decides its results.
+
+    Args:
+        model: As of `Trainer`.
+        training: Likewise.
+        checkpoint_root: Likewise.
+        *sources: The code that does, for `source_hash`.
+    """
+    return {
+        "model": model,
+        "training": training,
+        "checkpoint_root": checkpoint_root,
+        "source": source_hash(*sources),
+        "preset_hash": preset_hash(
+            model.get("preset") or model.get("initial_weights", "")
+        ),
+    }

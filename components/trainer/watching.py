@@ -23,7 +23,7 @@ import tensorflow as tf
 from ...models.causal_lm import CausalLM
 from ...models.keras_hub_adapter import KerasHubCausalLM
 from ..progress import report
-from .checkpoints import History, curves_of
+from .checkpoints import History, curves_of, line_of
 from .event_files import EventFile
 from .sampling import Sampler
 from .weights_and_biases import WandbRun, require_installed
@@ -243,8 +243,9 @@ class _TensorBoardLogs:
         try:
             yield
         except (tf.errors.OpError, OSError) as error:
-            reason = str(getattr(error, "message", error)).split("\n")[0]
-            report(f"warning: there are no more logs in {self._folder}: {reason}")
+            report(
+                f"warning: there are no more logs in {self._folder}: {line_of(error)}"
+            )
             self._files = {}
 
 

@@ -28,6 +28,7 @@ import tensorflow as tf
 
 from ..errors import InputError
 from ..progress import LOGGER, report, show
+from .checkpoints import write_whole
 from .distribution import check_cluster, is_chief, make_strategy
 from .jobs import Job
 from .training import TrainingResult
@@ -62,7 +63,7 @@ def train(job: Job) -> tuple[Any, TrainingResult]:
     check_cluster()
     tf.io.gfile.makedirs(job.checkpoints)
     path = os.path.join(job.checkpoints, JOB_FILE)
-    _write(path, json.dumps(dataclasses.asdict(job)))
+    write_whole(path, json.dumps(dataclasses.asdict(job)))
     try:
         for _ in range(_ATTEMPTS):
             code = _run_child(path)
@@ -155,13 +156,6 @@ class _ToParent(logging.Handler):
 
 def _tell(message: str, transient: bool = False) -> None:
     print(json.dumps({"message": message, "transient": transient}), flush=True)
-
-
-def _write(path: str, text: str) -> None:
-    """Writes a file that is never seen in part."""
-    with tf.io.gfile.GFile(f"{path}.part", "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(f"{path}.part", path, overwrite=True)
 
 
 def _take_part(path: str) -> None:

@@ -8,10 +8,13 @@ from tfx.components.tuner import component as tfx_tuner
 from tfx.dsl.components.base import executor_spec
 from tfx.types.channel import BaseChannel
 
-from ..source import preset_hash, source_hash
+from ..trainer.component import learner_config
 from . import executor
 
 TUNER_FN = "langzoo.components.tuner.run.tuner_fn"
+
+# What decides a trial's result.
+_SOURCES = ("models", "components/trainer", "components/tuner")
 
 
 class Tuner(tfx_tuner.Tuner):
@@ -67,15 +70,7 @@ class Tuner(tfx_tuner.Tuner):
             transform_graph=transform_graph,
             tuner_fn=TUNER_FN,
             custom_config={
-                "model": model,
-                "training": training,
+                **learner_config(model, training, checkpoint_root, *_SOURCES),
                 "search": search,
-                "checkpoint_root": checkpoint_root,
-                "source": source_hash(
-                    "models", "components/trainer", "components/tuner"
-                ),
-                "preset_hash": preset_hash(
-                    model.get("preset") or model.get("initial_weights", "")
-                ),
             },
         )

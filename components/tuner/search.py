@@ -24,6 +24,7 @@ from keras_tuner.engine import base_tuner
 
 from ..errors import InputError
 from ..progress import as_part, report, show
+from ..trainer.checkpoints import write_whole
 
 OBJECTIVE = "bits_per_byte"
 _OWN = "tuner/"
@@ -235,7 +236,7 @@ class Search(base_tuner.BaseTuner):
             best = f", best {self.best().score:.3f}"
         with as_part(f"trial {number}/{self.oracle.max_trials}{best}: "):
             result = _tried(values, steps, train, checkpoints)
-        _write_whole(path, json.dumps(dataclasses.asdict(result)))
+        write_whole(path, json.dumps(dataclasses.asdict(result)))
         if steps == self._steps and tf.io.gfile.exists(checkpoints):
             tf.io.gfile.rmtree(checkpoints)
         return result
@@ -266,13 +267,6 @@ def _tried(values: dict[str, Any], steps: int, train: Train, folder: str) -> Tri
         measured.parameters,
         time.monotonic() - started,
     )
-
-
-def _write_whole(path: str, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
-    with tf.io.gfile.GFile(f"{path}.part", "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(f"{path}.part", path, overwrite=True)
 
 
 def _rounded(value: Any) -> Any:
