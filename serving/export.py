@@ -61,6 +61,7 @@ from .. import __version__
 from ..models.cudnn import without_cudnn
 from .export_checks import ExportError, check_export
 from .signatures import build_signatures
+from .traced_model import TracedModel
 from .warmup_requests import write_warmup_requests
 
 __all__ = ["METADATA_FILE", "ExportError", "export_causal_lm", "read_metadata"]
@@ -132,10 +133,10 @@ def _in_range(name: str, value: int | None, default: int, highest: int) -> int:
 
 
 def _save(model: Any, directory: str, *, stride: int, cap: int) -> None:
-    signatures = build_signatures(model, stride=stride, cap=cap)
+    traced = TracedModel(model)
+    signatures = build_signatures(traced, stride=stride, cap=cap)
     holder = tf.Module()
-    # Keras's own variables would load, and then not be found in a TF1 session.
-    holder.weights = [variable.value for variable in model.variables]
+    holder.weights = traced.variables
     holder.tokenizer = model.preprocessor.tokenizer
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(holder, directory, signatures=signatures, options=options)

@@ -21,7 +21,6 @@ from .generation import generate
 from .prompts import Prompts
 from .sampling import Penalties, Sampling
 from .stop_strings import StopStrings
-from .traced_model import TracedModel
 from .vocabulary import Alternatives, Vocabulary, last_tokens
 
 NEXT_TOKENS = 10
@@ -35,11 +34,10 @@ def build_signatures(
     """The functions that `export_causal_lm` saves, by the names of their signatures.
 
     Args:
-        model: a `langzoo.models.CausalLM`.
+        model: a `langzoo.models.CausalLM`, best a `TracedModel` of one.
         stride: see `export_causal_lm`.
         cap: the most tokens that a request may generate.
     """
-    model = TracedModel(model)
     vocabulary = Vocabulary(
         model.preprocessor.tokenizer, model.backbone.vocabulary_size
     )

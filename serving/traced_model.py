@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from ..models.backbone import caches_in_place
+from .output_projection import OutputProjection
 
 
 class TracedModel:
@@ -20,18 +21,30 @@ class TracedModel:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._projection = None
+        if OutputProjection.is_worth_it(model):
+            self._projection = OutputProjection(model)
         self._graphs = {
             name: tf.function(method, autograph=False, reduce_retracing=True)
             for name, method in {
                 "call": lambda inputs: model(inputs, training=False),
                 "prefill": model.prefill,
-                "call_with_cache": caches_in_place()(model.call_with_cache),
+                "call_with_cache": caches_in_place()(self._step),
                 "token_log_probabilities": model.token_log_probabilities,
             }.items()
         }
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """What the graphs read."""
+        # Keras's own variables would load, and then not be found in a TF1 session.
+        variables = [variable.value for variable in self._model.variables]
+        if self._projection is not None:
+            variables.append(self._projection.weights)
+        return variables
 
     def __call__(self, inputs: dict[str, tf.Tensor], training: bool = False) -> Any:
         return self._graphs["call"](inputs)
@@ -47,3 +60,12 @@ class TracedModel:
     def token_log_probabilities(self, *inputs: Any) -> Any:
         """See `langzoo.models.CausalLM.token_log_probabilities`."""
         return self._graphs["token_log_probabilities"](*inputs)
+
+    def _step(
+        self, token_ids: tf.Tensor, cache: Any, index: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, Any]:
+        if self._projection is None:
+            return self._model.call_with_cache(token_ids, cache, index)
+        backbone = self._model.backbone
+        hidden_states, cache = backbone.call_with_cache(token_ids, cache, index)
+        return self._projection(hidden_states), hidden_states, cache

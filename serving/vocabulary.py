@@ -11,6 +11,8 @@ from ..models.scoring import framed
 from .stop_strings import NO_CUT
 
 ALTERNATIVES = 5
+# Of blocks of so many logits the highest is found first, where there are many.
+_BLOCK = 64
 
 
 class Alternatives(NamedTuple):
@@ -101,15 +103,15 @@ class Vocabulary:
         """The likeliest tokens that may be proposed, among these.
 
         Args:
-            logits: float32 `[..., size]`.
+            logits: float32 `[b, size]`.
             count: how many; by default `alternatives`.
 
         Returns:
-            The tokens with their log-probabilities in nats, and float32 `[...]`: what
+            The tokens with their log-probabilities in nats, and float32 `[b]`: what
             to take from any proposable token's logit to have its log-probability.
         """
         masked = self.mask_unproposable(logits)
-        values, ids = tf.math.top_k(masked, count or self.alternatives)
+        values, ids = _top_k(masked, count or self.alternatives)
         highest = values[..., :1]
         total = tf.reduce_sum(tf.exp(masked - highest), axis=-1, keepdims=True)
         normalizer = highest + tf.math.log(total)
@@ -136,6 +138,27 @@ class Vocabulary:
     def mask_unproposable(self, logits: tf.Tensor) -> tf.Tensor:
         """Logits `[..., size]` with the lowest float where nothing may be proposed."""
         return tf.where(self.proposable, logits, logits.dtype.min)
+
+
+def _top_k(logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """`tf.math.top_k` of logits `[b, size]`, faster where a few of many are wanted.
+
+    The `count` blocks with the highest logits hold them all: of equals, blocks and
+    logits alike, those of the lowest index come first.
+    """
+    size = logits.shape[-1]
+    blocks = -(-size // _BLOCK)
+    if blocks < 2 * count:
+        return tf.math.top_k(logits, count)
+    filling = [[0, 0], [0, blocks * _BLOCK - size]]
+    logits = tf.pad(logits, filling, constant_values=logits.dtype.min)
+    logits = tf.reshape(logits, [-1, blocks, _BLOCK])
+    _, block = tf.math.top_k(tf.reduce_max(logits, axis=-1), count)
+    block = tf.sort(block)
+    few = tf.reshape(tf.gather(logits, block, batch_dims=1), [-1, count * _BLOCK])
+    values, index = tf.math.top_k(few, count)
+    index = tf.gather(block, index // _BLOCK, batch_dims=1) * _BLOCK + index % _BLOCK
+    return values, tf.minimum(index, size - 1)  # where logits are not numbers
 
 
 def last_tokens(sequences: tf.RaggedTensor, count: tf.Tensor) -> tf.RaggedTensor:
