@@ -338,7 +338,7 @@ class BatchingRunner:
         if len(pieces) == 1:
             return dict(pieces[0])
         return {
-            name: np.concatenate([piece[name] for piece in pieces]) for name in wanted
+            name: _joined(name, [piece[name] for piece in pieces]) for name in wanted
         }
 
     def _split(self, feeds: _Arrays, size: int, caller: Caller) -> list[_Task]:
@@ -359,6 +359,16 @@ class BatchingRunner:
             )
             for start in range(0, max(size, 1), step)
         ]
+
+
+def _joined(name: str, pieces: list[np.ndarray]) -> np.ndarray:
+    if len({piece.shape[1:] for piece in pieces}) > 1:
+        shapes = ", ".join(str(list(piece.shape)) for piece in pieces)
+        raise _invalid(
+            f"The pieces of a request that was split have outputs '{name}' of shapes "
+            f"{shapes}, which cannot be joined; ask for fewer rows at a time"
+        )
+    return np.concatenate(pieces)
 
 
 def batch_size(feeds: _Arrays) -> int:

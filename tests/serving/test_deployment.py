@@ -21,6 +21,8 @@ import langzoo
 import pytest
 import yaml
 from google.protobuf import text_format
+from langzoo.serving.client import Client
+from langzoo.serving.server import ServerOptions
 from langzoo.serving.server.config_files import (
     read_batching_parameters,
     read_metrics_path,
@@ -418,11 +420,20 @@ def test_push_folder_is_mounted_where_the_model_is_looked_for(
     assert pushed.endswith(f":{base_path}:ro")
 
 
-def test_batches_end_at_the_largest_that_runs() -> None:
-    parameters = read_batching_parameters(str(CONFIG / "batching.config"))
-
-    assert parameters.allowed_batch_sizes[-1] == parameters.largest_batch == 32
-    assert parameters.max_batch_size == 128
+def test_what_a_client_asks_at_once_runs_in_one_batch(
+    tmp_path: Path, telling_model: Path, push: Any, serve: Any
+) -> None:
+    # The answers have as many columns as the longest in a batch, so that those of a
+    # request in pieces could not be joined.
+    batching = read_batching_parameters(str(CONFIG / "batching.config"))
+    push(telling_model, tmp_path, 1)
+    with (
+        serve(tmp_path, options=ServerOptions(batching=batching)) as server,
+        Client(server.grpc_address) as client,
+    ):
+        texts = ["a" * length for length in range(1, client.batch_size + 1)]
+        scores = client.token_scores(texts)
+        assert [len(score.tokens) for score in scores] == [len(text) + 1 for text in texts]
 
 
 def test_metrics_are_where_prometheus_looks() -> None:

@@ -326,6 +326,23 @@ def test_a_server_answers_in_batches_as_it_does_alone(
         assert server.metrics.batch_runs.value() - before < len(texts)
 
 
+def test_pieces_of_different_shapes_are_refused(
+    tmp_path: Path, language_model: Path, push: Push, serve: Any
+) -> None:
+    push(language_model, tmp_path, 1)
+    batching = BatchingParameters(
+        max_batch_size=2, enable_large_batch_splitting=True, num_batch_threads=2
+    )
+    with (
+        serve(tmp_path, options=ServerOptions(batching=batching)) as server,
+        Client(server.grpc_address) as client,
+    ):
+        assert len(client.token_scores(["ab", "ab", "ab"])) == 3
+        with pytest.raises(ServingError, match="ask for fewer rows at a time") as error:
+            client.token_scores(["ab", "ab", "abc"])
+        assert error.value.code is StatusCode.INVALID_ARGUMENT
+
+
 def test_a_model_may_bring_its_own_parameters(
     tmp_path: Path, language_model: Path, push: Push
 ) -> None:
