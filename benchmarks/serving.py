@@ -3,17 +3,24 @@
 An exported model answers `serving_default`, directly at several batch sizes, and
 through the server, in batches, to clients in another process. What is printed is the
 ratio of the medians, which says more than either on a machine that others use too.
+
+Many clients in Python compute about as much as the server of a small model, and on the
+same cores. So they are joined, where it is installed, by `h2load` (of Debian's package
+nghttp2-client), a load generator in C that sends the same request.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -53,6 +60,10 @@ print(len(waits) / float(seconds), statistics.median(waits))
 """
 
 
+# From a server's address and a number of clients to requests a second.
+_Load = Callable[[str, int], float]
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """A Transformer of bytes: its name in the table, its layers and their width."""
@@ -72,10 +83,13 @@ def main(rounds: int, only: str) -> None:
         RuntimeError: if a client fails.
     """
     table = Table(title="serving_default, requests a second and milliseconds")
+    loads: dict[str, _Load] = {"Python": lambda *args: _ask(*args)[0]}
+    if shutil.which("h2load"):
+        loads["h2load"] = _load
     for column in (
         "parameters",
         "direct, best",
-        *(f"{count} clients" for count in _CLIENTS),
+        *(f"{count} of {name}" for name in loads for count in _CLIENTS),
         f"ratios (goal {_GOAL_RATIO})",
         "direct, 1",
         "1 client",
@@ -84,11 +98,11 @@ def main(rounds: int, only: str) -> None:
         table.add_column(column, justify="right")
     for setting in SETTINGS:
         if only.lower() in setting.name.lower():
-            table.add_row(setting.name, *_measure(setting, rounds))
+            table.add_row(setting.name, *_measure(setting, rounds, loads))
     Console().print(table)
 
 
-def _measure(setting: Setting, rounds: int) -> list[str]:
+def _measure(setting: Setting, rounds: int, loads: dict[str, _Load]) -> list[str]:
     from langzoo.serving.process import running_server
 
     with tempfile.TemporaryDirectory() as folder:
@@ -101,28 +115,32 @@ def _measure(setting: Setting, rounds: int) -> list[str]:
             f"--batching_parameters_file={parameters}",
             f"--grpc_max_threads={max(_CLIENTS) + 8}",
         )
-        served: dict[int, list[tuple[float, float]]] = {}
+        alone: list[float] = []
+        served: dict[tuple[str, int], list[float]] = {}
         directs: list[dict[int, float]] = []
         for _ in range(rounds):
             directs.append(_direct(base_path / "1"))
             with running_server(str(base_path), flags=flags) as address:
-                for clients in (1, *_CLIENTS):
-                    served.setdefault(clients, []).append(_ask(address, clients))
+                alone.append(_ask(address, 1)[1])
+                for name, load in loads.items():
+                    for clients in _CLIENTS:
+                        rate = load(address, clients)
+                        served.setdefault((name, clients), []).append(rate)
     direct = {
         size: statistics.median(rates[size] for rates in directs)
         for size in _BATCH_SIZES
     }
     best = max(direct.values())
-    rates = {c: statistics.median(rate for rate, _ in served[c]) for c in _CLIENTS}
-    alone = 1000 / direct[1]
-    wait = 1000 * statistics.median(wait for _, wait in served[1])
+    rates = [statistics.median(measured) for measured in served.values()]
+    call = 1000 / direct[1]
+    wait = 1000 * statistics.median(alone)
     return [
         f"{best:,.0f}/s",
-        *(f"{rate:,.0f}/s" for rate in rates.values()),
-        " ".join(f"{rate / best:.2f}" for rate in rates.values()),
-        f"{alone:.1f} ms",
+        *(f"{rate:,.0f}/s" for rate in rates),
+        " ".join(f"{rate / best:.2f}" for rate in rates),
+        f"{call:.1f} ms",
         f"{wait:.1f} ms",
-        f"{wait - alone:.1f} ms",
+        f"{wait - call:.1f} ms",
     ]
 
 
@@ -162,6 +180,52 @@ def _direct(path: Path) -> dict[int, float]:
         rates[size] = calls * size / (time.perf_counter() - start)
     servable.close()
     return rates
+
+
+def _load(address: str, clients: int) -> float:
+    """Requests a second that h2load gets answered.
+
+    Raises:
+        RuntimeError: if one fails.
+    """
+    import grpc
+    from langzoo.serving import protocol
+    from langzoo.serving.client.channel import PREDICT
+
+    request = protocol.PredictRequest()
+    request.model_spec.name = "langzoo"
+    request.model_spec.signature_name = "serving_default"
+    text = protocol.tensor(protocol.DType.STRING, [_TEXT.encode()])
+    request.inputs["text"].CopyFrom(text)
+    message = request.SerializeToString()
+    with grpc.insecure_channel(address) as channel:
+        answer = channel.unary_unary(PREDICT.path)(message)
+    with tempfile.NamedTemporaryFile() as body:
+        body.write(b"\0" + len(message).to_bytes(4, "big") + message)
+        body.flush()
+        ended = subprocess.run(
+            [
+                "h2load",
+                f"--clients={clients}",
+                f"--duration={_SECONDS:.0f}",
+                "--warm-up-time=1",
+                "-Hcontent-type: application/grpc",
+                "-Hte: trailers",
+                f"--data={body.name}",
+                f"http://{address}{PREDICT.path}",
+            ],
+            capture_output=True,
+            text=True,
+        )
+    rate = re.search(r", ([\d.]+) req/s", ended.stdout)
+    succeeded = re.search(r"(\d+) succeeded", ended.stdout)
+    data = re.search(r"\((\d+)\) data", ended.stdout)
+    # To HTTP, a refusal is a success as well, but shorter than an answer.
+    if not (rate and succeeded and data) or (
+        int(data[1]) < int(succeeded[1]) * len(answer)
+    ):
+        raise RuntimeError(f"h2load failed: {ended.stdout} {ended.stderr}")
+    return float(rate[1])
 
 
 def _ask(address: str, clients: int) -> tuple[float, float]:

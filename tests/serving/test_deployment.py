@@ -433,7 +433,9 @@ def test_what_a_client_asks_at_once_runs_in_one_batch(
     ):
         texts = ["a" * length for length in range(1, client.batch_size + 1)]
         scores = client.token_scores(texts)
-        assert [len(score.tokens) for score in scores] == [len(text) + 1 for text in texts]
+        assert [len(score.tokens) for score in scores] == [
+            len(text) + 1 for text in texts
+        ]
 
 
 def test_metrics_are_where_prometheus_looks() -> None:
