@@ -49,7 +49,6 @@ Corpus = Annotated[
     str | None,
     typer.Option(help="A file, a folder or a pattern, such as 'texts/*.txt'."),
 ]
-ModelName = Annotated[str, typer.Option("--model-name", help="Name of the model.")]
 
 
 def main() -> None:
