@@ -188,7 +188,7 @@ def generate(
 ) -> None:
     """Continue texts."""
     stops = stop or None
-    sampling = {
+    sampling: Any = {
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
@@ -215,8 +215,7 @@ def generate(
             for prompt, continuations in zip(chunk, found, strict=True):
                 _print_beams(prompt, continuations, as_json)
             continue
-        settings: Any = sampling
-        generations = client.generate(chunk, max_new_tokens, stop=stops, **settings)
+        generations = client.generate(chunk, max_new_tokens, stop=stops, **sampling)
         for prompt, generation in zip(chunk, generations, strict=True):
             _print_generation(prompt, generation, tokens, as_json)
 

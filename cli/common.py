@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import shlex
@@ -49,7 +50,6 @@ Corpus = Annotated[
     str | None,
     typer.Option(help="A file, a folder or a pattern, such as 'texts/*.txt'."),
 ]
-ModelName = Annotated[str, typer.Option("--model-name", help="Name of the model.")]
 
 
 def main() -> None:
@@ -88,6 +88,7 @@ def changes_of(
     strict: bool = False,
     settings: list[str] | None = None,
 ) -> list[str]:
+    """What options change of the configuration, each as `KEY=VALUE`."""
     changes = list(settings or [])
     if corpus is not None:
         changes.append(f"corpus.path={json.dumps(corpus)}")
@@ -177,11 +178,9 @@ def short(number: float | None) -> str:
     return f"{number:#.4g} G"
 
 
-def fields_of(result: object) -> dict[str, Any]:
+def fields_of(result: Any) -> dict[str, Any]:
     """The fields of a dataclass, nested ones too."""
-    import dataclasses
-
-    return dataclasses.asdict(result)  # type: ignore[call-overload]
+    return dataclasses.asdict(result)
 
 
 def print_json(**values: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .common import ConfigFile, ModelName, app, fail, load_config
+from .common import ConfigFile, app, fail, load_config
 
 
 @app.command()
@@ -20,7 +20,7 @@ def serve(
         str | None,
         typer.Option(help="Folder of versions; default: the configuration's."),
     ] = None,
-    model_name: ModelName = "langzoo",
+    model_name: Annotated[str, typer.Option(help="Name of the model.")] = "langzoo",
     port: Annotated[int, typer.Option(help="Port for gRPC; 0: any free one.")] = 8500,
     rest_api_port: Annotated[
         int, typer.Option(help="Port for REST; 0: any free one.")

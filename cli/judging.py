@@ -291,6 +291,7 @@ def _print_versions(found: list[Version]) -> None:
 
 
 def print_ranking(report: ComparisonReport) -> None:
+    """Prints the models of a comparison, the best first, and why some were refused."""
     from rich.console import Console
 
     from ..components.evaluator.numbers import duration

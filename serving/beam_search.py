@@ -100,10 +100,10 @@ def beam_search(
         ids = tf.gather(tf.gather(ids, parent, batch_dims=1), rank, batch_dims=2)
         total = tf.where(is_wanted, total, _NEVER)
         is_end = grew & (ids == vocabulary.end_id)
-        text, cut = tf.cond(
-            stops.any,
-            lambda: _grown(vocabulary, stops, search, ids, grew & ~is_end),
-            lambda: (search.text, search.cut),
+        text, cut = stops.grown(
+            search.text,
+            search.cut,
+            lambda: tf.where(grew & ~is_end, vocabulary.surface(ids), ""),
         )
         kept = tf.gather(search.tokens, position, axis=2)
         search = _Search(
@@ -206,18 +206,3 @@ def _best(
     _, index = tf.math.top_k(scores, MAX_BEAMS)
     total = tf.gather(tf.reshape(total, flat), index, batch_dims=1)
     return index // count, index % count, total
-
-
-def _grown(
-    vocabulary: Vocabulary,
-    stops: StopStrings,
-    search: _Search,
-    ids: tf.Tensor,
-    is_text: tf.Tensor,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Texts with the new tokens where these are text, and where each is cut."""
-    piece = tf.where(is_text, vocabulary.surface(ids), "")
-    found = stops.cut(tf.reshape(search.text, [-1]), tf.reshape(piece, [-1]))
-    found = tf.reshape(found, tf.shape(ids))
-    cut = tf.where(search.cut == NO_CUT, found, search.cut)
-    return tf.strings.join([search.text, piece]), cut

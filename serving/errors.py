@@ -21,6 +21,11 @@ class ServingError(Exception):
         self.message = message
 
 
+def invalid(message: str) -> ServingError:
+    """The error for a request that is not as it should be."""
+    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
+
+
 # As TensorFlow Serving answers over REST.
 HTTP_STATUS = {
     grpc.StatusCode.CANCELLED: 499,

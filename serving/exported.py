@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import TypeVar, Unpack
 
 import numpy as np
 import tensorflow as tf
 from grpc import StatusCode
 
-from .client import Generation, Score, TokenScores
+from .client import (
+    GenerateSettings,
+    Generation,
+    NextTokens,
+    Score,
+    TokenScores,
+    questions,
+)
+from .client.questions import Answer, Each, Question, Texts
 from .errors import ServingError
 from .server.servable import load_servable
+
+Result = TypeVar("Result")
 
 _SAVED_MODEL = "saved_model.pb"
 
@@ -42,46 +51,27 @@ class ExportedModel:
         self._batch_size = batch_size
         self._servable = load_servable(0, self.directory)
 
-    def score(self, texts: Sequence[str]) -> list[Score]:
-        """How well the model predicts each text."""
-        names = ("nll", "tokens", "bytes", "words", "spelling_nll")
-        return [
-            Score(*row)
-            for batch in self._batches("score", "text", texts)
-            for row in zip(*(batch[name].tolist() for name in names), strict=True)
-        ]
+    def next_tokens(self, texts: Texts) -> list[NextTokens]:
+        """The likeliest next tokens after each text."""
+        return self._ask(questions.next_tokens(texts))
 
-    def token_scores(self, texts: Sequence[str]) -> list[TokenScores]:
+    def score(self, texts: Texts) -> list[Score]:
+        """How well the model predicts each text."""
+        return self._ask(questions.score(texts))
+
+    def token_scores(self, texts: Texts) -> list[TokenScores]:
         """How well the model predicts each token of each text."""
-        return [
-            TokenScores(
-                tuple(token.decode() for token in tokens[:length]),
-                tuple(log_probabilities[:length].tolist()),
-            )
-            for batch in self._batches("token_scores", "text", texts)
-            for tokens, log_probabilities, length in zip(
-                batch["token"], batch["log_probability"], batch["length"], strict=True
-            )
-        ]
+        return self._ask(questions.token_scores(texts))
 
     def generate(
-        self, prompts: Sequence[str], max_new_tokens: Sequence[int]
+        self,
+        prompts: Texts,
+        max_new_tokens: Each[int] | None = None,
+        **settings: Unpack[GenerateSettings],
     ) -> list[Generation]:
-        """Continues each prompt with the likeliest tokens, at most so many."""
-        settings = {
-            "max_new_tokens": np.array(max_new_tokens, np.int32),
-            "temperature": np.zeros(len(prompts), np.float32),
-        }
-        return [
-            Generation(text.decode(), new_tokens, reason.decode())
-            for batch in self._batches("generate", "prompt", prompts, settings)
-            for text, new_tokens, reason in zip(
-                batch["text"].tolist(),
-                batch["new_tokens"].tolist(),
-                batch["finish_reason"].tolist(),
-                strict=True,
-            )
-        ]
+        """Continues each prompt; see `GenerateSettings`."""
+        given = {"max_new_tokens": max_new_tokens, **settings}
+        return self._ask(questions.generate(prompts, given))
 
     def close(self) -> None:
         """Frees what the model holds."""
@@ -98,30 +88,23 @@ class ExportedModel:
     ) -> None:
         self.close()
 
-    def _batches(
-        self,
-        name: str,
-        key: str,
-        texts: Sequence[str],
-        settings: dict[str, np.ndarray] | None = None,
-    ) -> list[dict[str, Any]]:
-        signature = self._servable.signature(name)
+    def _ask(self, question: Question[Result]) -> list[Result]:
+        signature = self._servable.signature(question.signature)
         if signature is None:
             raise ServingError(
-                StatusCode.NOT_FOUND, f"{self.directory} has no signature {name}"
+                StatusCode.NOT_FOUND,
+                f"{self.directory} has no signature {question.signature}",
             )
-        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
-        columns = {key: np.array(encoded, object), **(settings or {})}
-        starts = range(0, len(texts), self._batch_size)
-        return [
-            signature.run(
-                {
-                    key: column[start : start + self._batch_size]
-                    for key, column in columns.items()
-                }
-            )
-            for start in starts
-        ]
+        results: list[Result] = []
+        for batch in question.batches(self._batch_size):
+            columns = {
+                name: np.array(values, tf.dtypes.as_dtype(int(dtype)).as_numpy_dtype)
+                for name, (dtype, values) in batch.columns.items()
+            }
+            outputs = signature.run(columns)
+            answer = Answer(outputs, np.ndarray.tolist, batch.rows, self.directory)
+            results += batch.read(answer)
+        return results
 
 
 def saved_model_folder(directory: str | os.PathLike[str]) -> str:

@@ -113,10 +113,10 @@ def generate(
         is_end = chosen == vocabulary.end_id
         log_probability = tf.gather(logits, chosen, batch_dims=1) - normalizer
         notes = notes.put(index, _Step(log_probability, *top))
-        text, cut = tf.cond(
-            stops.any,
-            lambda: _grown(vocabulary, stops, text, cut, chosen, is_new & ~is_end),
-            lambda: (text, cut),
+        text, cut = stops.grown(
+            text,
+            cut,
+            lambda: tf.where(is_new & ~is_end, vocabulary.surface(chosen), ""),
         )
         stopped |= (is_new & is_end) | (cut != NO_CUT)
         column = tf.where(is_new, chosen, tf.gather(tokens, position, axis=1))
@@ -145,20 +145,6 @@ def generate(
         parallel_iterations=1,
     )
     return _continuation(vocabulary, prompts, tokens, stopped, cut, notes)
-
-
-def _grown(
-    vocabulary: Vocabulary,
-    stops: StopStrings,
-    text: tf.Tensor,
-    cut: tf.Tensor,
-    chosen: tf.Tensor,
-    is_text: tf.Tensor,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Texts with the chosen tokens where these are text, and where each is cut."""
-    piece = tf.where(is_text, vocabulary.surface(chosen), "")
-    cut = tf.where(cut == NO_CUT, stops.cut(text, piece), cut)
-    return tf.strings.join([text, piece]), cut
 
 
 def _continuation(

@@ -5,6 +5,7 @@ See `export` for what each of them takes and gives.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -184,9 +185,7 @@ def _generate_signature(model: Any, vocabulary: Vocabulary, cap: int) -> Callabl
         seed: tf.Tensor = zero,
         seed_offset: tf.Tensor = zero,
     ) -> dict[str, tf.Tensor]:
-        def rows(setting: tf.Tensor) -> tf.Tensor:
-            return tf.broadcast_to(setting, tf.shape(prompt))
-
+        rows = functools.partial(_rows, prompt)
         prompts = Prompts.of(
             vocabulary,
             prompt,
@@ -202,7 +201,7 @@ def _generate_signature(model: Any, vocabulary: Vocabulary, cap: int) -> Callabl
             prompts,
             Sampling(*map(rows, settings)),
             Penalties(*map(rows, penalties)),
-            StopStrings(_stop_rows(stop, prompt)),
+            StopStrings(rows(stop)),
             cap=cap,
         )
         is_there = tf.sequence_mask(new.new_tokens, tf.shape(new.ids)[1])
@@ -238,11 +237,11 @@ def _beam_search_signature(model: Any, vocabulary: Vocabulary, cap: int) -> Call
         length_penalty: tf.Tensor = one,
         stop: tf.Tensor = no_stop,
     ) -> dict[str, tf.Tensor]:
-        rows = tf.shape(prompt)
+        rows = functools.partial(_rows, prompt)
         prompts = Prompts.of(
             vocabulary,
             prompt,
-            tf.broadcast_to(max_new_tokens, rows),
+            rows(max_new_tokens),
             context_length=model.context_length,
             cap=cap,
         )
@@ -250,9 +249,9 @@ def _beam_search_signature(model: Any, vocabulary: Vocabulary, cap: int) -> Call
             model,
             vocabulary,
             prompts,
-            tf.broadcast_to(num_beams, rows),
-            tf.broadcast_to(length_penalty, rows),
-            for_beams(_stop_rows(stop, prompt)),
+            rows(num_beams),
+            rows(length_penalty),
+            for_beams(rows(stop)),
         )
         is_there = found.log_probability > float("-inf")
         return {
@@ -266,9 +265,9 @@ def _beam_search_signature(model: Any, vocabulary: Vocabulary, cap: int) -> Call
     return search
 
 
-def _stop_rows(stop: tf.Tensor, prompt: tf.Tensor) -> tf.Tensor:
-    """Stop strings for each prompt, string `[b, MAX_STOPS]`."""
-    return tf.broadcast_to(stop, [tf.size(prompt), MAX_STOPS])
+def _rows(prompt: tf.Tensor, setting: tf.Tensor) -> tf.Tensor:
+    """A setting, of one row or of all, as that of each prompt."""
+    return tf.broadcast_to(setting, [tf.size(prompt), *setting.shape[1:]])
 
 
 def _finish_reason(stopped: tf.Tensor) -> tf.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 NO_CUT = -1
@@ -16,17 +18,35 @@ class StopStrings:
 
     Args:
         strings: string `[b, s]`, any bytes; empty strings are none.
-
-    Attributes:
-        any: bool scalar. Whether there is a stop string at all.
     """
 
     def __init__(self, strings: tf.Tensor) -> None:
         self._strings = strings
         self._lengths = tf.strings.length(strings)
-        self.any = tf.reduce_any(self._lengths > 0)
+        self._is_any = tf.reduce_any(self._lengths > 0)
 
-    def cut(self, text: tf.Tensor, piece: tf.Tensor) -> tf.Tensor:
+    def grown(
+        self, text: tf.Tensor, cut: tf.Tensor, piece: Callable[[], tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Texts with a piece more, and where each is cut.
+
+        Where there is no stop string at all, this costs nothing and nothing changes.
+
+        Args:
+            text: string; any shape, with one text for each of the `b` rows.
+            cut: int32, as `text`: bytes before its stop string, or `NO_CUT`.
+            piece: gives what comes after each text, string, as `text`.
+        """
+
+        def longer() -> tuple[tf.Tensor, tf.Tensor]:
+            new = piece()
+            found = self._cut(tf.reshape(text, [-1]), tf.reshape(new, [-1]))
+            found = tf.reshape(found, tf.shape(cut))
+            return tf.strings.join([text, new]), tf.where(cut == NO_CUT, found, cut)
+
+        return tf.cond(self._is_any, longer, lambda: (text, cut))
+
+    def _cut(self, text: tf.Tensor, piece: tf.Tensor) -> tf.Tensor:
         """Where texts end by a stop string that a piece of each row completes.
 
         Args:

@@ -21,6 +21,7 @@ from .probes import templates_hash
 
 _SOURCES = (
     *("components/evaluator", "serving/exported.py", "serving/server/servable.py"),
+    "serving/client/questions.py",
 )
 
 

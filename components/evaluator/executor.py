@@ -19,6 +19,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
+from ...serving.exported import ExportedModel
 from ..documents import Documents, split
 from ..progress import report
 from . import analysis, exported, gate, last_blessed, probes
@@ -133,7 +134,7 @@ def _measure(
     measured = {name: {"size_mb": exported.size_mb(p)} for name, p in models.items()}
     samples: list[dict[str, str]] = []
     for name, path in models.items() if texts else ():
-        with exported.loaded(path) as model:
+        with ExportedModel(path) as model:
             measured[name]["latency_ms"] = exported.latency_ms(model, texts)
             if name == CANDIDATE:
                 samples = exported.samples(model, texts[:_SAMPLES])

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from ...serving.server.servable import DEFAULT_SIGNATURE, Servable, load_servable
+from ...serving.exported import ExportedModel
 
 SIGNATURES = (
     *("serving_default", "score", "token_scores", "token_alternatives"),
@@ -44,18 +40,8 @@ def size_mb(path: str) -> float:
     return sum(sizes) / 1e6
 
 
-@contextlib.contextmanager
-def loaded(path: str) -> Iterator[Servable]:
-    """A model, loaded as a server loads it."""
-    servable = load_servable(0, Path(path))
-    try:
-        yield servable
-    finally:
-        servable.close()
-
-
-def latency_ms(model: Servable, texts: Sequence[str]) -> float:
-    """Median time of a call of `serving_default` with one text, in milliseconds.
+def latency_ms(model: ExportedModel, texts: Sequence[str]) -> float:
+    """Median time to say the next tokens after one text, in milliseconds.
 
     Args:
         model: The model.
@@ -64,27 +50,15 @@ def latency_ms(model: Servable, texts: Sequence[str]) -> float:
     times = []
     for call in range(_WARM_UP_CALLS + _CALLS):
         started = time.perf_counter()
-        _call(model, DEFAULT_SIGNATURE, text=[texts[call % len(texts)]])
+        model.next_tokens([texts[call % len(texts)]])
         times.append(time.perf_counter() - started)
     return 1000 * statistics.median(times[_WARM_UP_CALLS:])
 
 
-def samples(model: Servable, texts: Sequence[str]) -> list[dict[str, str]]:
+def samples(model: ExportedModel, texts: Sequence[str]) -> list[dict[str, str]]:
     """What the model writes after the first words of texts, as `prompt` and `text`."""
     prompts = [" ".join(text.split()[:_PROMPT_WORDS]) for text in texts]
-    written = _call(model, "generate", prompt=prompts)["text"]
     return [
-        {"prompt": prompt, "text": text.decode(errors="replace")}
-        for prompt, text in zip(prompts, written, strict=True)
+        {"prompt": prompt, "text": written.text}
+        for prompt, written in zip(prompts, model.generate(prompts), strict=True)
     ]
-
-
-def _call(model: Servable, name: str, **texts: Sequence[str]) -> dict[str, Any]:
-    signature = model.signature(name)
-    assert signature is not None
-    return signature.run(
-        {
-            key: np.array([text.encode() for text in values], object)
-            for key, values in texts.items()
-        }
-    )

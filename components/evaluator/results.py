@@ -11,12 +11,9 @@ from typing import Any
 import numpy as np
 from tfx.dsl.io import fileio
 
+from .records import CANDIDATE, EVALUATION_FILE, OVERALL
 from .rules import DEFINITIONS
-from .slices import OVERALL
 from .sums import CORPUS_METRICS, MIN_DOCUMENTS, NAMES, CorpusSums, interval
-
-EVALUATION_FILE = "evaluation.json"
-CANDIDATE = "candidate"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import probes
-from .slices import OVERALL, feature_of, require_slice
+from .records import LAST_BLESSED, NGRAM, OVERALL
+from .slices import feature_of, require_slice
 from .sums import CORPUS_METRICS, EXPORT_METRICS
 
-LAST_BLESSED = "last_blessed"
-NGRAM = "ngram"
 OTHERS = (LAST_BLESSED, NGRAM)
 
 DEFINITIONS: dict[str, dict[str, str]] = {

@@ -9,7 +9,8 @@ import bisect
 import itertools
 from collections.abc import Iterable
 
-OVERALL = "overall"
+from .records import OVERALL
+
 LENGTH = "length"
 # Bytes of a document's text; where each bucket of the slice `length` begins.
 _LENGTH_BEGINS = (0, 256, 1024, 4096)

@@ -20,7 +20,7 @@ from apache_beam.pvalue import AsSingleton
 
 from ..errors import InputError
 from .documents import Document
-from .near_duplicates import FindNearDuplicates, MinHash
+from .near_duplicates import FindNearDuplicates, MinHash, hash_of
 from .repeated_keys import RepeatedKeys, Sieve
 from .scratch import read_json, write_one
 
@@ -425,19 +425,15 @@ class _Drop(beam.PTransform):
     def expand(
         self, documents: beam.PCollection
     ) -> tuple[beam.PCollection, beam.PCollection]:
-        numbers = self._ids | "Number" >> beam.Map(_number) | beam.combiners.ToSet()
+        numbers = self._ids | "Number" >> beam.Map(hash_of) | beam.combiners.ToSet()
         outputs = documents | beam.FlatMap(
             _kept, AsSingleton(numbers), self._word
         ).with_outputs(_COUNTED, main="documents")
         return outputs["documents"], outputs[_COUNTED]
 
 
-def _number(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
-
-
 def _kept(document: Document, dropped: set[int], word: str) -> Iterator[Any]:
-    if _number(document.id) in dropped:
+    if hash_of(document.id) in dropped:
         yield beam.pvalue.TaggedOutput(_COUNTED, word)
     else:
         yield document

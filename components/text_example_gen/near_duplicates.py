@@ -97,7 +97,7 @@ class MinHash:
             units = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         else:
             words = _WORD.findall(text) or [text]
-            hashes = {word: _word_hash(word) for word in set(words)}
+            hashes = {word: hash_of(word) for word in set(words)}
             units = np.array([hashes[word] for word in words], np.uint64)
         units = units.astype(np.uint64)
         length = min(self.length, len(units))
@@ -117,8 +117,9 @@ class MinHash:
         ]
 
 
-def _word_hash(word: str) -> int:
-    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
+def hash_of(text: str) -> int:
+    """64 bits that are the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 class FindNearDuplicates(beam.PTransform):

@@ -15,11 +15,11 @@ import tensorflow as tf
 from tfx import types
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils
-from tfx.utils import io_utils
 
 from ...models import tokenizers, word_piece, words
 from ...models.keras_hub_presets import preset_tokenizer
 from ...models.tokenizer_files import load_tokenizer
+from ..documents import split
 from ..errors import InputError
 from ..progress import report
 
@@ -126,7 +126,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         with self._make_beam_pipeline() as pipeline:
             counts = (
                 pipeline
-                | beam.Create(_train_patterns(examples))
+                | beam.Create(split(examples, "train").file_patterns)
                 | beam.io.ReadAllFromTFRecord()
                 | "Text" >> beam.Map(lambda record: _text(record).decode())
                 | beam.BatchElements(max_batch_size=_BATCH)
@@ -157,7 +157,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
-                | beam.Create(_train_patterns(examples))
+                | beam.Create(split(examples, "train").file_patterns)
                 | beam.io.ReadAllFromTFRecord()
                 | "Text" >> beam.Map(_text)
                 | "Sample" >> beam.CombineGlobally(sample)
@@ -239,11 +239,6 @@ def count_characters(texts: Iterable[str]) -> collections.Counter[str]:
 
 def _as_json(units: list[tuple[str, int]], total: int) -> bytes:
     return json.dumps([units, total]).encode()
-
-
-def _train_patterns(examples: list[types.Artifact]) -> list[str]:
-    uris = artifact_utils.get_split_uris(examples, "train")
-    return [io_utils.all_files_pattern(uri) for uri in uris]
 
 
 def _text(record: bytes) -> bytes:

@@ -15,8 +15,8 @@ import tensorflow_transform as tft
 from tfx import types
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
-from tfx.utils import io_utils
 
+from .. import documents
 from ..text_example_gen.scratch import read_json, write_one
 
 STATISTICS_FILE = "tokens.json"
@@ -89,7 +89,8 @@ def gather(
         for split, path in files.items():
             counts = [
                 pipeline
-                | f"Patterns[{split}, {kind}]" >> beam.Create(_patterns(read, split))
+                | f"Patterns[{split}, {kind}]"
+                >> beam.Create(documents.split(read, split).file_patterns)
                 | f"Read[{split}, {kind}]" >> beam.io.ReadAllFromTFRecord()
                 | f"Batch[{split}, {kind}]" >> beam.BatchElements(max_batch_size=_BATCH)
                 | f"Count[{split}, {kind}]" >> beam.Map(count)
@@ -116,11 +117,6 @@ def feature_of(transform_graph_uri: str) -> tf.io.RaggedFeature:
     """How a transform graph has encoded the feature `token_ids`."""
     graph = tft.TFTransformOutput(transform_graph_uri)
     return graph.transformed_feature_spec()["token_ids"]
-
-
-def _patterns(examples: list[types.Artifact], split: str) -> list[str]:
-    uris = artifact_utils.get_split_uris(examples, split)
-    return [io_utils.all_files_pattern(uri) for uri in uris]
 
 
 # What is counted is [tokens, unknown, bytes].

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
@@ -47,6 +47,7 @@ from .results import (
 Result = TypeVar("Result")
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class AsyncClient(Connection):
     """A client of one model for asyncio, over gRPC: `Client`, but with coroutines.
 
@@ -60,42 +61,21 @@ class AsyncClient(Connection):
         max_in_flight: how many requests of one call may be on their way at a time.
     """
 
-    def __init__(
-        self,
-        target: str,
-        model_name: str = "langzoo",
-        *,
-        version: int | None = None,
-        timeout: float = 60.0,
-        retries: int = 0,
-        batch_size: int = 64,
-        max_in_flight: int = 4,
-        credentials: Credentials | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(
-            target,
-            model_name,
-            version=version,
-            timeout=timeout,
-            retries=retries,
-            batch_size=batch_size,
-            headers=headers,
-        )
-        if max_in_flight < 1:
-            raise ValueError(
-                f"max_in_flight must be at least 1. Received: {max_in_flight}"
-            )
-        self.max_in_flight = max_in_flight
-        self._credentials = channel_credentials(credentials)
+    credentials: Credentials | None = None
+    max_in_flight: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("max_in_flight", self.max_in_flight >= 1, "at least 1")
+        self._secure = channel_credentials(self.credentials)
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
         # Made late, because it belongs to the loop that runs by then.
         options = channel_options(self.retries)
-        if self._credentials is None:
+        if self._secure is None:
             return grpc.aio.insecure_channel(self.target, options)
-        return grpc.aio.secure_channel(self.target, self._credentials, options)
+        return grpc.aio.secure_channel(self.target, self._secure, options)
 
     async def next_tokens(
         self, texts: Texts, *, timeout: float | None = None
@@ -257,7 +237,7 @@ class AsyncClient(Connection):
             return await call(
                 request,
                 timeout=deadline.left(),
-                metadata=grpc_metadata(self._headers),
+                metadata=grpc_metadata(self.headers),
             )
         except grpc.RpcError as error:
             raise serving_error(error, self.target, deadline) from None

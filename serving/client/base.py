@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
@@ -74,34 +75,29 @@ class Deadline:
         )
 
 
+@dataclass(eq=False, repr=False)
 class Connection:
     """What every client is told; see `Client` for the arguments."""
 
-    def __init__(
-        self,
-        target: str,
-        model_name: str,
-        *,
-        version: int | None,
-        timeout: float,
-        retries: int,
-        batch_size: int,
-        headers: Mapping[str, str] | None,
-    ) -> None:
-        if not 0 <= retries <= MAX_RETRIES:
-            raise ValueError(f"retries must be 0 to {MAX_RETRIES}. Received: {retries}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1. Received: {batch_size}")
-        if not timeout > 0:
-            raise ValueError(f"timeout must be above 0 seconds. Received: {timeout}")
-        self.target = target
-        self.model_name = model_name
-        self.version = version
-        self.timeout = timeout
-        self.retries = retries
-        self.batch_size = batch_size
-        self._headers = dict(headers or {})
-        self._signatures: Mapping[str, Signature] | None = None
+    target: str
+    model_name: str = "langzoo"
+    _: KW_ONLY
+    version: int | None = None
+    timeout: float = 60.0
+    retries: int = 0
+    batch_size: int = 64
+    headers: Mapping[str, str] | None = None
+    _signatures: Mapping[str, Signature] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._check("retries", 0 <= self.retries <= MAX_RETRIES, f"0 to {MAX_RETRIES}")
+        self._check("batch_size", self.batch_size >= 1, "at least 1")
+        self._check("timeout", self.timeout > 0, "above 0 seconds")
+
+    def _check(self, name: str, fits: bool, wanted: str) -> None:
+        if not fits:
+            value = getattr(self, name)
+            raise ValueError(f"{name} must be {wanted}. Received: {value}")
 
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self.timeout if timeout is None else timeout, self.target)

@@ -75,9 +75,9 @@ def channel_credentials(
     return credentials
 
 
-def grpc_metadata(headers: Mapping[str, str]) -> list[tuple[str, str]]:
+def grpc_metadata(headers: Mapping[str, str] | None) -> list[tuple[str, str]]:
     """Headers as gRPC sends them."""
-    return [(name.lower(), value) for name, value in headers.items()]
+    return [(name.lower(), value) for name, value in (headers or {}).items()]
 
 
 def model_spec(name: str, version: int | None, signature: str = "") -> Any:

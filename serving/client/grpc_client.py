@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -29,6 +29,7 @@ from .questions import Answer, Question
 from .results import Metadata, VersionStatus
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Client(SyncClient):
     """A client of one model over gRPC. It may be shared between threads.
 
@@ -46,33 +47,16 @@ class Client(SyncClient):
         headers: what to send along with every request, such as an authorization.
     """
 
-    def __init__(
-        self,
-        target: str,
-        model_name: str = "langzoo",
-        *,
-        version: int | None = None,
-        timeout: float = 60.0,
-        retries: int = 0,
-        batch_size: int = 64,
-        credentials: Credentials | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(
-            target,
-            model_name,
-            version=version,
-            timeout=timeout,
-            retries=retries,
-            batch_size=batch_size,
-            headers=headers,
-        )
-        options = channel_options(retries)
-        secure = channel_credentials(credentials)
+    credentials: Credentials | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        options = channel_options(self.retries)
+        secure = channel_credentials(self.credentials)
         self._channel = (
-            grpc.insecure_channel(target, options=options)
+            grpc.insecure_channel(self.target, options=options)
             if secure is None
-            else grpc.secure_channel(target, secure, options=options)
+            else grpc.secure_channel(self.target, secure, options=options)
         )
 
     def close(self) -> None:
@@ -103,7 +87,7 @@ class Client(SyncClient):
             return call(
                 request,
                 timeout=deadline.left(),
-                metadata=grpc_metadata(self._headers),
+                metadata=grpc_metadata(self.headers),
             )
         except grpc.RpcError as error:
             raise serving_error(error, self.target, deadline) from None

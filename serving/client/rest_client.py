@@ -11,7 +11,7 @@ import json
 import random
 import ssl
 import time
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -39,6 +39,7 @@ _DTYPES = {"DT_FLOAT": DType.FLOAT32, "DT_DOUBLE": DType.FLOAT64} | {
 }
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class RestClient(SyncClient):
     """A client of one model over REST. It may be shared between threads.
 
@@ -52,41 +53,25 @@ class RestClient(SyncClient):
         model_name, version, timeout, retries, batch_size, headers: as of `Client`.
     """
 
-    def __init__(
-        self,
-        target: str,
-        model_name: str = "langzoo",
-        *,
-        version: int | None = None,
-        timeout: float = 60.0,
-        retries: int = 0,
-        batch_size: int = 64,
-        credentials: Tls | ssl.SSLContext | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(
-            target,
-            model_name,
-            version=version,
-            timeout=timeout,
-            retries=retries,
-            batch_size=batch_size,
-            headers=headers,
-        )
-        if isinstance(credentials, Tls):
-            credentials = credentials.ssl_context()
-        scheme = "http" if credentials is None else "https"
-        server = target if "://" in target else f"{scheme}://{target}"
-        model = f"/v1/models/{quote(model_name, safe='')}"
-        self._path = model if version is None else f"{model}/versions/{version}"
+    credentials: Tls | ssl.SSLContext | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = self.credentials
+        context = given.ssl_context() if isinstance(given, Tls) else given
+        scheme = "http" if context is None else "https"
+        url = self.target if "://" in self.target else f"{scheme}://{self.target}"
+        self._path = f"/v1/models/{quote(self.model_name, safe='')}"
+        if self.version is not None:
+            self._path += f"/versions/{self.version}"
         try:
             self._http = httpx.Client(
-                base_url=server,
-                headers=self._headers,
-                verify=True if credentials is None else credentials,
+                base_url=url,
+                headers=self.headers,
+                verify=True if context is None else context,
             )
         except httpx.InvalidURL as error:
-            raise ValueError(f"{target} is no address: {error}") from None
+            raise ValueError(f"{self.target} is no address: {error}") from None
 
     def close(self) -> None:
         """Closes the connections."""

@@ -19,10 +19,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from ..client.questions import MAX_STOPS
 from .errors import ApiError, invalid
 
 _INT32_MAX = 2**31 - 1
-_MAX_STOPS = 4
 _MAX_BEAMS = 4
 
 
@@ -96,7 +96,7 @@ class CompletionRequest(BaseModel):
     logprobs: int | None = Field(None, ge=0, le=5)
     echo: bool = False
     stop: Annotated[
-        list[str], BeforeValidator(_stops), Field(max_length=_MAX_STOPS)
+        list[str], BeforeValidator(_stops), Field(max_length=MAX_STOPS)
     ] = []
     presence_penalty: _Real = Field(0.0, ge=-2, le=2)
     frequency_penalty: _Real = Field(0.0, ge=-2, le=2)

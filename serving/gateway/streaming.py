@@ -171,7 +171,7 @@ class _Stream:
         exact, reason = True, None
         while reason is None:
             _, start = transcript.place
-            again = transcript.drawn - start
+            again = len(transcript.tokens) - start
             count = min(again + size, self._total - start)
             piece = await self._ask(count)
             if start == 0:
@@ -234,7 +234,8 @@ class _Stream:
     def _reason(self, piece: Generation, count: int) -> str | None:
         if self._transcript.ended:
             return STOPPED
-        is_last = self._transcript.drawn >= self._total or piece.new_tokens < count
+        drawn = len(self._transcript.tokens)
+        is_last = drawn >= self._total or piece.new_tokens < count
         return piece.finish_reason if is_last else None
 
     def _count(self, prompt_tokens: int, new_tokens: int) -> None:

@@ -1,6 +1,6 @@
 """A text that grows token by token: what of it may be shown, and where tokens stand.
 
-A token is known by its display string (see `serving.vocabulary.display_strings`), from
+A token is known by its display string (see `models.display.display_strings`), from
 which its bytes come back: those of a piece of a character are written as `<0xE2>`.
 """
 
@@ -48,7 +48,6 @@ class Transcript:
         data: the bytes of all tokens.
         shown: the text that was taken so far.
         taken: how many tokens were taken so far.
-        drawn: how many tokens were added.
         place: where to go on from, with a token behind it and no character begun: so
             many bytes, so many tokens.
         ended: whether nothing can be added.
@@ -65,7 +64,6 @@ class Transcript:
         self._decoded = 0
         self._checker = codecs.getincrementaldecoder("utf-8")("replace")
         self.taken = 0
-        self.drawn = 0
         self.place = (0, 0)
 
     @property
@@ -79,11 +77,10 @@ class Transcript:
             if self.ended:
                 return
             if not self._checker.getstate()[0]:
-                self.place = (len(self.data), self.drawn)
+                self.place = (len(self.data), len(self.tokens))
             self.tokens.append(token)
             self._starts.append(len(self.data))
             self.data += token.bytes
-            self.drawn += 1
             self._checker.decode(token.bytes)
             self._cut(len(token.bytes))
 

@@ -17,6 +17,7 @@ import grpc
 from tensorflow.core.protobuf import config_pb2
 
 from ..errors import ServingError
+from ..protocol import State
 from .batching import BatchingParameters, BatchingRunner, BatchScheduler
 from .config_files import (
     ConfigFileError,
@@ -33,7 +34,6 @@ from .repository import (
     ModelRepository,
     Policy,
     Retries,
-    State,
     VersionStatus,
 )
 from .rest import RestOptions, RestServer

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from grpc import StatusCode
 
-from ..errors import ServingError
+from ..errors import ServingError, invalid
 from .metrics import Metrics
 from .servable import Caller, Signature
 
@@ -283,10 +283,8 @@ class BatchScheduler:
                 tasks.append(task)
         if not tasks:
             return
-        deadlines = [
-            math.inf if t.caller.deadline is None else t.caller.deadline for t in tasks
-        ]
-        timeout = None if max(deadlines) == math.inf else max(deadlines) - now
+        latest = max(map(_deadline, tasks))
+        timeout = None if latest == math.inf else latest - now
         feeds = merge([task.feeds for task in tasks], queue.parameters)
         self._metrics.batch_runs.add()
         outputs = queue.signature.call(feeds, queue.wanted, timeout)
@@ -346,7 +344,7 @@ class BatchingRunner:
         if size > parameters.max_batch_size and not (
             parameters.enable_large_batch_splitting
         ):
-            raise _invalid(
+            raise invalid(
                 f"Task size {size} is larger than maximum input batch size "
                 f"{parameters.max_batch_size}"
             )
@@ -378,14 +376,12 @@ def batch_size(feeds: _Arrays) -> int:
         ServingError: they have none, or not the same.
     """
     if not feeds:
-        raise _invalid("Batching Run() must have at least one input tensor")
+        raise invalid("Batching Run() must have at least one input tensor")
     if any(array.ndim == 0 for array in feeds.values()):
-        raise _invalid("Batching Run() input tensors must have at least one dimension")
+        raise invalid("Batching Run() input tensors must have at least one dimension")
     sizes = {array.shape[0] for array in feeds.values()}
     if len(sizes) > 1:
-        raise _invalid(
-            "Batching Run() input tensors must have equal 0th-dimension size"
-        )
+        raise invalid("Batching Run() input tensors must have equal 0th-dimension size")
     return sizes.pop()
 
 
@@ -425,7 +421,7 @@ def _merge_input(
 def _pad_to_largest(arrays: list[np.ndarray]) -> list[np.ndarray]:
     """Fills up all dimensions but the first, with each array's own first value."""
     if len({array.ndim for array in arrays}) > 1:
-        raise _invalid("Tensors from different tasks have different ranks.")
+        raise invalid("Tensors from different tasks have different ranks.")
     largest = np.max([array.shape for array in arrays], axis=0)
     return [_pad(array, (len(array), *largest[1:])) for array in arrays]
 
@@ -434,7 +430,7 @@ def _pad(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if array.shape == shape:
         return array
     if not array.size:
-        raise _invalid("Got empty tensor in batch of non-empty tensors.")
+        raise invalid("Got empty tensor in batch of non-empty tensors.")
     padded = np.empty(shape, array.dtype)
     padded.fill(array.flat[0])  # np.full would cut zeros off a string of bytes
     padded[tuple(slice(size) for size in array.shape)] = array
@@ -457,7 +453,3 @@ def _check_outputs(outputs: Mapping[str, np.ndarray], size: int) -> None:
                 "Batched output tensor's 0th dimension does not equal the sum of the "
                 "0th dimension sizes of the input tensors",
             )
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError(StatusCode.INVALID_ARGUMENT, message)

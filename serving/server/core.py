@@ -20,7 +20,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
-from ..errors import ServingError
+from ..errors import ServingError, invalid
 from . import inference
 from .metrics import Metrics
 from .models import Models
@@ -75,7 +75,7 @@ class ServerCore:
             ServingError: there is no such model, version or label.
         """
         if not spec.name:
-            raise _invalid("ModelSpec has no name specified.")
+            raise invalid("ModelSpec has no name specified.")
         version = spec.version
         if spec.label is not None:
             version = self._models.labelled(spec.name, spec.label)
@@ -137,7 +137,7 @@ class ServerCore:
     def _infer(
         self, api: str, answer: Callable[..., Any], request: Any, caller: Caller
     ) -> Any:
-        _check_spec(request)
+        require_spec(request)
         spec = ModelSpec.of(request.model_spec)
         with (
             self.counted(spec.name, api, "GRPC"),
@@ -196,7 +196,7 @@ class ServerCore:
             ServingError: it is refused, or a new model does not become available.
         """
         if request.config.WhichOneof("config") != "model_config_list":
-            raise _invalid(
+            raise invalid(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
@@ -209,9 +209,10 @@ class ServerCore:
         return response
 
 
-def _check_spec(request: Any) -> None:
+def require_spec(request: Any) -> None:
+    """Raises `ServingError` for a request that names no model."""
     if not request.HasField("model_spec"):
-        raise _invalid("Missing ModelSpec")
+        raise invalid("Missing ModelSpec")
 
 
 def _status_proto(status: VersionStatus) -> get_model_status_pb2.ModelVersionStatus:
@@ -224,7 +225,3 @@ def _status_proto(status: VersionStatus) -> get_model_status_pb2.ModelVersionSta
         proto.status.error_code = status.error.code.value[0]
         proto.status.error_message = status.error.message
     return proto
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError(StatusCode.INVALID_ARGUMENT, message)

@@ -27,8 +27,8 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from ..errors import ServingError
-from .core import METADATA_FIELD, ModelSpec, ServerCore
+from ..errors import ServingError, invalid
+from .core import METADATA_FIELD, ModelSpec, ServerCore, require_spec
 from .servable import Caller
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
@@ -62,23 +62,21 @@ class ModelServices:
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, caller: Caller
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """PredictionService.GetModelMetadata."""
-        if not request.HasField("model_spec"):
-            raise _invalid("Missing ModelSpec")
+        require_spec(request)
         if not request.metadata_field:
-            raise _invalid(
+            raise invalid(
                 "GetModelMetadataRequest must specify at least one metadata_field"
             )
         for field in request.metadata_field:
             if field != METADATA_FIELD:
-                raise _invalid(f"Metadata field {field} is not supported")
+                raise invalid(f"Metadata field {field} is not supported")
         return self._core.metadata(ModelSpec.of(request.model_spec))
 
     def status(
         self, request: get_model_status_pb2.GetModelStatusRequest, caller: Caller
     ) -> get_model_status_pb2.GetModelStatusResponse:
         """ModelService.GetModelStatus."""
-        if not request.HasField("model_spec"):
-            raise _invalid("Missing ModelSpec")
+        require_spec(request)
         return self._core.status(ModelSpec.of(request.model_spec))
 
     def reload(
@@ -262,7 +260,3 @@ def _add_reflection(server: grpc.aio.Server) -> None:
             importlib.import_module(f"tensorflow_serving.apis.{name}")
     services = (PREDICTION_SERVICE, MODEL_SERVICE, health.SERVICE_NAME)
     reflection.enable_server_reflection([*services, reflection.SERVICE_NAME], server)
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)

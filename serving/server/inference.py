@@ -23,9 +23,9 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from ..errors import ServingError
+from ..errors import ServingError, invalid
 from .servable import DEFAULT_SIGNATURE, Caller, Servable, Signature
-from .tensors import array_to_content_proto, array_to_proto
+from .tensors import array_to_content_proto, array_to_proto, shape_of
 
 PREDICT = "tensorflow/serving/predict"
 CLASSIFY = "tensorflow/serving/classify"
@@ -148,18 +148,18 @@ def _task_signatures(
     signatures: dict[str, Signature] = {}
     for task in request.tasks:
         if not task.model_spec.name:
-            raise _invalid("Found ModelSpec with an empty model name.")
+            raise invalid("Found ModelSpec with an empty model name.")
         if task.model_spec.name != request.tasks[0].model_spec.name:
-            raise _invalid(
+            raise invalid(
                 "All ModelSpecs in a MultiInferenceRequest must access the same "
                 "model name."
             )
         name = task.model_spec.signature_name or DEFAULT_SIGNATURE
         if name in signatures:
-            raise _invalid(f"Duplicate evaluation of signature: {name}")
+            raise invalid(f"Duplicate evaluation of signature: {name}")
         signature = servable.signature(name)
         if signature is None:
-            raise _invalid(f"Requested signature not found in model graph: {name}")
+            raise invalid(f"Requested signature not found in model graph: {name}")
         if task.method_name == CLASSIFY:
             _check_classification(servable, signature.definition)
         elif task.method_name == REGRESS:
@@ -177,7 +177,7 @@ def _named(servable: Servable, spec: model_pb2.ModelSpec) -> Signature:
     name = spec.signature_name or DEFAULT_SIGNATURE
     signature = servable.signature(name)
     if signature is None:
-        raise _invalid(f"No signature was found with the name: {name}")
+        raise invalid(f"No signature was found with the name: {name}")
     return signature
 
 
@@ -187,11 +187,11 @@ def _check_classification(
     _check_method(servable, definition, "classification", CLASSIFY)
     _check_one_input(definition, "classification")
     if len(definition.outputs) not in (1, 2):
-        raise _invalid(
+        raise invalid(
             f"Expected one or two output Tensors, found {len(definition.outputs)}"
         )
     if not {"classes", "scores"} & set(definition.outputs):
-        raise _invalid(
+        raise invalid(
             "Expected classification signature outputs to contain at least one of "
             f'"classes" or "scores". Signature was: {definition}'
         )
@@ -202,17 +202,17 @@ def _check_regression(
 ) -> None:
     _check_method(servable, definition, "regression", REGRESS)
     if len(definition.inputs) == 1 and len(definition.outputs) != 1:
-        raise _invalid("Expected one output Tensor.")
+        raise invalid("Expected one output Tensor.")
     _check_one_input(definition, "regression")
     if "outputs" not in definition.outputs:
-        raise _invalid(f"No regression outputs found in SignatureDef: {definition}")
+        raise invalid(f"No regression outputs found in SignatureDef: {definition}")
 
 
 def _check_method(
     servable: Servable, definition: meta_graph_pb2.SignatureDef, kind: str, method: str
 ) -> None:
     if servable.check_methods and definition.method_name != method:
-        raise _invalid(
+        raise invalid(
             f"Expected {kind} signature method_name to be {method}. "
             f"Was: {definition.method_name}"
         )
@@ -220,9 +220,9 @@ def _check_method(
 
 def _check_one_input(definition: meta_graph_pb2.SignatureDef, kind: str) -> None:
     if len(definition.inputs) != 1:
-        raise _invalid("Expected one input Tensor.")
+        raise invalid("Expected one input Tensor.")
     if "inputs" not in definition.inputs:
-        raise _invalid(f"No {kind} inputs found in SignatureDef: {definition}")
+        raise invalid(f"No {kind} inputs found in SignatureDef: {definition}")
 
 
 def _examples(given: input_pb2.Input) -> np.ndarray:
@@ -230,7 +230,7 @@ def _examples(given: input_pb2.Input) -> np.ndarray:
     kind = given.WhichOneof("kind")
     examples = getattr(given, kind).examples if kind else ()
     if not examples:
-        raise _invalid("Input is empty.")
+        raise invalid("Input is empty.")
     # Two messages one after the other are, on the wire, one that is merged of both.
     context = b""
     if kind == "example_list_with_context":
@@ -248,7 +248,7 @@ def _classifications(
         _check_matrix(signature, name, array, expected[name], len(examples))
     if len({array.shape[1] for array in outputs.values()}) > 1:
         classes, scores = (array.shape[1] for array in outputs.values())
-        raise _invalid(
+        raise invalid(
             "Tensors class and score should match in dim_size(1). "
             f"Got {classes} vs. {scores}"
         )
@@ -259,17 +259,17 @@ def _check_matrix(
     signature: Signature, name: str, array: np.ndarray, dtype: int, rows: int
 ) -> None:
     if array.ndim != 2:
-        raise _invalid(
-            f"Expected Tensor shape: [batch_size num_classes] but got {_shape(array)}"
+        raise invalid(
+            f"Expected Tensor shape: [batch_size num_classes] but got {shape_of(array)}"
         )
     given = signature.output_dtype(name).as_datatype_enum
     if given != dtype:
-        raise _invalid(
+        raise invalid(
             f"Expected {name} Tensor of {types_pb2.DataType.Name(dtype)}. "
             f"Got: {types_pb2.DataType.Name(given)}"
         )
     if array.shape[0] != rows:
-        raise _invalid(
+        raise invalid(
             f"Expected {name} output batch size of {rows}. Got: {array.shape[0]}"
         )
 
@@ -296,19 +296,19 @@ def _regressions(
 ) -> regression_pb2.RegressionResult:
     output = signature.run({"inputs": examples}, ["outputs"], caller)["outputs"]
     if not (output.ndim == 1 or (output.ndim == 2 and output.shape[1] == 1)):
-        raise _invalid(
+        raise invalid(
             "Expected output Tensor shape to be either [batch_size] or "
-            f"[batch_size, 1] but got {_shape(output)}"
+            f"[batch_size, 1] but got {shape_of(output)}"
         )
     if output.shape[0] != len(examples):
-        raise _invalid(
+        raise invalid(
             "Input batch size did not match output batch size: "
             f"{len(examples)} vs. {output.shape[0]}"
         )
     dtype = signature.output_dtype("outputs")
     if dtype != tf.float32:
         name = types_pb2.DataType.Name(dtype.as_datatype_enum)
-        raise _invalid(f"Expected output Tensor of DT_FLOAT.  Got: {name}")
+        raise invalid(f"Expected output Tensor of DT_FLOAT.  Got: {name}")
     result = regression_pb2.RegressionResult()
     for value in output.ravel().tolist():
         result.regressions.add(value=value)
@@ -319,11 +319,3 @@ def _fill_spec(target: Any, asked: model_pb2.ModelSpec, servable: Servable) -> N
     target.name = asked.name
     target.signature_name = asked.signature_name or DEFAULT_SIGNATURE
     target.version.value = servable.version
-
-
-def _shape(array: np.ndarray) -> str:
-    return f"[{','.join(map(str, array.shape))}]"
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError(StatusCode.INVALID_ARGUMENT, message)

@@ -12,11 +12,11 @@ import numpy as np
 from tensorflow.core.example import example_pb2
 from tensorflow_serving.apis import classification_pb2, input_pb2, regression_pb2
 
+from ..errors import invalid
 from .json_tensors import (
     JsonRequest,
     decode_base64,
     encode_text,
-    invalid,
     is_base64,
     quote,
     type_name,

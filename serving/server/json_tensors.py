@@ -19,8 +19,8 @@ import numpy as np
 import tensorflow as tf
 from grpc import StatusCode
 
-from ..errors import ServingError
-from .tensors import dtype_name
+from ..errors import ServingError, invalid
+from .tensors import dtype_name, shape_of
 
 _LONGEST_QUOTE = 256
 _HIGHEST_RANK = 64  # of a NumPy array
@@ -176,7 +176,9 @@ def _add_cell(
         if cell.size != first.size:
             raise invalid(f"Expecting tensor size: {first.size} but got: {cell.size}")
         if cell.shape != first.shape:
-            raise invalid(f"Expecting shape {_shape(first)} but got: {_shape(cell)}")
+            raise invalid(
+                f"Expecting shape {shape_of(first)} but got: {shape_of(cell)}"
+            )
     except ServingError as error:
         key = f" key: {name}" if named else ""
         raise invalid(
@@ -388,16 +390,7 @@ def type_name(value: Any) -> str:
     return names.get(type(value), "Number")
 
 
-def _shape(array: np.ndarray) -> str:
-    return f"[{','.join(map(str, array.shape))}]"
-
-
 def quote(value: Any) -> str:
     """A JSON value in an error message, cut off if it is long."""
     text = json.dumps(value, ensure_ascii=False)[:_LONGEST_QUOTE]
     return text.encode("utf-8", "replace").decode()
-
-
-def invalid(message: str) -> ServingError:
-    """The error for a request that is not as it should be."""
-    return ServingError(StatusCode.INVALID_ARGUMENT, message)

@@ -19,8 +19,9 @@ from tensorflow_serving.config.model_server_config_pb2 import (
     ModelServerConfig,
 )
 
-from ..errors import ServingError
-from .repository import All, Latest, ModelRepository, Policy, Specific, State
+from ..errors import ServingError, invalid
+from ..protocol import State
+from .repository import All, Latest, ModelRepository, Policy, Specific
 
 PLATFORM = "tensorflow"
 
@@ -71,7 +72,7 @@ class Models:
         """
         version = self._labels.get(name, {}).get(label)
         if version is None:
-            raise _invalid(f"Unrecognized servable version label: {label}")
+            raise invalid(f"Unrecognized servable version label: {label}")
         return version
 
     def configure(self, config: ModelServerConfig, timeout: float | None = 0) -> None:
@@ -90,7 +91,7 @@ class Models:
             if kind is None:
                 return
             if kind != "model_config_list":
-                raise _invalid("ModelServer does not yet support custom model config.")
+                raise invalid("ModelServer does not yet support custom model config.")
             self._check(config)
             labels = self._new_labels(config)
             added = self._replace(config)
@@ -126,20 +127,20 @@ class Models:
         names: set[str] = set()
         for model in config.model_config_list.config:
             if model.name in names:
-                raise _invalid(
+                raise invalid(
                     f"Illegal to list model {model.name} multiple times in config list"
                 )
             names.add(model.name)
         for model in config.model_config_list.config:
             path = model.base_path
             if not path.startswith("/") and not _SCHEME.match(path):
-                raise _invalid(
+                raise invalid(
                     f"Expected model {model.name} to have an absolute path or URI; "
                     f"got base_path()={path}"
                 )
             platform = _platform(model)
             if platform != PLATFORM:
-                raise _invalid(
+                raise invalid(
                     f"Model {model.name} requests unsupported platform {platform}"
                 )
 
@@ -215,18 +216,18 @@ def _left(deadline: float | None) -> float | None:
 def _platform(model: ModelConfig) -> str:
     if model.model_type:
         if model.model_platform:
-            raise _invalid(
+            raise invalid(
                 "Illegal setting both ModelServerConfig::model_type (deprecated) and "
                 f"ModelServerConfig::model_platform, model name is {model.name}"
             )
         if model.model_type != TENSORFLOW:
-            raise _invalid(
+            raise invalid(
                 f"ModelServerConfig::model_type choice {model.model_type} not "
                 "supported."
             )
         return PLATFORM
     if not model.model_platform:
-        raise _invalid(
+        raise invalid(
             "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
             f"ModelServerConfig::model_platform, model name is {model.name}"
         )
@@ -240,7 +241,3 @@ def _policy(model: ModelConfig) -> Policy:
     if choice == "specific":
         return Specific(frozenset(model.model_version_policy.specific.versions))
     return Latest(max(1, model.model_version_policy.latest.num_versions))
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError(StatusCode.INVALID_ARGUMENT, message)

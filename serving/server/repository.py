@@ -10,7 +10,6 @@ a change.
 from __future__ import annotations
 
 import contextlib
-import enum
 import gc
 import logging
 import math
@@ -25,21 +24,12 @@ from typing import Protocol
 from grpc import StatusCode
 
 from ..errors import ServingError
+from ..protocol import State
 from .servable import Servable, load_servable
 
 _logger = logging.getLogger(__name__)
 SAVED_MODEL_FILE = "saved_model.pb"
 _VERSION_NAME = re.compile(r"[0-9]{1,18}", re.ASCII)
-
-
-class State(enum.Enum):
-    """Where a version is in its life; the names are those of `ModelVersionStatus`."""
-
-    START = "START"
-    LOADING = "LOADING"
-    AVAILABLE = "AVAILABLE"
-    UNLOADING = "UNLOADING"
-    END = "END"
 
 
 @dataclass(frozen=True)
@@ -117,7 +107,7 @@ class Listener(Protocol):
 
 
 class _Entry:
-    """A loaded version, how many requests use it, and whether it is to go."""
+    """A loaded version, and how many requests use it."""
 
     def __init__(self, servable: Servable) -> None:
         self.servable = servable

@@ -34,14 +34,13 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from ..errors import HTTP_STATUS, ServingError
+from ..errors import HTTP_STATUS, ServingError, invalid
 from . import inference
 from .core import METADATA_FIELD, ModelSpec, ServerCore
 from .json_examples import classification_body, input_from_json, regression_body
 from .json_tensors import (
     JsonRequest,
     arrays_from_json,
-    invalid,
     parse_request,
     response_body,
 )

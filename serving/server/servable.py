@@ -29,7 +29,7 @@ from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow.python.client import pywrap_tf_session as tf_session
 
-from ..errors import ServingError, status_code
+from ..errors import ServingError, invalid, status_code
 from .tensors import array_from_proto, dtype_name
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -145,7 +145,7 @@ class Signature:
             try:
                 arrays[name] = array_from_proto(protos[name])
             except ValueError as error:
-                raise _invalid(f"tensor parsing error: {name}") from error
+                raise invalid(f"tensor parsing error: {name}") from error
         return arrays
 
     def check_inputs(self, given: Collection[str]) -> None:
@@ -155,7 +155,7 @@ class Signature:
         names = sorted(given)
         too_few = len(given) < len(self.inputs) and not self._defaults
         if len(given) > len(self.inputs) or too_few:
-            raise _invalid(
+            raise invalid(
                 f"input size does not match signature: {len(given)}!="
                 f"{len(self.inputs)} len({{{_join(names)}}}) != "
                 f"len({{{_join(self.inputs)}}}). Sent extra: {{{_join(extra)}}}. "
@@ -164,7 +164,7 @@ class Signature:
         for name in missing:
             if name not in self._defaults:
                 feed = self.definition.inputs[name].name
-                raise _invalid(
+                raise invalid(
                     f"Signature input alias: {name}(feed name: {feed}) not found in "
                     "request and no default value provided. Inputs expected to be in "
                     f"the request {{{_join(names)}}}, or default input alias set: "
@@ -172,7 +172,7 @@ class Signature:
                 )
         if extra:
             used = sorted(set(given) & set(self.inputs))
-            raise _invalid(
+            raise invalid(
                 "Inputs contains invalid name. Used request inputs: "
                 f"{_join(used)}, request input: {_join(names)}"
             )
@@ -228,7 +228,7 @@ class Signature:
         except UnicodeDecodeError as error:
             # TensorFlow's message quotes the request's bytes: Python cannot read it.
             message = error.object.decode("utf-8", "backslashreplace")
-            raise _invalid(message) from error
+            raise invalid(message) from error
         # A string scalar comes as bytes.
         return {
             name: value
@@ -243,7 +243,7 @@ class Signature:
         ):
             given = tf.dtypes.as_dtype(feed.dtype)
             if given != dtype:
-                raise _invalid(
+                raise invalid(
                     f"Expects arg[{index}] to be {dtype_name(dtype)} but "
                     f"{dtype_name(given)} is provided"
                 )
@@ -251,12 +251,12 @@ class Signature:
     def _check_filter(self, output_filter: Sequence[str]) -> None:
         for position, name in enumerate(output_filter):
             if name not in self.outputs:
-                raise _invalid(
+                raise invalid(
                     f"output tensor alias not found in signature: {name} Outputs "
                     f"expected to be in the set {{{_join(self.outputs)}}}."
                 )
             if name in output_filter[:position]:
-                raise _invalid(f"duplicate output tensor alias: {name}")
+                raise invalid(f"duplicate output tensor alias: {name}")
 
 
 class Servable:
@@ -409,10 +409,6 @@ def _callable_signatures(
 def _is_dense(definition: meta_graph_pb2.SignatureDef) -> bool:
     tensors: list[Any] = [*definition.inputs.values(), *definition.outputs.values()]
     return bool(definition.outputs) and all(":" in tensor.name for tensor in tensors)
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError(StatusCode.INVALID_ARGUMENT, message)
 
 
 def _join(names: Iterable[str]) -> str:

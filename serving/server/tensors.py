@@ -36,6 +36,11 @@ def dtype_name(dtype: tf.DType) -> str:
     return names.get(dtype, dtype.name)
 
 
+def shape_of(array: np.ndarray) -> str:
+    """An array's shape as those messages write it: `[2,3]`."""
+    return f"[{','.join(map(str, array.shape))}]"
+
+
 def array_from_proto(proto: tensor_pb2.TensorProto) -> np.ndarray:
     """The array in a tensor message.
 

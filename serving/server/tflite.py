@@ -16,11 +16,11 @@ import tensorflow as tf
 from grpc import StatusCode
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from ..errors import ServingError
+from ..errors import ServingError, invalid
+from .inference import PREDICT
 from .servable import Runner, Servable, Signature
 
 TFLITE_FILE = "model.tflite"
-_METHOD = "tensorflow/serving/predict"
 
 
 def load_tflite(
@@ -48,9 +48,9 @@ def load_tflite(
             for name in interpreter.get_signature_list()
         }
     except (ValueError, RuntimeError) as error:
-        raise _invalid(f"cannot load {path / TFLITE_FILE}: {error}") from error
+        raise invalid(f"cannot load {path / TFLITE_FILE}: {error}") from error
     if not definitions:
-        raise _invalid(f"{path / TFLITE_FILE} has no signatures")
+        raise invalid(f"{path / TFLITE_FILE} has no signatures")
     signatures = {
         name: Signature(definition, _Compute(pool, name), runner)
         for name, definition in definitions.items()
@@ -68,7 +68,7 @@ def _interpreter(path: Path) -> Any:
 
 
 def _definition(runner: Any) -> meta_graph_pb2.SignatureDef:
-    definition = meta_graph_pb2.SignatureDef(method_name=_METHOD)
+    definition = meta_graph_pb2.SignatureDef(method_name=PREDICT)
     for infos, details in (
         (definition.inputs, runner.get_input_details()),
         (definition.outputs, runner.get_output_details()),
@@ -104,11 +104,7 @@ class _Compute:
         try:
             outputs = interpreter.get_signature_runner(self._name)(**feeds)
         except (ValueError, RuntimeError) as error:
-            raise _invalid(str(error)) from error
+            raise invalid(str(error)) from error
         finally:
             self._pool.put(interpreter)
         return [outputs[name] for name in wanted]
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError(StatusCode.INVALID_ARGUMENT, message)

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from grpc import StatusCode
 from tensorflow_serving.apis import prediction_log_pb2
 
-from ..errors import ServingError, status_code
+from ..errors import ServingError, invalid, status_code
 from ..warmup_requests import WARMUP_FILE
 from .inference import classify, multi_inference, predict, regress
 from .servable import Servable
@@ -43,7 +43,7 @@ def warm_up(servable: Servable, path: Path, iterations: int = 1) -> int:
         for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
             count += 1
             if count > _MOST_RECORDS:
-                raise _invalid(
+                raise invalid(
                     f"Number of warmup records exceeds the maximum ({_MOST_RECORDS}) "
                     f"at {file}"
                 )
@@ -51,7 +51,7 @@ def warm_up(servable: Servable, path: Path, iterations: int = 1) -> int:
             for _ in range(iterations):
                 _answer(servable, log)
     except DecodeError as error:
-        raise _invalid(f"Failed to parse warmup record {count} from {file}") from error
+        raise invalid(f"Failed to parse warmup record {count} from {file}") from error
     except tf.errors.OpError as error:
         raise ServingError(
             status_code(error.error_code),
@@ -75,7 +75,3 @@ def _answer(servable: Servable, log: prediction_log_pb2.PredictionLog) -> None:
         raise ServingError(
             StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}"
         )
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError(StatusCode.INVALID_ARGUMENT, message)

@@ -285,7 +285,7 @@ def test_memorization_counts_continuations_that_are_the_documents(
         assert len(trial.target) == 12
         assert any(trial.prompt + trial.target in text for text in splits[0])
     written = [
-        model.generate([trial.prompt], [12])[0].text[: len(trial.target)]
+        model.generate([trial.prompt], 12, temperature=0)[0].text[: len(trial.target)]
         for trial in tried
     ]
     verbatim = sum(

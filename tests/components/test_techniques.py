@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-
 import keras
 import numpy as np
 import pytest
@@ -119,33 +116,6 @@ def train(data, folder, model=None, *, carry_state=False, **options):
     return trained, result
 
 
-class Interruption(logging.Handler):
-    """Presses Ctrl-C when something is said, as a person would."""
-
-    def __init__(self, said):
-        super().__init__()
-        self._said = said
-
-    def emit(self, record):
-        if record.getMessage().startswith(self._said):
-            raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def interrupted(said):
-    logger = logging.getLogger("langzoo")
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    interruption = Interruption(said)
-    logger.addHandler(interruption)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            yield
-    finally:
-        logger.removeHandler(interruption)
-        logger.setLevel(level)
-
-
 def assert_same(expected, got, **tolerance):
     tolerance = tolerance or {"atol": 1e-6}
     for one, other in zip(expected.weights, got.weights, strict=True):
@@ -210,7 +180,7 @@ COMES_TO = {
 
 @pytest.mark.parametrize("technique", STATEFUL)
 def test_an_interrupted_training_ends_as_if_it_had_not_been(
-    technique, windows, eval_windows, tmp_path
+    technique, windows, eval_windows, tmp_path, interrupted
 ):
     data, options = (windows, eval_windows), STATEFUL[technique]
     whole, expected = train(data, tmp_path / "whole", **options)
@@ -257,7 +227,7 @@ def test_a_batch_that_was_learned_from_is_not_learned_from_again(
 
 @pytest.mark.parametrize("said", ["step 4/8, loss", "step 4/8, evaluation"])
 def test_an_evaluation_that_is_interrupted_is_made_up_for(
-    said, windows, eval_windows, tmp_path
+    said, windows, eval_windows, tmp_path, interrupted
 ):
     data = (windows, eval_windows)
     options = {"ema_momentum": 0.5, "early_stopping_patience": 9, **EVALUATED}
@@ -521,7 +491,9 @@ def test_a_model_learns_in_another_precision(family, precision, windows, tmp_pat
     assert result.eval_loss < np.log(260) - 0.5
 
 
-def test_an_overflow_in_float16_skips_a_batch_and_loses_no_place(windows, tmp_path):
+def test_an_overflow_in_float16_skips_a_batch_and_loses_no_place(
+    windows, tmp_path, interrupted
+):
     data = (windows, windows)
     # The first scale of the loss is too large for these logits, the next will do.
     options = {"precision": "float16", "steps": 6}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 
 import keras
 import numpy as np
@@ -68,38 +66,11 @@ def train(windows, folder, model=None, **options):
     return model, result
 
 
-class Interruption(logging.Handler):
-    """Presses Ctrl-C when a step is shown, as a person would."""
-
-    def __init__(self, step):
-        super().__init__()
-        self._step = f"step {step}/"
-
-    def emit(self, record):
-        if self._step in record.getMessage():
-            raise KeyboardInterrupt
-
-
 @pytest.fixture
-def interrupted(monkeypatch):
+def interrupted(interrupted, monkeypatch):
     """Interrupts what runs in a `with` statement at a step."""
     monkeypatch.setattr(training, "_SHOW_EVERY_SECONDS", 0)
-    logger = logging.getLogger("langzoo")
-    level = logger.level
-    logger.setLevel(logging.INFO)
-
-    @contextlib.contextmanager
-    def at(step):
-        interruption = Interruption(step)
-        logger.addHandler(interruption)
-        try:
-            with pytest.raises(KeyboardInterrupt):
-                yield
-        finally:
-            logger.removeHandler(interruption)
-
-    yield at
-    logger.setLevel(level)
+    return lambda step: interrupted(f"step {step}/")
 
 
 @pytest.mark.parametrize(

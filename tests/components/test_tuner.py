@@ -150,35 +150,9 @@ def test_of_the_checkpoints_only_results_stay(hyperband):
     assert {path.suffix for path in left} == {".json"}
 
 
-class Interruption(logging.Handler):
-    """Presses Ctrl-C when some words are shown; keeps what was shown before."""
-
-    def __init__(self, words):
-        super().__init__()
-        self._words = words
-        self.shown = []
-
-    def emit(self, record):
-        self.shown.append(record.getMessage())
-        if self._words and self._words in self.shown[-1]:
-            raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def listening(words=None):
-    handler = Interruption(words)
-    logger = logging.getLogger("langzoo")
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield handler.shown
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-
-
-def test_an_interrupted_search_goes_on(hyperband, inputs, tmp_path, monkeypatch):
+def test_an_interrupted_search_goes_on(
+    hyperband, inputs, tmp_path, monkeypatch, listening
+):
     monkeypatch.setattr(training, "_SHOW_EVERY_SECONDS", 0)
     began = []
     for stop in ("trial 4/13, best", "step 3/3", None):
@@ -252,7 +226,7 @@ def test_bayesian_search_comes_near_the_best(tmp_path):
     assert search.best().values["trainer.learning_rate"] == pytest.approx(0.01, rel=0.1)
 
 
-def test_more_trials_go_on_from_those_that_are_done(tmp_path):
+def test_more_trials_go_on_from_those_that_are_done(tmp_path, listening):
     before = run_search(tmp_path, "random", trials=3)
     before.forget_checkpoints()
     calls = []

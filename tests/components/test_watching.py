@@ -83,27 +83,11 @@ def train(windows, folder, watched=None, family="gated_conv", **options):
     return trained, result
 
 
-class Interruption(logging.Handler):
-    """Presses Ctrl-C when something is said, as a person would."""
-
-    def emit(self, record):
-        if record.getMessage().startswith("step 7/8, loss"):
-            raise KeyboardInterrupt
-
-
-def train_in_two_parts(windows, folder, **options):
+def train_in_two_parts(windows, folder, interrupted, **options):
     """Trains to step 7 and then from the checkpoint of step 5, as after `kill -9`."""
-    logger, interruption = logging.getLogger("langzoo"), Interruption()
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(interruption)
     options |= {"checkpoint_steps": 5, "checkpoint_seconds": 1e6}
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            train(windows, folder, **options)
-    finally:
-        logger.removeHandler(interruption)
-        logger.setLevel(level)
+    with interrupted("step 7/8, loss"):
+        train(windows, folder, **options)
     (newest,) = folder.glob("ckpt-7.index")
     newest.write_bytes(b"")
     _, result = train(windows, folder, **options)
@@ -163,10 +147,10 @@ def watched(windows, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def resumed(windows, tmp_path_factory):
+def resumed(windows, interrupted, tmp_path_factory):
     """The same of one that is resumed."""
     folder = tmp_path_factory.mktemp("resumed")
-    return train_in_two_parts(windows, folder, watched=ALL), folder
+    return train_in_two_parts(windows, folder, interrupted, watched=ALL), folder
 
 
 AVERAGED = {"ema_momentum": 0.5, "gradient_accumulation_steps": 2}
@@ -359,7 +343,7 @@ def test_weights_and_biases_must_be_installed(monkeypatch):
 
 
 def test_a_resumed_training_is_the_same_run_of_weights_and_biases(
-    windows, tmp_path, monkeypatch
+    windows, tmp_path, monkeypatch, interrupted
 ):
     wandb = pytest.importorskip("wandb", reason="the package wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -373,7 +357,7 @@ def test_a_resumed_training_is_the_same_run_of_weights_and_biases(
 
     monkeypatch.setattr(wandb.Run, "log", noted)
     watched = {"wandb_project": "zoo", "sample_tokens": 4}
-    result = train_in_two_parts(windows, tmp_path, watched=watched)
+    result = train_in_two_parts(windows, tmp_path, interrupted, watched=watched)
     assert len({identity for identity, _, _ in logged}) == 1
     logged = {
         step: values["train/loss"]

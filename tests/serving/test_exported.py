@@ -23,13 +23,19 @@ def model(language_model):
 
 def test_answers_are_those_of_a_server(model, language_server):
     with Client(language_server.grpc_address) as client:
-        served = client.score(TEXTS), client.token_scores(TEXTS)
-    assert (model.score(TEXTS), model.token_scores(TEXTS)) == served
+        for method, texts in (
+            ("next_tokens", TEXTS[2:]),  # This model says none after no text.
+            ("score", TEXTS),
+            ("token_scores", TEXTS),
+            ("generate", TEXTS),
+        ):
+            served = getattr(client, method)(texts)
+            assert getattr(model, method)(texts) == served
     assert model.score([]) == []
 
 
-def test_it_continues_with_the_likeliest_tokens_at_most_so_many(model):
-    new = model.generate(TEXTS, [1, 2, 3, 4, 5])
+def test_it_continues_as_it_is_told(model):
+    new = model.generate(TEXTS, [1, 2, 3, 4, 5], temperature=0)
     # This model says what it was asked: tokens, temperature, top k, top p, seed.
     assert [said.text for said in new] == [
         f"{text}|{count}|0|0|1|0" for count, text in enumerate(TEXTS, 1)

@@ -16,12 +16,13 @@ from langzoo.serving.stop_strings import NO_CUT, StopStrings
     input_signature=[
         tf.TensorSpec([None, 4], tf.string),
         tf.TensorSpec([None], tf.string),
+        tf.TensorSpec([None], tf.int32),
         tf.TensorSpec([None], tf.string),
     ],
     autograph=False,
 )
-def find_cut(stop, text, piece):
-    return StopStrings(stop).cut(text, piece)
+def grown(stop, text, cut, piece):
+    return StopStrings(stop).grown(text, cut, lambda: piece)
 
 
 # Few letters, so that stop strings occur and overlap.
@@ -49,11 +50,7 @@ def test_the_cut_is_where_bytes_read_one_by_one_end(rows):
             row[1][turn] if turn < len(row[1]) and cuts[at] == NO_CUT else b""
             for at, row in enumerate(rows)
         ]
-        found = find_cut([stops for stops, _ in rows], texts, pieces).numpy()
-        cuts = [
-            new if old == NO_CUT else old for old, new in zip(cuts, found, strict=True)
-        ]
-        texts = [text + piece for text, piece in zip(texts, pieces, strict=True)]
+        texts, cuts = grown([stops for stops, _ in rows], texts, cuts, pieces)
     for cut, (stops, pieces) in zip(cuts, rows, strict=True):
         whole = b"".join(pieces)
         ends = [

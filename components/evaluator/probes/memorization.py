@@ -142,6 +142,7 @@ def _rate(
         [trial.prompt for trial in tried],
         # A token is at least a byte.
         [len(trial.target.encode()) for trial in tried],
+        temperature=0,
     )
     continued = list(zip(tried, generations, strict=True))
     verbatim = [trial for trial, new in continued if _is_verbatim(trial, new)]

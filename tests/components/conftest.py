@@ -1,0 +1,53 @@
+"""Ctrl-C at a moment that is told by what is said."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+import pytest
+
+
+class Listener(logging.Handler):
+    """Keeps what is said, and presses Ctrl-C at some words, as a person would."""
+
+    def __init__(self, words):
+        super().__init__()
+        self._words = words
+        self.said = []
+
+    def emit(self, record):
+        self.said.append(record.getMessage())
+        if self._words and self._words in self.said[-1]:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="session")
+def listening():
+    """Gives what is said within a `with` statement, up to some words."""
+
+    @contextlib.contextmanager
+    def until(words=None):
+        listener, logger = Listener(words), logging.getLogger("langzoo")
+        level = logger.level
+        logger.setLevel(logging.INFO)
+        logger.addHandler(listener)
+        try:
+            yield listener.said
+        finally:
+            logger.removeHandler(listener)
+            logger.setLevel(level)
+
+    return until
+
+
+@pytest.fixture(scope="session")
+def interrupted(listening):
+    """Interrupts what runs in a `with` statement when some words are said."""
+
+    @contextlib.contextmanager
+    def at(words):
+        with pytest.raises(KeyboardInterrupt), listening(words):
+            yield
+
+    return at
