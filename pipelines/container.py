@@ -1,9 +1,12 @@
 """What a container on Kubeflow runs: TFX's executor, on artifacts on a volume.
 
-Kubeflow names artifacts by addresses in its object store, never by paths. TFX
-reads and writes at the addresses, where it knows such a store. With `ARTIFACTS` in the
+Kubeflow names artifacts by addresses in its object store, never by paths. TFX reads
+and writes at the addresses, where it knows such a store. With `ARTIFACTS` in the
 environment it gets paths instead, and Kubeflow its addresses back; the store then holds
 none of the files.
+
+The open-source backend forgets the types of artifacts on their way from one container
+to the next; the component's interface, which is among the arguments, knows them.
 
 Importing this module imports neither TensorFlow nor TFX.
 """
@@ -23,6 +26,7 @@ ARTIFACTS = "LANGZOO_ARTIFACTS"
 
 _EXECUTOR = "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor"
 _INPUT = "--json_serialized_invocation_args"
+_INTERFACE = "--json_serialized_inputs_spec_args"
 
 
 def main() -> None:
@@ -30,10 +34,12 @@ def main() -> None:
     address, _, folder = os.environ.get(ARTIFACTS, "").partition("=")
     place = sys.argv.index(_INPUT) + 1
     told = json.loads(sys.argv[place])
+    interface = json.loads(sys.argv[sys.argv.index(_INTERFACE) + 1])
+    _restore_types(told.get("inputs", {}), interface)
     if folder:
         for side in ("inputs", "outputs"):
             _move(told.get(side, {}), address, folder)
-        sys.argv[place] = json.dumps(told)
+    sys.argv[place] = json.dumps(told)
     try:
         runpy.run_module(_EXECUTOR, run_name="__main__", alter_sys=True)
     except SystemExit as ended:
@@ -44,6 +50,12 @@ def main() -> None:
         said = json.loads(file.read_text(encoding="utf-8"))
         _move(said, folder, address)
         file.write_text(json.dumps(said), encoding="utf-8")
+
+
+def _restore_types(inputs: Mapping[str, Any], interface: Mapping[str, Any]) -> None:
+    for name, found in inputs.get("artifacts", {}).items():
+        for artifact in found["artifacts"]:
+            artifact["type"] = interface["artifacts"][name]["artifactType"]
 
 
 def _move(content: Mapping[str, Any], old: str, new: str) -> None:

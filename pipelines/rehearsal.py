@@ -353,7 +353,9 @@ class _Task:
         for name, source in inputs.get("artifacts", {}).items():
             origin = source["taskOutputArtifact"]
             artifact = produced[origin["producerTask"]][origin["outputArtifactKey"]]
-            artifacts[name] = {"artifacts": [artifact]}
+            # The backend has lost the type ("figure out how to get schema").
+            handed_on = {**artifact, "type": {"instanceSchema": ""}}
+            artifacts[name] = {"artifacts": [handed_on]}
         content = {
             "inputs": {"parameterValues": parameters, "artifacts": artifacts},
             "outputs": {

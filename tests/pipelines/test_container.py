@@ -11,6 +11,8 @@ from pathlib import Path
 import langzoo
 from langzoo.pipelines import container
 
+# What the driver of the open-source backend makes of a type that is no longer known.
+LOST = {"instanceSchema": ""}
 ADDRESS = "minio://mlpipeline/v2/artifacts"
 # An executor that copies its only input.
 COPIER = """
@@ -26,9 +28,11 @@ class Copier(base_executor.BaseExecutor):
 """
 
 
-def artifact(uri):
-    schema = {"instanceSchema": "title: tfx.Schema\ntype: object\n"}
-    return {"artifacts": [{"name": "1", "uri": uri, "type": schema}]}
+SCHEMA = {"instanceSchema": "title: tfx.Schema\ntype: object\n"}
+
+
+def artifact(uri, kind):
+    return {"artifacts": [{"name": "1", "uri": uri, "type": kind}]}
 
 
 def test_artifacts_lie_on_the_volume_and_kubeflow_keeps_its_addresses(tmp_path):
@@ -37,18 +41,20 @@ def test_artifacts_lie_on_the_volume_and_kubeflow_keeps_its_addresses(tmp_path):
     (tmp_path / "volume" / given).mkdir(parents=True)
     (tmp_path / "volume" / given / "file").write_text("some text")
     told = {
-        "inputs": {"artifacts": {"given": artifact(f"{ADDRESS}/{given}")}},
+        "inputs": {"artifacts": {"given": artifact(f"{ADDRESS}/{given}", LOST)}},
         "outputs": {
-            "artifacts": {"made": artifact(f"{ADDRESS}/{made}")},
+            "artifacts": {"made": artifact(f"{ADDRESS}/{made}", SCHEMA)},
             "outputFile": str(tmp_path / "outputs" / "said.json"),
         },
     }
+    interface = {"artifacts": {"given": {"artifactType": SCHEMA}}}
     path = [str(tmp_path), str(Path(langzoo.__file__).parents[1])]
     subprocess.run(
         [
             *(sys.executable, "-m", container.__name__),
             *("--executor_class_path", "copier.Copier"),
             *("--json_serialized_invocation_args", json.dumps(told)),
+            *("--json_serialized_inputs_spec_args", json.dumps(interface)),
         ],
         env={
             **os.environ,
