@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -76,7 +78,9 @@ def compile_command(
 ) -> None:
     """Compile the pipeline for Kubeflow Pipelines."""
     loaded = load_config(config, corpus, settings=settings)
-    with reported_errors(), quiet(loaded):
+    # The root is one of the cluster's, which is not seen from here.
+    logs = Path(tempfile.gettempdir(), f"langzoo-{os.getuid()}")
+    with reported_errors(), quiet(loaded, logs=logs):
         from ..pipelines.kubeflow import compile_pipeline
 
         compile_pipeline(loaded, output)

@@ -6,7 +6,8 @@ environment it gets paths instead, and Kubeflow its addresses back; the store th
 none of the files.
 
 The open-source backend forgets the types of artifacts on their way from one container
-to the next; the component's interface, which is among the arguments, knows them.
+to the next; the component's interface, which is among the arguments, knows them. And it
+asks each container for one artifact more, `executor-logs`, which its launcher writes.
 
 Importing this module imports neither TensorFlow nor TFX.
 """
@@ -26,6 +27,7 @@ ARTIFACTS = "LANGZOO_ARTIFACTS"
 
 _EXECUTOR = "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor"
 _INPUT = "--json_serialized_invocation_args"
+_LOGS = "executor-logs"
 _INTERFACE = "--json_serialized_inputs_spec_args"
 
 
@@ -35,6 +37,7 @@ def main() -> None:
     place = sys.argv.index(_INPUT) + 1
     told = json.loads(sys.argv[place])
     interface = json.loads(sys.argv[sys.argv.index(_INTERFACE) + 1])
+    told["outputs"].get("artifacts", {}).pop(_LOGS, None)
     _restore_types(told.get("inputs", {}), interface)
     if folder:
         for side in ("inputs", "outputs"):

@@ -32,6 +32,8 @@ from ..components.errors import InputError
 from .resources import Resources, run_measured
 
 RESOURCES_FILE = "resources.json"
+# What the backend asks of every container, and its launcher writes.
+_LOGS = "executor-logs"
 _LINES_SHOWN = 20
 _TYPES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "STRING": ("a text", str),
@@ -344,7 +346,9 @@ class _Task:
         produced: Mapping[str, Mapping[str, dict[str, Any]]],
     ) -> dict[str, Any]:
         inputs = self._task.get("inputs", {})
-        outputs = self._interface.get("outputDefinitions", {}).get("artifacts", {})
+        own = self._interface.get("outputDefinitions", {}).get("artifacts", {})
+        logs = {"artifactType": {"schemaTitle": "system.Artifact"}}
+        outputs = {**own, _LOGS: logs}
         parameters = {
             name: self._value(source, values)
             for name, source in inputs.get("parameters", {}).items()
@@ -407,7 +411,9 @@ class _Task:
         file = Path(told["outputs"]["outputFile"])
         said = json.loads(file.read_text()) if file.exists() else {}
         outputs = {}
-        for key, asked in told["outputs"].get("artifacts", {}).items():
+        for key, asked in told["outputs"]["artifacts"].items():
+            if key == _LOGS:
+                continue
             (artifact,) = asked["artifacts"]
             (own,) = said.get("artifacts", {}).get(key, {}).get("artifacts") or [{}]
             metadata = {**artifact.get("metadata", {}), **own.get("metadata", {})}

@@ -80,16 +80,15 @@ def run_measured(command: Sequence[str], **options: Any) -> tuple[int, Resources
 def _memory(pid: int) -> int:
     """Bytes: a process's peak until now, or what it and those that it started hold.
 
-    What processes share is counted once (PSS).
+    Files that several have in memory, such as libraries, are counted once. (The
+    kernel's proportional share, PSS, would leave a part of them to other programs.)
     """
     try:
         process = psutil.Process(pid)
-        others = process.children(recursive=True)
-        peak = _peak_of(pid)
-        if not others:
-            return peak
-        held = sum(one.memory_full_info().pss for one in (process, *others))
-        return max(peak, held)
+        held = [one.memory_info() for one in process.children(recursive=True)]
+        held.append(process.memory_info())
+        own = sum(one.rss - one.shared for one in held)
+        return max(_peak_of(pid), own + max(one.shared for one in held))
     except (OSError, psutil.Error):  # One has just ended: the next sample is as good.
         return 0
 

@@ -13,6 +13,7 @@ from langzoo.pipelines import container
 
 # What the driver of the open-source backend makes of a type that is no longer known.
 LOST = {"instanceSchema": ""}
+LOGS = {"schemaTitle": "system.Artifact"}
 ADDRESS = "minio://mlpipeline/v2/artifacts"
 # An executor that copies its only input.
 COPIER = """
@@ -43,7 +44,10 @@ def test_artifacts_lie_on_the_volume_and_kubeflow_keeps_its_addresses(tmp_path):
     told = {
         "inputs": {"artifacts": {"given": artifact(f"{ADDRESS}/{given}", LOST)}},
         "outputs": {
-            "artifacts": {"made": artifact(f"{ADDRESS}/{made}", SCHEMA)},
+            "artifacts": {
+                "made": artifact(f"{ADDRESS}/{made}", SCHEMA),
+                "executor-logs": artifact(f"{ADDRESS}/logs", LOGS),
+            },
             "outputFile": str(tmp_path / "outputs" / "said.json"),
         },
     }
