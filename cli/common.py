@@ -98,11 +98,13 @@ def changes_of(
 
 
 @contextlib.contextmanager
-def quiet(config: Config, silent: bool = False) -> Iterator[Console]:
-    """Sends the libraries' words to a log; gives the console for ours."""
+def quiet(
+    config: Config, silent: bool = False, logs: Path | None = None
+) -> Iterator[Console]:
+    """Sends the libraries' words to a log, in a folder; gives the console for ours."""
     from ..pipelines.console import libraries_to_log
 
-    log = config.folder / "logs" / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}.log"
+    log = (logs or config.folder / "logs") / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}.log"
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.touch()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from ..pipelines.config import Config
     from ..pipelines.local import RunResult
+    from ..pipelines.resources import Resources
 
 _DEMO_PROMPT = "Return the number of"
 _DEMO_NEW_TOKENS = 24
@@ -75,7 +78,9 @@ def compile_command(
 ) -> None:
     """Compile the pipeline for Kubeflow Pipelines."""
     loaded = load_config(config, corpus, settings=settings)
-    with reported_errors(), quiet(loaded):
+    # The root is one of the cluster's, which is not seen from here.
+    logs = Path(tempfile.gettempdir(), f"langzoo-{os.getuid()}")
+    with reported_errors(), quiet(loaded, logs=logs):
         from ..pipelines.kubeflow import compile_pipeline
 
         compile_pipeline(loaded, output)
@@ -103,6 +108,7 @@ def rehearse(
         result = rehearsal.rehearse(specification, parameters or [], root, typer.echo)
         pushed = result.outputs.get("Pusher", {}).get("pushed_model", {})
         version = pushed.get("metadata", {}).get("pushed_destination")
+    _print_resources(result.resources)
     typer.echo(f"version {version}" if version else "nothing was pushed")
     typer.echo(f"each task's input, output and log are in {result.folder}")
 
@@ -223,6 +229,19 @@ def _print_table(rows: list[tuple[str, str]]) -> None:
     table = Table(show_header=False)
     for name, value in rows:
         table.add_row(Text(name), Text(value))
+    Console().print(table)
+
+
+def _print_resources(resources: dict[str, Resources]) -> None:
+    from rich.console import Console
+
+    table = new_table()
+    table.add_column("task", no_wrap=True)
+    for heading in ("wall, s", "CPU, s", "memory at most, MB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, took in resources.items():
+        wall, cpu = f"{took.wall_seconds:.1f}", f"{took.cpu_seconds:.1f}"
+        table.add_row(name, wall, cpu, f"{took.peak_memory_bytes / 1e6:,.0f}")
     Console().print(table)
 
 

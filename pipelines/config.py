@@ -779,6 +779,12 @@ class KubeflowConfig(ContainerConfig):
     volumes: dict[str, str] = {}
     """By name of a claim (PersistentVolumeClaim), the absolute path where all
     containers find it, such as `{models: /models}` for a push folder in it."""
+    pipeline_root: (
+        Annotated[str, Field(pattern=r"^(gs|s3|minio)://[^/=]+(/[^/=]+)*$")] | None
+    ) = None
+    """What Kubeflow takes for the place of artifacts, such as the store that it brings
+    along, `minio://mlpipeline/v2/artifacts`. They lie in `root`, which is then a folder
+    on a volume. Without it they lie where `root`, an address itself, says."""
     text_example_gen: ContainerConfig = ContainerConfig()
     statistics_gen: ContainerConfig = ContainerConfig()
     schema_gen: ContainerConfig = ContainerConfig()

@@ -18,6 +18,7 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
 from .. import ENVIRONMENT, __version__
 from ..components.errors import InputError
+from . import container as entry
 from .config import Config, ContainerConfig
 from .pipeline import make_components
 
@@ -113,9 +114,11 @@ def compile_pipeline(config: Config, output: Path) -> None:
         _add_parameter(specification, parameter)
     _unquote_numbers(specification, parameters)
     executors = specification["deploymentSpec"]["executors"]
+    located = _located(config)
     for name, task in specification["root"]["dag"]["tasks"].items():
         container = executors[f"{name}_executor"]["container"]
-        _place(task, container, config.kubeflow.of(name))
+        container["command"] = ["python", "-m", entry.__name__]
+        _place(task, container, config.kubeflow.of(name), located)
     documents = [specification, *_platform(config, list(executors))]
     if output.suffix == ".json":
         if len(documents) > 1:
@@ -159,8 +162,18 @@ def _compiled(config: Config) -> dict[str, Any]:
         )
     )
     job: dict[str, Any] = runner.run(pipeline, write_out=False)
-    job["pipelineSpec"]["defaultPipelineRoot"] = f"{folder}/artifacts"
+    own = config.kubeflow.pipeline_root
+    job["pipelineSpec"]["defaultPipelineRoot"] = own or f"{folder}/artifacts"
     return job
+
+
+def _located(config: Config) -> dict[str, str]:
+    """Variables that say where artifacts are, if not where Kubeflow says."""
+    address = config.kubeflow.pipeline_root
+    if address is None:
+        return {}
+    folder = config.checkpoint_root.rpartition("/")[0]
+    return {entry.ARTIFACTS: f"{address}={folder}/artifacts"}
 
 
 def _add_parameter(specification: dict[str, Any], parameter: Parameter) -> None:
@@ -214,12 +227,15 @@ def _unquote_numbers(
 
 
 def _place(
-    task: dict[str, Any], container: dict[str, Any], wanted: ContainerConfig
+    task: dict[str, Any],
+    container: dict[str, Any],
+    wanted: ContainerConfig,
+    located: dict[str, str],
 ) -> None:
     """Says where a container runs, and with what."""
     container["image"] = wanted.image or _IMAGE
     # TFX is imported before this package, which sets them too late for that.
-    environment = {**ENVIRONMENT, **wanted.environment}
+    environment = {**ENVIRONMENT, **located, **wanted.environment}
     container["env"] = [
         {"name": name, "value": value} for name, value in environment.items()
     ]

@@ -19,7 +19,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,11 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from .. import ENVIRONMENT
 from ..components.errors import InputError
+from .resources import Resources, run_measured
 
+RESOURCES_FILE = "resources.json"
+# What the backend asks of every container, and its launcher writes.
+_LOGS = "executor-logs"
 _LINES_SHOWN = 20
 _TYPES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "STRING": ("a text", str),
@@ -156,10 +159,12 @@ class Rehearsal:
     Attributes:
         folder: Where artifacts, logs, inputs and outputs of each task are.
         outputs: Artifacts of each task by key, as RuntimeArtifact's JSON.
+        resources: What each task took that was not cached, all its attempts together.
     """
 
     folder: Path
     outputs: dict[str, dict[str, dict[str, Any]]]
+    resources: dict[str, Resources]
 
     def uri(self, task: str, key: str) -> str:
         """Folder of an artifact."""
@@ -180,6 +185,8 @@ def rehearse(
 ) -> Rehearsal:
     """Executes a compiled pipeline.
 
+    What each task took is in `RESOURCES_FILE` of the rehearsal's folder, too.
+
     Args:
         path: The specification.
         settings: Parameters as `NAME=VALUE`.
@@ -197,13 +204,18 @@ def rehearse(
     run_id = f"rehearsal-{datetime.datetime.now():%Y-%m-%dT%H-%M-%S-%f}"
     folder = _run_folder(root or specification.root, specification.name, run_id)
     outputs: dict[str, dict[str, dict[str, Any]]] = {}
+    resources: dict[str, Resources] = {}
     for name in specification.in_order():
-        started = time.monotonic()
         task = _Task(specification, name, folder)
-        outputs[name] = task.run(values, outputs)
-        took = "cached" if task.cached else f"{time.monotonic() - started:.0f} s"
+        try:
+            outputs[name] = task.run(values, outputs)
+        finally:
+            if not task.cached:
+                resources[name] = task.resources
+                _write_resources(folder, resources)
+        took = "cached" if task.cached else f"{task.resources.wall_seconds:.0f} s"
         show(f"{name}  {took}")
-    return Rehearsal(folder, outputs)
+    return Rehearsal(folder, outputs, resources)
 
 
 def _run_folder(root: str, name: str, run_id: str) -> Path:
@@ -244,6 +256,7 @@ class _Task:
 
     Attributes:
         cached: Whether its result came from the cache.
+        resources: What its container took, all attempts together.
     """
 
     def __init__(self, specification: Specification, name: str, folder: Path) -> None:
@@ -254,6 +267,7 @@ class _Task:
         self._name = name
         self._folder = folder / name
         self.cached = False
+        self.resources = Resources()
 
     def run(
         self,
@@ -315,15 +329,16 @@ class _Task:
             **variables,
         }
         with log.open("ab") as file:
-            return subprocess.run(
+            status, took = run_measured(
                 command,
                 cwd=self._folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                check=False,
-            ).returncode
+            )
+        self.resources += took
+        return status
 
     def _executor_input(
         self,
@@ -331,7 +346,9 @@ class _Task:
         produced: Mapping[str, Mapping[str, dict[str, Any]]],
     ) -> dict[str, Any]:
         inputs = self._task.get("inputs", {})
-        outputs = self._interface.get("outputDefinitions", {}).get("artifacts", {})
+        own = self._interface.get("outputDefinitions", {}).get("artifacts", {})
+        logs = {"artifactType": {"schemaTitle": "system.Artifact"}}
+        outputs = {**own, _LOGS: logs}
         parameters = {
             name: self._value(source, values)
             for name, source in inputs.get("parameters", {}).items()
@@ -340,7 +357,9 @@ class _Task:
         for name, source in inputs.get("artifacts", {}).items():
             origin = source["taskOutputArtifact"]
             artifact = produced[origin["producerTask"]][origin["outputArtifactKey"]]
-            artifacts[name] = {"artifacts": [artifact]}
+            # The backend has lost the type ("figure out how to get schema").
+            handed_on = {**artifact, "type": {"instanceSchema": ""}}
+            artifacts[name] = {"artifacts": [handed_on]}
         content = {
             "inputs": {"parameterValues": parameters, "artifacts": artifacts},
             "outputs": {
@@ -392,7 +411,9 @@ class _Task:
         file = Path(told["outputs"]["outputFile"])
         said = json.loads(file.read_text()) if file.exists() else {}
         outputs = {}
-        for key, asked in told["outputs"].get("artifacts", {}).items():
+        for key, asked in told["outputs"]["artifacts"].items():
+            if key == _LOGS:
+                continue
             (artifact,) = asked["artifacts"]
             (own,) = said.get("artifacts", {}).get(key, {}).get("artifacts") or [{}]
             metadata = {**artifact.get("metadata", {}), **own.get("metadata", {})}
@@ -406,6 +427,11 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else repr(value)
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _write_resources(folder: Path, resources: Mapping[str, Resources]) -> None:
+    content = {name: dataclasses.asdict(took) for name, took in resources.items()}
+    _write_json(folder / RESOURCES_FILE, content)
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 from google.protobuf import json_format
 from kfp import components
 from langzoo.components.errors import InputError
@@ -82,6 +83,18 @@ def test_the_rules_travel_with_the_evaluator(specification):
 
 def test_artifacts_lie_under_the_configured_root(specification):
     assert "gs://bucket/langzoo/demo" in specification.read_text()
+
+
+def test_they_lie_on_a_volume_where_kubeflow_has_an_address_for_them(tmp_path):
+    address, path = "minio://mlpipeline/v2/artifacts", tmp_path / "pipeline.yaml"
+    settings = ["root=/runs", f"kubeflow.pipeline_root={address}"]
+    compile_pipeline(config.load(settings=settings), path)
+    specification = yaml.safe_load(path.read_text())
+    assert specification["defaultPipelineRoot"] == address
+    for executor in specification["deploymentSpec"]["executors"].values():
+        assert "langzoo.pipelines.container" in executor["container"]["command"]
+        variables = {one["name"]: one["value"] for one in executor["container"]["env"]}
+        assert variables["LANGZOO_ARTIFACTS"] == f"{address}=/runs/demo/artifacts"
 
 
 def test_an_output_that_is_neither_yaml_nor_json_is_refused(tmp_path):

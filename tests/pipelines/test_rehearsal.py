@@ -6,6 +6,7 @@ them, some three minutes.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -16,7 +17,7 @@ from langzoo.components.errors import InputError
 from langzoo.components.evaluator.gate import read_decision
 from langzoo.pipelines import config as pipeline_config
 from langzoo.pipelines.kubeflow import compile_pipeline
-from langzoo.pipelines.rehearsal import TaskError, rehearse
+from langzoo.pipelines.rehearsal import RESOURCES_FILE, TaskError, rehearse
 
 # The components must be found by processes that do not know how pytest found them.
 PACKAGE_ROOT = str(Path(pipeline_config.__file__).parents[2])
@@ -76,6 +77,18 @@ def test_the_outputs_are_those_of_the_local_run(rehearsal, first):
 
 
 @pytest.mark.timeout(1800)
+def test_what_each_container_took_is_told(rehearsal):
+    result, lines = rehearsal
+    took = result.resources["Trainer"]
+    # Importing TensorFlow alone takes some seconds and some hundred megabytes.
+    assert 1 < took.cpu_seconds < os.cpu_count() * took.wall_seconds
+    assert 3e8 < took.peak_memory_bytes < 1e10
+    written = json.loads((result.folder / RESOURCES_FILE).read_text())
+    assert written["Trainer"] == dataclasses.asdict(took)
+    assert list(written) == [line.split()[0] for line in lines]
+
+
+@pytest.mark.timeout(1800)
 def test_a_second_run_is_measured_against_the_model_that_the_first_blessed(
     rehearsal, rehearsed
 ):
@@ -87,6 +100,7 @@ def test_a_second_run_is_measured_against_the_model_that_the_first_blessed(
     assert training["steps"] == 20
     # What does not depend on what was changed, is taken from the cache.
     assert "Transform  cached" in lines
+    assert "Transform" not in result.resources
     assert result.uri("Transform", "transform_graph") == before.uri(
         "Transform", "transform_graph"
     )
@@ -146,6 +160,8 @@ def test_a_container_that_fails_is_told_with_its_code_and_last_lines(tmp_path):
     said = str(error.value)
     assert said.startswith("task Only failed: exit code 7, 2 attempt(s)")
     assert said.endswith("told 12\ntold 12")
+    (written,) = tmp_path.rglob(RESOURCES_FILE)
+    assert json.loads(written.read_text())["Only"]["wall_seconds"] > 0
 
 
 @pytest.mark.parametrize(
