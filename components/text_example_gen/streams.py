@@ -1,4 +1,4 @@
-"""Files as streams of bytes, decompressed, on any filesystem that Beam knows."""
+"""Files as streams of bytes, decompressed, on `s3://` and what Beam knows."""
 
 from __future__ import annotations
 
