@@ -41,15 +41,22 @@ def serve(
 ) -> None:
     """Serve the pushed model; new versions are picked up."""
     base_path = model_base_path or load_config(config).push_folder
+    if "://" not in base_path:
+        base_path = str(Path(base_path).absolute())
     flags = [
         f"--port={port}",
         f"--rest_api_port={rest_api_port}",
         f"--model_name={model_name}",
-        f"--model_base_path={Path(base_path).absolute()}",
+        f"--model_base_path={base_path}",
         f"--file_system_poll_wait_seconds={file_system_poll_wait_seconds}",
         *(f"--{more.removeprefix('--')}" for more in flag or ()),
     ]
     if engine == "embedded":
+        if "://" in base_path:
+            fail(
+                f"{base_path} is no folder of this machine: mount it, or copy its "
+                "versions to one"
+            )
         command = [sys.executable, "-m", "langzoo.serving.server", *flags]
     elif engine == "tensorflow_model_server":
         binary = shutil.which(engine) or fail(

@@ -74,8 +74,8 @@ class CorpusConfig(_Section):
 
     path: Annotated[str, Field(min_length=1)] = DEMO_CORPUS
     """A file, a folder (read recursively) or a pattern, plain or compressed (`.gz`,
-    `.zst`), on any filesystem of Beam's; of `{SPAN}` and `{VERSION}` in it the highest
-    number is read. Or a dataset, `hf://NAME:CONFIGURATION@SPLIT` or
+    `.zst`), on any filesystem of Beam's or `s3://`; of `{SPAN}` and `{VERSION}` in it
+    the highest number is read. Or a dataset, `hf://NAME:CONFIGURATION@SPLIT` or
     `tfds://NAME@SPLIT`. `demo` is Python's own documentation."""
     format: _Format = "auto"
     """`auto` goes by the ending of each file's name: `.jsonl`, `.ndjson`, `.csv`,
@@ -874,13 +874,26 @@ def _beam_arguments(arguments: list[str]) -> list[str]:
     return arguments if runner else [*_BEAM_LOCALLY, *arguments]
 
 
+def _root(folder: str) -> str:
+    scheme, separator, _ = folder.partition("://")
+    if separator and scheme not in ("gs", "file", "ram"):
+        raise ValueError(
+            f"root: TensorFlow writes to no {scheme}://: take a folder or gs://; "
+            "corpus.path and serving.push_folder can be s3://"
+        )
+    return folder
+
+
 class Config(_Section):
     """Everything that a run depends on."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
     """Name of the pipeline; runs of one name share artifacts and blessed models."""
-    root: Annotated[str, Field(min_length=1)] = "langzoo-runs"
-    """Folder for artifacts, metadata and logs of all pipelines."""
+    root: Annotated[str, Field(min_length=1), pydantic.AfterValidator(_root)] = (
+        "langzoo-runs"
+    )
+    """Folder for artifacts, metadata and logs of all pipelines; not `s3://`, which
+    TensorFlow does not write."""
     corpus: CorpusConfig = CorpusConfig()
     cleaning: CleaningConfig = CleaningConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()

@@ -144,14 +144,20 @@ def test_a_missing_binary_is_one_line(tmp_path):
     )
 
 
-def test_the_stock_binary_is_started_with_its_own_flags(tmp_path):
+def test_an_object_store_is_not_served_and_said_so():
+    ended = langzoo_command("serve", "--model-base-path", "s3://bucket/models")
+    assert_one_line_error(ended, "s3://bucket/models is no folder of this machine")
+
+
+@pytest.mark.parametrize("base_path", ["/models", "gs://bucket/models"])
+def test_the_stock_binary_is_started_with_its_own_flags(tmp_path, base_path):
     binary = tmp_path / "tensorflow_model_server"
     binary.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     binary.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     ended = langzoo_command(
         *("serve", "--engine", "tensorflow_model_server", "--port", "9000"),
-        *("--model-base-path", str(tmp_path)),
+        *("--model-base-path", base_path),
         *("--flag", "enable_batching", "--flag", "--grpc_max_threads=3"),
         env=environment,
     )
@@ -159,7 +165,7 @@ def test_the_stock_binary_is_started_with_its_own_flags(tmp_path):
         "--port=9000",
         "--rest_api_port=8501",
         "--model_name=langzoo",
-        f"--model_base_path={tmp_path}",
+        f"--model_base_path={base_path}",
         "--file_system_poll_wait_seconds=1",
         "--enable_batching",
         "--grpc_max_threads=3",

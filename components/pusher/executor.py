@@ -12,6 +12,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, json_utils, proto_utils
 
+from ..errors import InputError
 from ..evaluator.records import EVALUATION_FILE, GATE_FILE, Evaluation, Verdict
 from ..progress import report
 from ..text_example_gen.executor import Summary
@@ -59,7 +60,13 @@ class Executor(tfx_executor.Executor):
         texts = {} if card is None else {CARD_PATH: card}
         folder = destination.filesystem.base_directory
         if object_stores.is_object_store(folder):
-            version = object_stores.push(model_path, folder, texts)
+            try:
+                version = object_stores.push(model_path, folder, texts)
+            except OSError as error:
+                raise InputError(
+                    f"the push folder {folder} cannot be written ({error}): set "
+                    "serving.push_folder to one that can"
+                ) from error
             report(f"{folder} renames no folder: the version's graph was written last")
         else:
             version = str(push(model_path, folder, texts))

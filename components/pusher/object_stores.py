@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 from tfx.dsl.io import fileio
 
+from .. import s3  # noqa: F401  makes fileio know s3://
+
 # What makes a folder a model to TensorFlow Serving, and so comes last.
 _GRAPH = "saved_model.pb"
 # Where a version says that it is whole, and of how many files.

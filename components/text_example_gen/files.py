@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from apache_beam.io.filesystem import FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
+from .. import s3
 from ..errors import InputError
 from . import hubs
 from .sources import Source
@@ -112,19 +113,21 @@ def _match(pattern: str, also_within: bool) -> list[FileMetadata]:
         # A folder has no files of its own name; its content has.
         patterns.append(FileSystems.join(pattern, "**"))
     try:
-        matches = FileSystems.match(patterns)
+        listed = _list(patterns)
     except (ValueError, OSError) as error:  # such as a filesystem without its package
         reason = " ".join(str(error).split())
         raise InputError(
             f"the corpus {pattern!r} cannot be listed: {reason}"
         ) from error
-    files = {
-        file.path: file
-        for match in matches
-        for file in match.metadata_list
-        if not _is_folder(file.path)
-    }
+    files = {file.path: file for file in listed if not _is_folder(file.path)}
     return [files[path] for path in sorted(files)]
+
+
+def _list(patterns: list[str]) -> list[FileMetadata]:
+    if s3.is_s3(patterns[0]):
+        return [file for pattern in patterns for file in s3.match(pattern)]
+    matches = FileSystems.match(patterns)
+    return [file for match in matches for file in match.metadata_list]
 
 
 def _has_wildcards(pattern: str) -> bool:

@@ -24,8 +24,8 @@ class Source:
 
     Attributes:
         path: A file, a folder (read recursively) or a pattern, on any filesystem that
-            Beam knows; `{SPAN}` and `{VERSION}` in it stand for numbers, of which the
-            highest is read. Or a dataset: see `hubs`.
+            Beam knows, or `s3://`; `{SPAN}` and `{VERSION}` in it stand for numbers,
+            of which the highest is read. Or a dataset: see `hubs`.
         format: `"text"`, `"jsonl"`, `"csv"`, `"tsv"`, `"parquet"`, or `"auto"`, which
             goes by the ending of a file's name and takes what it does not know for
             text.

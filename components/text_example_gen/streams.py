@@ -1,4 +1,4 @@
-"""Files as streams of bytes, decompressed, on any filesystem that Beam knows."""
+"""Files as streams of bytes, decompressed, on `s3://` and what Beam knows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 import zstandard
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+
+from .. import s3
 
 _CHUNK_BYTES = 1 << 14
 _BUFFER_BYTES = 1 << 20
@@ -47,7 +49,7 @@ def open_stream(path: str) -> Iterator[io.BufferedReader]:
     compression = CompressionTypes.detect_compression_type(path)
     file: Any
     try:
-        file = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+        file = _open(path)
     except OSError as error:
         raise UnusableError(f"not readable ({error.strerror or error})") from error
     with file:
@@ -56,6 +58,14 @@ def open_stream(path: str) -> Iterator[io.BufferedReader]:
         if not isinstance(file, io.BufferedReader):
             file = io.BufferedReader(file, _BUFFER_BYTES)
         yield file
+
+
+def _open(path: str) -> BinaryIO:
+    """Opens a file without regard to the ending of its name."""
+    if s3.is_s3(path):
+        file: BinaryIO = s3.S3Filesystem.open(path, "rb")
+        return file
+    return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 class _Decompressed(io.RawIOBase):

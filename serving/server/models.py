@@ -138,6 +138,11 @@ class Models:
                     f"Expected model {model.name} to have an absolute path or URI; "
                     f"got base_path()={path}"
                 )
+            if _SCHEME.match(path):
+                raise _invalid(
+                    f"Model {model.name}: {path} is no folder of this machine: mount "
+                    "it, or copy its versions to one"
+                )
             platform = _platform(model)
             if platform != PLATFORM:
                 raise invalid(

@@ -267,6 +267,7 @@ def test_settings_replace_keys_of_the_file():
             "model={family: keras_hub, preset: gpt2_base_en, hidden_dim: 3}",
             "unknown key model.hidden_dim: known are family, preset",
         ),
+        ("root=s3://bucket/runs", "TensorFlow writes to no s3://: take a folder or gs"),
         ("trainer.steps", "write it as section.key=value"),
         ("name.first=x", "name is no section"),
     ],

@@ -64,6 +64,7 @@ def test_every_flag_of_tensorflow_serving_is_accepted(flag: str) -> None:
     ("arguments", "message"),
     [
         ([], "--model_base_path or --model_config_file is required"),
+        (["--model_base_path=s3://bucket/m"], "s3://bucket/m is no folder of this"),
         (["--model_base_path=/x", "--colour=red"], "--colour=red"),
         (["--model_base_path=/x", "--enable_batching=maybe"], "neither true nor false"),
         (["--model_base_path=/x", "--port=0"], "--port or --grpc_socket_path"),

@@ -99,7 +99,7 @@ class Server:
         return self.models.HandleReloadConfigRequest(request, timeout=30)
 
 
-def model(name: str, path: Path, more: str = "") -> str:
+def model(name: str, path: Path | str, more: str = "") -> str:
     return (
         f'config {{ name: "{name}" base_path: "{path}" '
         f'model_platform: "tensorflow" {more} }}'
@@ -233,6 +233,11 @@ REFUSED = {
     "a relative path": (
         config(model("m", Path("a"))),
         "Expected model m to have an absolute path or URI; got base_path()=a",
+    ),
+    "an object store": (
+        config(model("m", "s3://bucket/m")),
+        "Model m: s3://bucket/m is no folder of this machine: mount it, or copy its "
+        "versions to one",
     ),
     "an unknown platform": (
         'model_config_list { config { name: "m" base_path: "/a" '
