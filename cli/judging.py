@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -161,11 +162,11 @@ def versions(
     ] = False,
 ) -> None:
     """List versions: what is live, earlier, refused and why, the newest last."""
+    _hush_tensorflow()
     loaded = load_config(config, settings=settings)
     with reported_errors():
         from ..pipelines import versions as listing
 
-        listing.require_local(loaded)
         found = listing.versions(loaded)
     if as_json:
         for version in found:
@@ -186,16 +187,18 @@ def rollback(
         ),
     ] = None,
 ) -> None:
-    """Go back to an earlier version: it is pushed again, under a new number."""
+    """Go back to an earlier version: it is pushed again, under a new number.
+
+    The next candidate is compared with it. A version whose folder is gone is restored
+    from what the run that pushed it has kept.
+    """
+    _hush_tensorflow()
     loaded = load_config(config, settings=settings)
     with reported_errors():
-        from ..components.pusher.versions import origin, roll_back
-        from ..pipelines.versions import require_local
+        from ..pipelines.versions import roll_back
 
-        require_local(loaded)
-        pushed = roll_back(loaded.push_folder, to)
-        back = origin(pushed.parent, int(pushed.name))
-    typer.echo(f"version {pushed.name} is {back} again, in {pushed.parent}")
+        live = roll_back(loaded, to)
+    typer.echo(f"version {live.number} is {live.version} again, as {live.folder}")
 
 
 @app.command()
@@ -213,6 +216,11 @@ def report(
         from ..pipelines.report.page import report_run
 
         typer.echo(report_run(folder, run))
+
+
+def _hush_tensorflow() -> None:
+    """An object store needs TensorFlow, which greets on standard error."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def _of_run(report: RunReport) -> dict[str, Any]:
