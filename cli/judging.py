@@ -28,6 +28,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    from ..pipelines.config import Config
     from ..pipelines.report.data import Candidate, ComparisonReport, RunReport
     from ..pipelines.versions import Version
 
@@ -162,9 +163,9 @@ def versions(
     ] = False,
 ) -> None:
     """List versions: what is live, earlier, refused and why, the newest last."""
-    _hush_tensorflow()
     loaded = load_config(config, settings=settings)
     with reported_errors():
+        _reach_object_stores(loaded)
         from ..pipelines import versions as listing
 
         found = listing.versions(loaded)
@@ -192,9 +193,9 @@ def rollback(
     The next candidate is compared with it. A version whose folder is gone is restored
     from what the run that pushed it has kept.
     """
-    _hush_tensorflow()
     loaded = load_config(config, settings=settings)
     with reported_errors():
+        _reach_object_stores(loaded)
         from ..pipelines.versions import roll_back
 
         live = roll_back(loaded, to)
@@ -218,9 +219,15 @@ def report(
         typer.echo(report_run(folder, run))
 
 
-def _hush_tensorflow() -> None:
-    """An object store needs TensorFlow, which greets on standard error."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+def _reach_object_stores(config: Config) -> None:
+    """Imports what an object store needs, where one is named, without its greetings."""
+    from ..components import storage
+
+    if storage.is_remote(config.push_folder) or storage.is_remote(config.root):
+        from ..pipelines.console import libraries_to_log
+
+        with libraries_to_log(Path(os.devnull)), storage.reached("file://"):
+            pass
 
 
 def _of_run(report: RunReport) -> dict[str, Any]:

@@ -167,14 +167,14 @@ def _of_report(report: RunReport, is_last_blessed: bool) -> _Made:
         outcome=report.outcome,
         bits_per_byte=measure.value if measure else None,
         reasons=(*report.reasons, *_compared(report.verdict)),
-        kept=_kept(model, copy),
+        kept=_kept(model, copy, serving.folder if serving else ""),
         is_last_blessed=is_last_blessed,
     )
 
 
 def _of_compiled(run: compiled_runs.CompiledRun) -> _Made:
     measure = run.evaluation and run.evaluation.candidate.get("bits_per_byte")
-    number = run.version.rpartition("/")[2]
+    folder, _, number = run.version.rpartition("/")
     refusal = run.refusal if run.verdict.blessed else ""
     refused = "not served" if refusal else "blessed"
     reasons = [refusal] if refusal else map(str, run.verdict.broken)
@@ -184,7 +184,7 @@ def _of_compiled(run: compiled_runs.CompiledRun) -> _Made:
         outcome=refused if run.verdict.blessed else "refused",
         bits_per_byte=measure.value if measure else None,
         reasons=(*reasons, *_compared(run.verdict)),
-        kept=_kept(run.model, run.copy),
+        kept=_kept(run.model, run.copy, folder),
         is_last_blessed=run.is_last_blessed,
     )
 
@@ -195,9 +195,9 @@ def _compared(verdict: Verdict | None) -> Iterator[str]:
         yield f"compared with {verdict.baseline}"
 
 
-def _kept(model: str, copy: str) -> Kept:
+def _kept(model: str, copy: str, push_folder: str) -> Kept:
     # The copy has the model card; it is removed where the version is pushed again.
-    return Kept(model, (copy, f"{model}/Format-Serving"))
+    return Kept(model, (copy, f"{model}/Format-Serving"), push_folder)
 
 
 def _artifact(report: RunReport, key: str) -> str:

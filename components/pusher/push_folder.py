@@ -29,10 +29,12 @@ class Kept(NamedTuple):
     Attributes:
         model: The model that was pushed, as the pipeline's artifact.
         folders: Folders that hold its SavedModel, if they are still there.
+        push_folder: Where it was pushed to.
     """
 
     model: str
     folders: tuple[str, ...]
+    push_folder: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,8 +176,9 @@ class PushFolder:
         else:
             source = self._restorable(wanted, sorted(copies), kept.get(wanted))
             model = kept[wanted].model
+        here = [(n, one) for n, one in kept.items() if one.push_folder == self.path]
         models = [
-            *((one.model, version) for version, one in kept.items()),
+            *((one.model, number) for number, one in here),
             *((self.model(number), number) for number in known if number in copies),
         ]
         # One model may have been pushed several times.

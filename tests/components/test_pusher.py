@@ -151,13 +151,17 @@ def test_a_version_whose_folder_is_gone_is_restored_from_what_is_kept(three, mod
     first, second, third = three.numbers
     object_stores.fileio.rmtree(three.folder(second))
     absent = f"{model}-absent"
-    kept = {second: Kept("b", (absent,)), third: Kept("c", ())}
+    kept = {
+        second: Kept("b", (absent,), three.path),
+        third + 1: Kept("d", (), three.path),
+        third + 2: Kept("e", (), "elsewhere"),
+    }
     with pytest.raises(InputError, match=f"{second} is gone .*{absent}.*: there is"):
         three.roll_back(second, kept)
-    kept[second] = Kept("b", (absent, str(model)))
+    kept[second] = Kept("b", (absent, str(model)), three.path)
     live = three.roll_back(second, kept)
     assert (live.version, live.model) == (second, "b")
-    assert live.taken_back == {"c": third}
+    assert live.taken_back == {"c": third, "d": third + 1}
     assert storage.read_text(f"{live.folder}/saved_model.pb") == "graph"
     three.roll_back(first)
     # Its own folder is gone, but not that which a rollback has made.

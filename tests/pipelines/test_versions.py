@@ -96,11 +96,15 @@ def test_a_push_folder_in_an_object_store_has_versions_too(first, run_pipeline):
         roll_back(config)
 
 
-@pytest.mark.parametrize("name", ["run", "versions", "rollback"])
-def test_a_push_folder_of_an_unknown_scheme_is_one_line(name, settings, tmp_path):
-    folder = f"serving.push_folder=foo://{tmp_path.name}/models"
-    ended = command(name, [*settings, f"root={tmp_path}", folder])
+def test_a_push_folder_of_an_unknown_scheme_is_one_line(
+    run_pipeline, settings, tmp_path
+):
+    changes = [f"root={tmp_path}", "serving.push_folder=foo://models"]
+    said = "foo://models: no filesystem is known by the scheme foo://"
+    with pytest.raises(InputError, match=said):
+        run_pipeline(*changes)
+    assert not list(tmp_path.iterdir())
+    ended = command("versions", [*settings, *changes])
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1, ended.stderr
-    assert "no filesystem is known by the scheme foo://" in ended.stderr
-    assert not list(tmp_path.glob("*/runs"))
+    assert said in ended.stderr
