@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    from ..pipelines.config import Config
     from ..pipelines.report.data import Candidate, ComparisonReport, RunReport
     from ..pipelines.versions import Version
 
@@ -163,9 +165,9 @@ def versions(
     """List versions: what is live, earlier, refused and why, the newest last."""
     loaded = load_config(config, settings=settings)
     with reported_errors():
+        _reach_object_stores(loaded)
         from ..pipelines import versions as listing
 
-        listing.require_local(loaded)
         found = listing.versions(loaded)
     if as_json:
         for version in found:
@@ -186,16 +188,18 @@ def rollback(
         ),
     ] = None,
 ) -> None:
-    """Go back to an earlier version: it is pushed again, under a new number."""
+    """Go back to an earlier version: it is pushed again, under a new number.
+
+    The next candidate is compared with it. A version whose folder is gone is restored
+    from what the run that pushed it has kept.
+    """
     loaded = load_config(config, settings=settings)
     with reported_errors():
-        from ..components.pusher.versions import origin, roll_back
-        from ..pipelines.versions import require_local
+        _reach_object_stores(loaded)
+        from ..pipelines.versions import roll_back
 
-        require_local(loaded)
-        pushed = roll_back(loaded.push_folder, to)
-        back = origin(pushed.parent, int(pushed.name))
-    typer.echo(f"version {pushed.name} is {back} again, in {pushed.parent}")
+        live = roll_back(loaded, to)
+    typer.echo(f"version {live.number} is {live.version} again, as {live.folder}")
 
 
 @app.command()
@@ -213,6 +217,17 @@ def report(
         from ..pipelines.report.page import report_run
 
         typer.echo(report_run(folder, run))
+
+
+def _reach_object_stores(config: Config) -> None:
+    """Imports what an object store needs, where one is named, without its greetings."""
+    from ..components import storage
+
+    if storage.is_remote(config.push_folder) or storage.is_remote(config.root):
+        from ..pipelines.console import libraries_to_log
+
+        with libraries_to_log(Path(os.devnull)), storage.reached("file://"):
+            pass
 
 
 def _of_run(report: RunReport) -> dict[str, Any]:

@@ -169,8 +169,8 @@ def _run(config: Config) -> RunResult:
         print_decision(console, result.decision)
         if result.infra_refusal:
             console.print(f"not pushed: {result.infra_refusal}", soft_wrap=True)
-        elif result.pushed:
-            version, folder = result.pushed.name, result.pushed.parent
+        elif result.destination:
+            folder, _, version = result.destination.rpartition("/")
             console.print(f"version {version} is in {folder}", soft_wrap=True)
         _print_where_to_look(console, result.training_folder)
         if result.report:

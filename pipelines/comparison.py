@@ -209,8 +209,8 @@ def push_best(
     if best.rank is None:
         raise InputError("there is nothing to push: no model came to its evaluation")
     result = local.run(plan[best.name], console)
-    if result.pushed:
-        said = f"{best.name} as version {result.pushed.name}"
+    if result.destination:
+        said = f"{best.name} as version {result.destination.rpartition('/')[2]}"
         report = report.model_copy(update={"pushed": said})
     return report, result
 

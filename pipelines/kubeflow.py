@@ -81,7 +81,10 @@ _PARAMETERS = (
         "push_folder",
         "STRING",
         "Folder that the model server watches.",
-        (("Pusher", "push_destination", ("filesystem", "base_directory")),),
+        (
+            ("Pusher", "push_destination", ("filesystem", "base_directory")),
+            ("Evaluator", "blessed_record", ("push_folder",)),
+        ),
     ),
 )
 

@@ -25,9 +25,9 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
-from ..components import demo_corpus
+from ..components import demo_corpus, storage
 from ..components.evaluator import gate
-from ..components.pusher.versions import require_writable
+from ..components.pusher.push_folder import PushFolder
 from ..components.serving_validator.executor import read_refusal
 from ..components.source import source_hash
 from ..components.text_example_gen import files
@@ -59,7 +59,7 @@ class RunResult:
         training: Parameters, steps, seconds.
         decision: The gate's outcome.
         infra_refusal: Why the model server refused a blessed model, if it did.
-        pushed: The version's folder, if the model was pushed.
+        destination: The version's folder, if the model was pushed, or "".
         training_folder: Where the training's figures and logs are.
         report: The page that shows the run; none where it could not be written.
         executed: Components that did work in this run; none where nothing had changed.
@@ -70,10 +70,16 @@ class RunResult:
     training: TrainingResult
     decision: gate.Decision
     infra_refusal: str | None
-    pushed: Path | None
+    destination: str
     training_folder: Path
     report: Path | None
     executed: list[str]
+
+    @property
+    def pushed(self) -> Path | None:
+        """The version's folder, if there is one on this machine."""
+        here = self.destination and not storage.is_remote(self.destination)
+        return Path(self.destination) if here else None
 
 
 def run(config: Config, console: Console) -> RunResult:
@@ -87,7 +93,7 @@ def run(config: Config, console: Console) -> RunResult:
         InputError: Where the corpus or the push folder cannot be used, or a worker
             process has died.
     """
-    require_writable(config.push_folder)
+    PushFolder(config.push_folder).require_writable()
     run_id = execute(config, console)
     report = _write_report(config.folder, run_id, console)
     return _read_result(_store(_database(config)), run_id, report)
@@ -254,7 +260,7 @@ def _forget_lost_pushes(database: str) -> None:
         return
     for artifact in _store(database).get_artifacts_by_type("PushedModel"):
         destination = artifact.custom_properties["pushed_destination"].string_value
-        if destination and not os.path.exists(destination):
+        if destination and not storage.exists(destination):
             shutil.rmtree(artifact.uri, ignore_errors=True)
 
 
@@ -291,7 +297,7 @@ def _read_result(
         training=TrainingResult.read(training_folder),
         decision=decision,
         infra_refusal=read_refusal(infra_uri) if decision.blessed else None,
-        pushed=Path(destination) if destination else None,
+        destination=destination,
         training_folder=Path(training_folder),
         report=report,
         # A resolver is a query that is asked in every run.

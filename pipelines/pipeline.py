@@ -12,6 +12,7 @@ from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
 from tfx.types import standard_artifacts
 from tfx.types.channel import Channel
 
+from ..components.evaluator.baseline import Record
 from ..components.evaluator.component import Evaluator
 from ..components.example_validator.component import ExampleValidator
 from ..components.pusher.component import Pusher
@@ -139,6 +140,7 @@ def make_components(
         resolvers = [
             Resolver(
                 strategy_class=baseline_strategy,
+                config={"push_folder": config.push_folder},
                 model=Channel(type=standard_artifacts.Model),
                 model_blessing=Channel(type=standard_artifacts.ModelBlessing),
                 candidate=model,
@@ -146,7 +148,11 @@ def make_components(
         ]
         baseline_model = resolvers[0].outputs["model"]
     evaluator = Evaluator(
-        **evaluated, baseline_model=baseline_model, blessed_record=blessed_record
+        **evaluated,
+        baseline_model=baseline_model,
+        blessed_record=Record(blessed_record, config.push_folder)
+        if blessed_record
+        else None,
     )
     serving_validator = ServingValidator(
         model=model,

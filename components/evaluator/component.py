@@ -17,10 +17,12 @@ from tfx.types.component_spec import (
 
 from ..source import source_hash
 from . import executor
+from .baseline import Record
 from .probes import templates_hash
 
 _SOURCES = (
-    *("components/evaluator", "serving/exported.py", "serving/server/servable.py"),
+    *("components/evaluator", "components/pusher/push_folder.py"),
+    *("serving/exported.py", "serving/server/servable.py"),
     "serving/client/questions.py",
 )
 
@@ -74,7 +76,8 @@ class Evaluator(base_beam_component.BaseBeamComponent):
     Args:
         examples: Examples with the feature `text`, of which the split `eval` is used.
         model: The candidate.
-        baseline_model: The model that was blessed last, if there is one.
+        baseline_model: The model that was blessed last, if there is one, or that a
+            rollback has made live since.
         ngram_model: An n-gram model of the same data, if a rule is against it.
         rules: Each the arguments of a `rules.Rule`; with `min` and `max` it is two.
         slices: Features by which the metrics are sliced: `length`, and others that the
@@ -82,8 +85,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         features: Features that the examples have besides `text`.
         probes: Settings of `probes.run`, which measures all that it knows then; without
             it measures what rules are about.
-        blessed_record: File that tells which model was blessed last, in the place of
-            `baseline_model`: see `last_blessed`.
+        blessed_record: In the place of `baseline_model`, where it is found.
 
     Raises:
         ValueError: Where a rule says what cannot be.
@@ -103,7 +105,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         slices: Sequence[str] = (),
         features: Sequence[str] = (),
         probes: dict[str, Any] | None = None,
-        blessed_record: str | None = None,
+        blessed_record: Record | None = None,
     ) -> None:
         settings = {
             "rules": list(rules),
@@ -121,7 +123,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
                 baseline_model=baseline_model,
                 ngram_model=ngram_model,
                 settings=json.dumps(settings, sort_keys=True),
-                blessed_record=blessed_record,
+                blessed_record=blessed_record.dump() if blessed_record else None,
                 source_hash=source_hash(*_SOURCES),
                 evaluation=Channel(type=standard_artifacts.ModelEvaluation),
                 blessing=Channel(type=standard_artifacts.ModelBlessing),

@@ -22,7 +22,7 @@ from tfx.utils import io_utils, path_utils
 from ...serving.exported import ExportedModel
 from ..documents import Documents, split
 from ..progress import report
-from . import analysis, exported, gate, last_blessed, probes
+from . import analysis, baseline, exported, gate, probes
 from .results import CANDIDATE, Evaluation
 from .rules import LAST_BLESSED, NGRAM, Rule, parse, sliced_features
 
@@ -164,29 +164,39 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             name: path_utils.serving_model_path(input_dict[key][0].uri)
             for name, key in (
                 (CANDIDATE, MODEL_KEY),
-                (LAST_BLESSED, BASELINE_KEY),
                 (NGRAM, NGRAM_KEY),
             )
             if input_dict.get(key)
         }
-        record = exec_properties.get(RECORD_KEY)
         candidate = artifact_utils.get_single_uri(input_dict[MODEL_KEY])
-        baseline = last_blessed.read(record, candidate) if record else None
-        if baseline:
-            models[LAST_BLESSED] = path_utils.serving_model_path(baseline)
-        evaluation = evaluate(
-            models,
-            split(input_dict[EXAMPLES_KEY], "eval"),
-            settings,
-            evaluation_uri,
-            self._make_beam_pipeline,
-            train_texts=split(input_dict[EXAMPLES_KEY], "train"),
+        told = exec_properties.get(RECORD_KEY)
+        record = baseline.Record.parse(told) if told else None
+        comparison = (
+            record.comparison(candidate)
+            if record
+            else baseline.resolved(input_dict.get(BASELINE_KEY, []))
         )
-        decision = gate.decide(settings.rules, evaluation)
+        with comparison.model() as last:
+            if last:
+                models[LAST_BLESSED] = last
+            evaluation = evaluate(
+                models,
+                split(input_dict[EXAMPLES_KEY], "eval"),
+                settings,
+                evaluation_uri,
+                self._make_beam_pipeline,
+                train_texts=split(input_dict[EXAMPLES_KEY], "train"),
+            )
+        decision = gate.decide(
+            settings.rules,
+            evaluation,
+            compared_with=comparison.baseline,
+            taken_back=comparison.taken_back.get(candidate),
+        )
         evaluation.write(evaluation_uri)
         _bless(decision, input_dict, output_dict, exec_properties)
         if record and decision.blessed:
-            last_blessed.write(record, candidate)
+            record.bless(candidate, comparison)
 
 
 def _bless(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from tfx.dsl.io import fileio
 
+from .records import Baseline
 from .results import CANDIDATE, EVALUATION_FILE, Evaluation, interval_of, write_json
 from .rules import LAST_BLESSED, Rule
 from .slices import OVERALL
@@ -154,12 +156,14 @@ class Decision:
         metrics: The candidate's metrics and sums on all documents, by name; none where
             it could not be evaluated.
         baseline: The last blessed model's bits per byte, if there was one.
+        compared_with: Which model that was.
     """
 
     blessed: bool
     outcomes: list[Outcome]
     metrics: dict[str, float]
     baseline: float | None = None
+    compared_with: Baseline | None = None
 
     @property
     def bits_per_byte(self) -> float:
@@ -207,7 +211,9 @@ class Decision:
         last = _bound(self._standard(LAST_BLESSED))
         if self.baseline is not None and last is not None:
             margin = self.baseline - last
-            parts.append(f"last blessed {self.baseline:.3f} (margin {margin:.3f})")
+            rolled_back = self.compared_with and self.compared_with.version
+            name = f"{self.compared_with}," if rolled_back else "last blessed"
+            parts.append(f"{name} {self.baseline:.3f} (margin {margin:.3f})")
         line = f"{verdict}: {', '.join(parts)}"
         broken = [f"{o.rule}: {o.reason}" for o in self.further if not o.passed]
         return "; ".join([line, *broken]) if parts else f"{line}{'; '.join(broken)}"
@@ -215,19 +221,51 @@ class Decision:
     def write(self, folder: str) -> None:
         """Writes `gate.json`."""
         rules = [dataclasses.asdict(outcome) for outcome in self.outcomes]
-        content = {"blessed": self.blessed, "rules": rules}
+        with_ = self.compared_with
+        content = {
+            "blessed": self.blessed,
+            "judged": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "baseline": with_.model_dump() if with_ else None,
+            "rules": rules,
+        }
         write_json(os.path.join(folder, GATE_FILE), content)
 
 
-def decide(rules: Sequence[Rule], evaluation: Evaluation) -> Decision:
-    """Judges the candidate by all rules, and by what none is blessed without."""
+def decide(
+    rules: Sequence[Rule],
+    evaluation: Evaluation,
+    *,
+    compared_with: Baseline | None = None,
+    taken_back: int | None = None,
+) -> Decision:
+    """Judges the candidate by all rules, and by what none is blessed without.
+
+    Args:
+        rules: The rules.
+        evaluation: What was measured.
+        compared_with: Which model is the last blessed one there.
+        taken_back: The version that the candidate is, where a rollback went back to one
+            before it.
+    """
     found = conditions(evaluation)
+    if taken_back is not None:
+        found.append(_taken_back(taken_back))
     outcomes = [*found, *(judge(rule, evaluation) for rule in rules)]
     return Decision(
         all(outcome.passed for outcome in outcomes),
         outcomes,
         *_numbers(evaluation.to_json()),
+        compared_with,
     )
+
+
+def _taken_back(version: int) -> Outcome:
+    reason = (
+        f"a rollback took it back as version {version}: `langzoo rollback --to "
+        f"{version}` brings it again"
+    )
+    rule = "not taken back"
+    return Outcome(rule, "taken_back", OVERALL, None, 1.0, 0.0, None, False, reason)
 
 
 def read_decision(evaluation_uri: str, blessing_uri: str) -> Decision:
@@ -238,7 +276,13 @@ def read_decision(evaluation_uri: str, blessing_uri: str) -> Decision:
         Outcome(**{**outcome, "interval": _pair(outcome["interval"])})
         for outcome in content["rules"]
     ]
-    return Decision(content["blessed"], outcomes, *_numbers(evaluation))
+    baseline = content.get("baseline")
+    return Decision(
+        content["blessed"],
+        outcomes,
+        *_numbers(evaluation),
+        Baseline(**baseline) if baseline else None,
+    )
 
 
 def _numbers(evaluation: dict[str, Any]) -> tuple[dict[str, float], float | None]:

@@ -14,13 +14,13 @@ from tfx.dsl.io import fileio
 _KEY = "model_uri"
 
 
-def read(record: str, candidate: str) -> str | None:
+def read(record: str, *others: str) -> str | None:
     """Reads the folder of the model that was blessed last.
 
     Args:
         record: The file.
-        candidate: Folder of the model that is judged: judged again, it shall not have
-            to be better than itself.
+        others: Folders of models that are not meant: that which is judged, which shall
+            not have to be better than itself, and those that were taken back.
 
     Returns:
         `None` where there is no such model, or no more.
@@ -30,18 +30,19 @@ def read(record: str, candidate: str) -> str | None:
     with fileio.open(record) as file:
         # The newest last; that before it stands where the candidate was blessed before.
         blessed = [model[_KEY] for model in json.load(file)]
-    others = [uri for uri in blessed if uri != candidate and fileio.exists(uri)]
-    return others[-1] if others else None
+    meant = [uri for uri in blessed if uri not in others and fileio.exists(uri)]
+    return meant[-1] if meant else None
 
 
-def write(record: str, model: str) -> None:
+def write(record: str, model: str, *taken_back: str) -> None:
     """Writes that a model was blessed.
 
     Args:
         record: The file, which keeps this model and that before it.
         model: The model's folder.
+        taken_back: Folders of models that a rollback has taken back.
     """
-    before = read(record, model)
+    before = read(record, model, *taken_back)
     entries = [{_KEY: uri} for uri in (before, model) if uri is not None]
     fileio.makedirs(os.path.dirname(record))
     with fileio.open(f"{record}.new", "w") as file:

@@ -141,11 +141,39 @@ class Rule(Record):
         return f"{self.rule}: {self.reason}" if self.reason else self.rule
 
 
+class Baseline(Record):
+    """The model that stood for the last blessed one.
+
+    Attributes:
+        model: Its folder.
+        version: The version that it was served as, where a rollback had made it live.
+        again: The earlier version that it was again then.
+    """
+
+    model: str
+    version: int | None = None
+    again: int | None = None
+
+    def __str__(self) -> str:
+        if self.version is None:
+            return "the model that was blessed last"
+        return f"version {self.version}, live by a rollback to {self.again}"
+
+
 class Verdict(Record):
-    """The gate's decision, rule by rule."""
+    """The gate's decision, rule by rule.
+
+    Attributes:
+        blessed: Whether the candidate may be pushed.
+        rules: What became of each rule.
+        baseline: What it was compared with as the last blessed model, if there was one.
+        judged: When, as ISO 8601 in UTC.
+    """
 
     blessed: bool
     rules: list[Rule] = []
+    baseline: Baseline | None = None
+    judged: str = ""
 
     @property
     def broken(self) -> list[Rule]:

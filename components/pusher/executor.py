@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -12,14 +13,15 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, json_utils, proto_utils
 
+from .. import storage
 from ..errors import InputError
 from ..evaluator.records import EVALUATION_FILE, GATE_FILE, Evaluation, Verdict
 from ..progress import report
 from ..text_example_gen.executor import Summary
 from ..trainer.training import TrainingResult
-from . import object_stores
 from .model_card import CARD_PATH, CardSettings, model_card
-from .versions import push
+from .object_stores import MARKER_PATH
+from .push_folder import SOURCE_PATH, PushFolder
 
 CARD_KEY = "card"
 EVALUATION_KEY = "evaluation"
@@ -46,7 +48,8 @@ class Executor(tfx_executor.Executor):
         """Writes the `pushed_model` artifact, and the version if the model is blessed.
 
         Raises:
-            InputError: Where the push folder cannot be written.
+            InputError: Where the push folder cannot be written, or a rollback was made
+                since the model was judged.
         """
         pushed_model = artifact_utils.get_single_instance(output_dict["pushed_model"])
         if not self.CheckBlessing(input_dict):
@@ -58,24 +61,47 @@ class Executor(tfx_executor.Executor):
         model_path = self.GetModelPath(input_dict)
         card = _card(input_dict, exec_properties)
         texts = {} if card is None else {CARD_PATH: card}
-        folder = destination.filesystem.base_directory
-        if object_stores.is_object_store(folder):
-            try:
-                version = object_stores.push(model_path, folder, texts)
-            except OSError as error:
-                raise InputError(
-                    f"the push folder {folder} cannot be written ({error}): set "
-                    "serving.push_folder to one that can"
-                ) from error
-            report(f"{folder} renames no folder: the version's graph was written last")
-        else:
-            version = str(push(model_path, folder, texts))
+        model = artifact_utils.get_single_uri(input_dict["model"])
+        folder = PushFolder(destination.filesystem.base_directory)
+        _require_judged_since(folder, model, input_dict)
+        version = folder.push(
+            model_path, {**texts, SOURCE_PATH: json.dumps({"model": model})}
+        )
         parent, _, number = version.rpartition("/")
+        if storage.is_remote(parent):
+            report(
+                f"not atomic: {parent} renames no folder, so the graph was written "
+                f"last, and then the marker {MARKER_PATH}"
+            )
         io_utils.copy_dir(model_path, pushed_model.uri)
+        pushed = json.dumps({"model": model, "version": version})
+        for path, text in {**texts, SOURCE_PATH: pushed}.items():
+            io_utils.write_string_file(os.path.join(pushed_model.uri, path), text)
         self._MarkPushed(
             pushed_model, pushed_destination=version, pushed_version=number
         )
         report(f"pushed version {number} to {parent}")
+
+
+def _require_judged_since(
+    folder: PushFolder, model: str, inputs: dict[str, list[types.Artifact]]
+) -> None:
+    """Sees that a model was compared with what a rollback has brought back.
+
+    Raises:
+        InputError: Where the rollback came later.
+    """
+    live = folder.live_rollback
+    gate = _read(artifact_utils.get_single_uri(inputs["model_blessing"]), GATE_FILE)
+    if live is None or live.model == model or not gate:
+        return
+    baseline = Verdict.model_validate_json(gate).baseline
+    if baseline is None or baseline.version != live.number:
+        raise InputError(
+            f"nothing was pushed: a rollback to version {live.version} was made in "
+            f"{folder.path} after this model was judged; run again, and it is compared "
+            "with that"
+        )
 
 
 def _card(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import time
+import uuid
 from collections.abc import Mapping
 
 from tfx.dsl.io import fileio
 
-from .. import s3  # noqa: F401  makes fileio know s3://
+from .. import storage
 
 # What makes a folder a model to TensorFlow Serving, and so comes last.
 _GRAPH = "saved_model.pb"
@@ -17,9 +18,16 @@ _GRAPH = "saved_model.pb"
 MARKER_PATH = "assets.extra/pushed.json"
 
 
-def is_object_store(push_folder: str) -> bool:
-    """Whether a push folder is named by a scheme, such as `gs://`."""
-    return "://" in push_folder
+def require_writable(push_folder: str) -> None:
+    """Sees that files can be written into a push folder.
+
+    Raises:
+        InputError: Where its scheme is unknown, or they cannot.
+    """
+    probe = f"{push_folder}/.writable-{uuid.uuid4().hex}"
+    with storage.reached(push_folder):
+        _write(probe, "It can be removed.")
+        fileio.remove(probe)
 
 
 def push(
@@ -42,8 +50,11 @@ def push(
     target = f"{push_folder.rstrip('/')}/{version}"
     # Of what is no file there, the version's own folder comes first.
     fileio.makedirs(target)
-    files = sorted(_files(model_path), key=lambda path: (path == _GRAPH, path))
-    for path, text in (texts or {}).items():
+    texts = texts or {}
+    # A version that is pushed again has a marker of its own.
+    copied = set(_files(model_path)) - {MARKER_PATH, *texts}
+    files = sorted(copied, key=lambda path: (path == _GRAPH, path))
+    for path, text in texts.items():
         _write(f"{target}/{path}", text)
     for path in files:
         fileio.makedirs(os.path.dirname(f"{target}/{path}"))

@@ -1,11 +1,10 @@
-"""Versions of a model in the folder that a model server watches.
+"""The atomic push into a folder of this machine that a model server watches.
 
 Importing this module imports neither TensorFlow nor TFX.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -15,9 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import InputError
-
-# Where a version has what a server does not load: what a rollback says of itself.
-ROLLBACK_PATH = "assets.extra/rollback.json"
 
 
 def push(
@@ -37,8 +33,7 @@ def push(
         The new version's folder.
 
     Raises:
-        InputError: Where the push folder cannot be written, or is no folder of a
-            filesystem that renames atomically.
+        InputError: Where the push folder cannot be written.
     """
     require_writable(push_folder)
     folder = Path(push_folder)
@@ -62,15 +57,8 @@ def require_writable(push_folder: str) -> None:
     """Makes the push folder where it is missing, and sees that it can be written.
 
     Raises:
-        InputError: Where it cannot, or is no folder of a filesystem that renames
-            atomically.
+        InputError: Where it cannot.
     """
-    if "://" in push_folder:
-        raise InputError(
-            f"the push folder {push_folder} is an object store, which cannot rename a "
-            "folder atomically: set serving.push_folder to a folder of a (mounted) "
-            "filesystem"
-        )
     try:
         os.makedirs(push_folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=push_folder):
@@ -87,54 +75,6 @@ def numbers(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
-
-
-def origin(folder: Path, version: int) -> int:
-    """The version that a version is: itself, or that to which it went back."""
-    record = folder / str(version) / ROLLBACK_PATH
-    if not record.exists():
-        return version
-    number: int = json.loads(record.read_text(encoding="utf-8"))["version"]
-    return number
-
-
-def roll_back(push_folder: str, to: int | None = None) -> Path:
-    """Makes an earlier version the one that is served.
-
-    A model server takes the highest number. So the earlier version is pushed again,
-    under a new number and as atomically as any: the server loads it before it lets go
-    of the other, nothing is deleted, and any server, however configured, follows.
-
-    Args:
-        push_folder: Folder of versions.
-        to: The version; by default that before what is served.
-
-    Returns:
-        The new version's folder, which says to what version it went back.
-
-    Raises:
-        InputError: Where there is no such version, it is served already, or the folder
-            cannot be written.
-    """
-    folder = Path(push_folder)
-    known = numbers(folder)
-    if not known:
-        raise InputError(f"there is no version in {folder}: `langzoo run` pushes one")
-    live = origin(folder, known[-1])
-    pushed = [number for number in known if origin(folder, number) == number]
-    earlier = [number for number in pushed if number < live]
-    if to is None and not earlier:
-        raise InputError(f"there is no version in {folder} before {live}")
-    wanted = earlier[-1] if to is None else to
-    if wanted not in pushed:
-        raise InputError(
-            f"there is no version {wanted} in {folder}: there is "
-            f"{', '.join(map(str, pushed)) or 'none'}"
-        )
-    if wanted == live:
-        raise InputError(f"version {wanted} is what is served already")
-    record = json.dumps({"version": wanted, "instead_of": known[-1]})
-    return push(str(folder / str(wanted)), push_folder, {ROLLBACK_PATH: record})
 
 
 def _rename_to_free_version(staging: Path, folder: Path) -> Path:

@@ -310,14 +310,14 @@ class _Reader:
         if not pushed:
             return None
         (artifact,) = (one for one in self._artifacts if one.uri == pushed)
-        destination = Path(artifact.destination) if artifact.destination else None
+        folder, _, version = artifact.destination.rpartition("/")
         refusal = Path(
             self._output("ServingValidator", "blessing"), _INFRA_REFUSAL_FILE
         )
         return data.Serving(
             refusal=_text(refusal) if blessed else "",
-            version=destination.name if destination else "",
-            folder=str(destination.parent) if destination else "",
+            version=version,
+            folder=folder,
         )
 
 

@@ -81,6 +81,15 @@ def test_the_rules_travel_with_the_evaluator(specification):
     assert source.producer_task == "NgramTrainer"
 
 
+def test_the_evaluator_knows_the_folder_that_the_pusher_pushes_to(loaded):
+    tasks = loaded[0]["root"]["dag"]["tasks"]
+    told = tasks["Evaluator"]["inputs"]["parameters"]["blessed_record"]
+    assert json.loads(told["runtimeValue"]["constant"]) == {
+        "file": "gs://bucket/langzoo/demo/blessed.json",
+        "push_folder": "{{$.inputs.parameters['push_folder']}}",
+    }
+
+
 def test_artifacts_lie_under_the_configured_root(specification):
     assert "gs://bucket/langzoo/demo" in specification.read_text()
 

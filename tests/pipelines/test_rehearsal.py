@@ -6,18 +6,28 @@ them, some three minutes.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from langzoo.components.errors import InputError
 from langzoo.components.evaluator.gate import read_decision
+from langzoo.components.pusher.push_folder import PushFolder
 from langzoo.pipelines import config as pipeline_config
 from langzoo.pipelines.kubeflow import compile_pipeline
-from langzoo.pipelines.rehearsal import RESOURCES_FILE, TaskError, rehearse
+from langzoo.pipelines.rehearsal import (
+    RESOURCES_FILE,
+    Specification,
+    TaskError,
+    _Task,
+    rehearse,
+)
+from langzoo.pipelines.versions import roll_back, versions
 
 # The components must be found by processes that do not know how pytest found them.
 PACKAGE_ROOT = str(Path(pipeline_config.__file__).parents[2])
@@ -109,6 +119,36 @@ def test_a_second_run_is_measured_against_the_model_that_the_first_blessed(
     evaluation = Path(result.uri("Evaluator", "evaluation"), "evaluation.json")
     assert "last_blessed" in evaluation.read_text()
     assert not result.metadata("Pusher", "pushed_model").get("pushed_destination")
+
+
+@pytest.mark.timeout(900)
+def test_after_a_rollback_a_candidate_is_compared_with_what_is_live(
+    rehearsal, specification, settings, tmp_path
+):
+    result, _ = rehearsal
+    config = pipeline_config.load(settings=[*settings, f"root={specification.parent}"])
+    pushed = Path(result.metadata("Pusher", "pushed_model")["pushed_destination"])
+    serving = PushFolder(config.push_folder)
+    serving.push(str(pushed))
+    live = roll_back(config, int(pushed.name))
+    (row,) = (row for row in versions(config) if row.version == live.version)
+    assert (row.run, row.state) == (result.folder.name, "earlier")
+    assert row.bits_per_byte == decision(result).bits_per_byte
+    assert live.model == result.uri("Trainer", "model")
+
+    outputs = copy.deepcopy(result.outputs)
+    trained = outputs["Trainer"]["model"]
+    trained["uri"] = shutil.copytree(trained["uri"], tmp_path / "candidate").as_posix()
+    compiled = Specification.read(specification)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PACKAGE_ROOT)
+        judged = _Task(compiled, "Evaluator", tmp_path).run(
+            compiled.values([]), outputs
+        )
+    uris = (judged[key]["uri"] for key in ("evaluation", "blessing"))
+    baseline = read_decision(*uris).compared_with
+    assert (baseline.version, baseline.again) == (live.number, live.version)
+    assert baseline.model == live.folder
 
 
 def compiled(folder, command, **task):

@@ -6,10 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
+import uuid
 
 import pytest
+from langzoo.components.errors import InputError
 from langzoo.pipelines import config as pipeline_config
-from langzoo.pipelines.versions import versions
+from langzoo.pipelines.versions import roll_back, versions
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,10 @@ def test_versions_tell_what_is_live_and_refused_before_and_after_a_rollback(
     assert ended.returncode == 0, ended.stderr
     last = listed()[-1]
     assert last["state"] == "live"
-    assert last["reasons"] == [f"went back to {number}"]
+    assert last["reasons"] == [
+        f"went back to {number}",
+        "the next candidate is compared with it",
+    ]
     assert f"version {last['version']} is {number} again" in ended.stdout
     again = command("rollback", settings)
     assert again.returncode == 1
@@ -76,9 +81,30 @@ def test_versions_without_runs_are_those_of_the_folder(options, tmp_path):
     assert all(not version.run for version in found)
 
 
-@pytest.mark.parametrize("name", ["versions", "rollback"])
-def test_a_push_folder_elsewhere_is_one_line(name):
-    ended = command(name, ["serving.push_folder=s3://bucket/models"])
+def test_a_push_folder_in_an_object_store_has_versions_too(first, run_pipeline):
+    folder = f"ram://{uuid.uuid4()}/serving"
+    config, result, shown = run_pipeline(f"serving.push_folder={folder}")
+    assert result.executed == ["Pusher"]
+    assert result.destination.startswith(f"{folder}/")
+    assert f"not atomic: {folder} renames no folder" in shown
+    _, again, _ = run_pipeline(f"serving.push_folder={folder}")
+    assert again.executed == []
+    number = int(result.destination.rpartition("/")[2])
+    (row,) = (row for row in versions(config) if row.version == number)
+    assert (row.state, row.bits_per_byte) == ("live", result.decision.bits_per_byte)
+    with pytest.raises(InputError, match=f"no version in {folder} before {number}"):
+        roll_back(config)
+
+
+def test_a_push_folder_of_an_unknown_scheme_is_one_line(
+    run_pipeline, settings, tmp_path
+):
+    changes = [f"root={tmp_path}", "serving.push_folder=foo://models"]
+    said = "foo://models: no filesystem is known by the scheme foo://"
+    with pytest.raises(InputError, match=said):
+        run_pipeline(*changes)
+    assert not list(tmp_path.iterdir())
+    ended = command("versions", [*settings, *changes])
     assert ended.returncode == 1
-    assert ended.stderr.count("\n") == 1
-    assert "is not on this machine: mount it" in ended.stderr
+    assert ended.stderr.count("\n") == 1, ended.stderr
+    assert said in ended.stderr

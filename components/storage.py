@@ -1,0 +1,79 @@
+"""Files by path, on this machine or in an object store.
+
+Importing this module imports neither TensorFlow nor TFX; what is named by a scheme,
+such as `gs://`, needs both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from .errors import InputError
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is named by a scheme, such as `gs://`."""
+    return "://" in path
+
+
+def exists(path: str) -> bool:
+    """Whether there is such a file or folder."""
+    if not is_remote(path):
+        return os.path.exists(path)
+    with reached(path) as fileio:
+        found: bool = fileio.exists(path)
+        return found
+
+
+def read_text(path: str) -> str:
+    """The text of a file; "" where there is none."""
+    if not exists(path):
+        return ""
+    if not is_remote(path):
+        return Path(path).read_text(encoding="utf-8")
+    with reached(path) as fileio, fileio.open(path) as file:
+        text: str = file.read()
+        return text
+
+
+def names(folder: str) -> list[str]:
+    """Names of what is in a folder; none where there is no such folder."""
+    if not is_remote(folder):
+        return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    with reached(folder) as fileio:
+        found = fileio.listdir(folder) if fileio.exists(folder) else []
+        return sorted(name.rstrip("/") for name in found)
+
+
+@contextlib.contextmanager
+def reached(path: str) -> Iterator[ModuleType]:
+    """Gives TFX's fileio for what is named by a scheme; says what is wrong in a line.
+
+    Raises:
+        InputError: Where no filesystem has such a scheme, or it fails.
+    """
+    import tensorflow as tf
+    from tfx.dsl.io import fileio, filesystem_registry
+    from tfx.dsl.io.plugins.tensorflow_gfile import TensorflowFilesystem
+
+    from . import s3  # Makes fileio know its scheme.
+
+    scheme = path.partition("://")[0]
+    registry = filesystem_registry.DEFAULT_FILESYSTEM_REGISTRY
+    # TFX hands to TensorFlow whatever it does not know itself.
+    if registry.get_filesystem_for_path(path) is TensorflowFilesystem:
+        known = {*filter(None, tf.io.gfile.get_registered_schemes()), s3.SCHEME[:-3]}
+        if scheme not in known:
+            raise InputError(
+                f"{path}: no filesystem is known by the scheme {scheme}://, but by "
+                f"{', '.join(f'{name}://' for name in sorted(known))}"
+            )
+    try:
+        yield fileio
+    except (OSError, tf.errors.OpError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} cannot be used: {reason}") from error
