@@ -19,8 +19,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +101,10 @@ class Specification:
             tasks=root["dag"]["tasks"],
         )
 
-    def in_order(self) -> list[str]:
+    def order(self) -> graphlib.TopologicalSorter[str]:
         """Names of the tasks, each after those that it needs."""
         graph = {name: self._needed(task) for name, task in self.tasks.items()}
-        return list(graphlib.TopologicalSorter(graph).static_order())
+        return graphlib.TopologicalSorter(graph)
 
     def _needed(self, task: dict[str, Any]) -> list[str]:
         artifacts = task.get("inputs", {}).get("artifacts", {}).values()
@@ -180,6 +182,9 @@ def rehearse(
 ) -> Rehearsal:
     """Executes a compiled pipeline.
 
+    As on a cluster, tasks of which none needs the other run at once: as many as this
+    machine has cores.
+
     Args:
         path: The specification.
         settings: Parameters as `NAME=VALUE`.
@@ -196,14 +201,42 @@ def rehearse(
     _require_containers(specification)
     run_id = f"rehearsal-{datetime.datetime.now():%Y-%m-%dT%H-%M-%S-%f}"
     folder = _run_folder(root or specification.root, specification.name, run_id)
+    return Rehearsal(folder, _run_tasks(specification, values, folder, show))
+
+
+def _run_tasks(
+    specification: Specification,
+    values: Mapping[str, Any],
+    folder: Path,
+    show: Callable[[str], None],
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Runs every task when those that it needs have ended; returns their outputs."""
     outputs: dict[str, dict[str, dict[str, Any]]] = {}
-    for name in specification.in_order():
+    ending = threading.Event()
+
+    def run(name: str) -> str:
         started = time.monotonic()
-        task = _Task(specification, name, folder)
+        task = _Task(specification, name, folder, ending)
         outputs[name] = task.run(values, outputs)
         took = "cached" if task.cached else f"{time.monotonic() - started:.0f} s"
-        show(f"{name}  {took}")
-    return Rehearsal(folder, outputs)
+        return f"{name}  {took}"
+
+    order = specification.order()
+    order.prepare()
+    running: dict[futures.Future[str], str] = {}
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            while order.is_active():
+                running |= {pool.submit(run, name): name for name in order.get_ready()}
+                ended, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+                for one in ended:
+                    show(one.result())
+                    order.done(running.pop(one))
+        except BaseException:  # An interrupt, too, is one of the containers as well.
+            ending.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return outputs
 
 
 def _run_folder(root: str, name: str, run_id: str) -> Path:
@@ -241,18 +274,26 @@ class _Task:
         specification: The pipeline.
         name: The task's name.
         folder: That of the rehearsal.
+        ending: Set once no container may be started any more.
 
     Attributes:
         cached: Whether its result came from the cache.
     """
 
-    def __init__(self, specification: Specification, name: str, folder: Path) -> None:
+    def __init__(
+        self,
+        specification: Specification,
+        name: str,
+        folder: Path,
+        ending: threading.Event,
+    ) -> None:
         self._task = specification.tasks[name]
         component = self._task["componentRef"]["name"]
         self._interface = specification.components[component]
         self._container = specification.executor(name)["container"]
         self._name = name
         self._folder = folder / name
+        self._ending = ending
         self.cached = False
 
     def run(
@@ -289,11 +330,13 @@ class _Task:
     def _run_container(self, told: dict[str, Any]) -> dict[str, dict[str, Any]]:
         command = self._command(told)
         log = self._folder / "log.txt"
-        attempts = 1 + self._task.get("retryPolicy", {}).get("maxRetryCount", 0)
-        for _ in range(attempts):
+        allowed = 1 + self._task.get("retryPolicy", {}).get("maxRetryCount", 0)
+        attempts = status = 0
+        while not attempts or (attempts < allowed and not self._ending.is_set()):
             status = self._execute(command, log)
             if not status:
                 return self._outputs(told)
+            attempts += 1
         with log.open(errors="replace") as lines:
             last = "".join(collections.deque(lines, _LINES_SHOWN)).rstrip()
         raise TaskError(
