@@ -19,7 +19,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +104,10 @@ class Specification:
             tasks=root["dag"]["tasks"],
         )
 
-    def in_order(self) -> list[str]:
+    def order(self) -> graphlib.TopologicalSorter[str]:
         """Names of the tasks, each after those that it needs."""
         graph = {name: self._needed(task) for name, task in self.tasks.items()}
-        return list(graphlib.TopologicalSorter(graph).static_order())
+        return graphlib.TopologicalSorter(graph)
 
     def _needed(self, task: dict[str, Any]) -> list[str]:
         artifacts = task.get("inputs", {}).get("artifacts", {}).values()
@@ -185,7 +187,9 @@ def rehearse(
 ) -> Rehearsal:
     """Executes a compiled pipeline.
 
-    What each task took is in `RESOURCES_FILE` of the rehearsal's folder, too.
+    As on a cluster, tasks of which none needs the other run at once: as many as this
+    machine has cores. What each took is in `RESOURCES_FILE` of the rehearsal's folder,
+    too.
 
     Args:
         path: The specification.
@@ -203,18 +207,47 @@ def rehearse(
     _require_containers(specification)
     run_id = f"rehearsal-{datetime.datetime.now():%Y-%m-%dT%H-%M-%S-%f}"
     folder = _run_folder(root or specification.root, specification.name, run_id)
+    return _run_tasks(specification, values, folder, show)
+
+
+def _run_tasks(
+    specification: Specification,
+    values: Mapping[str, Any],
+    folder: Path,
+    show: Callable[[str], None],
+) -> Rehearsal:
+    """Runs every task when those that it needs have ended."""
     outputs: dict[str, dict[str, dict[str, Any]]] = {}
     resources: dict[str, Resources] = {}
-    for name in specification.in_order():
-        task = _Task(specification, name, folder)
+    ending = threading.Event()
+
+    def run(name: str) -> _Task:
+        task = _Task(specification, name, folder, ending)
         try:
             outputs[name] = task.run(values, outputs)
         finally:
             if not task.cached:
                 resources[name] = task.resources
-                _write_resources(folder, resources)
-        took = "cached" if task.cached else f"{task.resources.wall_seconds:.0f} s"
-        show(f"{name}  {took}")
+        return task
+
+    order = specification.order()
+    order.prepare()
+    running: dict[futures.Future[_Task], str] = {}
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            while order.is_active():
+                running |= {pool.submit(run, name): name for name in order.get_ready()}
+                ended, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+                for one in ended:
+                    _write_resources(folder, resources)
+                    task, name = one.result(), running.pop(one)
+                    seconds = f"{task.resources.wall_seconds:.0f} s"
+                    show(f"{name}  {'cached' if task.cached else seconds}")
+                    order.done(name)
+        except BaseException:  # An interrupt, too, is one of the containers as well.
+            ending.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return Rehearsal(folder, outputs, resources)
 
 
@@ -253,19 +286,27 @@ class _Task:
         specification: The pipeline.
         name: The task's name.
         folder: That of the rehearsal.
+        ending: Set once no container may be started any more.
 
     Attributes:
         cached: Whether its result came from the cache.
         resources: What its container took, all attempts together.
     """
 
-    def __init__(self, specification: Specification, name: str, folder: Path) -> None:
+    def __init__(
+        self,
+        specification: Specification,
+        name: str,
+        folder: Path,
+        ending: threading.Event,
+    ) -> None:
         self._task = specification.tasks[name]
         component = self._task["componentRef"]["name"]
         self._interface = specification.components[component]
         self._container = specification.executor(name)["container"]
         self._name = name
         self._folder = folder / name
+        self._ending = ending
         self.cached = False
         self.resources = Resources()
 
@@ -303,11 +344,13 @@ class _Task:
     def _run_container(self, told: dict[str, Any]) -> dict[str, dict[str, Any]]:
         command = self._command(told)
         log = self._folder / "log.txt"
-        attempts = 1 + self._task.get("retryPolicy", {}).get("maxRetryCount", 0)
-        for _ in range(attempts):
+        allowed = 1 + self._task.get("retryPolicy", {}).get("maxRetryCount", 0)
+        attempts = status = 0
+        while not attempts or (attempts < allowed and not self._ending.is_set()):
             status = self._execute(command, log)
             if not status:
                 return self._outputs(told)
+            attempts += 1
         with log.open(errors="replace") as lines:
             last = "".join(collections.deque(lines, _LINES_SHOWN)).rstrip()
         raise TaskError(

@@ -362,7 +362,7 @@ class BatchingRunner:
 def _joined(name: str, pieces: list[np.ndarray]) -> np.ndarray:
     if len({piece.shape[1:] for piece in pieces}) > 1:
         shapes = ", ".join(str(list(piece.shape)) for piece in pieces)
-        raise _invalid(
+        raise invalid(
             f"The pieces of a request that was split have outputs '{name}' of shapes "
             f"{shapes}, which cannot be joined; ask for fewer rows at a time"
         )

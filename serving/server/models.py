@@ -139,7 +139,7 @@ class Models:
                     f"got base_path()={path}"
                 )
             if _SCHEME.match(path):
-                raise _invalid(
+                raise invalid(
                     f"Model {model.name}: {path} is no folder of this machine: mount "
                     "it, or copy its versions to one"
                 )
