@@ -494,10 +494,13 @@ def test_a_layer_that_is_not_there_cannot_be_frozen(windows, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("family", "precision"), [("lstm", "float16"), ("gated_conv", "bfloat16")]
+    ("family", "precision", "jit_compile"),
+    [("lstm", "float16", False), ("gated_conv", "bfloat16", True)],
 )
-def test_a_model_learns_in_another_precision(family, precision, windows, tmp_path):
-    options = {"steps": 40, "learning_rate": 1e-2, "jit_compile": True}
+def test_a_model_learns_in_another_precision(
+    family, precision, jit_compile, windows, tmp_path
+):
+    options = {"steps": 40, "learning_rate": 1e-2, "jit_compile": jit_compile}
     data = (windows, windows)
     _, expected = train(data, tmp_path / "float32", make_model(family), **options)
     _, result = train(

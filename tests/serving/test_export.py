@@ -38,9 +38,9 @@ SENTENCES = [LONG, "The quick brown fox jumps over the lazy dog.", *SHORT[1:]] *
 # A family of each kind; rnn and gru are exported by the tests of recurrent models, and
 # gated_conv by those of the Evaluator.
 SIZES: dict[str, dict[str, int]] = {
+    "tcn": {"num_layers": 2, "hidden_dim": 8},
     "transformer": {"num_layers": 2, "num_heads": 2, "hidden_dim": 8},
     "lstm": {"num_layers": 2, "hidden_dim": 8},
-    "tcn": {"num_layers": 2, "hidden_dim": 8},
     "ngram": {"order": 4},
 }
 
