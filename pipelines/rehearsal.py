@@ -239,7 +239,7 @@ def _run_tasks(
                 running |= {pool.submit(run, name): name for name in order.get_ready()}
                 ended, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
                 for one in ended:
-                    _write_resources(folder, resources)
+                    _write_resources(folder, dict(resources))
                     task, name = one.result(), running.pop(one)
                     seconds = f"{task.resources.wall_seconds:.0f} s"
                     show(f"{name}  {'cached' if task.cached else seconds}")

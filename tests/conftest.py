@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -22,6 +23,12 @@ os.environ["TMPDIR"] = tempfile.tempdir = _scratch.name
 os.environ["KERAS_HOME"] = os.path.join(_scratch.name, "keras")
 
 import langzoo  # noqa: E402, F401  (it sets what Keras and TensorFlow read)
+
+
+def pytest_collection_finish():
+    """Leaves what imports have made out of collections, which take a second with it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_xdist_make_scheduler(config, log):

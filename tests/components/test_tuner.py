@@ -31,10 +31,9 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.channel import Channel
 
 MODEL = {
-    "family": "transformer",
+    "family": "gated_conv",
     "context_length": 16,
     "num_layers": 1,
-    "num_heads": 2,
     "hidden_dim": 16,
 }
 TRAINING = {"steps": 1000, "batch_size": 4, "warmup_steps": 2, "jit_compile": False}
@@ -322,7 +321,8 @@ def test_what_no_hyperparameter_can_help_ends_the_search(tmp_path):
 def test_a_combination_that_cannot_be_built_is_a_failed_trial(inputs, tmp_path):
     space = {"model.num_heads": [2, 3]}
     settings = {"algorithm": "random", "trials": 2, "steps": 1, "space": space}
-    trials, best = run_tuner(inputs, tmp_path, **settings)
+    model = MODEL | {"family": "transformer"}
+    trials, best = run_tuner(inputs, tmp_path, model=model, **settings)
     assert best == {"model.num_heads": 2}
     assert trials[1].bits_per_byte is None
     assert "num_heads" in trials[1].message

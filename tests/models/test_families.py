@@ -17,7 +17,10 @@ SMALL = {
     "gated_conv": {"num_layers": 2, "hidden_dim": 16, "kernel_size": 3},
     "tcn": {"num_layers": 2, "hidden_dim": 16, "kernel_size": 3},
 }
+# One of each kind, and the rest behind them.
+KINDS = ["transformer", "lstm", "tcn", "ngram"]
 VARIANTS = {
+    **{kind: (kind, SMALL.get(kind, {"order": 4})) for kind in KINDS},
     **{family: (family, sizes) for family, sizes in SMALL.items()},
     "awd_lstm": (
         "lstm",
@@ -56,7 +59,6 @@ VARIANTS = {
         "transformer",
         {**SMALL["transformer"], "positions": "sinusoidal", "activation": "gelu"},
     ),
-    "ngram": ("ngram", {"order": 4}),
 }
 CONTEXT = 24
 SAMPLERS = {
@@ -75,9 +77,13 @@ def model(request, shakespeare):
     family, sizes = VARIANTS[request.param]
     keras.utils.set_random_seed(3)
     model = models.build_causal_lm(family, models.ByteTokenizer(), CONTEXT, **sizes)
-    model.compile(optimizer=keras.optimizers.Adam(1e-2))
+    model.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=False)
     model.fit(shakespeare, batch_size=8, epochs=2, verbose=0)
     return model
+
+
+# For what is written once, over what each family defines.
+of_each_kind = pytest.mark.parametrize("model", KINDS, indirect=True)
 
 
 def features(model, texts, length=CONTEXT):
@@ -100,13 +106,12 @@ def test_logits_have_the_shape_and_type_of_the_contract(model):
 
 def test_no_output_depends_on_a_later_token(model):
     token_ids = np.array(features(model, ["From fairest creatures we"])["token_ids"])
-    before = logits_of(model, token_ids)
-    for position in range(1, CONTEXT):
-        changed = token_ids.copy()
-        changed[0, position:] = (changed[0, position:] + 7) % 260
-        after = logits_of(model, changed)
-        np.testing.assert_allclose(after[0, :position], before[0, :position], atol=1e-5)
-        assert np.abs(after[0, position] - before[0, position]).max() > 1e-4
+    [before] = logits_of(model, token_ids)
+    position = np.arange(CONTEXT)[1:, np.newaxis]
+    changed = (token_ids + 7 * (np.arange(CONTEXT) >= position)) % 260
+    for row, after in enumerate(logits_of(model, changed), start=1):
+        np.testing.assert_allclose(after[:row], before[:row], atol=1e-5)
+        assert np.abs(after[row] - before[row]).max() > 1e-4
 
 
 def test_outputs_at_real_positions_do_not_depend_on_padding(model):
@@ -119,21 +124,35 @@ def greedy_by_recomputation(model, inputs):
     """Greedy search by calling the whole model anew for every token."""
     token_ids = np.array(inputs["token_ids"])
     mask = np.array(inputs["padding_mask"])
+    whole = tf.function(
+        lambda ids: model(
+            {"token_ids": ids, "padding_mask": tf.ones_like(ids, tf.bool)}
+        )
+    )
     for index in range(mask.sum(axis=1).min(), token_ids.shape[1]):
-        choice = logits_of(model, token_ids[:, :index])[:, -1].argmax(axis=-1)
+        # No output depends on what is to come, and one shape is one graph.
+        choice = np.argmax(whole(token_ids)[:, index - 1], axis=-1)
         token_ids[:, index] = np.where(mask[:, index], token_ids[:, index], choice)
     return token_ids
 
 
-def test_cached_generation_equals_recomputation_for_unequal_prompts(model):
+def assert_generation_equals_recomputation(model, jit_compile):
     prompts = ["From fairest", "To", "", "When forty winters"]
-    expected = greedy_by_recomputation(model, features(model, prompts))
+    inputs = features(model, prompts)
+    expected = greedy_by_recomputation(model, inputs)
     assert len(np.unique(expected[:, 1:])) > 5  # not one token over and over
-    for jit_compile in (False, True):
-        model.compile(sampler="greedy", jit_compile=jit_compile)
-        inputs = features(model, prompts)
-        tokens = model.make_generate_function()(inputs)["token_ids"]
-        np.testing.assert_array_equal(tokens, expected)
+    model.compile(sampler="greedy", jit_compile=jit_compile)
+    tokens = model.make_generate_function()(inputs)["token_ids"]
+    np.testing.assert_array_equal(tokens, expected)
+
+
+def test_cached_generation_equals_recomputation_for_unequal_prompts(model):
+    assert_generation_equals_recomputation(model, jit_compile=True)
+
+
+@of_each_kind
+def test_cached_generation_without_xla_equals_recomputation(model):
+    assert_generation_equals_recomputation(model, jit_compile=False)
 
 
 def test_cached_logits_equal_those_of_the_whole_model(model):
@@ -182,6 +201,7 @@ def test_prefill_and_steps_run_in_a_loop_of_a_graph_with_unknown_shapes(model):
     np.testing.assert_allclose(last_logits(token_ids), expected, atol=2e-5)
 
 
+@of_each_kind
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_continues_the_prompts(model, sampler):
     model.compile(sampler=SAMPLERS[sampler]())
@@ -192,6 +212,7 @@ def test_every_sampler_continues_the_prompts(model, sampler):
         assert text != prompt
 
 
+@of_each_kind
 def test_generation_stops_at_a_stop_token(model):
     model.compile(sampler="greedy")
     inputs = features(model, ["From fairest"])
@@ -238,6 +259,7 @@ def test_scores_are_the_cross_entropy_of_the_logits(model):
     np.testing.assert_allclose(losses[0], expected, rtol=1e-4, atol=1e-5)
 
 
+@of_each_kind
 def test_scores_of_texts_are_those_of_the_signature_of_an_export(model, shakespeare):
     texts = ["To be", "", "naïve €", " ".join(shakespeare[:4])]  # the last is too long
     scores = model.score(texts)
@@ -264,14 +286,14 @@ def test_the_loss_is_the_mean_over_the_real_tokens(model):
     assert loss == pytest.approx(-float(tf.reduce_mean(scores.flat_values)), rel=1e-4)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("family", SMALL)
-def test_a_few_steps_of_fit_lower_the_loss(family, jit_compile, shakespeare):
+def test_a_few_steps_of_fit_lower_the_loss(family, shakespeare):
+    """Without XLA; the tests of the Trainer compile."""
     keras.utils.set_random_seed(5)
     model = models.build_causal_lm(
         family, models.ByteTokenizer(), CONTEXT, dropout=0.1, **SMALL[family]
     )
-    model.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=jit_compile)
+    model.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=False)
     history = model.fit(
         shakespeare[:24], batch_size=8, epochs=4, verbose=0, shuffle=False
     )
@@ -279,8 +301,11 @@ def test_a_few_steps_of_fit_lower_the_loss(family, jit_compile, shakespeare):
     assert losses[-1] < losses[0] - 0.5
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize(
+    ("family", "policy"),
+    [(family, "mixed_bfloat16") for family in SMALL]
+    + [(kind, "mixed_float16") for kind in KINDS if kind in SMALL],
+)
 def test_mixed_precision_keeps_logits_in_float32(family, policy, shakespeare):
     model = models.build_causal_lm(
         family, models.ByteTokenizer(), CONTEXT, dtype=policy, **SMALL[family]

@@ -61,25 +61,29 @@ def brought_sentencepiece() -> SentencePieceTokenizer:
 )
 def test_every_signature_works_with_the_tokenizer(kind, tmp_path):
     tokenizer = make_tokenizer(kind)
-    model = build_causal_lm("lstm", tokenizer, CONTEXT, hidden_dim=8)
+    sizes = {"num_layers": 1, "hidden_dim": 8}
+    model = build_causal_lm("gated_conv", tokenizer, CONTEXT, **sizes)
     generator = np.random.default_rng(7)
     for weight in model.weights:
         weight.assign(generator.normal(scale=0.5, size=weight.shape))
     # It checks the ops, and every signature in a TF1 session.
     export_causal_lm(model, tmp_path / "1")
-    signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
-    texts = tf.constant(TEXTS)
+    servable = load_servable(1, tmp_path / "1")
 
-    score = signatures["score"](text=texts)
-    ids = tokenizer.tokenize(texts)
+    def ask(signature: str, **rows: Any) -> dict[str, np.ndarray]:
+        return servable.signature(signature).run(rows)
+
+    texts = np.array([text.encode() for text in TEXTS], object)
+    score = ask("score", text=texts)
+    ids = tokenizer.tokenize(TEXTS)
     nll = [-float(tf.reduce_sum(scores)) for scores in model.score(TEXTS)]
     np.testing.assert_allclose(score["nll"], nll, rtol=1e-4)
-    np.testing.assert_array_equal(score["spelling_nll"], spelling_nll(tokenizer, texts))
+    np.testing.assert_array_equal(score["spelling_nll"], spelling_nll(tokenizer, TEXTS))
     assert (score["spelling_nll"][2] > 0) == (kind in UNKNOWING)
     assert score["spelling_nll"][0] == 0
-    assert score["tokens"].numpy().tolist() == (ids.row_lengths() + 1).numpy().tolist()
-    assert score["bytes"].numpy().tolist() == [len(text.encode()) for text in TEXTS]
-    assert score["words"].numpy().tolist() == [len(text.split()) for text in TEXTS]
+    assert score["tokens"].tolist() == (ids.row_lengths() + 1).numpy().tolist()
+    assert score["bytes"].tolist() == [len(text.encode()) for text in TEXTS]
+    assert score["words"].tolist() == [len(text.split()) for text in TEXTS]
 
     examples = [
         tf.train.Example(
@@ -93,25 +97,22 @@ def test_every_signature_works_with_the_tokenizer(kind, tmp_path):
         ).SerializeToString()
         for text in TEXTS
     ]
-    evaluated = signatures["evaluate"](examples=tf.constant(examples))
+    evaluated = ask("evaluate", examples=np.array(examples, object))
     np.testing.assert_allclose(evaluated["nll"], score["nll"])
     np.testing.assert_array_equal(evaluated["spelling_nll"], score["spelling_nll"])
 
-    tokens = signatures["token_scores"](text=texts)["token"].numpy()
+    tokens = ask("token_scores", text=texts)["token"]
     shown = tokenizer.detokenize(tokenizer.tokenize([KNOWN]))[0]
     assert (shown == KNOWN) == (kind != "bert")
     assert b"".join(tokens[0]).decode().removeprefix(" ") == f"{shown}</s>"
 
-    proposed = signatures["serving_default"](text=texts)["token"].numpy().ravel()
+    proposed = ask("serving_default", text=texts)["token"].ravel()
     assert not {b"<pad>", b"<unk>", b"<s>"}.intersection(proposed)
-    servable = load_servable(1, tmp_path / "1")
-    generate = servable.signature("generate")
-    (text,) = generate.run(
-        {
-            "prompt": np.array([KNOWN], object),
-            "max_new_tokens": np.array([6], np.int32),
-            "temperature": np.zeros(1, np.float32),
-        }
+    (text,) = ask(
+        "generate",
+        prompt=np.array([KNOWN.encode()], object),
+        max_new_tokens=np.array([6], np.int32),
+        temperature=np.zeros(1, np.float32),
     )["text"]
     model.compile(sampler="greedy")
     length = 1 + len(tokenizer.tokenize([KNOWN])[0]) + 6

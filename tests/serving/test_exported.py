@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import numpy as np
 import pytest
+from langzoo import cli
 from langzoo.serving.client import Client
 from langzoo.serving.errors import ServingError
 from langzoo.serving.exported import ExportedModel, saved_model_folder
+from typer.testing import CliRunner
 
 TEXTS = ["To be, or not", "", "to <b>be</b>", "that is", "the question"]
 
@@ -62,8 +61,7 @@ def test_what_is_no_model_or_has_no_such_signature_is_named(scale_model, tmp_pat
 
 
 def explain(*arguments):
-    command = [sys.executable, "-m", "langzoo", "explain", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return CliRunner().invoke(cli.app, ["explain", *arguments])
 
 
 def test_langzoo_explain_writes_the_same_page_of_a_server_and_of_a_folder(
@@ -76,7 +74,7 @@ def test_langzoo_explain_writes_the_same_page_of_a_server_and_of_a_folder(
     ]:
         output = tmp_path / f"{option}.html"
         ended = explain(*TEXTS, option, value, "--output", str(output))
-        assert (ended.returncode, ended.stderr) == (0, "")
+        assert (ended.exit_code, ended.stderr) == (0, "")
         assert ended.stdout == f"wrote {output}\n"
         pages.append(output.read_text().replace(value, "langzoo"))
     assert pages[0] == pages[1]
@@ -91,6 +89,6 @@ def test_langzoo_explain_says_in_a_line_what_is_wrong(language_model, tmp_path):
         *("x", "--model", str(language_model), "--output", str(tmp_path / "no" / "a"))
     )
     for ended, said in [(no_model, "is no exported"), (no_folder, "cannot be written")]:
-        assert ended.returncode == 1
+        assert ended.exit_code == 1
         assert ended.stderr.count("\n") == 1
         assert said in ended.stderr

@@ -135,7 +135,7 @@ def test_a_deadline_stops_the_graph(narrow_server: ModelServer, stub: Stub) -> N
 def test_a_request_beyond_the_queue_is_refused_at_once(
     narrow_server: ModelServer, stub: Stub
 ) -> None:
-    running = stub.Predict.future(spin(FOREVER), timeout=1.5)
+    running = stub.Predict.future(spin(FOREVER), timeout=3)
     await_users(narrow_server, 1)
     waiting = stub.Predict.future(spin(1), timeout=30)
     answers = [stub.Predict.future(spin(1), timeout=30) for _ in range(5)]

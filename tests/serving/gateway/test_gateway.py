@@ -620,7 +620,7 @@ def test_who_hangs_up_ends_the_question_to_the_model(
     with (
         gateway(target, GatewayOptions(max_requests=1)) as url,
         openai.OpenAI(
-            base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=0.5
+            base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=2
         ) as api,
     ):
         with pytest.raises(openai.APITimeoutError):
