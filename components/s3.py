@@ -167,7 +167,7 @@ def _connect(endpoint: str | None) -> pyarrow.fs.FileSystem:
 
 def _key(path: str) -> str:
     """Bucket and name, as PyArrow wants them."""
-    return path.removeprefix(SCHEME).rstrip("/")
+    return path.removeprefix(SCHEME)
 
 
 def _info(path: str) -> pyarrow.fs.FileInfo:
