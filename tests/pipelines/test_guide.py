@@ -30,7 +30,7 @@ def blocks(language):
 
 COMMANDS = [
     words
-    for line in "\n".join(blocks("bash")).splitlines()
+    for line in "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
     if (words := shlex.split(line, comments=True))
 ]
 # What runs in the pod of the tools is a command of ours as well.
