@@ -25,13 +25,18 @@ def compared(first, settings):
     models = {
         "diverging": diverging,
         "first": [],
-        # The last to be blessed, and so what others would be measured against.
-        "ngram": ["model={family: ngram, order: 3, context_length: 32}"],
     }
     plan = {
         name: load_config(settings=[*settings, *changes])
         for name, changes in models.items()
     }
+    shared = [setting for setting in settings if not setting.startswith("model.")]
+    presets = ["ngram_base", "lstm_tiny"]
+    # The last to be blessed, and so what others would be measured against. The README's
+    # comparison has the same.
+    plan["ngram"] = comparison.planned([], presets, [*shared, "trainer.steps=0"])[
+        "ngram_base"
+    ]
     output = io.StringIO()
     report = comparison.compare(plan, Console(file=output, width=200))
     shutil.rmtree(first[0].checkpoint_root)  # The failed one's are kept to go on from.
@@ -77,10 +82,9 @@ def test_what_models_share_is_done_once(compared):
     for candidate in report.candidates[:2]:
         states = {e.node: e.state for e in candidate.run.executions}
         assert {states[node] for node in SHARED} == {"CACHED"}
-        assert states["ComparisonEvaluator"] == "COMPLETE"
-        # The first run has trained its model already.
-        expected = "CACHED" if candidate.name == "first" else "COMPLETE"
-        assert states["Trainer"] == expected
+        assert states["ComparisonEvaluator"] in ("COMPLETE", "CACHED")
+        if candidate.name == "first":  # The first run has trained its model already.
+            assert states["Trainer"] == "CACHED"
 
 
 def test_nothing_is_pushed(first, compared):
@@ -94,11 +98,11 @@ def test_nothing_is_pushed(first, compared):
     assert not report.pushed
 
 
-def test_a_blessing_in_a_comparison_is_none_to_beat(first, compared, run_pipeline):
+def test_a_blessing_in_a_comparison_is_none_to_beat(first, resumed, compared):
     _, before, _ = first
     _, report, _, _ = compared
     assert any(c.run.blessed and c.name == "ngram" for c in report.candidates[:2])
-    _, after, _ = run_pipeline("trainer.steps=0")
+    after = resumed.again()
     assert after.decision.baseline == before.decision.bits_per_byte
 
 
