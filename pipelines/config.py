@@ -22,7 +22,7 @@ from ..components.evaluator import probes, rules, slices
 from ..components.evaluator.slices import LENGTH, OVERALL
 from ..components.text_example_gen.sources import Source
 from ..models.presets import KERAS_HUB, resolved
-from . import search_space
+from . import beam_arguments, search_space
 
 DEMO_CONFIG = Path(__file__).parent / "configs" / "demo.yaml"
 DEMO_CORPUS = demo_corpus.NAME
@@ -831,49 +831,6 @@ class KubeflowConfig(ContainerConfig):
         return self
 
 
-_BEAM_LOCALLY = [
-    # Beam's default runner looks for another one on the network first.
-    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-    # Without an image TFX packs itself for workers elsewhere, in seconds a component.
-    "--sdk_container_image=none",
-]
-_BEAM_MODES = ("in_memory", "multi_threading", "multi_processing")
-
-
-def _beam_arguments(arguments: list[str]) -> list[str]:
-    for argument in arguments:
-        if not re.match(r"--\w", argument):
-            raise ValueError(
-                f"beam_pipeline_args: {argument!r} is no option: write --name=value"
-            )
-    options = dict(argument[2:].partition("=")[::2] for argument in arguments)
-    runner = options.get("runner", "")
-    if "DaskRunner" in runner:
-        raise ValueError("beam_pipeline_args: DaskRunner loses records: take another")
-    if "PortableRunner" in runner and not options.get("job_endpoint"):
-        raise ValueError(
-            "beam_pipeline_args: PortableRunner needs --job_endpoint=HOST:PORT of a "
-            "job service"
-        )
-    mode = options.get("direct_running_mode", _BEAM_MODES[0])
-    if mode not in _BEAM_MODES:
-        raise ValueError(
-            f"beam_pipeline_args: --direct_running_mode {mode!r} is not known: it is "
-            f"one of {', '.join(_BEAM_MODES)}"
-        )
-    workers = options.get("direct_num_workers", "1")
-    if not workers.isdecimal():
-        raise ValueError(
-            f"beam_pipeline_args: --direct_num_workers {workers!r} is no number"
-        )
-    if mode == _BEAM_MODES[0] and workers != "1":
-        raise ValueError(
-            f"beam_pipeline_args: --direct_num_workers={workers} needs "
-            "--direct_running_mode=multi_processing"
-        )
-    return arguments if runner else [*_BEAM_LOCALLY, *arguments]
-
-
 def _root(folder: str) -> str:
     scheme, separator, _ = folder.partition("://")
     if separator and scheme not in ("gs", "file", "ram"):
@@ -907,11 +864,13 @@ class Config(_Section):
     card: CardConfig = CardConfig()
     kubeflow: KubeflowConfig = KubeflowConfig()
     beam_pipeline_args: Annotated[
-        list[str], pydantic.AfterValidator(_beam_arguments)
-    ] = _BEAM_LOCALLY
+        list[str], pydantic.AfterValidator(beam_arguments.checked)
+    ] = beam_arguments.LOCALLY
     """Options of Beam's, as `--name=value`. Without a `--runner` this machine does the
     work: in one process, or with `--direct_running_mode=multi_processing` and
-    `--direct_num_workers=N` in several, which pays from some 100 MB on."""
+    `--direct_num_workers=N` in several, which pays from some 100 MB on. Workers of a
+    cluster (Flink's, Spark's, Dataflow's) need this package: name an image with it by
+    `--sdk_container_image`."""
 
     @property
     def folder(self) -> Path:

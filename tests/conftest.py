@@ -32,12 +32,21 @@ def pytest_collection_finish():
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Keeps in one process what shares fixtures: a module, pipelines, the gateway."""
+    """Keeps in one process what shares fixtures: a module, pipelines, the gateway.
+
+    Of the pipelines' tests some have runs of their own. The scope with the most tests
+    is begun with, which must be the longest, the pipelines'.
+    """
     from xdist.scheduler import LoadScopeScheduling
+
+    alone = ("test_beam_runners.py", "test_keras_hub.py")
+    alone += ("test_search.py", "test_techniques.py")
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.split("::")[0]
+            if module.rpartition("/")[2] in alone:
+                return module
             shared = ("tests/pipelines/", "tests/serving/gateway/")
             return next((name for name in shared if name in module), module)
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import json
 import pydoc_data.topics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from langzoo.pipelines import config as pipeline_config
@@ -55,3 +62,68 @@ def run_pipeline(settings):
 def first(run_pipeline):
     """The first run, which trains, blesses and pushes a model."""
     return run_pipeline()
+
+
+@pytest.fixture(scope="session")
+def run_command():
+    """Gives the command line of a run with settings."""
+
+    def command(*settings):
+        arguments = [f"--set={setting}" for setting in settings]
+        return [sys.executable, "-m", "langzoo", "run", *arguments]
+
+    return command
+
+
+@dataclasses.dataclass(frozen=True)
+class Resumed:
+    """A run whose training was killed before, in another process.
+
+    Attributes:
+        config: Its configuration.
+        result: What it did.
+        shown: What it showed.
+        versions: Those that were pushed before.
+        again: Runs it again, and returns the result.
+    """
+
+    config: pipeline_config.Config
+    result: local.RunResult
+    shown: str
+    versions: list[Path]
+    again: Callable[[], local.RunResult]
+
+
+@pytest.fixture(scope="session")
+def resumed(first, settings, run_pipeline, run_command):
+    """The second run: its model keeps all rules but that of the margin."""
+    rules = [
+        {"metric": "bits_per_byte", "against": "ngram", "margin": -9.0},
+        {"metric": "latency_ms", "max": 1e4},
+        {"metric": "memorization_rate", "max": 1.0},
+    ]
+    changes = [
+        "trainer.steps=1500",
+        "trainer.checkpoint_seconds=0.3",
+        "gate.min_improvement=5.0",
+        f"gate.rules={json.dumps(rules)}",
+    ]
+    folder = first[0].folder
+    versions = sorted((folder / "serving").iterdir())
+    kept = set(folder.glob("checkpoints/*/checkpoint"))
+    process = subprocess.Popen(
+        run_command(*settings, *changes),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while kept == set(folder.glob("checkpoints/*/checkpoint")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+    config, result, shown = run_pipeline(*changes)
+    return Resumed(config, result, shown, versions, lambda: run_pipeline(*changes)[1])

@@ -15,6 +15,10 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 import tensorflow as tf
+import yaml
+from apache_beam.options import pipeline_options
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.runners import create_runner
 from apache_beam.runners.portability import local_job_service
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from langzoo.components.errors import InputError
@@ -25,9 +29,10 @@ from langzoo.components.transform import executor as transform
 from langzoo.components.transform.component import Transform
 from langzoo.components.types import Tokenizer
 from langzoo.models.tokenizers import train_sentencepiece
-from langzoo.pipelines import config, local, worker_processes
+from langzoo.pipelines import config, kubeflow, local, worker_processes
 from rich.console import Console
 from tensorflow.core.protobuf import saved_model_pb2
+from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 from tfx.types import artifact_utils, channel, standard_artifacts
 from tfx.utils import proto_utils
 
@@ -293,6 +298,43 @@ def test_a_worker_that_starts_after_another_died_does_not_hold_the_run(monkeypat
     assert len(started) == 2
 
 
+IMAGE = "--sdk_container_image=registry/langzoo:1"
+ELSEWHERE = {
+    "FlinkRunner": ["--flink_master=http://flink:8081", "--parallelism=4", IMAGE],
+    "SparkRunner": [
+        "--spark_master_url=spark://spark:7077",
+        "--environment_type=EXTERNAL",
+        "--environment_config=localhost:50000",
+    ],
+    "DataflowRunner": [
+        "--project=some-project",
+        "--region=europe-west1",
+        "--temp_location=gs://bucket/temporary",
+        IMAGE,
+    ],
+    "PrismRunner": ["--prism_location=/opt/prism"],
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_runner_elsewhere_is_told_to_the_containers_as_beam_wants_it(name, tmp_path):
+    arguments = [f"--runner={name}", *ELSEWHERE[name]]
+    loaded = config.load(settings=[f"beam_pipeline_args={arguments}"])
+    kubeflow.compile_pipeline(loaded, tmp_path / "pipeline.yaml")
+    content = yaml.safe_load((tmp_path / "pipeline.yaml").read_text())
+    for executor in content["deploymentSpec"]["executors"].values():
+        # What is not TFX's own goes to Beam, where a component has work for it.
+        _, others = kubeflow_v2_run_executor._parse_flags(executor["container"]["args"])
+        assert others == arguments
+    options = pipeline_options.PipelineOptions(arguments)
+    runner = create_runner(options.view_as(pipeline_options.StandardOptions).runner)
+    assert type(runner).__name__ == name
+    assert PipelineOptionsValidator(options, runner).validate() == []
+    known = options.get_all_options()
+    for option, _, value in (one[2:].partition("=") for one in arguments):
+        assert str(known[option]) == value
+
+
 def test_without_a_runner_this_machine_does_the_work():
     loaded = config.load(settings=[f"beam_pipeline_args={PROCESSES}"])
     assert loaded.beam_pipeline_args == WORKERS
@@ -302,7 +344,19 @@ def test_without_a_runner_this_machine_does_the_work():
     ("arguments", "said"),
     [
         (["--runner=PortableRunner"], "needs --job_endpoint=HOST:PORT"),
+        (["--runner=portable"], "needs --job_endpoint=HOST:PORT"),
         (["--runner=DaskRunner"], "DaskRunner loses records"),
+        (["--runner=FlinkRuner"], "'FlinkRuner' is not known: did you mean FlinkRunne"),
+        (["--runner=cluster"], "'cluster' is not known: DirectRunner, "),
+        (["--runner=DataflowRunner"], "DataflowRunner needs --project=PROJECT_ID"),
+        (
+            ["--runner=flinkrunner", "--flink_master=flink:8081"],
+            "workers of --flink_master=flink:8081 need this package",
+        ),
+        (
+            ["--runner=SparkRunner", "--spark_master_url=spark://a:7077"],
+            "workers of --spark_master_url=spark://a:7077 need this package",
+        ),
         (["direct_num_workers=2"], "'direct_num_workers=2' is no option"),
         (["--direct_running_mode=threads"], "'threads' is not known: it is one of"),
         (["--direct_num_workers=two"], "'two' is no number"),

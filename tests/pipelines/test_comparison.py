@@ -94,11 +94,11 @@ def test_nothing_is_pushed(first, compared):
     assert not report.pushed
 
 
-def test_a_blessing_in_a_comparison_is_none_to_beat(first, compared, run_pipeline):
+def test_a_blessing_in_a_comparison_is_none_to_beat(first, resumed, compared):
     _, before, _ = first
     _, report, _, _ = compared
     assert any(c.run.blessed and c.name == "ngram" for c in report.candidates[:2])
-    _, after, _ = run_pipeline("trainer.steps=0")
+    after = resumed.again()
     assert after.decision.baseline == before.decision.bits_per_byte
 
 

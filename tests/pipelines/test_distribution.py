@@ -14,8 +14,6 @@ import pytest
 from langzoo.cli import EXIT_REFUSED
 from langzoo.components.trainer.training import TrainingResult
 
-STEPS = 120
-
 
 def free_ports(number):
     sockets = [socket.socket() for _ in range(number)]
@@ -51,17 +49,13 @@ def newest_result(root):
     return TrainingResult.read(str(path.parent))
 
 
-def test_two_processes_of_which_one_dies_train_what_one_does(
-    first, settings, run_pipeline
-):
-    root = first[0].folder.parent
+def test_two_processes_of_which_one_dies_train_what_one_does(first, settings):
+    config, run, _ = first
+    root, expected = config.folder.parent, run.training
     changes = [
-        f"trainer.steps={STEPS}",
         "trainer.checkpoint_steps=10",
         "gate.max_bits_per_byte=0.1",  # so that no other test meets the model
     ]
-    run_pipeline(*changes, "trainer.strategy=one_device")
-    expected = newest_result(root)
     options = [
         option
         for change in (*settings, *changes, "trainer.strategy=multi_worker")
@@ -84,7 +78,7 @@ def test_two_processes_of_which_one_dies_train_what_one_does(
             process.wait()
     result = newest_result(root)
     assert result.resumed_at > 0
-    assert result.steps == STEPS
+    assert result.steps == expected.steps
     assert result.eval_loss == pytest.approx(expected.eval_loss, abs=1e-3)
     assert result.history[-1]["loss"] == pytest.approx(
         expected.history[-1]["loss"], abs=1e-3

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from langzoo import cli
 from langzoo.pipelines import config
+from langzoo.serving.client import Client
 
 README = (Path(langzoo.__file__).parent / "README.md").read_text(encoding="utf-8")
 
@@ -64,17 +65,28 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("words", langzoo_commands("run"), ids=" ".join)
-def test_run(words, folder, settings, tmp_path):
+RUNS = langzoo_commands("run")
+
+
+@pytest.mark.parametrize("words", RUNS, ids=" ".join)
+def test_run(words, folder, settings):
+    # One shows that what is blessed is served; the others are spared the server.
+    bound, status = 0.1, cli.EXIT_REFUSED
+    said = r"refused: \d\.\d+ bits per byte, bound 0.100"
+    if words == RUNS[0]:
+        bound, status, said = 99, 0, "pushed version"
     # At their own sizes these would take minutes each.
     tiny = [setting for setting in settings if not setting.startswith("corpus.")]
-    tiny += [f"root={tmp_path}", "trainer.steps=3", "gate.max_bits_per_byte=99"]
+    tiny += ["trainer.steps=3", f"gate.max_bits_per_byte={bound}"]
     if "--corpus" not in words:
-        tiny.append("corpus.path=texts")
+        tiny.append("corpus.path=texts/*.txt")
+    # What is of one corpus shares what is made of it.
+    tiny.append(f"root=runs-{'book' if 'book.txt' in words else 'texts'}")
     changes = [f"--set={setting}" for setting in tiny]
     ended = run_langzoo([*words, *changes], folder)
-    assert ended.returncode == 0, ended.stderr
-    assert "pushed version" in ended.stdout
+    assert ended.returncode == status, ended.stderr
+    assert re.search(said, ended.stdout)
+    assert ended.stderr == ""
 
 
 def test_gate(folder, first, tmp_path):
@@ -202,6 +214,15 @@ def test_client(words, addresses, tmp_path):
     ended = run_langzoo([*words, "--server", addresses[0]], tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert words[1] in ended.stdout
+
+
+def test_a_python_client_is_answered(addresses):
+    with Client(addresses[0]) as client:
+        (score,) = client.score(["The yield statement"])
+        (generation,) = client.generate(["The "], max_new_tokens=5)
+    assert score.bits_per_byte > 0
+    assert score.bytes == len("The yield statement")
+    assert generation.new_tokens <= 5
 
 
 def test_explain(addresses, tmp_path):

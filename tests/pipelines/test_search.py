@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from langzoo.models import CausalLM, zoo
+from langzoo.models.presets import BACKBONES
 from langzoo.pipelines import config
 
 FAMILIES = [*zoo.FAMILIES, "keras_hub"]
@@ -132,10 +133,12 @@ def test_n_grams_have_no_first_steps():
         load("ngram")
 
 
-def test_initial_weights_need_a_space_of_ones_own(first):
-    pipeline, _, _ = first
+def test_initial_weights_need_a_space_of_ones_own(tmp_path):
+    (name,) = (name for name, family in BACKBONES.items() if family == "lstm")
+    saved = {"class_name": name, "config": {"max_sequence_length": 8}}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
     settings = [
-        f"model={{initial_weights: {pipeline.folder}}}",
+        f"model={{initial_weights: {tmp_path}}}",
         "tokenizer.type=preset",
         "search={}",
     ]
@@ -159,7 +162,7 @@ def test_the_training_takes_what_was_found(run_pipeline):
     }
     search = {"algorithm": "random", "trials": 2, "steps": 20, "space": space}
     changes = ["name=search", f"search={json.dumps(search)}", "trainer.steps=40"]
-    changes.append("trainer.jit_compile=false")
+    changes += ["trainer.jit_compile=false", "gate.max_bits_per_byte=0.1"]
     loaded, result, shown = run_pipeline(*changes)
     best, other = result.search
     assert (best.values["trainer.learning_rate"], best.steps) == (1e-2, 20)

@@ -10,8 +10,11 @@ import pytest
 import tensorflow as tf
 from langzoo.models import CausalLM
 
+# A model server, which other runs start, tells nothing of techniques.
+REFUSED = "gate.max_bits_per_byte=0.1"
 
-def test_a_model_trained_with_all_of_it_is_pushed_and_gone_on_with(run_pipeline):
+
+def test_a_model_trained_with_all_of_it_is_exported_and_gone_on_with(run_pipeline):
     techniques = {
         "optimizer": "lion",
         "learning_rate": 1e-3,
@@ -27,6 +30,7 @@ def test_a_model_trained_with_all_of_it_is_pushed_and_gone_on_with(run_pipeline)
     }
     config, result, _ = run_pipeline(
         "name=techniques",
+        REFUSED,
         *(f"trainer.{name}={json.dumps(value)}" for name, value in techniques.items()),
     )
     evaluations = result.training.evaluations
@@ -38,12 +42,14 @@ def test_a_model_trained_with_all_of_it_is_pushed_and_gone_on_with(run_pipeline)
     model = CausalLM.from_preset(str(saved))
     assert model.backbone.compute_dtype == "float32"
     text = "the value of a name"
-    pushed = tf.saved_model.load(str(result.pushed))
-    nll = pushed.signatures["score"](text=tf.constant([text]))["nll"]
+    (folder,) = Path(config.folder).glob("artifacts/Trainer/model/*/Format-Serving")
+    exported = tf.saved_model.load(str(folder))
+    nll = exported.signatures["score"](text=tf.constant([text]))["nll"]
     np.testing.assert_allclose(nll[0], -tf.reduce_sum(model.score(text)), rtol=1e-4)
 
     changes = [
         "name=continued",
+        REFUSED,
         f"model={json.dumps({'initial_weights': str(config.folder)})}",
         "tokenizer.type=preset",
         "trainer.steps=1",
