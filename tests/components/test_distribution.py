@@ -73,15 +73,8 @@ CASES = {
     "compiled": ("lstm", {"jit_compile": True}),
     "clipped": ("gated_conv", {"clip_norm": 0.1, "precision": "float16"}),
     "smoothed": ("transformer", {"label_smoothing": 0.1, "packing": "best_fit"}),
-    "resumed": (
-        "rnn",
-        {
-            "schedule": "constant",
-            "warmup_steps": 0,
-            "ema_momentum": 0.9,
-            "early_stopping_patience": 2,
-        },
-    ),
+    "averaged": ("lstm", {"ema_momentum": 0.9, "early_stopping_patience": 2}),
+    "resumed": ("rnn", {"schedule": "constant", "warmup_steps": 0}),
     "lines": ("tcn", {"packing": "lines", "augmentation": {"token_dropout": 0.2}}),
 }
 

@@ -75,10 +75,12 @@ def test_every_signature_works_with_the_tokenizer(kind, tmp_path):
 
     texts = np.array([text.encode() for text in TEXTS], object)
     score = ask("score", text=texts)
-    ids = tokenizer.tokenize(TEXTS)
+    ids = tokenizer.tokenize(tf.constant(TEXTS))
     nll = [-float(tf.reduce_sum(scores)) for scores in model.score(TEXTS)]
     np.testing.assert_allclose(score["nll"], nll, rtol=1e-4)
-    np.testing.assert_array_equal(score["spelling_nll"], spelling_nll(tokenizer, TEXTS))
+    np.testing.assert_array_equal(
+        score["spelling_nll"], spelling_nll(tokenizer, tf.constant(TEXTS))
+    )
     assert (score["spelling_nll"][2] > 0) == (kind in UNKNOWING)
     assert score["spelling_nll"][0] == 0
     assert score["tokens"].tolist() == (ids.row_lengths() + 1).numpy().tolist()
