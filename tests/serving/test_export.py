@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langzoo.models.scoring import token_log_probabilities
 from langzoo.models.tokenizers import ByteTokenizer, train_sentencepiece
-from langzoo.models.zoo import build_causal_lm
+from langzoo.models.zoo import FAMILIES, build_causal_lm
 from langzoo.serving.export import ExportError, export_causal_lm, read_metadata
 from langzoo.serving.export_checks import example_of
 from langzoo.serving.server.servable import load_servable
@@ -35,14 +35,17 @@ LONG = "Zwölf Boxkämpfer jagen\tViktor  quer über den großen Sylter Deich. �
 SHORT = ["", "a", "two words", "naïve €"]
 SENTENCES = [LONG, "The quick brown fox jumps over the lazy dog.", *SHORT[1:]] * 3
 
-# A family of each kind; rnn and gru are exported by the tests of recurrent models, and
-# gated_conv by those of the Evaluator.
 SIZES: dict[str, dict[str, int]] = {
     "tcn": {"num_layers": 2, "hidden_dim": 8},
     "transformer": {"num_layers": 2, "num_heads": 2, "hidden_dim": 8},
     "lstm": {"num_layers": 2, "hidden_dim": 8},
     "ngram": {"order": 4},
+    "rnn": {"num_layers": 2, "hidden_dim": 8},
+    "gru": {"num_layers": 2, "hidden_dim": 8},
+    "gated_conv": {"num_layers": 2, "hidden_dim": 8, "kernel_size": 3},
 }
+# A family of each kind, for all tests; the others are asked by one.
+KINDS = ["tcn", "transformer", "lstm", "ngram"]
 
 Outputs = dict[str, np.ndarray]
 
@@ -166,14 +169,14 @@ def make_tokenizer(kind: str) -> Any:
     return train_sentencepiece(SENTENCES, vocabulary_size=320, model_type="bpe", seed=0)
 
 
-@pytest.fixture(scope="module", params=SIZES)
+@pytest.fixture(scope="module", params=KINDS)
 def export(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Export:
     model = build(request.param, make_tokenizer(TOKENIZERS[request.param]))
     return Export(model, str(tmp_path_factory.mktemp(request.param) / "1"))
 
 
 # For what no family has a part in: the first alone.
-one_export = pytest.mark.parametrize("export", list(SIZES)[:1], indirect=True)
+one_export = pytest.mark.parametrize("export", KINDS[:1], indirect=True)
 
 
 def reference_scores(export: Export, text: str) -> list[float]:
@@ -770,6 +773,19 @@ def test_what_is_no_example_is_refused_and_the_graph_goes_on(export, examples):
     with contextlib.suppress(tf.errors.InvalidArgumentError, UnicodeDecodeError):
         outputs = export.call("evaluate", examples=examples)
         assert np.isfinite(outputs["nll"]).all()
+
+
+@pytest.mark.parametrize("export", sorted({*FAMILIES} - {*KINDS}), indirect=True)
+def test_every_signature_of_the_other_families_answers_as_the_model(
+    export, reference_beams
+):
+    test_signatures_have_the_names_dtypes_and_shapes_of_the_design(export)
+    test_long_documents_are_scored_in_overlapping_windows(export)
+    test_evaluate_scores_the_texts_of_examples(export)
+    test_next_tokens_are_the_likeliest_of_the_models_distribution(export)
+    test_token_alternatives_are_the_likeliest_beside_the_scores(export)
+    test_generation_tells_the_models_own_log_probabilities(export)
+    test_beam_search_equals_the_search_written_out(export, reference_beams)
 
 
 @one_export
