@@ -274,12 +274,17 @@ def _served(
     address = stack.enter_context(running_server(str(base_path), flags=flags))
     texts = [str(text) for text in tokenizer.detokenize(prompts.tolist())]
 
-    async def ask() -> list[Any]:
-        async with AsyncClient(address, batch_size=rows) as client:
-            return await client.generate(texts, max_new_tokens=_NEW, temperature=0.0)
+    runner = stack.enter_context(asyncio.Runner())
+
+    async def connect() -> AsyncClient:
+        return AsyncClient(address, batch_size=rows)
+
+    client = runner.run(connect())
+    stack.callback(lambda: runner.run(client.close()))
 
     def generate() -> np.ndarray:
-        new = tokenizer.tokenize([answer.text for answer in asyncio.run(ask())])
+        asked = client.generate(texts, max_new_tokens=_NEW, temperature=0.0)
+        new = tokenizer.tokenize([answer.text for answer in runner.run(asked)])
         return np.concatenate([prompts, np.array(new)], axis=1)
 
     return generate
