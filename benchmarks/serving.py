@@ -33,9 +33,12 @@ _CONTEXT = 128
 _TEXT = "The quick brown fox jumps over the lazy dog. " * 2
 _MODEL = "model"
 _GOAL_RATIO, _GOAL_MILLISECONDS = 0.85, 3.0
-_BATCHING = """
-    max_batch_size { value: 32 } batch_timeout_micros { value: 0 }
-    num_batch_threads { value: 1 } max_enqueued_batches { value: 100 }
+# A batch for each core, which computes it alone.
+_BATCHING = f"""
+    max_batch_size {{ value: 32 }}
+    max_enqueued_batches {{ value: 100 }}
+    batch_timeout_micros {{ value: 0 }}
+    num_batch_threads {{ value: {os.cpu_count()} }}
 """
 
 # Asks from as many threads as it is told to, and prints requests a second and the
@@ -112,6 +115,7 @@ def _measure(setting: Setting, rounds: int, loads: dict[str, _Load]) -> list[str
         parameters.write_text(_BATCHING)
         flags = (
             "--enable_batching",
+            "--tensorflow_intra_op_parallelism=1",
             f"--batching_parameters_file={parameters}",
             f"--grpc_max_threads={max(_CLIENTS) + 8}",
         )
