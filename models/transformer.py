@@ -47,6 +47,44 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 _FUSED = {name: fused(function) for name, function in ACTIVATIONS.items()}
 
 
+class Place:
+    """Where some positions are in the caches of all blocks.
+
+    Args:
+        cache: one of the caches, `(batch_size, kv_heads, max_length, head_dim)`.
+        index: int32 scalar tensor, the first position.
+        length: how many.
+    """
+
+    def __init__(self, cache: Tensor, index: Tensor, length: Tensor | int) -> None:
+        batch, heads, self._max_length, _ = ops.shape(cache)
+        self._index = index
+        self._length = length
+        # Worked out once for all blocks.
+        self._rows = ops.arange(batch * heads) * self._max_length + index
+
+    def put(self, cache: Tensor, update: Tensor) -> Tensor:
+        """The cache with `(batch_size, kv_heads, length, head_dim)` written there.
+
+        Not by `ops.slice_update`, whose XLA op a model server may not have.
+        """
+        if isinstance(self._length, int) and self._length == 1:
+            return self._put_one(cache, update)
+        places = ops.arange(self._max_length) - self._index
+        here = ops.logical_and(places >= 0, places < self._length)[:, None]
+        update = ops.take(update, ops.clip(places, 0, self._length - 1), axis=2)
+        return ops.where(here, update, cache)
+
+    def _put_one(self, cache: Tensor, update: Tensor) -> Tensor:
+        flat = ops.reshape(cache, (-1, cache.shape[3]))
+        update = ops.reshape(ops.cast(update, cache.dtype), (-1, cache.shape[3]))
+        if writes_in_place():
+            flat = tf.raw_ops.InplaceUpdate(x=flat, i=self._rows, v=update)
+        else:
+            flat = tf.tensor_scatter_nd_update(flat, self._rows[:, None], update)
+        return tf.reshape(flat, tf.shape(cache))
+
+
 class SelfAttention(keras.layers.Layer):
     """Causal self-attention, multi-head or grouped-query, with or without rotation.
 
@@ -145,7 +183,7 @@ class SelfAttention(keras.layers.Layer):
         mask: Tensor,
         rotation: Rotation | None,
         cache: Cache,
-        index: Tensor,
+        place: Place,
     ) -> tuple[Tensor, Cache]:
         """Attends from `length` positions to those in the cache and their own.
 
@@ -156,17 +194,16 @@ class SelfAttention(keras.layers.Layer):
             rotation: cosines and sines of the positions, a pair of
                 `(length, head_dim / 2)`, or `None`.
             cache: keys and values, `(batch_size, kv_heads, max_length, head_dim)`.
-            index: int32 scalar tensor, the first position.
+            place: where the positions are in the cache.
 
         Returns:
             The output, of the shape of `x`, and the cache.
         """
-        rows = (ops.shape(cache[0])[0], ops.shape(mask)[0])
-        query, key, value = self._project(x, rotation, rows)
-        key = _put(cache[0], key, index)
-        value = _put(cache[1], value, index)
+        query, key, value = self._project(x, rotation, (-1, ops.shape(mask)[0]))
+        key, value = place.put(cache[0], key), place.put(cache[1], value)
         heads = self._attend(query, key, value, mask, False, is_small=True)
-        return self.attention_output(ops.reshape(heads, ops.shape(x))), (key, value)
+        heads = ops.reshape(heads, (-1, self.num_heads * self.head_dim))
+        return self.attention_output(heads), (key, value)
 
     def _project(
         self,
@@ -174,7 +211,7 @@ class SelfAttention(keras.layers.Layer):
         rotation: Rotation | None,
         rows: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values `(B, heads, T, D)`; `rows` is `(B, T)`."""
+        """Queries, keys and values `(B, heads, T, D)`; `rows` is `(B, T)`, B or -1."""
         query_heads, heads = self.num_heads, self.num_key_value_heads
         rows = rows or ops.shape(x)[:2]
         shape = (*rows, query_heads + 2 * heads, self.head_dim)
@@ -191,17 +228,10 @@ class SelfAttention(keras.layers.Layer):
         self, query: Tensor, key: Tensor, mask: Tensor, is_small: bool = False
     ) -> Tensor:
         """How much each position attends to each other, `(B, H, T, S)`."""
-        batch, _, length, _ = ops.shape(query)
         matmul = _small_matmul if is_small else _matmul
         softmax = _small_softmax if is_small else tf.nn.softmax
-        # The query heads that share keys lie in a row: one matrix for all of them.
-        group = self.num_heads // self.num_key_value_heads
-        shared = (batch, self.num_key_value_heads, group * length)
-        query = ops.reshape(query, (*shared, self.head_dim))
-        scores = matmul(query, key, transpose=True)
-        others = ops.shape(key)[2]
-        scores = ops.reshape(scores, (batch, self.num_heads, length, others))
-        return softmax(scores + mask)
+        scores = matmul(self._by_keys(query), key, transpose=True)
+        return softmax(self._by_queries(scores, ops.shape(query)[2]) + mask)
 
     def _attend(
         self,
@@ -216,14 +246,27 @@ class SelfAttention(keras.layers.Layer):
         weights = self._weights(query, key, mask, is_small)
         weights = self.dropout_layer(weights, training=training)
         matmul = _small_matmul if is_small else _matmul
-        batch, _, length, others = ops.shape(weights)
-        group = self.num_heads // self.num_key_value_heads
-        shared = (batch, self.num_key_value_heads, group * length)
-        single = (batch, self.num_heads, length)
-        weights = ops.reshape(weights, (*shared, others))
-        heads = ops.reshape(matmul(weights, value), (*single, self.head_dim))
+        length = ops.shape(query)[2]
+        heads = self._by_queries(matmul(self._by_keys(weights), value), length)
         heads = ops.transpose(heads, (0, 2, 1, 3))  # (B, T, H, D)
-        return ops.reshape(heads, (batch, length, self.num_heads * self.head_dim))
+        return ops.reshape(heads, (-1, length, self.num_heads * self.head_dim))
+
+    def _by_keys(self, x: Tensor) -> Tensor:
+        """`(B, H, T, N)` as `(B, K, H / K * T, N)`.
+
+        The query heads that share keys lie in a row: one matrix for all of them.
+        """
+        group = self.num_heads // self.num_key_value_heads
+        if group == 1:
+            return x
+        _, _, length, last = ops.shape(x)
+        return ops.reshape(x, (-1, self.num_key_value_heads, group * length, last))
+
+    def _by_queries(self, x: Tensor, length: Tensor) -> Tensor:
+        """The inverse of `_by_keys`."""
+        if self.num_heads == self.num_key_value_heads:
+            return x
+        return ops.reshape(x, (-1, self.num_heads, length, ops.shape(x)[3]))
 
     def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
         return input_shape
@@ -375,11 +418,11 @@ class DecoderBlock(keras.layers.Layer):
         mask: Tensor,
         rotation: Rotation | None,
         cache: Cache,
-        index: Tensor,
+        place: Place,
     ) -> tuple[Tensor, Cache]:
         """Some positions; see `SelfAttention.call_with_cache`."""
         branch, cache = self.attention.call_with_cache(
-            self.attention_norm(x), mask, rotation, cache, index
+            self.attention_norm(x), mask, rotation, cache, place
         )
         return self._finish(x, branch, False), cache
 
@@ -770,22 +813,23 @@ class TransformerBackbone(CausalBackbone):
         # Unlike those of other families, this cache can take several tokens at once,
         # and again those at positions that it has.
         index = ops.cast(cache_update_index, "int32")
-        x = self._embed(token_ids, index)
-        shape = ops.shape(x)
-        x = ops.reshape(x, (-1, self.hidden_dim))
-        positions = index + ops.arange(ops.shape(token_ids)[1])
+        length = ops.shape(token_ids)[1]
+        x = ops.reshape(self._embed(token_ids, index), (-1, self.hidden_dim))
+        positions = index + ops.arange(length)
         others = ops.arange(ops.shape(cache[0][0])[2])
         mask = self.causal_mask.between(positions[:, None], others)
         rotation = None
         if self.rotary_positions is not None:
             rotation = self.rotary_positions.rotation(positions)
+        place = Place(cache[0][0], index, length)
         caches = []
         for block, block_cache in zip(self.blocks, cache, strict=True):
             x, block_cache = block.call_with_cache(
-                x, mask, rotation, block_cache, index
+                x, mask, rotation, block_cache, place
             )
             caches.append(block_cache)
-        return ops.reshape(self.final_norm(x), shape), tuple(caches)
+        x = ops.reshape(self.final_norm(x), (-1, length, self.hidden_dim))
+        return x, tuple(caches)
 
     def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
         # All columns at once; what came from column `length` on is wiped, so that it
@@ -853,34 +897,6 @@ def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return ops.concatenate(
         [first * cosine - second * sine, first * sine + second * cosine], axis=-1
     )
-
-
-def _put(cache: Tensor, update: Tensor, index: Tensor) -> Tensor:
-    """Writes `(B, H, L, D)` from position `index` of `(B, H, T, D)` on.
-
-    Not by `ops.slice_update`, whose XLA op a model server may not have.
-    """
-    if update.shape[2] == 1:
-        return _put_one(cache, update, index)
-    length = ops.shape(update)[2]
-    places = ops.arange(ops.shape(cache)[2]) - index
-    here = ops.logical_and(places >= 0, places < length)[:, None]
-    update = ops.take(update, ops.clip(places, 0, length - 1), axis=2)
-    return ops.where(here, update, cache)
-
-
-def _put_one(cache: Tensor, update: Tensor, index: Tensor) -> Tensor:
-    """Writes `(B, H, 1, D)` at position `index`."""
-    shape = ops.shape(cache)
-    batch, heads, length, _ = shape
-    rows = ops.arange(batch * heads) * length + index
-    flat = ops.reshape(cache, (-1, shape[3]))
-    update = ops.reshape(ops.cast(update, cache.dtype), (-1, shape[3]))
-    if writes_in_place():
-        flat = tf.raw_ops.InplaceUpdate(x=flat, i=rows, v=update)
-    else:
-        flat = tf.tensor_scatter_nd_update(flat, rows[:, None], update)
-    return ops.reshape(flat, shape)
 
 
 def _matmul(x: Tensor, y: Tensor, transpose: bool = False) -> Tensor:
