@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -176,9 +177,8 @@ def test_after_a_rollback_a_candidate_is_compared_with_what_is_live(
     compiled = Specification.read(specification)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", PACKAGE_ROOT)
-        judged = _Task(compiled, "Evaluator", tmp_path).run(
-            compiled.values([]), outputs
-        )
+        task = _Task(compiled, "Evaluator", tmp_path, threading.Event())
+        judged = task.run(compiled.values([]), outputs)
     uris = (judged[key]["uri"] for key in ("evaluation", "blessing"))
     baseline = read_decision(*uris).compared_with
     assert (baseline.version, baseline.again) == (live.number, live.version)

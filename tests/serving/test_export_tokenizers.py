@@ -61,8 +61,7 @@ def brought_sentencepiece() -> SentencePieceTokenizer:
 )
 def test_every_signature_works_with_the_tokenizer(kind, tmp_path):
     tokenizer = make_tokenizer(kind)
-    sizes = {"num_layers": 1, "hidden_dim": 8}
-    model = build_causal_lm("gated_conv", tokenizer, CONTEXT, **sizes)
+    model = build_causal_lm("lstm", tokenizer, CONTEXT, hidden_dim=8)
     generator = np.random.default_rng(7)
     for weight in model.weights:
         weight.assign(generator.normal(scale=0.5, size=weight.shape))
