@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ..components import storage
 from .common import ConfigFile, app, fail, load_config
 
 
@@ -41,7 +42,8 @@ def serve(
 ) -> None:
     """Serve the pushed model; new versions are picked up."""
     base_path = model_base_path or load_config(config).push_folder
-    if "://" not in base_path:
+    is_remote = storage.is_remote(base_path)
+    if not is_remote:
         base_path = str(Path(base_path).absolute())
     flags = [
         f"--port={port}",
@@ -52,7 +54,7 @@ def serve(
         *(f"--{more.removeprefix('--')}" for more in flag or ()),
     ]
     if engine == "embedded":
-        if "://" in base_path:
+        if is_remote:
             fail(
                 f"{base_path} is no folder of this machine: mount it, or copy its "
                 "versions to one"

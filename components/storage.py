@@ -49,6 +49,11 @@ def names(folder: str) -> list[str]:
         return sorted(name.rstrip("/") for name in found)
 
 
+def numbers(folder: str) -> list[int]:
+    """The names in a folder that are numbers, the highest last."""
+    return sorted(int(name) for name in names(folder) if name.isdecimal())
+
+
 @contextlib.contextmanager
 def reached(path: str) -> Iterator[ModuleType]:
     """Gives TFX's fileio for what is named by a scheme; says what is wrong in a line.

@@ -46,7 +46,8 @@ def push(
     Returns:
         The new version's folder.
     """
-    version = max([int(time.time()), *(number + 1 for number in _numbers(push_folder))])
+    there = storage.numbers(push_folder)
+    version = max([int(time.time()), *(number + 1 for number in there[-1:])])
     target = f"{push_folder.rstrip('/')}/{version}"
     # Of what is no file there, the version's own folder comes first.
     fileio.makedirs(target)
@@ -61,13 +62,6 @@ def push(
         fileio.copy(os.path.join(model_path, path), f"{target}/{path}")
     _write(f"{target}/{MARKER_PATH}", json.dumps({"files": len(files)}))
     return target
-
-
-def _numbers(push_folder: str) -> list[int]:
-    if not fileio.exists(push_folder):
-        return []
-    names = (name.rstrip("/") for name in fileio.listdir(push_folder))
-    return [int(name) for name in names if name.isdecimal()]
 
 
 def _files(folder: str) -> list[str]:

@@ -106,8 +106,7 @@ class PushFolder:
     @property
     def numbers(self) -> list[int]:
         """The versions, the newest last, which is what is served."""
-        names = storage.names(self.path)
-        found = sorted(int(name) for name in names if name.isdecimal())
+        found = storage.numbers(self.path)
         if storage.is_remote(self.path):
             # Of a version that is being written, the graph comes last.
             return [n for n in found if storage.exists(f"{self.folder(n)}/{_GRAPH}")]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from .. import storage
 from ..errors import InputError
 
 
@@ -70,16 +71,9 @@ def require_writable(push_folder: str) -> None:
         ) from error
 
 
-def numbers(folder: Path) -> list[int]:
-    """The versions in a push folder, the newest last, which is what is served."""
-    if not folder.is_dir():
-        return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
-
-
 def _rename_to_free_version(staging: Path, folder: Path) -> Path:
-    version = int(time.time())
-    version = max([version, *(number + 1 for number in numbers(folder)[-1:])])
+    there = storage.numbers(str(folder))
+    version = max([int(time.time()), *(number + 1 for number in there[-1:])])
     while True:
         target = folder / str(version)
         try:

@@ -133,15 +133,15 @@ class Models:
             names.add(model.name)
         for model in config.model_config_list.config:
             path = model.base_path
-            if not path.startswith("/") and not _SCHEME.match(path):
-                raise invalid(
-                    f"Expected model {model.name} to have an absolute path or URI; "
-                    f"got base_path()={path}"
-                )
             if _SCHEME.match(path):
                 raise invalid(
                     f"Model {model.name}: {path} is no folder of this machine: mount "
                     "it, or copy its versions to one"
+                )
+            if not path.startswith("/"):
+                raise invalid(
+                    f"Expected model {model.name} to have an absolute path or URI; "
+                    f"got base_path()={path}"
                 )
             platform = _platform(model)
             if platform != PLATFORM:

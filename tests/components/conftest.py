@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment that is told by what is said."""
+"""Ctrl-C at a moment that is told by what is said; ingestion of a corpus."""
 
 from __future__ import annotations
 
@@ -51,3 +51,30 @@ def interrupted(listening):
             yield
 
     return at
+
+
+@pytest.fixture
+def run_example_gen(tmp_path):
+    """Runs TextExampleGen's executor on sources; returns the artifact."""
+    from langzoo.components.text_example_gen import executor
+    from langzoo.components.text_example_gen.component import TextExampleGen
+    from tfx.types import standard_artifacts
+    from tfx.utils import proto_utils
+
+    def run(sources, name="examples", **options):
+        component = TextExampleGen(sources, **options)
+        properties = {
+            key: proto_utils.proto_to_json(value)
+            if hasattr(value, "SerializeToString")
+            else value
+            for key, value in component.exec_properties.items()
+        }
+        examples = standard_artifacts.Examples()
+        examples.uri = str(tmp_path / name)
+        context = executor.Executor.Context(
+            tmp_dir=str(tmp_path / f"{name}-scratch"), unique_id="1"
+        )
+        executor.Executor(context).Do({}, {"examples": [examples]}, properties)
+        return examples
+
+    return run

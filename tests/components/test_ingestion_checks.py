@@ -16,16 +16,15 @@ from langzoo.components.errors import InputError
 from langzoo.components.example_validator import executor as validator
 from langzoo.components.text_example_gen import executor, loss
 from langzoo.components.text_example_gen.cleaning import Cleaning
-from langzoo.components.text_example_gen.component import TextExampleGen
 from langzoo.components.text_example_gen.profiles import Drift, MakeProfile
 from langzoo.components.text_example_gen.sources import Source
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.types import artifact_utils, standard_artifacts
-from tfx.utils import json_utils, proto_utils
+from tfx.utils import json_utils
 
 
 @pytest.fixture
-def ingest(tmp_path):
+def ingest(tmp_path, run_example_gen):
     """Runs the executor on lines of text; returns ids by split, and the summary."""
     runs = []
 
@@ -33,19 +32,8 @@ def ingest(tmp_path):
         runs.append(lines)
         corpus = tmp_path / "corpus.txt"
         corpus.write_text("\n".join(lines))
-        component = TextExampleGen([Source(str(corpus), documents="line")], **options)
-        properties = {
-            name: proto_utils.proto_to_json(value)
-            if hasattr(value, "SerializeToString")
-            else value
-            for name, value in component.exec_properties.items()
-        }
-        examples = standard_artifacts.Examples()
-        examples.uri = str(tmp_path / f"examples-{len(runs)}")
-        context = executor.Executor.Context(
-            tmp_dir=str(tmp_path / f"scratch-{len(runs)}"), unique_id="1"
-        )
-        executor.Executor(context).Do({}, {"examples": [examples]}, properties)
+        source = Source(str(corpus), documents="line")
+        examples = run_example_gen([source], f"examples-{len(runs)}", **options)
         splits = artifact_utils.decode_split_names(examples.split_names)
         return (
             {split: read_texts(examples, split) for split in splits},

@@ -17,7 +17,6 @@ from langzoo.components.errors import InputError
 from langzoo.components.pusher import object_stores
 from langzoo.components.pusher.executor import Executor as PusherExecutor
 from langzoo.components.text_example_gen import executor, files, readers
-from langzoo.components.text_example_gen.component import TextExampleGen
 from langzoo.components.text_example_gen.sources import Source
 from langzoo.components.text_example_gen.streams import UnusableError
 from tfx.dsl.io import fileio
@@ -163,24 +162,11 @@ def test_what_is_not_there_is_an_error_of_fileio(bucket, use):
 
 
 @pytest.fixture
-def ingest(tmp_path):
+def ingest(run_example_gen):
     """Runs the executor on a corpus; returns its summary."""
 
     def run(source):
-        component = TextExampleGen([source])
-        properties = {
-            name: proto_utils.proto_to_json(value)
-            if hasattr(value, "SerializeToString")
-            else value
-            for name, value in component.exec_properties.items()
-        }
-        examples = standard_artifacts.Examples()
-        examples.uri = str(tmp_path / "examples")
-        context = executor.Executor.Context(
-            tmp_dir=str(tmp_path / "scratch"), unique_id="1"
-        )
-        executor.Executor(context).Do({}, {"examples": [examples]}, properties)
-        return executor.Summary.read(examples.uri)
+        return executor.Summary.read(run_example_gen([source]).uri)
 
     return run
 

@@ -30,18 +30,16 @@ from langzoo.components.text_example_gen import (
     shards,
 )
 from langzoo.components.text_example_gen.cleaning import Cleaning
-from langzoo.components.text_example_gen.component import TextExampleGen
 from langzoo.components.text_example_gen.documents import Document
 from langzoo.components.text_example_gen.readers import Broken
 from langzoo.components.text_example_gen.repeated_keys import RepeatedKeys
 from langzoo.components.text_example_gen.sources import Source
 from langzoo.components.text_example_gen.streams import UnusableError
-from tfx.types import artifact_utils, standard_artifacts
-from tfx.utils import proto_utils
+from tfx.types import artifact_utils
 
 
 @pytest.fixture
-def ingest(tmp_path):
+def ingest(run_example_gen):
     """Runs the component's executor on a corpus; returns the artifact's folder."""
 
     def run(*corpus, **options):
@@ -49,20 +47,7 @@ def ingest(tmp_path):
             source if isinstance(source, Source) else Source(str(source))
             for source in corpus
         ]
-        component = TextExampleGen(sources, **options)
-        properties = {
-            name: proto_utils.proto_to_json(value)
-            if hasattr(value, "SerializeToString")
-            else value
-            for name, value in component.exec_properties.items()
-        }
-        examples = standard_artifacts.Examples()
-        examples.uri = str(tmp_path / "examples")
-        context = executor.Executor.Context(
-            tmp_dir=str(tmp_path / "scratch"), unique_id="1"
-        )
-        executor.Executor(context).Do({}, {"examples": [examples]}, properties)
-        return examples
+        return run_example_gen(sources, **options)
 
     return run
 
