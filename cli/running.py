@@ -98,7 +98,7 @@ def rehearse(
     ] = None,
     root: Annotated[
         str | None,
-        typer.Option(help="Folder for artifacts; default: the specification's."),
+        typer.Option(help="Folder or store for artifacts; default: PIPELINE.yaml's."),
     ] = None,
 ) -> None:
     """Execute a compiled pipeline on this machine, container by container."""

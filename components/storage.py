@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -52,6 +53,42 @@ def names(folder: str) -> list[str]:
 def numbers(folder: str) -> list[int]:
     """The names in a folder that are numbers, the highest last."""
     return sorted(int(name) for name in names(folder) if name.isdecimal())
+
+
+@contextlib.contextmanager
+def read_here(folder: str) -> Iterator[str]:
+    """Gives a folder of this machine with what is in a folder: itself, or a copy.
+
+    It is for readers that know no addresses. The copy lasts as long as the context.
+    """
+    if not is_remote(folder):
+        yield folder
+        return
+    from tfx.utils import io_utils
+
+    # A number, as a server takes what is called so for a version.
+    with tempfile.TemporaryDirectory() as scratch, reached(folder):
+        copy = os.path.join(scratch, "1")
+        io_utils.copy_dir(folder, copy)
+        yield copy
+
+
+@contextlib.contextmanager
+def written_here(folder: str) -> Iterator[str]:
+    """Gives a folder of this machine to write to: itself, or one that is copied there.
+
+    It is for writers that know no addresses. Where they fail, nothing is copied.
+    """
+    if not is_remote(folder):
+        os.makedirs(folder, exist_ok=True)
+        yield folder
+        return
+    from tfx.utils import io_utils
+
+    with tempfile.TemporaryDirectory() as scratch:
+        yield scratch
+        with reached(folder):
+            io_utils.copy_dir(scratch, folder)
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from .. import ENVIRONMENT
+from ..components import storage
 from ..components.errors import InputError
 from .resources import Resources, run_measured
 
@@ -159,7 +160,8 @@ class Rehearsal:
     """What a rehearsal did.
 
     Attributes:
-        folder: Where artifacts, logs, inputs and outputs of each task are.
+        folder: Where logs, inputs and outputs of each task are; its artifacts, too,
+            unless the root is an object store.
         outputs: Artifacts of each task by key, as RuntimeArtifact's JSON.
         resources: What each task took that was not cached, all its attempts together.
     """
@@ -194,7 +196,9 @@ def rehearse(
     Args:
         path: The specification.
         settings: Parameters as `NAME=VALUE`.
-        root: Folder for artifacts; by default the specification's.
+        root: Folder or object store for artifacts; by default the specification's.
+            Where it is a store, what else is written goes into a folder beside `path`,
+            with the name of the pipeline.
         show: Is told of every task.
 
     Raises:
@@ -206,14 +210,21 @@ def rehearse(
     values = specification.values(settings)
     _require_containers(specification)
     run_id = f"rehearsal-{datetime.datetime.now():%Y-%m-%dT%H-%M-%S-%f}"
-    folder = _run_folder(root or specification.root, specification.name, run_id)
-    return _run_tasks(specification, values, folder, show)
+    root = root or specification.root
+    if not root:
+        raise InputError(f"{path} names no root for artifacts: give one with --root")
+    remote = storage.is_remote(root)
+    parent = path.parent if remote else Path(root).absolute()
+    folder = _new_folder(parent / specification.name / run_id)
+    artifacts = f"{root}/{specification.name}/{run_id}" if remote else str(folder)
+    return _run_tasks(specification, values, folder, artifacts, show)
 
 
 def _run_tasks(
     specification: Specification,
     values: Mapping[str, Any],
     folder: Path,
+    artifacts: str,
     show: Callable[[str], None],
 ) -> Rehearsal:
     """Runs every task when those that it needs have ended."""
@@ -222,7 +233,7 @@ def _run_tasks(
     ending = threading.Event()
 
     def run(name: str) -> _Task:
-        task = _Task(specification, name, folder, ending)
+        task = _Task(specification, name, folder, artifacts, ending)
         try:
             outputs[name] = task.run(values, outputs)
         finally:
@@ -251,12 +262,8 @@ def _run_tasks(
     return Rehearsal(folder, outputs, resources)
 
 
-def _run_folder(root: str, name: str, run_id: str) -> Path:
-    if not root or "://" in root:
-        raise InputError(
-            f"the root {root!r} is no folder of this machine: give one with --root"
-        )
-    folder = Path(root, name, run_id).absolute()
+def _new_folder(folder: Path) -> Path:
+    folder = folder.absolute()
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -286,6 +293,7 @@ class _Task:
         specification: The pipeline.
         name: The task's name.
         folder: That of the rehearsal.
+        artifacts: Folder or address below which artifacts are written.
         ending: Set once no container may be started any more.
 
     Attributes:
@@ -298,6 +306,7 @@ class _Task:
         specification: Specification,
         name: str,
         folder: Path,
+        artifacts: str,
         ending: threading.Event,
     ) -> None:
         self._task = specification.tasks[name]
@@ -306,6 +315,7 @@ class _Task:
         self._container = specification.executor(name)["container"]
         self._name = name
         self._folder = folder / name
+        self._artifacts = f"{artifacts}/{name}"
         self._ending = ending
         self.cached = False
         self.resources = Resources()
@@ -426,7 +436,7 @@ class _Task:
         return {
             "name": f"{self._folder.parent.name}/{self._name}/{key}",
             "type": definition["artifactType"],
-            "uri": str(self._folder / key),
+            "uri": f"{self._artifacts}/{key}",
             "metadata": definition.get("metadata", {}),
         }
 

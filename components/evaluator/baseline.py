@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 
 from tfx import types
-from tfx.utils import io_utils, path_utils
+from tfx.utils import path_utils
 
 from .. import storage
 from ..pusher.push_folder import PushFolder, Rollback, containing
@@ -34,13 +32,12 @@ class Comparison:
     def model(self) -> Iterator[str | None]:
         """Gives the folder of the SavedModel; one of an object store is copied here."""
         folder = self.baseline.model if self.baseline else None
-        if folder is None or not storage.is_remote(folder):
-            yield folder
+        if folder is None:
+            yield None
             return
-        with tempfile.TemporaryDirectory() as scratch:
-            copy = os.path.join(scratch, "1")
-            io_utils.copy_dir(folder, copy)
-            yield copy
+        # TensorFlow itself cannot read from all stores that TFX can.
+        with storage.read_here(folder) as here:
+            yield here
 
 
 def resolved(artifacts: list[types.Artifact]) -> Comparison:

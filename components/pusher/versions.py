@@ -42,7 +42,8 @@ def push(
     prefix = f"{_staging_prefix()}{os.getpid()}-"
     staging = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
     try:
-        shutil.copytree(model_path, staging, dirs_exist_ok=True)
+        with storage.read_here(model_path) as here:
+            shutil.copytree(here, staging, dirs_exist_ok=True)
         for path, text in (texts or {}).items():
             (staging / path).parent.mkdir(exist_ok=True)
             (staging / path).write_text(text, encoding="utf-8")

@@ -158,5 +158,6 @@ def _state(file: FileMetadata) -> str:
 
 
 def _is_folder(path: str) -> bool:
-    # Beam lists local folders beside files when a pattern matches them.
-    return os.path.isdir(path)
+    # Beam lists local folders beside files when a pattern matches them, and what
+    # stands for folders in object stores.
+    return path.endswith("/") or os.path.isdir(path)

@@ -19,6 +19,7 @@ from tfx.types import artifact_utils
 from ...models import tokenizers, word_piece, words
 from ...models.keras_hub_presets import preset_tokenizer
 from ...models.tokenizer_files import load_tokenizer
+from .. import storage
 from ..documents import split
 from ..errors import InputError
 from ..progress import report
@@ -54,7 +55,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         """
         tokenizer = self._tokenizer(input_dict, exec_properties)
         output = artifact_utils.get_single_instance(output_dict["tokenizer"])
-        tokenizer.save_to_preset(output.uri)
+        with storage.written_here(output.uri) as folder:
+            tokenizer.save_to_preset(folder)
         kind, size = exec_properties[TYPE_KEY], tokenizer.vocabulary_size()
         report(f"{kind} tokenizer with {size:,} tokens")
         if tokenizer.normalizes:

@@ -11,7 +11,6 @@ import tempfile
 from typing import Any
 
 import keras
-import keras_hub
 import numpy as np
 import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
@@ -21,7 +20,7 @@ from ...models.ngram import NgramCausalLM
 from ...models.tokenizers import TextTokenizer
 from ..errors import InputError
 from ..progress import show
-from ..transform.executor import tokenizer_folder
+from ..transform.executor import tokenizer_of
 from .distribution import is_chief, wanted
 from .hyperparameters import with_hyperparameters
 from .packing import make_windows
@@ -95,9 +94,7 @@ class Job:
     @functools.cached_property
     def tokenizer(self) -> TextTokenizer:
         """What made the token ids."""
-        return keras_hub.tokenizers.Tokenizer.from_preset(
-            tokenizer_folder(self.transform_graph)
-        )
+        return tokenizer_of(self.transform_graph)
 
     def build(self) -> Any:
         """Returns the model before training, the same one every time.
@@ -215,10 +212,8 @@ def checkpoint_folder(fn_args: FnArgs, config: dict[str, Any]) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _bytes_per_token(patterns: tuple[str, ...], transform_graph: str) -> float:
-    tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(
-        tokenizer_folder(transform_graph)
-    )
-    lengths = np.array([len(piece) for piece in tokenizer.token_bytes()])
+    pieces = tokenizer_of(transform_graph).token_bytes()
+    lengths = np.array([len(piece) for piece in pieces])
     text = tokens = 0
     for ids in read_token_ids(patterns, transform_graph):
         text += int(lengths[ids].sum())

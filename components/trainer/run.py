@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from ...serving import export
+from .. import storage
 from ..progress import report, show
 from . import workers
 from .distribution import make_strategy
@@ -43,7 +44,9 @@ def run_fn(fn_args: FnArgs) -> None:
     export.export_causal_lm(
         model, fn_args.serving_model_dir, **fn_args.custom_config["export"]
     )
-    model.save_to_preset(os.path.join(fn_args.model_run_dir, PRESET_FOLDER))
+    preset = os.path.join(fn_args.model_run_dir, PRESET_FOLDER)
+    with storage.written_here(preset) as folder:
+        model.save_to_preset(folder)
     result.write(fn_args.model_run_dir)
     write_tables(result, fn_args.model_run_dir)
     job.logs().keep(fn_args.model_run_dir)

@@ -39,7 +39,7 @@ class Transform(base_beam_component.BaseBeamComponent):
     )
     ```
 
-    The transform graph artifact also carries the tokenizer (`tokenizer_folder`), so
+    The transform graph artifact also carries the tokenizer (`tokenizer_of`), so
     that whoever has the graph has the one tokenizer.
 
     Args:

@@ -13,6 +13,8 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, json_utils, proto_utils
 
 from ...models import tokenizer_files, words  # noqa: F401  (register all tokenizers)
+from ...models.tokenizers import TextTokenizer
+from .. import storage
 from ..progress import report
 from . import token_statistics
 
@@ -32,31 +34,30 @@ class Executor(tfx_executor.Executor):
         inputs = dict(input_dict)
         tokenizer_uri = artifact_utils.get_single_uri(inputs.pop(TOKENIZER_KEY))
         config = json_utils.loads(exec_properties["custom_config"])
-        config[TOKENIZER_KEY] = tokenizer_uri
-        properties = {
-            **exec_properties,
-            "custom_config": json_utils.dumps(config),
-            "splits_config": _splits_config(input_dict["examples"]),
-        }
-        super().Do(inputs, output_dict, properties)
+        with storage.read_here(tokenizer_uri) as folder:
+            config[TOKENIZER_KEY] = folder
+            properties = {
+                **exec_properties,
+                "custom_config": json_utils.dumps(config),
+                "splits_config": _splits_config(input_dict["examples"]),
+            }
+            super().Do(inputs, output_dict, properties)
         graph_uri = artifact_utils.get_single_uri(output_dict["transform_graph"])
-        io_utils.copy_dir(tokenizer_uri, tokenizer_folder(graph_uri))
-        self._gather_statistics(input_dict["examples"], output_dict, tokenizer_uri)
+        io_utils.copy_dir(tokenizer_uri, _tokenizer_folder(graph_uri))
+        self._gather_statistics(input_dict["examples"], output_dict)
 
     def _gather_statistics(
         self,
         examples: list[types.Artifact],
         output_dict: dict[str, list[types.Artifact]],
-        tokenizer_uri: str,
     ) -> None:
-        tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(tokenizer_uri)
         graph_uri = artifact_utils.get_single_uri(output_dict["transform_graph"])
         found = token_statistics.gather(
             self._make_beam_pipeline,
             examples,
             artifact_utils.get_single_instance(output_dict["transformed_examples"]),
             token_ids=token_statistics.feature_of(graph_uri),
-            unknown_id=tokenizer.unk_token_id,
+            unknown_id=tokenizer_of(graph_uri).unk_token_id,
             scratch=os.path.join(self._get_tmp_dir(), "token_statistics"),
         )
         for split, statistics in found.items():
@@ -70,6 +71,11 @@ def _splits_config(examples: list[types.Artifact]) -> str:
     return proto_utils.proto_to_json(config)
 
 
-def tokenizer_folder(transform_graph_uri: str) -> str:
-    """Returns where the tokenizer lies in a transform graph artifact."""
+def tokenizer_of(transform_graph_uri: str) -> TextTokenizer:
+    """Returns the tokenizer that lies in a transform graph artifact."""
+    with storage.read_here(_tokenizer_folder(transform_graph_uri)) as folder:
+        return keras_hub.tokenizers.Tokenizer.from_preset(folder)
+
+
+def _tokenizer_folder(transform_graph_uri: str) -> str:
     return os.path.join(transform_graph_uri, TOKENIZER_KEY)

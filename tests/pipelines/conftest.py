@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import http.server
 import io
 import json
 import pydoc_data.topics
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trustme
+from gcp_storage_emulator import server as emulator
+from gcp_storage_emulator import storage as emulated
+from gcp_storage_emulator.handlers import buckets
 from langzoo.pipelines import config as pipeline_config
 from langzoo.pipelines import local
 from rich.console import Console
@@ -127,3 +135,97 @@ def resumed(first, settings, run_pipeline, run_command):
         process.wait()
     config, result, shown = run_pipeline(*changes)
     return Resumed(config, result, shown, versions, lambda: run_pipeline(*changes)[1])
+
+
+# Google's credentials of a user whose token is good for long.
+USER = {
+    "type": "authorized_user",
+    **dict.fromkeys(("client_id", "client_secret", "refresh_token", "token"), "x"),
+    "expiry": "2999-01-01T00:00:00Z",
+}
+
+
+class Store(emulator.RequestHandler):
+    """A Google Cloud Storage: the emulator's, and what TensorFlow needs besides.
+
+    TensorFlow asks the public address alone; but it goes through a proxy, which this
+    is, too, and believes the authority that it is told of.
+    """
+
+    protocol_version = "HTTP/1.1"
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    def do_CONNECT(self):
+        self.send_response(200)
+        self.end_headers()
+        self.request = self.tls.wrap_socket(self.request, server_side=True)
+        self.setup()
+        self.close_connection = False
+
+    def parse_request(self):
+        understood = super().parse_request()
+        if understood:
+            # What is here is linked to here.
+            port = self.server.server_address[1]
+            del self.headers["Host"]
+            self.headers["Host"] = f"127.0.0.1:{port}"
+            if "chunked" in self.headers.get("Transfer-Encoding", ""):
+                del self.headers["Content-Length"]
+        return understood
+
+    def do_GET(self):
+        if not self.path.endswith("/storageLayout"):
+            super().do_GET()
+            return
+        response = emulator.Response(self)
+        response.json({"hierarchicalNamespace": {"enabled": False}})
+        response.close()
+
+
+class Router(emulator.Router):
+    """One request at a time, as the emulator's storage is."""
+
+    lock = threading.Lock()
+
+    def handle(self, method):
+        with self.lock:
+            super().handle(method)
+
+
+def read_data(handler, query, read=emulator._read_data):
+    """What is uploaded; an object may be empty, as those that stand for folders are."""
+    data = read(handler, query)
+    return b"" if data is None and query.get("uploadType") == ["media"] else data
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Address of a bucket of a store on this machine, for as long as the module."""
+    folder = tmp_path_factory.mktemp("store")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    authority.issue_cert("*.googleapis.com").configure_cert(Store.tls)
+    (folder / "user.json").write_text(json.dumps(USER))
+    storage = emulated.Storage(use_memory_fs=True)
+    buckets.create_bucket("bucket", storage)
+    handler = functools.partial(Store, storage)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
+    ):
+        patch.setattr(emulator, "Router", Router)
+        patch.setattr(emulator, "_read_data", read_data)
+        # `a/` and `a` are different objects.
+        patch.setattr(emulated._FileStore, "_norm", staticmethod(lambda path: path))
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        patch.setenv("https_proxy", url)
+        patch.setenv("no_proxy", "127.0.0.1,localhost")
+        patch.setenv("CURL_CA_BUNDLE", str(folder / "authority.pem"))
+        patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "token")
+        # And Google's Python clients, which look for credentials for long otherwise.
+        patch.setenv("STORAGE_EMULATOR_HOST", url)
+        patch.setenv("GOOGLE_CLOUD_PROJECT", "project")
+        patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(folder / "user.json"))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield "gs://bucket"
+        server.shutdown()

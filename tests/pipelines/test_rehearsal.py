@@ -1,4 +1,4 @@
-"""The compiled pipeline, executed container by container.
+"""The compiled pipeline, executed container by container, on files in a store.
 
 A container imports TFX, which takes 7 s of CPU and more: the two rehearsals are 16 of
 them. So they are of one pipeline with all components, some four minutes of CPU.
@@ -10,12 +10,12 @@ import copy
 import dataclasses
 import json
 import os
-import shutil
 import threading
 from pathlib import Path
 
 import pytest
 import yaml
+from langzoo.components import storage
 from langzoo.components.errors import InputError
 from langzoo.components.evaluator.gate import read_decision
 from langzoo.components.pusher.model_card import CARD_PATH
@@ -32,14 +32,15 @@ from langzoo.pipelines.rehearsal import (
     rehearse,
 )
 from langzoo.pipelines.versions import roll_back, versions
+from tfx.utils import io_utils
 
 # The components must be found by processes that do not know how pytest found them.
 PACKAGE_ROOT = str(Path(pipeline_config.__file__).parents[2])
 
 
 @pytest.fixture(scope="module")
-def specification(settings, tmp_path_factory):
-    """The small pipeline with a search and an n-gram model, and a root of its own.
+def specification(settings, store, tmp_path_factory):
+    """The small pipeline with a search and an n-gram model, and a root in a store.
 
     What the local run has, is left to the search and to parameters.
     """
@@ -48,7 +49,7 @@ def specification(settings, tmp_path_factory):
     search = {"algorithm": "random", "trials": 1, "steps": 2, "space": space}
     rule = {"metric": "bits_per_byte", "against": "ngram", "margin": -9.0}
     changed = {
-        "root": str(folder),
+        "root": f"{store}/runs",
         "corpus.path": "nowhere",
         "model.hidden_dim": 16,
         "trainer.steps": 1,
@@ -63,10 +64,11 @@ def specification(settings, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def rehearsed(specification, settings):
+def rehearsed(specification, settings, store):
     """Rehearses it with the corpus and the steps of the local run."""
     given = dict(setting.split("=", 1) for setting in settings)
-    parameters = [f"corpus={given['corpus.path']}", f"steps={given['trainer.steps']}"]
+    io_utils.copy_dir(given["corpus.path"], f"{store}/texts")
+    parameters = [f"corpus={store}/texts", f"steps={given['trainer.steps']}"]
 
     def run(*more):
         lines = []
@@ -99,8 +101,8 @@ def test_the_outputs_are_those_of_the_local_run(rehearsal, first):
     assert found.blessed
     for name in ("perplexity", "bits_per_byte"):
         assert found.metrics[name] == pytest.approx(local.decision.metrics[name], 1e-3)
-    version = Path(result.metadata("Pusher", "pushed_model")["pushed_destination"])
-    assert (version / "saved_model.pb").exists()
+    version = result.metadata("Pusher", "pushed_model")["pushed_destination"]
+    assert storage.exists(f"{version}/saved_model.pb")
     training = TrainingResult.read(result.uri("Trainer", "model_run"))
     # The steps are a parameter, the width is the search's.
     assert training.steps == local.training.steps
@@ -113,8 +115,8 @@ def test_the_training_takes_what_was_found(rehearsal):
     result, _ = rehearsal
     (trial,) = read_results(result.uri("Tuner", "tuner_results"))
     assert (trial.values, trial.steps) == ({"model.hidden_dim": 32}, 2)
-    version = Path(result.metadata("Pusher", "pushed_model")["pushed_destination"])
-    assert "| hidden_dim | 32 |" in (version / CARD_PATH).read_text()
+    version = result.metadata("Pusher", "pushed_model")["pushed_destination"]
+    assert "| hidden_dim | 32 |" in storage.read_text(f"{version}/{CARD_PATH}")
 
 
 @pytest.mark.timeout(1800)
@@ -158,14 +160,15 @@ def test_a_second_run_is_measured_against_the_model_that_the_first_blessed(
 
 @pytest.mark.timeout(900)
 def test_after_a_rollback_a_candidate_is_compared_with_what_is_live(
-    rehearsal, specification, settings, tmp_path
+    rehearsal, specification, settings, store, tmp_path
 ):
     result, _ = rehearsal
-    config = pipeline_config.load(settings=[*settings, f"root={specification.parent}"])
-    pushed = Path(result.metadata("Pusher", "pushed_model")["pushed_destination"])
-    serving = PushFolder(config.push_folder)
-    serving.push(str(pushed))
-    live = roll_back(config, int(pushed.name))
+    config = pipeline_config.load(settings=[*settings, f"root={store}/runs"])
+    pushed = result.metadata("Pusher", "pushed_model")["pushed_destination"]
+    PushFolder(config.push_folder).push(pushed)
+    copied = PushFolder(str(tmp_path / "serving")).push(pushed)
+    assert storage.exists(f"{copied}/{CARD_PATH}")
+    live = roll_back(config, int(pushed.rpartition("/")[2]))
     (row,) = (row for row in versions(config) if row.version == live.version)
     assert (row.run, row.state) == (result.folder.name, "earlier")
     assert row.bits_per_byte == decision(result).bits_per_byte
@@ -173,11 +176,14 @@ def test_after_a_rollback_a_candidate_is_compared_with_what_is_live(
 
     outputs = copy.deepcopy(result.outputs)
     trained = outputs["Trainer"]["model"]
-    trained["uri"] = shutil.copytree(trained["uri"], tmp_path / "candidate").as_posix()
+    io_utils.copy_dir(trained["uri"], f"{store}/candidate")
+    trained["uri"] = f"{store}/candidate"
     compiled = Specification.read(specification)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", PACKAGE_ROOT)
-        task = _Task(compiled, "Evaluator", tmp_path, threading.Event())
+        task = _Task(
+            compiled, "Evaluator", tmp_path, f"{store}/again", threading.Event()
+        )
         judged = task.run(compiled.values([]), outputs)
     uris = (judged[key]["uri"] for key in ("evaluation", "blessing"))
     baseline = read_decision(*uris).compared_with

@@ -12,7 +12,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,7 @@ import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import numpy as np
 import pytest
 import tensorflow as tf
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+import trustme
 from langzoo.serving.client import AsyncClient, Client, RestClient
 from langzoo.serving.server import ModelServer
 
@@ -692,45 +689,14 @@ class Authority:
     """An authority that signs certificates, all in PEM."""
 
     def __init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = self._named("authority")
-        self.certificate = self._pem(self._sign(self._name, self._key, True))
+        self._authority = trustme.CA()
+        self.certificate = self._authority.cert_pem.bytes().decode()
 
     def issue(self, name: str) -> tuple[str, str]:
         """A new key and its certificate."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        text = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ).decode()
-        return text, self._pem(self._sign(self._named(name), key, False))
-
-    def _named(self, name: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-
-    def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, authority: bool
-    ) -> x509.Certificate:
-        now = datetime.now(UTC)
-        builder = x509.CertificateBuilder(
-            issuer_name=self._name,
-            subject_name=subject,
-            public_key=key.public_key(),
-            serial_number=x509.random_serial_number(),
-            not_valid_before=now - timedelta(hours=1),
-            not_valid_after=now + timedelta(hours=1),
-        )
-        builder = builder.add_extension(
-            x509.BasicConstraints(ca=authority, path_length=None), critical=True
-        )
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
-        builder = builder.add_extension(names, critical=False)
-        return builder.sign(self._key, hashes.SHA256())
-
-    @staticmethod
-    def _pem(certificate: x509.Certificate) -> str:
-        return certificate.public_bytes(serialization.Encoding.PEM).decode()
+        issued = self._authority.issue_cert("localhost", common_name=name)
+        certificate, *_ = issued.cert_chain_pems
+        return issued.private_key_pem.bytes().decode(), certificate.bytes().decode()
 
 
 @pytest.fixture(scope="session")

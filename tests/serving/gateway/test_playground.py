@@ -14,7 +14,7 @@ from langzoo.serving.client import Client
 from langzoo.serving.gateway import app as gateway_app
 from langzoo.serving.gateway.app import GatewayOptions
 from langzoo.serving.server import ModelServer
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PAGE = Path(gateway_app.__file__).with_name("playground.html")
@@ -87,6 +87,11 @@ def write(page: Page, prompt: str, **settings: str) -> None:
     expect(page.get_by_role("status")).to_contain_text("new tokens after")
 
 
+def visible(page: Page) -> Locator:
+    """The tokens that a mouse can find: neither empty nor of white space alone."""
+    return page.locator(".token", has_text=re.compile(r"\S"))
+
+
 @in_chromium
 def test_it_writes_what_the_model_writes(page: Page, subwords: Client) -> None:
     [expected] = subwords.generate(["The value"], 24, temperature=0.5, seed=3)
@@ -106,7 +111,7 @@ def test_a_token_shows_what_else_was_likely(page: Page, subwords: Client) -> Non
     write(page, "The value", **{"New tokens": "8", "Temperature": "1", "Seed": "3"})
     tip = page.get_by_role("tooltip")
     expect(tip).to_be_hidden()
-    page.locator(".token:not(:empty)").first.hover()
+    visible(page).first.hover()
     expect(tip).to_contain_text("bits")
     likeliest = {other.token for other in expected.alternatives[0]}
     rows = len(likeliest | {expected.tokens[0]})
@@ -175,7 +180,7 @@ def test_it_fits_every_screen(page: Page, width: int, scheme: Any) -> None:
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 800})
     write(page, "The value", **({"New tokens": "40"} if width > 832 else {}))
-    page.locator(".token:not(:empty)").last.click()
+    visible(page).last.click()
     expect(page.get_by_role("tooltip")).to_be_visible()
     scrolled = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     assert scrolled <= 0
