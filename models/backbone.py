@@ -9,31 +9,41 @@ from typing import Any
 
 import keras
 import keras_hub
+import tensorflow as tf
 from keras import ops
 
 Tensor = Any
 Cache = Any
 
-_in_place = contextvars.ContextVar("caches_in_place", default=False)
+_served = contextvars.ContextVar("served_graphs", default=False)
 
 
 @contextlib.contextmanager
-def caches_in_place() -> Iterator[None]:
-    """Within it, graphs are made that may overwrite the cache they are given.
+def served_graphs() -> Iterator[None]:
+    """Within it, graphs are made for a model server's loop that generates.
 
-    A step of generation is then spared a copy of all keys and values. Such a graph is
-    for a loop that uses each cache once.
+    It uses each cache once, which a step may so overwrite: a copy of all keys and
+    values is spared. And XLA does not compile it, which needs to know shapes: a prompt
+    is read as far as it goes, whatever room for new tokens is behind it.
     """
-    token = _in_place.set(True)
+    token = _served.set(True)
     try:
         yield
     finally:
-        _in_place.reset(token)
+        _served.reset(token)
 
 
-def writes_in_place() -> bool:
-    """Whether a cache may be overwritten here, see `caches_in_place()`."""
-    return _in_place.get()
+def is_served() -> bool:
+    """Whether a graph is made for a model server, see `served_graphs()`."""
+    return _served.get()
+
+
+def prompt_of(token_ids: Tensor, length: Tensor) -> Tensor:
+    """The columns that a prefill reads: in a served graph the first `length`, or one.
+
+    (Not all ops are made for nothing at all.)
+    """
+    return token_ids[:, : tf.maximum(length, 1)] if is_served() else token_ids
 
 
 class AnyOf:

@@ -13,6 +13,7 @@ from .backbone import (
     Tensor,
     built,
     normal_initializer,
+    prompt_of,
     require,
     token_inputs,
 )
@@ -465,8 +466,9 @@ class ConvBackbone(CausalBackbone):
         return self._consume(token_ids, cache, 1)
 
     def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
+        length = ops.cast(length, "int32")
         cache = self.empty_cache(*ops.shape(token_ids))
-        return self._consume(token_ids, cache, ops.cast(length, "int32"))[1]
+        return self._consume(prompt_of(token_ids, length), cache, length)[1]
 
     def _consume(
         self, token_ids: Tensor, cache: Cache, length: Tensor | int

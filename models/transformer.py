@@ -15,10 +15,11 @@ from .backbone import (
     CausalBackbone,
     Tensor,
     built,
+    is_served,
     normal_initializer,
+    prompt_of,
     require,
     token_inputs,
-    writes_in_place,
 )
 from .fusion import fused
 from .sizes import default_intermediate_dim
@@ -78,7 +79,7 @@ class Place:
     def _put_one(self, cache: Tensor, update: Tensor) -> Tensor:
         flat = ops.reshape(cache, (-1, cache.shape[3]))
         update = ops.reshape(ops.cast(update, cache.dtype), (-1, cache.shape[3]))
-        if writes_in_place():
+        if is_served():
             flat = tf.raw_ops.InplaceUpdate(x=flat, i=self._rows, v=update)
         else:
             flat = tf.tensor_scatter_nd_update(flat, self._rows[:, None], update)
@@ -834,14 +835,17 @@ class TransformerBackbone(CausalBackbone):
     def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
         # All columns at once; what came from column `length` on is wiped, so that it
         # has no influence.
-        x = self._embed(token_ids)
+        length = ops.cast(length, "int32")
+        prompt = prompt_of(token_ids, length)
+        x = self._embed(prompt)
         mask, rotation = self._tables(x)
-        kept = ops.arange(ops.shape(token_ids)[1]) < ops.cast(length, "int32")
-        kept = ops.cast(kept, self.compute_dtype)[:, None]  # (T, 1)
+        columns = ops.shape(prompt)[1]
+        kept = ops.cast(ops.arange(columns) < length, self.compute_dtype)[:, None]
+        room = [[0, 0], [0, 0], [0, ops.shape(token_ids)[1] - columns], [0, 0]]
         caches = []
         for block in self.blocks:
-            x, (key, value) = block.prefill(x, mask, rotation)
-            caches.append((key * kept, value * kept))
+            x, cache = block.prefill(x, mask, rotation)
+            caches.append(tuple(tf.pad(tensor * kept, room) for tensor in cache))
         return tuple(caches)
 
     def default_lora_layer_names(self) -> list[str]:

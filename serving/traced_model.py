@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..models.backbone import caches_in_place
+from ..models.backbone import served_graphs
 from .output_projection import OutputProjection
 
 
@@ -28,8 +28,8 @@ class TracedModel:
             name: tf.function(method, autograph=False, reduce_retracing=True)
             for name, method in {
                 "call": lambda inputs: model(inputs, training=False),
-                "prefill": model.prefill,
-                "call_with_cache": caches_in_place()(self._step),
+                "prefill": served_graphs()(model.prefill),
+                "call_with_cache": served_graphs()(self._step),
                 "token_log_probabilities": model.token_log_probabilities,
             }.items()
         }
