@@ -67,9 +67,10 @@ def read_here(folder: str) -> Iterator[str]:
     from tfx.utils import io_utils
 
     # A number, as a server takes what is called so for a version.
-    with tempfile.TemporaryDirectory() as scratch, reached(folder):
+    with tempfile.TemporaryDirectory() as scratch:
         copy = os.path.join(scratch, "1")
-        io_utils.copy_dir(folder, copy)
+        with reached(folder):
+            io_utils.copy_dir(folder, copy)
         yield copy
 
 
