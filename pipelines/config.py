@@ -838,7 +838,8 @@ def _root(folder: str) -> str:
             f"root: TensorFlow writes to no {scheme}://: take a folder or gs://; "
             "corpus.path and serving.push_folder can be s3://"
         )
-    return folder
+    # What stands behind a slash too many is another file in a store.
+    return folder.rstrip("/") if separator else folder
 
 
 class Config(_Section):

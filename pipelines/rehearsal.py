@@ -211,12 +211,16 @@ def rehearse(
     _require_containers(specification)
     run_id = f"rehearsal-{datetime.datetime.now():%Y-%m-%dT%H-%M-%S-%f}"
     root = root or specification.root
-    if not root:
-        raise InputError(f"{path} names no root for artifacts: give one with --root")
-    remote = storage.is_remote(root)
-    parent = path.parent if remote else Path(root).absolute()
+    is_remote = storage.is_remote(root)
+    if not root or (is_remote and not root.startswith("gs://")):
+        raise InputError(
+            f"the root {root!r} is neither a folder of this machine nor of gs://: give "
+            "one with --root"
+        )
+    parent = path.parent if is_remote else Path(root)
     folder = _new_folder(parent / specification.name / run_id)
-    artifacts = f"{root}/{specification.name}/{run_id}" if remote else str(folder)
+    below = f"{root.rstrip('/')}/{specification.name}/{run_id}"
+    artifacts = below if is_remote else str(folder)
     return _run_tasks(specification, values, folder, artifacts, show)
 
 

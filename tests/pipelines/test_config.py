@@ -102,6 +102,12 @@ def test_settings_replace_keys_of_the_file():
     assert loaded.corpus.path == "texts/*.txt"
 
 
+def test_the_folders_of_a_root_in_a_store_have_one_slash_between_them():
+    loaded = config.load(settings=["name=x", "root=gs://bucket/"])
+    assert loaded.checkpoint_root == "gs://bucket/x/checkpoints"
+    assert loaded.push_folder == "gs://bucket/x/serving"
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [

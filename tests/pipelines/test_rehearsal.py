@@ -283,6 +283,13 @@ def test_a_parameter_that_cannot_be_is_refused(tmp_path, settings, said):
         rehearse(compiled(tmp_path, ["true"]), settings)
 
 
+@pytest.mark.parametrize("root", ["minio://mlpipeline/v2/artifacts", "s3://bucket"])
+def test_a_store_that_containers_cannot_write_to_is_refused(tmp_path, root):
+    path = compiled(tmp_path, ["true"])
+    with pytest.raises(InputError, match=f"the root '{root}' is neither a folder"):
+        rehearse(path, ["text=1"], root)
+
+
 def test_what_the_open_source_backend_does_not_run_is_refused(tmp_path):
     path = compiled(tmp_path, ["true"])
     content = yaml.safe_load(path.read_text())
