@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from tfx import types
 from tfx.utils import path_utils
 
-from .. import storage
+from .. import s3, storage
 from ..pusher.push_folder import PushFolder, Rollback, containing
 from . import last_blessed
 from .records import Baseline
@@ -30,12 +30,12 @@ class Comparison:
 
     @contextlib.contextmanager
     def model(self) -> Iterator[str | None]:
-        """Gives the folder of the SavedModel; one of an object store is copied here."""
+        """Gives the folder of the SavedModel; one on `s3://` is copied here."""
         folder = self.baseline.model if self.baseline else None
-        if folder is None:
-            yield None
+        if folder is None or not s3.is_s3(folder):
+            # TensorFlow reads from other stores, whichever machine Beam has it on.
+            yield folder
             return
-        # TensorFlow itself cannot read from all stores that TFX can.
         with storage.read_here(folder) as here:
             yield here
 
