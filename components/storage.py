@@ -66,12 +66,10 @@ def read_here(folder: str) -> Iterator[str]:
         return
     from tfx.utils import io_utils
 
-    # A number, as a server takes what is called so for a version.
     with tempfile.TemporaryDirectory() as scratch:
-        copy = os.path.join(scratch, "1")
         with reached(folder):
-            io_utils.copy_dir(folder, copy)
-        yield copy
+            io_utils.copy_dir(folder, scratch)
+        yield scratch
 
 
 @contextlib.contextmanager

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import uuid
 from collections.abc import Mapping
 
 from tfx.dsl.io import fileio
 
 from .. import storage
+from .versions import next_number
 
 # What makes a folder a model to TensorFlow Serving, and so comes last.
 _GRAPH = "saved_model.pb"
@@ -46,9 +46,7 @@ def push(
     Returns:
         The new version's folder.
     """
-    there = storage.numbers(push_folder)
-    version = max([int(time.time()), *(number + 1 for number in there[-1:])])
-    target = f"{push_folder.rstrip('/')}/{version}"
+    target = f"{push_folder.rstrip('/')}/{next_number(push_folder)}"
     # Of what is no file there, the version's own folder comes first.
     fileio.makedirs(target)
     texts = texts or {}

@@ -72,9 +72,14 @@ def require_writable(push_folder: str) -> None:
         ) from error
 
 
+def next_number(push_folder: str) -> int:
+    """The time in seconds, or the first number above those of all versions."""
+    there = storage.numbers(push_folder)
+    return max([int(time.time()), *(number + 1 for number in there[-1:])])
+
+
 def _rename_to_free_version(staging: Path, folder: Path) -> Path:
-    there = storage.numbers(str(folder))
-    version = max([int(time.time()), *(number + 1 for number in there[-1:])])
+    version = next_number(str(folder))
     while True:
         target = folder / str(version)
         try:
