@@ -45,8 +45,8 @@ bench: setup ## measures speed against other implementations
 	@bash scripts/bench.sh $(ARGS)
 
 soak: setup ## runs the model server's long tests at full length
-	LANGZOO_SOAK=10 $(VENV)/python -m pytest --timeout 3600 tests/serving/test_server_soak.py \
-		tests/serving/test_server_limits.py $(ARGS)
+	LANGZOO_SOAK=10 $(VENV)/python -m pytest --timeout 3600 tests/serving/server/test_server_soak.py \
+		tests/serving/server/test_server_limits.py $(ARGS)
 
 clean: ## removes what was built and the caches; keeps .venv and runs
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -225,7 +225,7 @@ def _timed(
     folder: Path,
     beam_arguments: Sequence[str],
 ) -> dict[str, float]:
-    from langzoo.pipelines import config
+    from langzoo.pipelines.configuration import config
     from tfx.utils import proto_utils
 
     properties = {
@@ -260,8 +260,13 @@ def _documents(corpus: Path) -> list[str]:
 def train(sample: Path, folder: Path) -> None:
     """Writes a tokenizer of each kind, learned from a sample, and each side's of it."""
     from langzoo.components.tokenizer_trainer import executor
-    from langzoo.models import tokenizers, word_piece, words
-    from langzoo.models.tokenizer_files import load_tokenizer
+    from langzoo.models.tokenizers import word_piece, words
+    from langzoo.models.tokenizers.byte import ByteTokenizer
+    from langzoo.models.tokenizers.files import load_tokenizer
+    from langzoo.models.tokenizers.sentence_piece import (
+        character_tokenizer,
+        train_sentencepiece,
+    )
 
     texts = _documents(sample)
     characters = executor.count_characters(texts).most_common(_VOCABULARY - 300)
@@ -269,14 +274,14 @@ def train(sample: Path, folder: Path) -> None:
     byte_pairs = folder / "byte pairs.json"
     _train_byte_pairs(texts).save(str(byte_pairs))
     ours = {
-        "bytes": tokenizers.ByteTokenizer(),
-        "characters": tokenizers.character_tokenizer(c for c, _ in characters),
+        "bytes": ByteTokenizer(),
+        "characters": character_tokenizer(c for c, _ in characters),
         "words": words.word_tokenizer(word for word, _ in counted),
         "word_piece": word_piece.train_word_piece(texts, vocabulary_size=_VOCABULARY),
         "byte pairs": load_tokenizer(byte_pairs),
     }
     for kind in ("bpe", "unigram"):
-        ours[kind] = tokenizers.train_sentencepiece(
+        ours[kind] = train_sentencepiece(
             texts, vocabulary_size=_VOCABULARY, model_type=kind, seed=0
         )
     for kind, tokenizer in ours.items():

@@ -202,7 +202,7 @@ def _transformers(
 
 def _zoo_model(weights: dict[str, np.ndarray]) -> Any:
     from langzoo.models import CausalLM, TransformerBackbone
-    from langzoo.models.presets import ARCHITECTURES
+    from langzoo.models.families.presets import ARCHITECTURES
 
     backbone = TransformerBackbone(
         vocabulary_size=_VOCABULARY,
@@ -258,8 +258,8 @@ def _served(
     """Asks a server of the export over gRPC; it ends with this process."""
     from langzoo.models import CausalLMPreprocessor, character_tokenizer
     from langzoo.serving.client import AsyncClient
-    from langzoo.serving.export import export_causal_lm
-    from langzoo.serving.process import running_server
+    from langzoo.serving.export.saved_model import export_causal_lm
+    from langzoo.serving.server.process import running_server
 
     tokenizer = character_tokenizer(
         [chr(_FIRST_CHARACTER + i) for i in range(_CHARACTERS)]

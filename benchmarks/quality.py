@@ -74,7 +74,9 @@ def _zoo(side: str, *parts: bytes) -> dict[str, Any]:
     import keras
     import numpy as np
     from langzoo.components.trainer import training
-    from langzoo.components.trainer.windows import TokenWindows
+    from langzoo.components.trainer.counting import count
+    from langzoo.components.trainer.rows.windows import TokenWindows
+    from langzoo.components.trainer.settings import TrainingConfig
     from langzoo.models import ByteTokenizer, build_causal_lm
 
     tokenizer = ByteTokenizer()
@@ -82,7 +84,7 @@ def _zoo(side: str, *parts: bytes) -> dict[str, Any]:
     family, hyperparameters = side, {}
     if side in NGRAMS:
         family, hyperparameters = "ngram", {"order": NGRAMS[side]}
-    config = training.TrainingConfig.of(family, steps=0)
+    config = TrainingConfig.of(family, steps=0)
     steps = _TOKENS // (config.batch_size * _CONTEXT)
     config = dataclasses.replace(config, steps=steps)
     keras.utils.set_random_seed(config.seed)
@@ -100,7 +102,7 @@ def _zoo(side: str, *parts: bytes) -> dict[str, Any]:
             )
             windows.append(TokenWindows(f"{folder}/{name}", _CONTEXT))
         if side in NGRAMS:
-            result = training.count(model, ids[:1], *windows, config)
+            result = count(model, ids[:1], *windows, config)
         else:
             network = keras.Model(model.input, model.output)
             result = training.train(network, *windows, config, f"{folder}/checkpoints")

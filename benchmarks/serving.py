@@ -106,7 +106,7 @@ def main(rounds: int, only: str) -> None:
 
 
 def _measure(setting: Setting, rounds: int, loads: dict[str, _Load]) -> list[str]:
-    from langzoo.serving.process import running_server
+    from langzoo.serving.server.process import running_server
 
     with tempfile.TemporaryDirectory() as folder:
         base_path = Path(folder) / _MODEL
@@ -151,9 +151,9 @@ def _measure(setting: Setting, rounds: int, loads: dict[str, _Load]) -> list[str
 
 
 def _export(setting: Setting, path: Path) -> None:
-    from langzoo.models.tokenizers import ByteTokenizer
+    from langzoo.models.tokenizers.byte import ByteTokenizer
     from langzoo.models.zoo import build_causal_lm
-    from langzoo.serving.export import export_causal_lm
+    from langzoo.serving.export.saved_model import export_causal_lm
 
     model = build_causal_lm(
         "transformer",

@@ -84,17 +84,19 @@ def measure(family: str) -> dict[str, float]:
     """Returns the figures of a family, in seconds and operations a second."""
     import keras
     import numpy as np
-    from langzoo.components.trainer import training
-    from langzoo.components.trainer.windows import TokenWindows
-    from langzoo.models import sizes, zoo
-    from langzoo.serving import export
+    from langzoo.components.trainer.networks import network_of
+    from langzoo.components.trainer.rows.windows import TokenWindows
+    from langzoo.components.trainer.settings import TrainingConfig
+    from langzoo.models import zoo
+    from langzoo.models.families import sizes
+    from langzoo.serving.export import saved_model
 
     keras.utils.set_random_seed(0)
     tokenizer = _tokenizer()
     vocabulary = tokenizer.vocabulary_size()
     model = zoo.build_causal_lm(family, tokenizer, _CONTEXT)
-    config = training.TrainingConfig.of(family, steps=_STEPS, batch_size=_BATCH)
-    network = training.network_of(model, config)
+    config = TrainingConfig.of(family, steps=_STEPS, batch_size=_BATCH)
+    network = network_of(model, config)
     size = sizes.size(family, vocabulary, _CONTEXT, {})
     assert size is not None
     figures = {"flops": 3.0 * size.flops_per_token * _BATCH * _CONTEXT, "peak": _peak()}
@@ -113,7 +115,7 @@ def measure(family: str) -> dict[str, float]:
         figures["around"] = _around(network, windows, config, folder)
         figures |= _input(network, windows)
         started = time.perf_counter()
-        export.export_causal_lm(model, f"{folder}/export")
+        saved_model.export_causal_lm(model, f"{folder}/export")
         figures["export"] = time.perf_counter() - started
     return figures
 
@@ -121,7 +123,7 @@ def measure(family: str) -> dict[str, float]:
 def _tokenizer() -> Any:
     import pydoc_data.topics
 
-    from langzoo.models.tokenizers import train_sentencepiece
+    from langzoo.models.tokenizers.sentence_piece import train_sentencepiece
 
     texts = list(pydoc_data.topics.topics.values())
     return train_sentencepiece(

@@ -265,7 +265,7 @@ def explain(
     ] = None,
 ) -> None:
     """Write a page that shows how unexpected each token of texts is."""
-    from ..models import pages
+    from ..models.explanation import pages
 
     asked = list(itertools.chain.from_iterable(_chunks(texts, file)))
     if model is None:
@@ -371,10 +371,10 @@ def _print_text(text: str) -> None:
 
 
 def _exported_token_scores(folder: Path, texts: list[str]) -> list[TokenScores]:
-    from ..pipelines.console import libraries_to_log
+    from ..pipelines.local.console import libraries_to_log
 
     with libraries_to_log(Path(os.devnull)):
-        from ..serving.exported import ExportedModel
+        from ..serving.in_process import ExportedModel
 
         with ExportedModel(folder) as model:
             return model.token_scores(texts)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ..pipelines.config import Config
-    from ..pipelines.local import RunResult
+    from ..pipelines.configuration.config import Config
+    from ..pipelines.local.runner import RunResult
 
 EXIT_ERROR = 1
 EXIT_REFUSED = 3
@@ -75,7 +75,7 @@ def load_config(
     settings: list[str] | None = None,
 ) -> Config:
     """Reads the configuration; a mistake in it ends the command in a line."""
-    from ..pipelines.config import ConfigError, load
+    from ..pipelines.configuration.config import ConfigError, load
 
     try:
         return load(path, changes_of(corpus, strict, settings))
@@ -102,7 +102,7 @@ def quiet(
     config: Config, silent: bool = False, logs: Path | None = None
 ) -> Iterator[Console]:
     """Sends the libraries' words to a log, in a folder; gives the console for ours."""
-    from ..pipelines.console import libraries_to_log
+    from ..pipelines.local.console import libraries_to_log
 
     log = (logs or config.folder / "logs") / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}.log"
     try:

@@ -28,7 +28,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..pipelines.config import Config
+    from ..pipelines.configuration.config import Config
     from ..pipelines.report.data import Candidate, ComparisonReport, RunReport
     from ..pipelines.versions import Version
 
@@ -62,13 +62,13 @@ def gate(
 
     Ends with status 0 where the model keeps every rule, 3 where not, 1 for an error.
     """
-    from ..pipelines.console import spinner
+    from ..pipelines.local.console import spinner
 
     loaded = load_config(config, settings=settings)
     with reported_errors(), quiet(loaded) as console:
         with spinner(console, "importing TFX"):
             from ..pipelines import gating
-            from ..pipelines.decision_table import print_decision
+            from ..pipelines.local.decision_table import print_decision
         with spinner(console, "evaluating"):
             models = gating.Models(model, baseline, ngram)
             decision = gating.judge(loaded, models, data, train_data, output)
@@ -105,7 +105,7 @@ def compare(
     is. Ends with status 1 where a model failed; with --push-best as `run` does.
     """
     from ..pipelines import comparison
-    from ..pipelines.config import ConfigError
+    from ..pipelines.configuration.config import ConfigError
 
     names = [name.strip() for name in (models or "").split(",") if name.strip()]
     try:
@@ -224,7 +224,7 @@ def _reach_object_stores(config: Config) -> None:
     from ..components import storage
 
     if storage.is_remote(config.push_folder) or storage.is_remote(config.root):
-        from ..pipelines.console import libraries_to_log
+        from ..pipelines.local.console import libraries_to_log
 
         with libraries_to_log(Path(os.devnull)), storage.reached("file://"):
             pass
@@ -309,7 +309,7 @@ def print_ranking(report: ComparisonReport) -> None:
     """Prints the models of a comparison, the best first, and why some were refused."""
     from rich.console import Console
 
-    from ..components.evaluator.numbers import duration
+    from ..components.evaluator.wording import duration
 
     table = new_table()
     table.add_column("#", justify="right")
@@ -339,7 +339,7 @@ def print_ranking(report: ComparisonReport) -> None:
 
 def _measure(report: RunReport) -> str:
     """Bits per byte with their interval."""
-    from ..components.evaluator.numbers import interval, number
+    from ..components.evaluator.wording import interval, number
 
     measure = report.metrics.get("bits_per_byte")
     if measure is None:

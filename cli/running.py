@@ -28,9 +28,9 @@ from .common import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..pipelines.config import Config
-    from ..pipelines.local import RunResult
-    from ..pipelines.resources import Resources
+    from ..pipelines.configuration.config import Config
+    from ..pipelines.kubeflow.resources import Resources
+    from ..pipelines.local.runner import RunResult
 
 _DEMO_PROMPT = "Return the number of"
 _DEMO_NEW_TOKENS = 24
@@ -58,7 +58,7 @@ def run(
 @app.command()
 def demo() -> None:
     """Run the demo: pipeline, server, a question to it, a table of what happened."""
-    from ..pipelines.config import load
+    from ..pipelines.configuration.config import load
 
     config = load()
     result = _run(config)
@@ -81,7 +81,7 @@ def compile_command(
     # The root is one of the cluster's, which is not seen from here.
     logs = Path(tempfile.gettempdir(), f"langzoo-{os.getuid()}")
     with reported_errors(), quiet(loaded, logs=logs):
-        from ..pipelines.kubeflow import compile_pipeline
+        from ..pipelines.kubeflow.compiler import compile_pipeline
 
         compile_pipeline(loaded, output)
     typer.echo(f"wrote {output}")
@@ -103,7 +103,7 @@ def rehearse(
 ) -> None:
     """Execute a compiled pipeline on this machine, container by container."""
     with reported_errors():
-        from ..pipelines import rehearsal
+        from ..pipelines.kubeflow import rehearsal
 
         result = rehearsal.rehearse(specification, parameters or [], root, typer.echo)
         pushed = result.outputs.get("Pusher", {}).get("pushed_model", {})
@@ -119,7 +119,7 @@ def worker(config: ConfigFile = None, settings: Settings = None) -> None:
 
     The configuration's root must be the run's own, on storage that both reach.
     """
-    from ..pipelines.console import NodeProgress
+    from ..pipelines.local.console import NodeProgress
 
     loaded = load_config(config, settings=settings)
     with (
@@ -141,7 +141,7 @@ def models(
     ] = False,
 ) -> None:
     """List the presets: parameters, context, floating-point operations a token."""
-    from ..models.presets import PRESETS
+    from ..models.families.presets import PRESETS
 
     if not as_json:
         _print_presets()
@@ -152,15 +152,15 @@ def models(
 
 
 def _run(config: Config) -> RunResult:
-    from ..pipelines.console import spinner
+    from ..pipelines.local.console import spinner
 
     started = time.monotonic()
     with reported_errors(), quiet(config) as console:
         console.print(f"langzoo {__version__}, pipeline {config.name}")
         with spinner(console, "importing TFX"):
-            from ..pipelines import local
-            from ..pipelines.decision_table import print_decision
-        result = local.run(config, console)
+            from ..pipelines.local import runner
+            from ..pipelines.local.decision_table import print_decision
+        result = runner.run(config, console)
         if not result.executed:
             console.print("nothing has changed: every result came from the cache")
         if result.search:
@@ -206,7 +206,7 @@ def _summary_rows(config: Config, result: RunResult) -> list[tuple[str, str]]:
 def _ask(push_folder: Path) -> list[tuple[str, str]]:
     """Starts a server on the pushed model and asks it over gRPC."""
     from ..serving.client import Client
-    from ..serving.process import running_server
+    from ..serving.server.process import running_server
 
     typer.echo("starting the model server and asking it over gRPC")
     with running_server(str(push_folder)) as address, Client(address) as client:
@@ -248,7 +248,7 @@ def _print_resources(resources: dict[str, Resources]) -> None:
 def _print_presets() -> None:
     from rich.console import Console
 
-    from ..models.presets import PRESETS
+    from ..models.families.presets import PRESETS
 
     table = new_table(
         caption="Parameters are for that vocabulary, FLOPs for a forward pass over a "

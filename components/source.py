@@ -1,36 +1,153 @@
-"""Fingerprints for the cache keys of components: of source code, and of presets."""
+"""Fingerprints for the cache keys of components: of source code, and of presets.
+
+TFX's cache ignores source code, so each component carries the hash of the code that it
+runs as a parameter; a change there makes its cached results unreachable.
+"""
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+_PACKAGE = "langzoo"
+_HERE = Path(__file__).resolve().parent.parent
+# What is imported by its name: `langzoo.serving.server`, `.backbone:LSTMBackbone`.
+_NAMED = re.compile(r"(\.*)(\w+(?:\.\w+)*)(:\w+)?")
 
 
-@functools.cache
-def source_hash(*parts: str) -> str:
-    """Hashes the Python source of parts of this package.
+def source_hash(*modules: str) -> str:
+    """Hashes the source of modules and of all that they import.
 
-    TFX's cache ignores source code, so each component carries the hash of the code it
-    runs as a parameter; a change there makes its cached results unreachable.
+    Imports are followed within the packages of the modules, wherever in a file they
+    stand, and so are strings that name a module (`"langzoo.serving.server"`, or
+    `".backbone:LSTMBackbone"`, relative to the package) or a data file beside it. A
+    needless change costs a run; one that is overlooked leaves a stale result.
 
     Args:
-        *parts: Folders or files relative to the package, such as `"models"` or
-            `"components/trainer"`.
+        *modules: Dotted names; what follows the name of a module is left out, as in
+            `"langzoo.components.trainer.run.run_fn"` and `"mypackage.mamba:FAMILY"`.
 
     Returns:
         16 hexadecimal digits.
+
+    Raises:
+        ModuleNotFoundError: Where there is no such module.
     """
+    roots = {name: _folder_of(name) for name in {_top(module) for module in modules}}
+    found: set[Path] = set()
+    waiting = [path for name in modules for path in _resolve(roots, name)]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        if path.suffix == ".py":
+            waiting += _imported(roots, path)
     digest = hashlib.sha256()
-    for part in parts:
-        path = _PACKAGE / part
-        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-        for file in files:
-            digest.update(str(file.relative_to(_PACKAGE)).encode())
-            digest.update(file.read_bytes())
+    names = {path: _name_in(roots, path) for path in found}
+    for path in sorted(found, key=names.__getitem__):
+        digest.update(names[path].encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def _top(module: str) -> str:
+    return module.partition(":")[0].partition(".")[0]
+
+
+def _folder_of(package: str) -> Path:
+    """Where a package's name begins: the package itself, or a module of one file."""
+    if package == _PACKAGE:
+        return _HERE
+    sys.path_importer_cache.clear()  # It may be new.
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.origin:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    origin = Path(spec.origin)
+    return origin.parent if origin.name == "__init__.py" else origin
+
+
+def _resolve(roots: dict[str, Path], name: str) -> list[Path]:
+    """The files that importing a dotted name runs; its last parts may be no module."""
+    first, *parts = name.partition(":")[0].split(".")
+    path = roots.get(first)
+    if path is None:
+        return []
+    if path.is_file():
+        return [path]
+    files = []
+    for part in parts:
+        files.append(path / "__init__.py")
+        if (path / f"{part}.py").is_file():
+            return [*files, path / f"{part}.py"]
+        if not (path / part / "__init__.py").is_file():
+            return files
+        path = path / part
+    # A package, which `python -m` may run.
+    files += [path / "__init__.py", path / "__main__.py"]
+    return [file for file in files if file.is_file()]
+
+
+def _imported(roots: dict[str, Path], path: Path) -> Iterator[Path]:
+    name = _name_in(roots, path)
+    package = name.rpartition(".")[0] if path.name != "__init__.py" else name
+    for level, module in _names(path.read_text(encoding="utf-8")):
+        parents = package.split(".")[: len(package.split(".")) + 1 - level]
+        prefix = ".".join(parents) + "." if level else ""
+        yield from _resolve(roots, prefix + module)
+    for beside in _texts(path.read_text(encoding="utf-8")):
+        data = path.parent / beside
+        if data.is_file() and data.suffix not in ("", ".py"):
+            yield data
+        elif data.is_dir() and not any(data.glob("**/*.py")):
+            yield from (file for file in data.rglob("*") if file.is_file())
+
+
+def _name_in(roots: dict[str, Path], path: Path) -> str:
+    """The dotted name of a file of one of the packages."""
+    for name, folder in roots.items():
+        if path == folder:
+            return name
+        if path.is_relative_to(folder):
+            parts = path.relative_to(folder).with_suffix("").parts
+            dotted = ".".join([name, *(part for part in parts if part != "__init__")])
+            return dotted if path.suffix == ".py" else dotted + path.suffix
+    raise AssertionError(path)
+
+
+@functools.cache
+def _names(source: str) -> frozenset[tuple[int, str]]:
+    """What a file imports: levels above its package, and dotted names."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {(0, alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = f"{node.module}." if node.module else ""
+            names |= {(node.level, base + alias.name) for alias in node.names}
+    for text in _texts(source):
+        match = _NAMED.fullmatch(text)
+        if match and (match[3] or "." in match[2]):
+            names.add((len(match[1]), match[2]))
+    return frozenset(names)
+
+
+@functools.cache
+def _texts(source: str) -> frozenset[str]:
+    """The strings of a file that may name a module or a file."""
+    return frozenset(
+        node.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"[\w.:-]{1,100}", node.value)
+        and node.value.strip(".")
+    )
 
 
 def preset_hash(preset: str) -> str:

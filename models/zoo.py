@@ -7,17 +7,18 @@ from typing import Any
 
 import keras_hub
 
-from . import tokenizer_files, words  # noqa: F401  (register all tokenizers)
 from .backbone import CausalBackbone, require
-from .causal_lm import CausalLM, CausalLMPreprocessor
-from .convolutional import GatedConvBackbone, TCNBackbone
-from .keras_hub_adapter import KerasHubCausalLM
-from .keras_hub_presets import build_from_preset, preset_tokenizer
-from .ngram import NgramBackbone, NgramCausalLM
-from .presets import KERAS_HUB, PRESETS, resolved
-from .recipes import RECIPES
-from .recurrent import GRUBackbone, LSTMBackbone, SimpleRNNBackbone
-from .transformer import TransformerBackbone
+from .families.convolutional.backbone import GatedConvBackbone, TCNBackbone
+from .families.keras_hub.adapter import KerasHubCausalLM
+from .families.keras_hub.presets import build_from_preset
+from .families.ngram.causal_lm import NgramBackbone, NgramCausalLM
+from .families.presets import KERAS_HUB, PRESETS, resolved
+from .families.recurrent.backbone import GRUBackbone, LSTMBackbone, SimpleRNNBackbone
+from .families.transformer.backbone import TransformerBackbone
+from .learning.recipe import RECIPES
+from .tasks.causal_lm import CausalLM, CausalLMPreprocessor
+from .tokenizers import files, words  # noqa: F401  (register all tokenizers)
+from .tokenizers.keras_hub import preset_tokenizer
 
 FAMILIES: dict[str, type[CausalBackbone]] = {
     "transformer": TransformerBackbone,

@@ -22,12 +22,12 @@ from rich.console import Console
 
 from ..components.errors import InputError
 from ..components.evaluator.records import Definition
-from .config import Config, ConfigError, load
+from .configuration.config import Config, ConfigError, load
 from .report import data, page
 from .report.reading import Runs
 
 if TYPE_CHECKING:
-    from .local import RunResult
+    from .local.runner import RunResult
 
 METRIC = "bits_per_byte"
 # What configurations must have in common, that the models learn from the same data.
@@ -147,10 +147,10 @@ def compare(plan: Mapping[str, Config], console: Console) -> data.ComparisonRepo
 
 
 def _run(name: str, config: Config, console: Console) -> data.Candidate:
-    from . import local
+    from .local import runner
 
     try:
-        run_id = local.execute(config, console, compared=True)
+        run_id = runner.execute(config, console, compared=True)
         page.report_run(config.folder, run_id)
         run = Runs(config.folder).read(run_id)
     except Exception as error:
@@ -203,12 +203,12 @@ def push_best(
     Raises:
         InputError: Where no model was ranked, or as `local.run` says.
     """
-    from . import local
+    from .local import runner
 
     best = report.candidates[0]
     if best.rank is None:
         raise InputError("there is nothing to push: no model came to its evaluation")
-    result = local.run(plan[best.name], console)
+    result = runner.run(plan[best.name], console)
     if result.destination:
         said = f"{best.name} as version {result.destination.rpartition('/')[2]}"
         report = report.model_copy(update={"pushed": said})

@@ -13,17 +13,18 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from ..components.documents import Documents
 from ..components.errors import InputError
-from ..components.evaluator import executor, gate
+from ..components.evaluator import executor
+from ..components.evaluator.gate import verdict
+from ..components.evaluator.gate.rules import LAST_BLESSED, NGRAM
 from ..components.evaluator.results import CANDIDATE
-from ..components.evaluator.rules import LAST_BLESSED, NGRAM
 from ..components.progress import report
 from ..components.text_example_gen import files, readers
 from ..components.text_example_gen.documents import Document
 from ..components.text_example_gen.sources import Source
 from ..components.text_example_gen.streams import UnusableError
 from ..serving.errors import ServingError
-from ..serving.exported import saved_model_folder
-from .config import Config
+from ..serving.in_process import saved_model_folder
+from .configuration.config import Config
 
 
 class Models(NamedTuple):
@@ -46,7 +47,7 @@ def judge(
     data: str,
     train_data: str | None = None,
     output: Path | None = None,
-) -> gate.Decision:
+) -> verdict.Decision:
     """Applies a configuration's rules to an exported model.
 
     Documents are read as those of `corpus`, and are not cleaned.
@@ -82,7 +83,7 @@ def judge(
             if train_data
             else (),
         )
-    decision = gate.decide(settings.rules, evaluation)
+    decision = verdict.decide(settings.rules, evaluation)
     if output is not None:
         try:
             output.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,8 @@ from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
 from tfx.types import standard_artifacts
 from tfx.types.channel import Channel
 
-from ..components.evaluator.baseline import Record
 from ..components.evaluator.component import Evaluator
+from ..components.evaluator.gate.baseline import Record
 from ..components.example_validator.component import ExampleValidator
 from ..components.pusher.component import Pusher
 from ..components.pusher.model_card import CardSettings
@@ -26,7 +26,7 @@ from ..components.trainer.component import Trainer
 from ..components.trainer.ngram import NgramTrainer
 from ..components.transform.component import Transform
 from ..components.tuner.component import Tuner
-from .config import Config, NgramConfig, TrainerConfig
+from .configuration.config import Config, NgramConfig, TrainerConfig
 from .report.reading import COMPARISON_NODE
 
 BASELINE_RESOLVER = "BaselineResolver"

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from ..components.errors import InputError
 from ..components.evaluator.records import Verdict
-from ..components.pusher.push_folder import Kept, PushFolder, Rollback
-from . import compiled_runs
-from .config import Config
+from ..components.push_folder.push_folder import Kept, PushFolder, Rollback
+from .configuration.config import Config
+from .kubeflow import compiled_runs
 from .report.data import RunReport
 from .report.reading import DATABASE, Runs
 

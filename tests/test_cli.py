@@ -14,7 +14,7 @@ import pytest
 import typer
 from langzoo import cli
 from langzoo.cli import common
-from langzoo.models.presets import PRESETS
+from langzoo.models.families.presets import PRESETS
 from typer.testing import CliRunner
 
 

@@ -135,7 +135,8 @@ def test_context_holds_the_package_and_what_installs_it(context: Path) -> None:
 
     assert top - set(PACKAGE) == {
         *("Dockerfile", ".dockerignore", "docker", "requirements.lock"),
-        *("LICENSE", "README.md", "pyproject.toml", "setup.cfg", "py.typed"),
+        *("LICENSE", "README.md", "pyproject.toml", "py.typed"),
+        *("setup.cfg", "setup.py"),
         *("__init__.py", "__main__.py"),
     }
     assert not list(context.rglob("__pycache__"))
@@ -148,7 +149,7 @@ def test_context_suffices_for_the_package(image: Path) -> None:
         if file.is_file() and file.suffix != ".pyc"
     }
     files = [file for floor in PACKAGE for file in (ROOT / floor).rglob("*")]
-    files += [*ROOT.glob("*.py"), ROOT / "py.typed"]
+    files += [*ROOT.glob("__*__.py"), ROOT / "py.typed"]
 
     assert installed == {
         str(file.relative_to(ROOT))

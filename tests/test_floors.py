@@ -80,7 +80,7 @@ def _violations(floor: str, allowed: Callable[[str], bool]) -> list[str]:
 @pytest.mark.parametrize(
     ("statement", "module"),
     [
-        ("import langzoo.serving.export", "langzoo.serving.export"),
+        ("import langzoo.serving.errors", "langzoo.serving.errors"),
         ("from langzoo import serving", "langzoo.serving"),
         ("from langzoo.serving import export", "langzoo.serving.export"),
         ("from . import transform", "langzoo.components.trainer.transform"),
@@ -97,7 +97,7 @@ def test_import_statement_is_resolved(statement: str, module: str) -> None:
 
 
 def test_every_module_stands_on_a_floor() -> None:
-    tops = {file.stem for file in ROOT.glob("*.py")}
+    tops = {file.stem for file in ROOT.glob("*.py")} - {"setup"}
     tops |= {folder.parent.name for folder in ROOT.glob("*/__init__.py")}
     assert tops == {*FLOORS, "__init__"}
 

@@ -17,14 +17,8 @@ from tfx.types.component_spec import (
 
 from ..source import source_hash
 from . import executor
-from .baseline import Record
+from .gate.baseline import Record
 from .probes import templates_hash
-
-_SOURCES = (
-    *("components/evaluator", "components/pusher/push_folder.py"),
-    *("serving/exported.py", "serving/server/servable.py"),
-    "serving/client/questions.py",
-)
 
 
 class EvaluatorSpec(ComponentSpec):
@@ -124,7 +118,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
                 ngram_model=ngram_model,
                 settings=json.dumps(settings, sort_keys=True),
                 blessed_record=blessed_record.dump() if blessed_record else None,
-                source_hash=source_hash(*_SOURCES),
+                source_hash=source_hash(executor.__name__),
                 evaluation=Channel(type=standard_artifacts.ModelEvaluation),
                 blessing=Channel(type=standard_artifacts.ModelBlessing),
             )

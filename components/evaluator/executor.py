@@ -19,12 +19,14 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from ...serving.exported import ExportedModel
+from ...serving.in_process import ExportedModel
 from ..documents import Documents, split
 from ..progress import report
-from . import analysis, baseline, exported, gate, probes
+from . import probes
+from .gate import baseline, verdict
+from .gate.rules import LAST_BLESSED, NGRAM, Rule, parse, sliced_features
+from .measures import analysis, exported
 from .results import CANDIDATE, Evaluation
-from .rules import LAST_BLESSED, NGRAM, Rule, parse, sliced_features
 
 MODEL_KEY = "model"
 BASELINE_KEY = "baseline_model"
@@ -187,7 +189,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 self._make_beam_pipeline,
                 train_texts=split(input_dict[EXAMPLES_KEY], "train"),
             )
-        decision = gate.decide(
+        decision = verdict.decide(
             settings.rules,
             evaluation,
             compared_with=comparison.baseline,
@@ -200,7 +202,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
 
 def _bless(
-    decision: gate.Decision,
+    decision: verdict.Decision,
     input_dict: dict[str, list[types.Artifact]],
     output_dict: dict[str, list[types.Artifact]],
     exec_properties: dict[str, Any],

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from tfx.dsl.io import fileio
 
+from .gate.rules import DEFINITIONS
+from .measures.sums import CORPUS_METRICS, MIN_DOCUMENTS, NAMES, CorpusSums, interval
 from .records import CANDIDATE, EVALUATION_FILE, OVERALL
-from .rules import DEFINITIONS
-from .sums import CORPUS_METRICS, MIN_DOCUMENTS, NAMES, CorpusSums, interval
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,7 +48,7 @@ class ExampleValidator(base_component.BaseComponent):
                 statistics=statistics,
                 schema=schema,
                 exclude_splits=json_utils.dumps([]),
-                source_hash=source_hash("components/example_validator"),
+                source_hash=source_hash(executor.__name__),
                 anomalies=Channel(type=standard_artifacts.ExampleAnomalies),
             )
         )

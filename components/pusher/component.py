@@ -81,7 +81,7 @@ class Pusher(base_component.BaseComponent):
     ) -> None:
         filesystem = pusher_pb2.PushDestination.Filesystem(base_directory=push_folder)
         config = {
-            "source": source_hash("components/pusher"),
+            "source": source_hash(executor.__name__),
             executor.CARD_KEY: dataclasses.asdict(card) if card else None,
         }
         super().__init__(

@@ -17,11 +17,11 @@ from .. import storage
 from ..errors import InputError
 from ..evaluator.records import EVALUATION_FILE, GATE_FILE, Evaluation, Verdict
 from ..progress import report
+from ..push_folder.object_stores import MARKER_PATH
+from ..push_folder.push_folder import SOURCE_PATH, PushFolder
 from ..text_example_gen.executor import Summary
-from ..trainer.training import TrainingResult
+from ..trainer.records import TrainingResult
 from .model_card import CARD_PATH, CardSettings, model_card
-from .object_stores import MARKER_PATH
-from .push_folder import SOURCE_PATH, PushFolder
 
 CARD_KEY = "card"
 EVALUATION_KEY = "evaluation"

@@ -22,10 +22,10 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from ... import __version__
-from ..evaluator import numbers
+from ..evaluator import wording
 from ..evaluator.records import CANDIDATE, OVERALL, Evaluation, Measure, Verdict
 from ..text_example_gen.executor import Summary
-from ..trainer.training import TrainingResult
+from ..trainer.records import TrainingResult
 
 # Where a SavedModel has what a server does not load.
 CARD_PATH = "assets.extra/README.md"
@@ -96,12 +96,12 @@ def model_card(
         keep_trailing_newline=True,
     )
     environment.filters.update(
-        number=numbers.number,
-        duration=numbers.duration,
-        words=numbers.name_of,
+        number=wording.number,
+        duration=wording.duration,
+        words=wording.name_of,
         cell=lambda text: " ".join(text.replace("|", "\\|").split()),
     )
-    environment.globals.update(interval=numbers.interval, version=__version__)
+    environment.globals.update(interval=wording.interval, version=__version__)
     text = environment.get_template("model_card.md").render(
         **dataclasses.asdict(settings),
         evaluation=evaluation,
@@ -147,8 +147,8 @@ def _metadata(settings: CardSettings, metrics: Mapping[str, Measure]) -> str:
 
 
 def _name(name: str, measure: Measure) -> str:
-    words = numbers.name_of(name)
-    between = numbers.interval(measure.low, measure.high)
+    words = wording.name_of(name)
+    between = wording.interval(measure.low, measure.high)
     return f"{words} (95 % interval {between})" if between else words
 
 

@@ -62,7 +62,7 @@ class ServingValidator(base_component.BaseComponent):
                 model=model,
                 model_blessing=model_blessing,
                 examples=examples,
-                source_hash=source_hash("components/serving_validator", "serving"),
+                source_hash=source_hash(executor.__name__),
                 blessing=Channel(type=standard_artifacts.InfraBlessing),
             )
         )

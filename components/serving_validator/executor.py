@@ -15,7 +15,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from ...serving.client import Client
-from ...serving.process import running_server
+from ...serving.server.process import running_server
 from ..documents import split
 from ..progress import report
 

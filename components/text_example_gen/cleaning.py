@@ -19,6 +19,7 @@ import numpy as np
 from apache_beam.pvalue import AsSingleton
 
 from ..errors import InputError
+from ..source import source_hash
 from .documents import Document
 from .near_duplicates import FindNearDuplicates, MinHash, hash_of
 from .repeated_keys import RepeatedKeys, Sieve
@@ -170,7 +171,7 @@ def load_function(name: str) -> Callable[[str], float]:
 
 
 def function_hash(name: str | None) -> str:
-    """Hashes the source file of a function's module, for TFX's cache.
+    """Hashes the source of a function's module and what it imports of its package.
 
     Args:
         name: `module:function`, or `None`, whose hash is "".
@@ -182,18 +183,14 @@ def function_hash(name: str | None) -> str:
         return ""
     _look_in_working_directory()
     try:
-        spec = importlib.util.find_spec(name.partition(":")[0])
-    except ImportError as error:
-        raise InputError(f"cleaning.filter {name}: {error}") from error
-    if spec is None:
+        return source_hash(name)
+    except ModuleNotFoundError as error:
         raise InputError(
             f"cleaning.filter {name}: no such module in {os.getcwd()} or among the "
             "installed packages"
-        )
-    if not spec.origin or not os.path.isfile(spec.origin):
-        return ""
-    with open(spec.origin, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()[:16]
+        ) from error
+    except ImportError as error:
+        raise InputError(f"cleaning.filter {name}: {error}") from error
 
 
 def _look_in_working_directory() -> None:

@@ -108,7 +108,7 @@ class TextExampleGen(base_beam_component.BaseBeamComponent):
                 allow_fewer_documents=int(allow_fewer_documents),
                 filter_hash=cleaning.function_hash(steps.filter),
                 fingerprint=fingerprint,
-                source_hash=source_hash("components/text_example_gen"),
+                source_hash=source_hash(executor.__name__),
                 examples=Channel(type=standard_artifacts.Examples),
             )
         )

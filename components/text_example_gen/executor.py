@@ -23,7 +23,7 @@ from tfx.types import artifact_utils
 from .. import demo_corpus
 from ..errors import InputError
 from ..progress import report
-from . import cleaning, files, loss, profiles, readers, sources
+from . import cleaning, files, last_run, profiles, readers, sources
 from .cleaning import Cleaning
 from .documents import Document
 from .scratch import read_json, write_one
@@ -111,15 +111,15 @@ class Executor(BaseExampleGenExecutor):
         if summary.cleaning:
             report(cleaning.describe(summary.cleaning))
         _require_documents(summary, sources.from_json(exec_properties[SOURCES_KEY]))
-        found = loss.Record(
+        found = last_run.Record(
             exec_properties[SOURCES_KEY],
             sum(summary.documents.values()),
             summary.profiles["train"],
         )
         record = exec_properties[RECORD_KEY]
-        last = loss.Record.read(record) if record else None
+        last = last_run.Record.read(record) if record else None
         if not exec_properties[ALLOW_FEWER_KEY]:
-            loss.require_no_loss(found, last)
+            last_run.require_no_loss(found, last)
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         summary.write(examples.uri)
         self._record_span(examples)
@@ -129,7 +129,7 @@ class Executor(BaseExampleGenExecutor):
             f"{sum(summary.bytes.values()) / 1e6:.2f} MB of text"
         )
         _report_profiles(summary.profiles)
-        if drift := loss.drift(found, last):
+        if drift := last_run.drift(found, last):
             report(drift.line("the last run and this one"))
         if record:
             found.write(record)

@@ -84,17 +84,7 @@ class TokenizerTrainer(base_beam_component.BaseBeamComponent):
                 preset=preset,
                 path=path,
                 preset_hash=preset_hash(preset or path),
-                source_hash=source_hash(
-                    "components/tokenizer_trainer",
-                    "models/tokenizers.py",
-                    "models/byte_pair.py",
-                    "models/words.py",
-                    "models/word_piece.py",
-                    "models/bert.py",
-                    "models/tokenizer_files.py",
-                    "models/sentence_pieces.py",
-                    "models/keras_hub_presets.py",
-                ),
+                source_hash=source_hash(executor.__name__),
                 tokenizer=Channel(type=Tokenizer),
             )
         )

@@ -16,9 +16,12 @@ from tfx import types
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils
 
-from ...models import tokenizers, word_piece, words
-from ...models.keras_hub_presets import preset_tokenizer
-from ...models.tokenizer_files import load_tokenizer
+from ...models.tokenizers import word_piece, words
+from ...models.tokenizers.base import SPECIAL_TOKENS, TextTokenizer
+from ...models.tokenizers.byte import ByteTokenizer
+from ...models.tokenizers.files import load_tokenizer
+from ...models.tokenizers.keras_hub import preset_tokenizer
+from ...models.tokenizers.sentence_piece import character_tokenizer, train_sentencepiece
 from .. import storage
 from ..documents import split
 from ..errors import InputError
@@ -35,7 +38,7 @@ _BATCH = 256  # documents that are counted together
 _WORDS = 1_000_000  # different ones that pieces are learned from
 _Count = Callable[[list[str]], collections.Counter[str]]
 # Ids that stand before the words of a vocabulary, and with the bytes, the characters.
-_SPECIALS = len(tokenizers.SPECIAL_TOKENS)
+_SPECIALS = len(SPECIAL_TOKENS)
 _SPECIALS_AND_BYTES = _SPECIALS + 256
 
 
@@ -69,10 +72,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         self,
         input_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
-    ) -> tokenizers.TextTokenizer:
+    ) -> TextTokenizer:
         kind = exec_properties[TYPE_KEY]
         if kind == "bytes":
-            return tokenizers.ByteTokenizer()
+            return ByteTokenizer()
         try:
             if kind == "preset":
                 return preset_tokenizer(exec_properties[PRESET_KEY])
@@ -85,13 +88,13 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
     def _learned(
         self, examples: list[types.Artifact], exec_properties: dict[str, Any]
-    ) -> tokenizers.TextTokenizer:
+    ) -> TextTokenizer:
         kind = exec_properties[TYPE_KEY]
         size = exec_properties[VOCABULARY_SIZE_KEY]
         if kind == "characters":
             limit = size - _SPECIALS_AND_BYTES
             listed = self._listed(examples, count_characters, limit)
-            return tokenizers.character_tokenizer(listed)
+            return character_tokenizer(listed)
         if kind == "words":
             listed = self._listed(examples, words.count_words, size - _SPECIALS)
             return words.word_tokenizer(listed)
@@ -99,7 +102,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             if kind == "word_piece":
                 counts, _ = self._commonest(examples, words.count_words, _WORDS)
                 return word_piece.word_piece_of_counts(counts, vocabulary_size=size)
-            return tokenizers.train_sentencepiece(
+            return train_sentencepiece(
                 self._sample(examples, exec_properties),
                 vocabulary_size=size,
                 model_type=kind,

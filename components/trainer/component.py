@@ -11,16 +11,6 @@ from ..source import preset_hash, source_hash
 
 RUN_FN = "langzoo.components.trainer.run.run_fn"
 
-# What decides the exported model; an edit elsewhere shall not train again.
-_SOURCES = (
-    *("models", "components/trainer"),
-    *("serving/export.py", "serving/export_checks.py", "serving/stock_ops.py"),
-    *("serving/signatures.py", "serving/generation.py", "serving/beam_search.py"),
-    "serving/evaluation.py",
-    *("serving/prompts.py", "serving/sampling.py", "serving/stop_strings.py"),
-    *("serving/traced_model.py", "serving/vocabulary.py", "serving/warmup_requests.py"),
-)
-
 
 class Trainer(tfx_trainer.Trainer):
     """Packs token ids into windows, trains a model of the zoo and exports it.
@@ -70,7 +60,7 @@ class Trainer(tfx_trainer.Trainer):
             hyperparameters=hyperparameters,
             run_fn=RUN_FN,
             custom_config={
-                **learner_config(model, training, checkpoint_root, *_SOURCES),
+                **learner_config(model, training, checkpoint_root, RUN_FN),
                 "export": export,
                 "watch": watch or {},
             },

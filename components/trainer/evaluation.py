@@ -17,9 +17,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ...models.optimizers import NTASGD, averaging_is_due, unwrapped
-from ...models.recipes import Recipe
-from ...models.schedules import plateau_of
+from ...models.learning.optimizers import NTASGD, averaging_is_due, unwrapped
+from ...models.learning.recipe import Recipe
+from ...models.learning.schedules import plateau_of
 from ..progress import show
 from .distribution import NATS, dealt_out
 

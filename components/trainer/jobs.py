@@ -16,24 +16,21 @@ import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from ...models import zoo
-from ...models.ngram import NgramCausalLM
-from ...models.tokenizers import TextTokenizer
+from ...models.families.ngram.causal_lm import NgramCausalLM
+from ...models.tokenizers.base import TextTokenizer
 from ..errors import InputError
 from ..progress import show
 from ..transform.executor import tokenizer_of
+from .counting import count
 from .distribution import is_chief, wanted
 from .hyperparameters import with_hyperparameters
-from .packing import make_windows
-from .training import (
-    TrainingConfig,
-    TrainingResult,
-    count,
-    network_of,
-    prepared,
-    train,
-)
-from .watching import LOGS_FOLDER, Watching, WatchingConfig
-from .windows import TokenStream, read_token_ids
+from .networks import network_of, prepared
+from .records import TrainingResult
+from .rows.packing import make_windows
+from .rows.windows import TokenStream, read_token_ids
+from .settings import TrainingConfig
+from .training import train
+from .watching.watching import LOGS_FOLDER, Watching, WatchingConfig
 
 
 @dataclasses.dataclass(frozen=True)

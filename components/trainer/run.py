@@ -11,13 +11,13 @@ import os
 import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from ...serving import export
+from ...serving.export import saved_model
 from .. import storage
 from ..progress import report, show
 from . import workers
 from .distribution import make_strategy
 from .jobs import Job
-from .watching import write_tables
+from .watching.watching import write_tables
 
 PRESET_FOLDER = "preset"
 
@@ -41,7 +41,7 @@ def run_fn(fn_args: FnArgs) -> None:
         f"{result.seconds:.0f} s, evaluation loss {result.eval_loss:.3f} nats a token"
     )
     show("exporting")
-    export.export_causal_lm(
+    saved_model.export_causal_lm(
         model, fn_args.serving_model_dir, **fn_args.custom_config["export"]
     )
     preset = os.path.join(fn_args.model_run_dir, PRESET_FOLDER)

@@ -31,7 +31,7 @@ from ..progress import LOGGER, report, show
 from .checkpoints import write_whole
 from .distribution import check_cluster, is_chief, make_strategy
 from .jobs import Job
-from .training import TrainingResult
+from .records import TrainingResult
 
 JOB_FILE = "job.json"
 _WEIGHTS_FILE = "trained.npz"

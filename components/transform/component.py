@@ -56,11 +56,7 @@ class Transform(base_beam_component.BaseBeamComponent):
     ) -> None:
         transformed_examples = Channel(type=standard_artifacts.Examples)
         transformed_examples.matching_channel_name = "examples"
-        source = source_hash(
-            *("components/transform", "models/tokenizers.py", "models/byte_pair.py"),
-            *("models/words.py", "models/word_piece.py", "models/bert.py"),
-        )
-        config = {"source": source}
+        config = {"source": source_hash(executor.__name__, PREPROCESSING_FN)}
         super().__init__(
             TransformSpec(
                 examples=examples,

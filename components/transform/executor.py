@@ -12,8 +12,8 @@ from tfx.proto import transform_pb2
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, json_utils, proto_utils
 
-from ...models import tokenizer_files, words  # noqa: F401  (register all tokenizers)
-from ...models.tokenizers import TextTokenizer
+from ...models.tokenizers import files, words  # noqa: F401  (register all tokenizers)
+from ...models.tokenizers.base import TextTokenizer
 from .. import storage
 from ..progress import report
 from . import token_statistics

@@ -11,7 +11,7 @@ from typing import Any
 import keras_hub
 import tensorflow as tf
 
-from ...models import tokenizer_files, words  # noqa: F401  (register all tokenizers)
+from ...models.tokenizers import files, words  # noqa: F401  (register all tokenizers)
 
 
 def preprocessing_fn(

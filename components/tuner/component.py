@@ -13,9 +13,6 @@ from . import executor
 
 TUNER_FN = "langzoo.components.tuner.run.tuner_fn"
 
-# What decides a trial's result.
-_SOURCES = ("models", "components/trainer", "components/tuner")
-
 
 class Tuner(tfx_tuner.Tuner):
     """Searches for the hyperparameters with the fewest bits per byte.
@@ -70,7 +67,7 @@ class Tuner(tfx_tuner.Tuner):
             transform_graph=transform_graph,
             tuner_fn=TUNER_FN,
             custom_config={
-                **learner_config(model, training, checkpoint_root, *_SOURCES),
+                **learner_config(model, training, checkpoint_root, TUNER_FN),
                 "search": search,
             },
         )

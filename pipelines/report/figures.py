@@ -20,13 +20,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from ...components.evaluator.numbers import in_order, name_of, short
-from ...components.evaluator.records import (
-    CANDIDATE,
-    OVERALL,
-    Evaluation,
-    Measure,
-)
+from ...components.evaluator.records import CANDIDATE, OVERALL, Evaluation, Measure
+from ...components.evaluator.wording import in_order, name_of, short
 from . import data
 
 _INK, _MUTED, _GRID, _SURFACE = "#010101", "#010102", "#010103", "#010104"

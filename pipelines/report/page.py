@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 
 from ... import __version__
-from ...components.evaluator import numbers
+from ...components.evaluator import wording
 from ...components.evaluator.records import Record, Sample
 from . import data, figures
 from .reading import PAGE_FILE, Runs, run_folder
@@ -144,15 +144,15 @@ def _render(template: str, sections: tuple[str, ...], **values: object) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=numbers.number,
-        short=numbers.short,
-        duration=numbers.duration,
-        words=numbers.name_of,
+        number=wording.number,
+        short=wording.short,
+        duration=wording.duration,
+        words=wording.name_of,
         when=lambda started: started.replace("T", " ")[:16],
         samples=_samples,
-        in_order=numbers.in_order,
+        in_order=wording.in_order,
     )
-    environment.globals.update(interval=numbers.interval, version=__version__)
+    environment.globals.update(interval=wording.interval, version=__version__)
     named = [(name, name.capitalize()) for name in sections]
     return environment.get_template(template).render(sections=named, **values)
 

@@ -15,14 +15,7 @@ from .. import protocol
 from ..errors import ServingError
 from ..protocol import DType, State
 from . import questions
-from .questions import (
-    Answer,
-    BeamSettings,
-    Each,
-    GenerateSettings,
-    Question,
-    Texts,
-)
+from .questions import Answer, BeamSettings, Each, GenerateSettings, Question, Texts
 from .results import (
     Beam,
     Generation,

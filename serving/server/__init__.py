@@ -16,6 +16,7 @@ its own. From the wire inwards:
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 __all__ = ["ModelServer", "PortInUseError", "ServerOptions", "ServerStartError"]
@@ -24,7 +25,5 @@ __all__ = ["ModelServer", "PortInUseError", "ServerOptions", "ServerStartError"]
 def __getattr__(name: str) -> Any:
     # Lazily, so that the command line answers before TensorFlow is imported.
     if name in __all__:
-        from . import app
-
-        return getattr(app, name)
+        return getattr(importlib.import_module(".app", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -38,12 +38,7 @@ from ..errors import HTTP_STATUS, ServingError, invalid
 from . import inference
 from .core import METADATA_FIELD, ModelSpec, ServerCore
 from .json_examples import classification_body, input_from_json, regression_body
-from .json_tensors import (
-    JsonRequest,
-    arrays_from_json,
-    parse_request,
-    response_body,
-)
+from .json_tensors import JsonRequest, arrays_from_json, parse_request, response_body
 from .servable import DEFAULT_SIGNATURE, Caller, Servable
 
 _MODEL = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"

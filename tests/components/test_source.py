@@ -1,39 +1,119 @@
-"""The fingerprint of source code that stands in components' parameters."""
+"""The fingerprint of source code follows what an executor imports."""
 
-from __future__ import annotations
-
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import langzoo
+import pytest
+from langzoo.components.source import source_hash
+from langzoo.components.trainer.component import RUN_FN
+from langzoo.components.transform.component import PREPROCESSING_FN
+from langzoo.components.tuner.component import TUNER_FN
 
-CODE = "from langzoo.components.source import source_hash; print(source_hash('models'))"
+ROOTS = {
+    "TextExampleGen": ("langzoo.components.text_example_gen.executor",),
+    "ExampleValidator": ("langzoo.components.example_validator.executor",),
+    "TokenizerTrainer": ("langzoo.components.tokenizer_trainer.executor",),
+    "Transform": ("langzoo.components.transform.executor", PREPROCESSING_FN),
+    "Tuner": (TUNER_FN,),
+    "Trainer": (RUN_FN,),
+    "Evaluator": ("langzoo.components.evaluator.executor",),
+    "ServingValidator": ("langzoo.components.serving_validator.executor",),
+    "Pusher": ("langzoo.components.pusher.executor",),
+}
+"""Modules of which a component's `source_hash` is."""
+
+CODE = """
+import json, sys
+from langzoo.components.source import source_hash
+roots = json.loads(sys.argv[1])
+print(json.dumps({name: source_hash(*modules) for name, modules in roots.items()}))
+"""
 
 
-def hash_of(checkout):
-    # A checkout is the package itself, so its parent is where it is imported from.
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """A copy of the package, whose parent is where it is imported from."""
+    package = Path(langzoo.__file__).parent
+    checkout = tmp_path_factory.mktemp("source") / "langzoo"
+    for part in ("models", "serving", "components"):
+        shutil.copytree(package / part, checkout / part)
+    shutil.copy(package / "__init__.py", checkout)
+    return checkout
+
+
+def hashes(checkout: Path) -> dict[str, str]:
     ended = subprocess.run(
-        [sys.executable, "-S", "-c", CODE],
+        [sys.executable, "-S", "-c", CODE, json.dumps(ROOTS)],
         capture_output=True,
         text=True,
         check=True,
         cwd=checkout.parent,
     )
-    return ended.stdout
+    return json.loads(ended.stdout)
 
 
-def test_an_edit_changes_the_fingerprint_and_undoing_it_brings_it_back(tmp_path):
-    package = Path(langzoo.__file__).parent
-    checkout = tmp_path / "langzoo"
-    for part in ("models", "components"):
-        shutil.copytree(package / part, checkout / part)
-    shutil.copy(package / "__init__.py", checkout)
-    before = hash_of(checkout)
-    file = checkout / "models" / "transformer.py"
-    original = file.read_text()
-    file.write_text(original + "\n# An edit.\n")
-    assert hash_of(checkout) != before
-    file.write_text(original)
-    assert hash_of(checkout) == before
+@pytest.fixture(scope="module")
+def before(checkout) -> dict[str, str]:
+    return hashes(checkout)
+
+
+TRAINED = {"Tuner", "Trainer"}
+
+
+@pytest.mark.parametrize(
+    ("file", "components"),
+    [
+        ("components/text_example_gen/hubs.py", {"TextExampleGen", "Pusher"}),
+        # Imported in a function.
+        ("components/push_folder/object_stores.py", {"Evaluator", "Pusher"}),
+        ("components/example_validator/executor.py", {"ExampleValidator"}),
+        (
+            "models/tokenizers/sentence_piece_model.py",
+            {"TokenizerTrainer", "Transform", *TRAINED},
+        ),
+        ("components/transform/preprocessing.py", {"Transform"}),
+        ("models/families/recurrent/cudnn.py", TRAINED),
+        ("components/tuner/search.py", {"Tuner"}),
+        ("serving/export/output_projection.py", {"Trainer"}),
+        # A data file, and what a process of its own runs.
+        ("components/evaluator/probes/templates.yaml", {"Evaluator"}),
+        ("components/pusher/templates/model_card.md", {"Pusher"}),
+        ("serving/server/rest.py", {"ServingValidator"}),
+        ("serving/gateway/app.py", set()),
+    ],
+)
+def test_an_edit_changes_the_hashes_of_those_who_import(
+    checkout, before, file, components
+):
+    path = checkout / file
+    original = path.read_text()
+    path.write_text(original + "\n# An edit.\n")
+    after = hashes(checkout)
+    path.write_text(original)
+    assert {name for name in ROOTS if before[name] != after[name]} == components
+    assert hashes(checkout) == before
+
+
+def test_a_package_of_the_user_s_own_is_followed(tmp_path, monkeypatch):
+    folder = tmp_path / "somebody"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "model.py").write_text("def make():\n    from . import layers\n")
+    (folder / "layers.py").write_text("WIDTH = 8\n")
+    (folder / "unused.py").write_text("WIDTH = 8\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = source_hash(RUN_FN, "somebody.model:make")
+    assert before != source_hash(RUN_FN)
+    (folder / "unused.py").write_text("WIDTH = 9\n")
+    assert source_hash(RUN_FN, "somebody.model:make") == before
+    (folder / "layers.py").write_text("WIDTH = 9\n")
+    assert source_hash(RUN_FN, "somebody.model:make") != before
+
+
+def test_a_module_that_is_not_there_is_named():
+    with pytest.raises(ModuleNotFoundError, match="No module named 'nobody'"):
+        source_hash("nobody.model:make")

@@ -18,7 +18,7 @@ from langzoo.components.tokenizer_trainer.component import TokenizerTrainer
 from langzoo.components.tokenizer_trainer.executor import BoundedSample
 from langzoo.components.transform import preprocessing
 from langzoo.components.types import Tokenizer
-from langzoo.models import word_piece, words
+from langzoo.models.tokenizers import word_piece, words
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.channel import Channel

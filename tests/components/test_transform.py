@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_data_validation as tfdv
 import tensorflow_transform as tft
 from langzoo.components.example_validator.component import ExampleValidator
-from langzoo.components.trainer.windows import read_token_ids
+from langzoo.components.trainer.rows.windows import read_token_ids
 from langzoo.components.transform.component import Transform
 from langzoo.components.transform.token_statistics import TokenStatistics
 from langzoo.components.types import Tokenizer

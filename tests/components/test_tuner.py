@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_tuner.errors import FatalError
 from langzoo.components.errors import InputError
 from langzoo.components.progress import as_part, report
-from langzoo.components.trainer import training
+from langzoo.components.trainer import callbacks
 from langzoo.components.trainer.hyperparameters import with_hyperparameters
 from langzoo.components.trainer.jobs import checkpoint_folder
 from langzoo.components.tuner.component import Tuner
@@ -152,7 +152,7 @@ def test_of_the_checkpoints_only_results_stay(hyperband):
 def test_an_interrupted_search_goes_on(
     hyperband, inputs, tmp_path, monkeypatch, listening
 ):
-    monkeypatch.setattr(training, "_SHOW_EVERY_SECONDS", 0)
+    monkeypatch.setattr(callbacks, "_SHOW_EVERY_SECONDS", 0)
     began = []
     for stop in ("trial 4/13, best", "step 3/3", None):
         with listening(stop) as shown:

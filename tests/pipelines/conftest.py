@@ -21,8 +21,8 @@ import trustme
 from gcp_storage_emulator import server as emulator
 from gcp_storage_emulator import storage as emulated
 from gcp_storage_emulator.handlers import buckets
-from langzoo.pipelines import config as pipeline_config
-from langzoo.pipelines import local
+from langzoo.pipelines.configuration import config as pipeline_config
+from langzoo.pipelines.local import runner
 from rich.console import Console
 
 # Far from a good model, yet out of reach of one whose predictions are uniform.
@@ -60,7 +60,7 @@ def run_pipeline(settings):
     def run(*changes):
         config = pipeline_config.load(settings=[*settings, *changes])
         output = io.StringIO()
-        result = local.run(config, Console(file=output, width=200))
+        result = runner.run(config, Console(file=output, width=200))
         return config, result, output.getvalue()
 
     return run
@@ -96,10 +96,10 @@ class Resumed:
     """
 
     config: pipeline_config.Config
-    result: local.RunResult
+    result: runner.RunResult
     shown: str
     versions: list[Path]
-    again: Callable[[], local.RunResult]
+    again: Callable[[], runner.RunResult]
 
 
 @pytest.fixture(scope="session")

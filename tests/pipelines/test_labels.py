@@ -4,8 +4,9 @@ import json
 
 import pytest
 from langzoo.components.text_example_gen.sources import Source
-from langzoo.pipelines import baseline, pipeline
-from langzoo.pipelines import config as pipeline_config
+from langzoo.pipelines import pipeline
+from langzoo.pipelines.configuration import config as pipeline_config
+from langzoo.pipelines.local import baseline
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import langzoo
 import pytest
 import yaml
 from langzoo import cli
-from langzoo.pipelines import config
+from langzoo.pipelines.configuration import config
 from langzoo.serving.client import Client
 
 README = (Path(langzoo.__file__).parent / "README.md").read_text(encoding="utf-8")

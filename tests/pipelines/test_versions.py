@@ -10,7 +10,7 @@ import uuid
 
 import pytest
 from langzoo.components.errors import InputError
-from langzoo.pipelines import config as pipeline_config
+from langzoo.pipelines.configuration import config as pipeline_config
 from langzoo.pipelines.versions import roll_back, versions
 
 

@@ -70,7 +70,7 @@ def run(
             is malformed, or the model cannot be loaded or asked.
     """
     from ....serving.errors import ServingError
-    from ....serving.exported import ExportedModel
+    from ....serving.in_process import ExportedModel
 
     unknown = sorted(set(names) - NAMES.keys())
     if unknown:

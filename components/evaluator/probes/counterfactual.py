@@ -32,7 +32,7 @@ from .templates import Pair, read_pairs
 
 if TYPE_CHECKING:
     from ....serving.client import TokenScores
-    from ....serving.exported import ExportedModel
+    from ....serving.in_process import ExportedModel
 
 _SHOWN = 5
 _SOURCE = (

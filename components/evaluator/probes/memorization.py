@@ -27,7 +27,7 @@ from .settings import ProbeSettings
 
 if TYPE_CHECKING:
     from ....serving.client import Generation
-    from ....serving.exported import ExportedModel
+    from ....serving.in_process import ExportedModel
 
 _SHOWN = 3
 _WORD = re.compile(r"\S+")

@@ -16,7 +16,7 @@ from .samples import sample
 from .settings import ProbeSettings
 
 if TYPE_CHECKING:
-    from ....serving.exported import ExportedModel
+    from ....serving.in_process import ExportedModel
 
 _WHAT = {
     "noise": "typing errors (swapped, dropped, inserted and neighbouring keys)",

@@ -13,9 +13,10 @@ import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import numpy as np
 import pytest
 import uvicorn
-from langzoo.models.tokenizers import ByteTokenizer, train_sentencepiece
+from langzoo.models.tokenizers.byte import ByteTokenizer
+from langzoo.models.tokenizers.sentence_piece import train_sentencepiece
 from langzoo.models.zoo import build_causal_lm
-from langzoo.serving.export import export_causal_lm
+from langzoo.serving.export.saved_model import export_causal_lm
 from langzoo.serving.gateway.app import Gateway, GatewayOptions
 from langzoo.serving.gateway.command import Upstream
 from langzoo.serving.server import ModelServer

@@ -1,0 +1,1 @@
+"""What is measured of a model: sums over a corpus, by slice, and what is no sum."""

@@ -1,0 +1,54 @@
+"""The training of a model that only counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+
+from ...models.families.ngram.causal_lm import NgramCausalLM
+from .evaluation import evaluate
+from .networks import compile_network
+from .records import TrainingResult
+from .rows.windows import TokenStream
+from .settings import TrainingConfig
+
+
+def count(
+    model: NgramCausalLM,
+    documents: Iterable[np.ndarray],
+    train_windows: TokenStream,
+    eval_windows: TokenStream,
+    config: TrainingConfig,
+) -> TrainingResult:
+    """Lets an n-gram model count; there are no steps, and nothing to resume.
+
+    Args:
+        model: The model, filled in place.
+        documents: Token ids of each document, int64 `[num_tokens]`, without start and
+            end tokens.
+        train_windows: The same documents, for the figures of the result.
+        eval_windows: Windows for the loss in the result.
+        config: `steps=0` leaves the model as initialized; the rest is for gradients.
+            Packing, too: documents are counted whole, each by itself.
+    """
+    started = time.monotonic()
+    if config.steps:
+        model.fit(documents)
+    seconds = time.monotonic() - started
+    network = keras.Model(model.input, model.output)
+    config = dataclasses.replace(config, jit_compile=False)
+    compile_network(network, config, config.steps)
+    return TrainingResult(
+        parameters=int(model.count_params()),
+        steps=0,
+        resumed_at=0,
+        train_tokens=train_windows.num_tokens,
+        tokens_seen=train_windows.num_tokens if config.steps else 0,
+        seconds=seconds,
+        eval_loss=evaluate(network, eval_windows.evaluation_batches(config.batch_size)),
+        history=[],
+    )

@@ -1,0 +1,166 @@
+"""What is trained of a model, on which batches, with which loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from ...models.families.keras_hub.adapter import KerasHubCausalLM
+from ...models.families.recurrent.backbone import RecurrentBackbone
+from ...models.families.recurrent.stateful import StatefulNetwork, trains_on_cudnn
+from ...models.learning.freezing import freeze
+from ...models.learning.losses import SmoothedCrossEntropy
+from ...models.learning.precision import in_precision
+from ...models.tasks.causal_lm import CausalLM
+from ...models.tasks.packed import PackedNetwork, can_be_packed
+from ..errors import InputError
+from .distribution import (
+    NATS,
+    share_steps,
+)
+from .rows.augmentation import augmented
+from .rows.windows import TokenStream, TokenWindows
+from .settings import TrainingConfig
+
+
+def prepared(
+    model: CausalLM | KerasHubCausalLM, config: TrainingConfig
+) -> CausalLM | keras.Model:
+    """The model as it is trained: in its precision, some layers frozen.
+
+    In another precision than float32 that is another model; `model` gets what it has
+    learned by `model.backbone.set_weights(trained.backbone.get_weights())`.
+
+    Raises:
+        InputError: Where a layer shall be frozen that there is not.
+    """
+    trained = model
+    if config.precision != "float32":
+        trained = in_precision(model, config.precision)
+    try:
+        freeze(trained, config.freeze)
+    except ValueError as error:
+        raise InputError(f"trainer.freeze: {error}") from error
+    return trained
+
+
+def network_of(
+    model: CausalLM | KerasHubCausalLM, config: TrainingConfig
+) -> keras.Model:
+    """What `train` trains of a model: its layers, without its preprocessor.
+
+    Raises:
+        InputError: Where a state shall be carried that the family does not have, or is
+            lost in the packing; where the family cannot keep documents apart; and
+            where devices share a batch and a setting needs one.
+    """
+    backbone = model.backbone
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        if config.carry_state:
+            raise InputError("trainer.carry_state needs trainer.strategy one_device")
+        if config.recipe.gradient_accumulation_steps > 1:
+            raise InputError(
+                "trainer.gradient_accumulation_steps needs trainer.strategy one_device"
+            )
+    if config.carry_state and config.packing != "contiguous":
+        raise InputError(
+            "trainer.carry_state needs trainer.packing contiguous, not "
+            f"{config.packing}, where no row goes on from the one before"
+        )
+    if config.carry_state:
+        if not isinstance(backbone, RecurrentBackbone):
+            raise InputError(
+                "trainer.carry_state needs a recurrent family, not "
+                f"{type(backbone).__name__}"
+            )
+        return StatefulNetwork(backbone, config.batch_size)
+    if config.packing == "best_fit":
+        if not can_be_packed(backbone):
+            raise InputError(
+                "trainer.packing best_fit needs a family that keeps documents apart, "
+                f"not {type(backbone).__name__}: take contiguous or lines"
+            )
+        assert model.preprocessor is not None  # The windows are of its tokens.
+        return PackedNetwork(backbone, model.preprocessor.tokenizer.start_token_id)
+    # The task tokenizes what it is fed; the windows are tokenized.
+    return keras.Model(model.input, model.output)
+
+
+def compile_network(
+    model: keras.Model, config: TrainingConfig, schedule_steps: int
+) -> None:
+    """Gives the model its loss and its optimizer, built."""
+    optimizer = config.recipe.make_optimizer(schedule_steps)
+    if config.precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    weighed = _is_weighed_together(model, config)
+    reduction = "sum" if weighed else "mean_with_sample_weight"
+    loss: keras.losses.Loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction=reduction
+    )
+    if config.label_smoothing:
+        loss = SmoothedCrossEntropy(config.label_smoothing, reduction)
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    metrics = []
+    if replicas == 1 and (config.label_smoothing or weighed):
+        metrics = [
+            keras.metrics.SparseCategoricalCrossentropy(name=NATS, from_logits=True)
+        ]
+    model.compile(
+        optimizer=optimizer,
+        loss=loss,
+        weighted_metrics=metrics or None,
+        jit_compile=config.jit_compile and not trains_on_cudnn(model),
+        auto_scale_loss=False,
+    )
+    optimizer.build(model.trainable_variables)
+    if replicas > 1:
+        share_steps(model)
+
+
+def _is_weighed_together(model: keras.Model, config: TrainingConfig) -> bool:
+    """Whether the weights of a step are normalized, and its losses summed."""
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    return replicas > 1 or config.recipe.gradient_accumulation_steps > 1
+
+
+def batches_from(
+    first: int, model: keras.Model, windows: TokenStream, config: TrainingConfig
+) -> tf.data.Dataset:
+    """The batches, with their noise, of a training that has had `first` of them."""
+    accumulated = config.recipe.gradient_accumulation_steps
+    begun = first % accumulated  # batches of the step that is not complete
+    span = {"first_step": first - begun, "last_step": config.steps * accumulated}
+    if isinstance(model, StatefulNetwork):
+        assert isinstance(windows, TokenWindows)  # `network_of` sees to it.
+        batches = windows.contiguous_batches(config.batch_size, **span)
+    else:
+        batches = windows.training_batches(config.batch_size, seed=config.seed, **span)
+    batches = augmented(
+        batches,
+        windows,
+        config.augmentation,
+        seed=config.seed,
+        first_step=first - begun,
+    )
+    if not _is_weighed_together(model, config):
+        return batches
+    return _weighed_together(batches, accumulated).skip(begun)
+
+
+def _weighed_together(batches: tf.data.Dataset, number: int) -> tf.data.Dataset:
+    """Scales the weights of each `number` batches so that they add up to `number`.
+
+    Then the mean of their summed losses is the mean loss of all their tokens, as if
+    they were one batch, however many of each batch's tokens have weight zero.
+    """
+
+    def scale(inputs: Any, targets: Any, weights: tf.Tensor) -> tuple[Any, ...]:
+        total = tf.reduce_sum(weights)
+        return inputs, targets, tf.math.divide_no_nan(weights * number, total)
+
+    # Of rows of unequal length, the short ones get padding of weight zero.
+    groups = batches.padded_batch(number, drop_remainder=True).map(scale)
+    return groups.unbatch().prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,1 @@
+"""How documents become the rows that a model is trained on."""

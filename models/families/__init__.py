@@ -1,0 +1,1 @@
+"""The families: architectures, each a folder with its record."""

@@ -1,0 +1,1 @@
+"""Gated convolutional networks and temporal convolutional networks."""

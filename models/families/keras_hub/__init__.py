@@ -1,0 +1,1 @@
+"""KerasHub's own models in the place of the zoo's."""

@@ -1,0 +1,140 @@
+"""Any causal language model of KerasHub where one of the zoo is expected."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import keras_hub
+import tensorflow as tf
+from keras.src.backend.tensorflow import core as keras_core
+
+from ...backbone import Cache, Tensor, require
+from ...tasks.causal_lm import CausalLMPreprocessor, log_softmax_of
+from ...tasks.scoring import is_text, score_texts
+
+
+class KerasHubCausalLM:
+    """A KerasHub model as the export, the scoring and the generation take it.
+
+    Attribute by attribute it is the model, with what `langzoo.models.CausalLM` has
+    besides: `context_length`, `prefill()`, and a `call_with_cache()` of which no op is
+    left to XLA, so that every model server runs it.
+
+    Args:
+        model: a `keras_hub.models.CausalLM` that reads text only, and whose
+            `call_with_cache()` takes token ids, a cache and an index.
+        tokenizer: a tokenizer of `langzoo.models` for the model's vocabulary.
+        context_length: int or `None`. Longest input, in tokens. Defaults to `None`,
+            the `max_sequence_length` of the model's backbone.
+
+    Raises:
+        ValueError: if the model reads other things than text, the tokenizer has more
+            token ids than the model, or there is no context length, or one that is
+            longer than the model's positions.
+
+    Example:
+    ```python
+    tokenizer = ByteTokenizer()
+    backbone = keras_hub.models.GPT2Backbone(
+        tokenizer.vocabulary_size(), num_layers=2, num_heads=2, hidden_dim=16,
+        intermediate_dim=64, max_sequence_length=32,
+    )
+    model = KerasHubCausalLM(keras_hub.models.GPT2CausalLM(backbone), tokenizer)
+    export_causal_lm(model, "exported")
+    ```
+    """
+
+    def __init__(
+        self,
+        model: keras_hub.models.CausalLM,
+        tokenizer: Any,
+        context_length: int | None = None,
+    ) -> None:
+        require(
+            set(model.input) == {"token_ids", "padding_mask"},
+            f"`{type(model).__name__}` must read text only.",
+            inputs=sorted(model.input),
+        )
+        positions = getattr(model.backbone, "max_sequence_length", None)
+        length: Any = context_length or positions
+        require(
+            length is not None,
+            "`context_length` must be given for a model that has none of its own.",
+            context_length=context_length,
+        )
+        require(
+            positions is None or length <= positions,
+            "`context_length` must not be longer than the model's positions.",
+            context_length=length,
+            positions=positions,
+        )
+        require(
+            tokenizer.vocabulary_size() <= model.backbone.vocabulary_size,
+            "The tokenizer must not have more token ids than the model.",
+            tokenizer=tokenizer.vocabulary_size(),
+            model=model.backbone.vocabulary_size,
+        )
+        self.model = model
+        self.context_length = length
+        self.preprocessor = CausalLMPreprocessor(tokenizer, sequence_length=length)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def __call__(self, inputs: dict[str, Tensor], **kwargs: Any) -> Tensor:
+        return self.model(inputs, **kwargs)
+
+    def score(self, token_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        """Scores texts as `langzoo.models.CausalLM.score`, token ids as the model."""
+        if is_text(token_ids):
+            return score_texts(self, token_ids, *args, **kwargs)
+        return self.model.score(token_ids, *args, **kwargs)
+
+    def token_log_probabilities(
+        self, inputs: dict[str, Tensor], target_ids: Tensor
+    ) -> Tensor:
+        """See `langzoo.models.CausalLM.token_log_probabilities`."""
+        return log_softmax_of(self(inputs, training=False), target_ids)
+
+    def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
+        """See `langzoo.models.CausalLM.prefill`.
+
+        The cache covers columns from `length` on as well; each is written again before
+        any position sees it.
+        """
+        # Models that can also look at images have more arguments, which may be `None`.
+        given = {"token_ids": token_ids, "padding_mask": tf.ones_like(token_ids)}
+        build = self.model._build_cache
+        with _core_ops():
+            return build(*map(given.get, inspect.signature(build).parameters))[1]
+
+    def call_with_cache(
+        self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor
+    ) -> tuple[Tensor, Tensor, Cache]:
+        """See `langzoo.models.CausalLM.call_with_cache`."""
+        with _core_ops():
+            return self.model.call_with_cache(token_ids, cache, cache_update_index)
+
+
+@contextlib.contextmanager
+def _core_ops() -> Iterator[None]:
+    """Within it, `keras.ops.slice_update` needs no op of XLA."""
+    original = keras_core.slice_update
+    keras_core.slice_update = _slice_update
+    try:
+        yield
+    finally:
+        keras_core.slice_update = original
+
+
+def _slice_update(inputs: Tensor, start_indices: Tensor, updates: Tensor) -> Tensor:
+    """`inputs` with `updates`, of the same rank, from `start_indices` on."""
+    inputs, updates = tf.convert_to_tensor(inputs), tf.convert_to_tensor(updates)
+    start = tf.stack([tf.cast(index, tf.int32) for index in start_indices])
+    behind = tf.shape(inputs) - start - tf.shape(updates)
+    paddings = tf.stack([start, behind], axis=1)
+    inside = tf.pad(tf.ones_like(updates, tf.bool), paddings)
+    return tf.where(inside, tf.pad(updates, paddings), inputs)

@@ -1,0 +1,395 @@
+"""Causal self-attention: heads, masks, positions, caches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from ...backbone import (
+    Cache,
+    Tensor,
+    built,
+    is_served,
+    normal_initializer,
+)
+
+Rotation = tuple[Tensor, Tensor]
+# Added to the scores of positions that must not be seen; finite in half precision.
+_MASKED = -3e4
+
+
+class Place:
+    """Where some positions are in the caches of all blocks.
+
+    Args:
+        cache: one of the caches, `(batch_size, kv_heads, max_length, head_dim)`.
+        index: int32 scalar tensor, the first position.
+        length: how many.
+    """
+
+    def __init__(self, cache: Tensor, index: Tensor, length: Tensor | int) -> None:
+        batch, heads, self._max_length, _ = ops.shape(cache)
+        self._index = index
+        self._length = length
+        # Worked out once for all blocks.
+        self._rows = ops.arange(batch * heads) * self._max_length + index
+
+    def put(self, cache: Tensor, update: Tensor) -> Tensor:
+        """The cache with `(batch_size, kv_heads, length, head_dim)` written there.
+
+        Not by `ops.slice_update`, whose XLA op a model server may not have.
+        """
+        if isinstance(self._length, int) and self._length == 1:
+            return self._put_one(cache, update)
+        places = ops.arange(self._max_length) - self._index
+        here = ops.logical_and(places >= 0, places < self._length)[:, None]
+        update = ops.take(update, ops.clip(places, 0, self._length - 1), axis=2)
+        return ops.where(here, update, cache)
+
+    def _put_one(self, cache: Tensor, update: Tensor) -> Tensor:
+        flat = ops.reshape(cache, (-1, cache.shape[3]))
+        update = ops.reshape(ops.cast(update, cache.dtype), (-1, cache.shape[3]))
+        if is_served():
+            flat = tf.raw_ops.InplaceUpdate(x=flat, i=self._rows, v=update)
+        else:
+            flat = tf.tensor_scatter_nd_update(flat, self._rows[:, None], update)
+        return tf.reshape(flat, tf.shape(cache))
+
+
+class SelfAttention(keras.layers.Layer):
+    """Causal self-attention, multi-head or grouped-query, with or without rotation.
+
+    Args:
+        num_heads: int. Query heads.
+        num_key_value_heads: int. Key and value heads; each serves
+            `num_heads / num_key_value_heads` query heads in a row.
+        dropout: float. Dropout on the attention weights.
+        use_bias: bool. Whether the projections have biases.
+        stddev: float. Standard deviation of the weights when they are drawn.
+        residual_scale: float. Factor on it for the output projection.
+
+    Call arguments:
+        x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
+        mask: additive mask, `(sequence_length, sequence_length)`, perhaps with
+            leading dimensions `(batch_size, 1)`.
+        rotation: cosines and sines of the positions, a pair of
+            `(sequence_length, head_dim / 2)`, or `None` for no rotation.
+
+    References:
+        - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762)
+        - [Su et al., 2021](https://arxiv.org/abs/2104.09864) (rotary positions)
+        - [Ainslie et al., 2023](https://arxiv.org/abs/2305.13245) (grouped queries)
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        num_key_value_heads: int,
+        dropout: float = 0.0,
+        use_bias: bool = False,
+        stddev: float = 0.02,
+        residual_scale: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.num_key_value_heads = num_key_value_heads
+        self.dropout = dropout
+        self.use_bias = use_bias
+        self.stddev = stddev
+        self.residual_scale = residual_scale
+
+    def build(self, input_shape: Any, *_: Any) -> None:
+        dim = input_shape[-1]
+        self.head_dim = dim // self.num_heads
+        heads = self.num_heads + 2 * self.num_key_value_heads
+        self.query_key_value = dense(
+            self, "query_key_value", dim, heads * self.head_dim
+        )
+        self.attention_output = dense(
+            self, "attention_output", dim, dim, self.residual_scale
+        )
+        self.dropout_layer = keras.layers.Dropout(
+            self.dropout, dtype=self.dtype_policy, name="dropout"
+        )
+        self.built = True
+
+    def call(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        rotation: Rotation | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
+        query, key, value = self._project(x, rotation)
+        return self.attention_output(self._attend(query, key, value, mask, training))
+
+    def attention_weights(
+        self, x: Tensor, mask: Tensor, rotation: Rotation | None = None
+    ) -> Tensor:
+        """How much each position attends to each other, in a call without dropout.
+
+        Returns:
+            A tensor of shape
+            `(batch_size, num_heads, sequence_length, sequence_length)`; the last axis,
+            the positions attended to, sums to one.
+        """
+        query, key, _ = self._project(x, rotation)
+        return self._weights(query, key, mask)
+
+    def prefill(
+        self, x: Tensor, mask: Tensor, rotation: Rotation | None
+    ) -> tuple[Tensor, Cache]:
+        """As a call, with keys and values: `(batch_size, kv_heads, length, head_dim)`.
+
+        `kv_heads` is `num_key_value_heads`.
+        """
+        query, key, value = self._project(x, rotation)
+        heads = self._attend(query, key, value, mask, False)
+        return self.attention_output(heads), (key, value)
+
+    def call_with_cache(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        rotation: Rotation | None,
+        cache: Cache,
+        place: Place,
+    ) -> tuple[Tensor, Cache]:
+        """Attends from `length` positions to those in the cache and their own.
+
+        Args:
+            x: tensor of shape `(batch_size * length, hidden_dim)`: a dense layer of a
+                matrix is a single op.
+            mask: additive mask of the cached positions, `(length, max_length)`.
+            rotation: cosines and sines of the positions, a pair of
+                `(length, head_dim / 2)`, or `None`.
+            cache: keys and values, `(batch_size, kv_heads, max_length, head_dim)`.
+            place: where the positions are in the cache.
+
+        Returns:
+            The output, of the shape of `x`, and the cache.
+        """
+        query, key, value = self._project(x, rotation, (-1, ops.shape(mask)[0]))
+        key, value = place.put(cache[0], key), place.put(cache[1], value)
+        heads = self._attend(query, key, value, mask, False, is_small=True)
+        heads = ops.reshape(heads, (-1, self.num_heads * self.head_dim))
+        return self.attention_output(heads), (key, value)
+
+    def _project(
+        self,
+        x: Tensor,
+        rotation: Rotation | None,
+        rows: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values `(B, heads, T, D)`; `rows` is `(B, T)`, B or -1."""
+        query_heads, heads = self.num_heads, self.num_key_value_heads
+        rows = rows or ops.shape(x)[:2]
+        shape = (*rows, query_heads + 2 * heads, self.head_dim)
+        qkv = ops.reshape(self.query_key_value(x), shape)
+        qkv = ops.transpose(qkv, (0, 2, 1, 3))  # (B, H + 2 K, T, D)
+        query_key, value = ops.split(qkv, [query_heads + heads], axis=1)
+        if rotation is not None:
+            query_key = _rotate(query_key, *rotation)
+        query, key = ops.split(query_key, [query_heads], axis=1)
+        # Scaling the queries is cheaper than scaling the scores.
+        return query * self.head_dim**-0.5, key, value
+
+    def _weights(
+        self, query: Tensor, key: Tensor, mask: Tensor, is_small: bool = False
+    ) -> Tensor:
+        """How much each position attends to each other, `(B, H, T, S)`."""
+        matmul = _small_matmul if is_small else _matmul
+        softmax = _small_softmax if is_small else tf.nn.softmax
+        scores = matmul(self._by_keys(query), key, transpose=True)
+        return softmax(self._by_queries(scores, ops.shape(query)[2]) + mask)
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor,
+        training: bool | None,
+        is_small: bool = False,
+    ) -> Tensor:
+        """What the heads see, side by side: `(B, T, H * D)`."""
+        weights = self._weights(query, key, mask, is_small)
+        weights = self.dropout_layer(weights, training=training)
+        matmul = _small_matmul if is_small else _matmul
+        length = ops.shape(query)[2]
+        heads = self._by_queries(matmul(self._by_keys(weights), value), length)
+        heads = ops.transpose(heads, (0, 2, 1, 3))  # (B, T, H, D)
+        return ops.reshape(heads, (-1, length, self.num_heads * self.head_dim))
+
+    def _by_keys(self, x: Tensor) -> Tensor:
+        """`(B, H, T, N)` as `(B, K, H / K * T, N)`.
+
+        The query heads that share keys lie in a row: one matrix for all of them.
+        """
+        group = self.num_heads // self.num_key_value_heads
+        if group == 1:
+            return x
+        _, _, length, last = ops.shape(x)
+        return ops.reshape(x, (-1, self.num_key_value_heads, group * length, last))
+
+    def _by_queries(self, x: Tensor, length: Tensor) -> Tensor:
+        """The inverse of `_by_keys`."""
+        if self.num_heads == self.num_key_value_heads:
+            return x
+        return ops.reshape(x, (-1, self.num_heads, length, ops.shape(x)[3]))
+
+    def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "dropout": self.dropout,
+            "use_bias": self.use_bias,
+            "stddev": self.stddev,
+            "residual_scale": self.residual_scale,
+        }
+
+
+class CausalMask(keras.layers.Layer):
+    """What to add to attention scores so that no position sees a later one.
+
+    Call arguments:
+        x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
+
+    Returns:
+        A tensor of shape `(sequence_length, sequence_length)`.
+    """
+
+    def call(self, x: Tensor) -> Tensor:
+        positions = ops.arange(ops.shape(x)[1])
+        return self.between(positions[:, None], positions)
+
+    def between(self, positions: Tensor, others: Tensor) -> Tensor:
+        """The mask for int32 positions that look at others; their shapes broadcast."""
+        return ops.cast(others > positions, self.compute_dtype) * _MASKED
+
+    def within_documents(self, positions: Tensor) -> Tensor:
+        """The mask where a row holds several documents, which do not see each other.
+
+        Args:
+            positions: int32 tensor of shape `(batch_size, sequence_length)`, each
+                place's distance from the beginning of its document.
+
+        Returns:
+            A tensor of shape `(batch_size, 1, sequence_length, sequence_length)`.
+        """
+        places = ops.arange(ops.shape(positions)[1])
+        begins = (places - positions)[:, None, :, None]
+        hidden = ops.logical_or(places < begins, places > places[:, None])
+        return ops.cast(hidden, self.compute_dtype) * _MASKED
+
+    def compute_output_spec(self, x: Tensor) -> Tensor:
+        return keras.KerasTensor((x.shape[1], x.shape[1]), self.compute_dtype)
+
+
+class RotaryPositions(keras.layers.Layer):
+    """How far to turn the queries and keys of each position.
+
+    Args:
+        head_dim: int. Width of an attention head; even.
+        base: float. The last pair of a head turns about `base` times more slowly than
+            the first, which turns one radian a position.
+
+    Call arguments:
+        x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
+
+    Returns:
+        Cosines and sines, a pair of tensors `(sequence_length, head_dim / 2)`.
+
+    References:
+        - [Su et al., 2021](https://arxiv.org/abs/2104.09864)
+    """
+
+    def __init__(self, head_dim: int, base: float = 10000.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.head_dim = head_dim
+        self.base = base
+
+    def call(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.rotation(ops.arange(ops.shape(x)[1]))
+
+    def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """What a call returns, for int32 positions `(length,)`."""
+        exponents = ops.arange(0, self.head_dim, 2, dtype="float32") / self.head_dim
+        positions = ops.cast(positions, "float32")
+        # In half precision the angles of late positions would be far off.
+        angles = positions[:, None] * ops.power(self.base, -exponents)
+        return tuple(
+            ops.cast(function(angles), self.compute_dtype)
+            for function in (ops.cos, ops.sin)
+        )
+
+    def compute_output_spec(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        shape = (x.shape[1], self.head_dim // 2)
+        return (
+            keras.KerasTensor(shape, self.compute_dtype),
+            keras.KerasTensor(shape, self.compute_dtype),
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "head_dim": self.head_dim,
+            "base": self.base,
+        }
+
+
+def dense(
+    layer: Any,
+    name: str,
+    inputs: int,
+    outputs: int,
+    scale: float = 1.0,
+) -> keras.layers.Layer:
+    """A built dense layer with the settings of the layer that it is part of."""
+    dense = keras.layers.Dense(
+        outputs,
+        use_bias=layer.use_bias,
+        kernel_initializer=normal_initializer(layer.stddev * scale),
+        dtype=layer.dtype_policy,
+        name=name,
+    )
+    return built(dense, inputs)
+
+
+def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turns pairs `(x[i], x[i + D / 2])` of the last axis; angles are `(T, D / 2)`."""
+    first, second = ops.split(x, 2, axis=-1)
+    return ops.concatenate(
+        [first * cosine - second * sine, first * sine + second * cosine], axis=-1
+    )
+
+
+def _matmul(x: Tensor, y: Tensor, transpose: bool = False) -> Tensor:
+    """Products of matrices, of the second one's transposes if wanted."""
+    return ops.matmul(x, ops.swapaxes(y, -1, -2) if transpose else y)
+
+
+def _small_matmul(x: Tensor, y: Tensor, transpose: bool = False) -> Tensor:
+    """`_matmul` by an op that oneDNN leaves alone.
+
+    Its products of many small matrices, as of a single query and the keys of a head,
+    wait for threads longer than they compute: some ten times as long at batch size 1.
+    In half precision there is only oneDNN's.
+    """
+    if x.dtype == tf.float16:
+        return _matmul(x, y, transpose)
+    return tf.raw_ops.BatchMatMulV3(x=x, y=y, Tout=x.dtype, adj_y=transpose)
+
+
+def _small_softmax(scores: Tensor) -> Tensor:
+    """`tf.nn.softmax` of few scores, without oneDNN for the same reason."""
+    powers = tf.exp(scores - tf.reduce_max(scores, axis=-1, keepdims=True))
+    return powers / tf.reduce_sum(powers, axis=-1, keepdims=True)

@@ -1,0 +1,133 @@
+"""KerasHub's GPT-2 and Llama models as models of the zoo, weights and all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import keras_hub
+import numpy as np
+
+from ..backbone import require
+from ..families.presets import ARCHITECTURES
+from ..families.transformer.backbone import TransformerBackbone
+from ..families.transformer.block import DecoderBlock
+from ..tasks.causal_lm import CausalLM
+
+_LLAMA_CONTEXT_LENGTH = 4096  # of Llama 2
+
+
+def from_keras_hub(
+    model: keras_hub.models.CausalLM,
+    preprocessor: Any = None,
+    context_length: int | None = None,
+) -> CausalLM:
+    """A model of the zoo with the architecture and the weights of one of KerasHub's.
+
+    Args:
+        model: a `keras_hub.models.GPT2CausalLM` or `LlamaCausalLM`.
+        preprocessor: a `CausalLMPreprocessor` for its vocabulary. Defaults to `None`.
+        context_length: int or `None`. Longest input, in tokens, of a Llama; GPT-2's is
+            the number of its positions. Defaults to `None`, which is 4096.
+
+    Returns:
+        A `CausalLM` that gives the same logits.
+
+    Raises:
+        ValueError: if the architecture is another, or its rotary positions are
+            rescaled, as in Llama 3.1 and later.
+
+    Example:
+    ```python
+    theirs = keras_hub.models.GPT2CausalLM.from_preset("gpt2_base_en")
+    ours = from_keras_hub(theirs)
+    ```
+    """
+    name = type(model.backbone).__name__
+    require(
+        name in _CONVERTERS,
+        f"The backbone must be one of {sorted(_CONVERTERS)}.",
+        backbone=name,
+    )
+    theirs = model.backbone
+    ours = TransformerBackbone(
+        vocabulary_size=theirs.vocabulary_size,
+        num_layers=theirs.num_layers,
+        hidden_dim=theirs.hidden_dim,
+        intermediate_dim=theirs.intermediate_dim,
+        dropout=theirs.dropout,
+        dtype=theirs.dtype_policy,
+        **{
+            "max_sequence_length": context_length or _LLAMA_CONTEXT_LENGTH,
+            **_CONVERTERS[name](theirs),
+        },
+    )
+    _copy(theirs.token_embedding, ours.token_embedding)
+    if ours.position_embedding is not None:
+        _copy(theirs.position_embedding, ours.position_embedding)
+    for layer, block in zip(theirs.transformer_layers, ours.blocks, strict=True):
+        _copy_block(layer, block)
+    _copy(theirs.layer_norm, ours.final_norm)
+    return CausalLM(ours, preprocessor)
+
+
+def _gpt2(backbone: Any) -> dict[str, Any]:
+    return {
+        **ARCHITECTURES["gpt2"],
+        "num_heads": backbone.num_heads,
+        "max_sequence_length": backbone.max_sequence_length,
+    }
+
+
+def _llama(backbone: Any) -> dict[str, Any]:
+    require(
+        backbone.rope_position_scaling_factor == 1
+        and backbone.rope_frequency_adjustment_factor is None,
+        "Rotary positions must not be rescaled.",
+        rope_position_scaling_factor=backbone.rope_position_scaling_factor,
+        rope_frequency_adjustment_factor=backbone.rope_frequency_adjustment_factor,
+    )
+    return {
+        **ARCHITECTURES["llama"],
+        "num_heads": backbone.num_query_heads,
+        "num_key_value_heads": backbone.num_key_value_heads,
+        "rope_base": float(backbone.rope_max_wavelength),
+        "norm_epsilon": backbone.layer_norm_epsilon,
+        "tie_embeddings": backbone.tie_word_embeddings,
+    }
+
+
+_CONVERTERS = {"GPT2Backbone": _gpt2, "LlamaBackbone": _llama}
+
+
+def _copy_block(theirs: Any, ours: DecoderBlock) -> None:
+    attention = theirs._self_attention_layer
+    gate = getattr(theirs, "_feedforward_gate_dense", None)
+    gates = [] if gate is None else [gate]
+    norm = "layer_norm" if hasattr(theirs, "_feedforward_layer_norm") else "layernorm"
+    _copy(getattr(theirs, f"_self_attention_{norm}"), ours.attention_norm)
+    _join(
+        [attention._query_dense, attention._key_dense, attention._value_dense],
+        ours.attention.query_key_value,
+    )
+    _join([attention._output_dense], ours.attention.attention_output)
+    _copy(getattr(theirs, f"_feedforward_{norm}"), ours.feedforward_norm)
+    _join(
+        [*gates, theirs._feedforward_intermediate_dense],
+        ours.feedforward.intermediate,
+    )
+    _copy(theirs._feedforward_output_dense, ours.feedforward.feedforward_output)
+
+
+def _copy(theirs: Any, ours: keras.layers.Layer) -> None:
+    ours.set_weights(theirs.get_weights())
+
+
+def _join(theirs: list[Any], ours: keras.layers.Layer) -> None:
+    """Puts dense layers with the same input beside each other, as one."""
+    rows = ours.kernel.shape[0]
+    kernels = [np.reshape(layer.kernel, (rows, -1)) for layer in theirs]
+    ours.kernel.assign(np.concatenate(kernels, axis=-1))
+    if ours.bias is not None:
+        biases = [np.reshape(layer.bias, -1) for layer in theirs]
+        ours.bias.assign(np.concatenate(biases))

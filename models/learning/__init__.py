@@ -1,0 +1,1 @@
+"""What models learn by: recipes, optimizers, schedules, losses."""

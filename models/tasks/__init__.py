@@ -1,0 +1,1 @@
+"""What models learn to do: tasks on any backbone."""

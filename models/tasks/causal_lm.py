@@ -1,0 +1,344 @@
+"""The causal language model task: training, scoring and generation for every family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import keras_hub
+from keras import ops
+
+from ..backbone import AnyOf, Cache, CausalBackbone, Tensor, require
+from ..tokenizers.byte import ByteTokenizer
+from .scoring import is_text, score_texts
+
+_ANY_FAMILY = AnyOf(CausalBackbone)
+
+
+@keras.saving.register_keras_serializable(package="langzoo")
+class CausalLMPreprocessor(keras_hub.models.CausalLMPreprocessor):
+    """Turns text into padded token ids for a `CausalLM` of any family.
+
+    A text becomes `<s> tokens... </s>`, cut or padded on the right to
+    `sequence_length`.
+
+    Args:
+        tokenizer: a tokenizer of `langzoo.models`.
+        sequence_length: int. The length of the model's input. Defaults to 1024.
+        add_start_token: bool. Whether `<s>` is put before. Defaults to `True`.
+        add_end_token: bool. Whether `</s>` is put after. Defaults to `True`.
+
+    Call arguments:
+        x: a string, a list of strings, or a string tensor of shape `(batch_size,)`.
+
+    Returns:
+        A tuple `(x, y, sample_weight)`: `x` as the model takes it, `y` the next tokens
+        and `sample_weight` where they are real, all `(batch_size, sequence_length)`.
+
+    Example:
+    ```python
+    preprocessor = CausalLMPreprocessor(ByteTokenizer(), sequence_length=8)
+    x, y, sample_weight = preprocessor(["a quick fox", "so"])
+    ```
+    """
+
+    backbone_cls = _ANY_FAMILY
+    # A preset names the class of its own tokenizer; this one only says that there is
+    # a tokenizer to load.
+    tokenizer_cls = ByteTokenizer
+
+    def generate_preprocess(self, x: Any, sequence_length: int | None = None) -> Any:
+        """See `keras_hub.models.CausalLMPreprocessor.generate_preprocess`.
+
+        Vocabularies made elsewhere often pad with `</s>`. A sampler would take that for
+        a token just written, and stop: behind a prompt another stands in its place.
+        """
+        features = super().generate_preprocess(x, sequence_length=sequence_length)
+        end = self.tokenizer.end_token_id
+        if self.tokenizer.pad_token_id != end:
+            return features
+        token_ids, mask = features["token_ids"], features["padding_mask"]
+        return {**features, "token_ids": ops.where(mask, token_ids, int(end == 0))}
+
+
+@keras.saving.register_keras_serializable(package="langzoo")
+class CausalLM(keras_hub.models.CausalLM):
+    """A language model that predicts the next token, with any backbone of the zoo.
+
+    The model is functional, from `{"token_ids": int32, "padding_mask": bool}`, both of
+    shape `(batch_size, sequence_length)`, to float32 logits of shape
+    `(batch_size, sequence_length, vocabulary_size)`. The output weights are those of
+    the backbone's token embedding.
+
+    Args:
+        backbone: a `CausalBackbone`.
+        preprocessor: a `CausalLMPreprocessor`, or `None` if inputs are always token
+            ids. Defaults to `None`.
+        **kwargs: `name`, and `compile=False` to leave the model uncompiled.
+
+    Call arguments:
+        inputs: dictionary of `token_ids` and `padding_mask`, as above.
+
+    Example:
+    ```python
+    tokenizer = ByteTokenizer()
+    model = CausalLM(
+        backbone=TransformerBackbone(tokenizer.vocabulary_size()),
+        preprocessor=CausalLMPreprocessor(tokenizer, sequence_length=64),
+    )
+    model.compile(optimizer=keras.optimizers.AdamW(1e-3), sampler="top_p")
+    model.fit(["to be, or not to be", "that is the question"], batch_size=2)
+    model.generate("to be", max_length=32)
+    model.save_to_preset("to_be")
+    model = CausalLM.from_preset("to_be")
+    ```
+    """
+
+    backbone_cls = _ANY_FAMILY
+    preprocessor_cls = CausalLMPreprocessor
+
+    def __init__(
+        self,
+        backbone: CausalBackbone,
+        preprocessor: CausalLMPreprocessor | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # === Layers ===
+        self.backbone = backbone
+        self.preprocessor = preprocessor
+
+        # === Functional Model ===
+        inputs = backbone.input
+        outputs = self._logits(backbone(inputs))
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+
+    def compile(
+        self,
+        optimizer: Any = "auto",
+        loss: Any = "auto",
+        *,
+        weighted_metrics: Any = "auto",
+        sampler: Any = "top_k",
+        jit_compile: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Configures training and generation, as KerasHub does, but without XLA.
+
+        Args:
+            optimizer: see `keras_hub.models.CausalLM.compile`.
+            loss: see `keras.Model.compile`. Defaults to the mean cross-entropy of the
+                real tokens, in nats; KerasHub counts padding as tokens without a loss.
+            weighted_metrics: see `keras_hub.models.CausalLM.compile`.
+            sampler: a name, or a `keras_hub.samplers.Sampler`. Defaults to `"top_k"`.
+            jit_compile: bool. Whether XLA compiles training and generation. XLA
+                compiles again for every new shape. Defaults to `False`.
+            **kwargs: arguments of `keras.Model.compile`.
+        """
+        if isinstance(loss, str) and loss == "auto":
+            loss = keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, reduction="mean_with_sample_weight"
+            )
+        super().compile(
+            optimizer=optimizer,
+            loss=loss,
+            weighted_metrics=weighted_metrics,
+            sampler=sampler,
+            jit_compile=jit_compile,
+            **kwargs,
+        )
+
+    @property
+    def context_length(self) -> int:
+        """The longest input, in tokens, that the model is made for."""
+        return self.backbone.max_sequence_length
+
+    def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
+        """The cache after the first `length` columns; later columns have no influence.
+
+        Args:
+            token_ids: int32 tensor of shape `(batch_size, max_length)`.
+            length: int32 scalar tensor, from 0 to `max_length`.
+
+        Returns:
+            A nest of tensors with leading dimension `batch_size` and with room for
+            `max_length` positions, for `call_with_cache()`.
+        """
+        return self.backbone.prefill(token_ids, length)
+
+    def call_with_cache(
+        self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor
+    ) -> tuple[Tensor, Tensor, Cache]:
+        """Consumes one token a row and predicts the next.
+
+        Args:
+            token_ids: int32 tensor of shape `(batch_size, 1)`.
+            cache: what `prefill()` or this method returned.
+            cache_update_index: int32 scalar tensor, the position of the tokens.
+
+        Returns:
+            The logits `(batch_size, 1, vocabulary_size)`, the hidden states
+            `(batch_size, 1, hidden_dim)` and the cache, its shapes unchanged.
+        """
+        hidden_states, cache = self.backbone.call_with_cache(
+            token_ids, cache, cache_update_index
+        )
+        return self._logits(hidden_states), hidden_states, cache
+
+    def generate_step(
+        self,
+        inputs: dict[str, Tensor],
+        stop_token_ids: list[int] | tuple[int, ...] | None = None,
+    ) -> dict[str, Tensor]:
+        """Generates for one batch, with the sampler given to `compile()`.
+
+        Args:
+            inputs: `token_ids` and `padding_mask` of shape `(batch_size, max_length)`:
+                prompts, padded on the right to the length that is wanted.
+            stop_token_ids: ids that end a row, or `None` to fill every row.
+
+        Returns:
+            `token_ids` with the prompts continued, and `padding_mask`, false behind
+            the first stop token. Both `(batch_size, max_length)`.
+        """
+        token_ids = inputs["token_ids"]
+        prompt_mask = ops.cast(inputs["padding_mask"], "bool")
+        # All rows go on from the end of the shortest; the sampler leaves the tokens
+        # of longer prompts as they are.
+        index = ops.min(ops.sum(ops.cast(prompt_mask, "int32"), axis=-1))
+
+        def next_logits(
+            prompt: Tensor, cache: Cache, index: Tensor
+        ) -> tuple[Tensor, Tensor, Cache]:
+            last = ops.take(prompt, index - 1, axis=1)[:, None]
+            logits, hidden_states, cache = self.call_with_cache(last, cache, index - 1)
+            return logits[:, 0], hidden_states[:, 0], cache
+
+        token_ids = self.sampler(
+            next=next_logits,
+            prompt=token_ids,
+            cache=self.prefill(token_ids, index - 1),
+            index=index,
+            mask=prompt_mask,
+            stop_token_ids=stop_token_ids,
+            # Contrastive search compares with the states of the prompt. In a graph
+            # this costs the other samplers nothing, as what is not used is not run.
+            hidden_states=self.backbone(inputs),
+            model=self,
+        )
+        return {
+            "token_ids": token_ids,
+            "padding_mask": _until_stop(token_ids, prompt_mask, stop_token_ids),
+        }
+
+    def score(
+        self,
+        token_ids: Any,
+        padding_mask: Tensor | None = None,
+        scoring_mode: str = "logits",
+        target_ids: Tensor | None = None,
+        *,
+        stride: int | None = None,
+    ) -> Any:
+        """Scores texts, or given tokens.
+
+        A text is scored from `<s>` to `</s>` as the signature `token_scores` of an
+        export does it, in overlapping windows where it is longer than the context.
+
+        Args:
+            token_ids: a string or a list or tensor of `batch_size` strings, to which
+                only `stride` applies. Or int32 tensor of shape
+                `(batch_size, sequence_length)`.
+            padding_mask: bool tensor of that shape. Defaults to all true.
+            scoring_mode: `"logits"`, or `"loss"` for the cross-entropy in nats of
+                each target.
+            target_ids: int32 tensor of that shape, the token that follows each
+                position. Needed for `"loss"`.
+            stride: int in [1, context length]. Distance between the windows in which a
+                long text is scored. Defaults to half the context.
+
+        Returns:
+            For strings a float32 RaggedTensor `(batch_size, None)`: the
+            log-probability, in nats, of each token and of `</s>`; for one string a
+            tensor, a vector. (An unknown piece is one token; what it takes to spell it
+            is `tasks.scoring.spelling_nll`.) For tokens a float32 tensor:
+            logits `(batch_size, sequence_length, vocabulary_size)`, or losses
+            `(batch_size, sequence_length)`.
+
+        Raises:
+            ValueError: if the mode is unknown, the loss has no targets, the stride is
+                out of range, or there is no preprocessor for strings.
+
+        Example:
+        ```python
+        log_probabilities = model.score("to be, or not to be")
+        perplexity = np.exp(-np.mean(log_probabilities))
+        ```
+        """
+        if is_text(token_ids):
+            return score_texts(self, token_ids, stride=stride)
+        require(
+            scoring_mode in ("logits", "loss"),
+            "`scoring_mode` must be 'logits' or 'loss'.",
+            scoring_mode=scoring_mode,
+        )
+        require(
+            scoring_mode == "logits" or target_ids is not None,
+            "`target_ids` must be given for `scoring_mode='loss'`.",
+            target_ids=target_ids,
+        )
+        if padding_mask is None:
+            padding_mask = ops.ones_like(token_ids, dtype="bool")
+        inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
+        if scoring_mode == "logits":
+            return self(inputs)
+        return -self.token_log_probabilities(inputs, target_ids)
+
+    def token_log_probabilities(
+        self, inputs: dict[str, Tensor], target_ids: Tensor
+    ) -> Tensor:
+        """What the model says of given tokens.
+
+        A family overrides this where it need not compute all logits for it.
+
+        Args:
+            inputs: the inputs of the model.
+            target_ids: integer tensor of shape `(batch_size, sequence_length)`, the
+                token that follows each position.
+
+        Returns:
+            A float32 tensor of that shape: log-probabilities, in nats.
+        """
+        return log_softmax_of(self(inputs, training=False), target_ids)
+
+    def _logits(self, hidden_states: Tensor) -> Tensor:
+        logits = self.backbone.token_embedding(hidden_states, reverse=True)
+        return ops.cast(logits, "float32")
+
+
+def log_softmax_of(logits: Tensor, target_ids: Tensor) -> Tensor:
+    """The logarithm of the softmax of logits, at given tokens.
+
+    Args:
+        logits: float tensor of shape `(..., vocabulary_size)`.
+        target_ids: integer tensor of shape `(...)`.
+
+    Returns:
+        A float32 tensor of shape `(...)`.
+    """
+    logits = ops.cast(logits, "float32")
+    return -ops.sparse_categorical_crossentropy(target_ids, logits, from_logits=True)
+
+
+def _until_stop(
+    token_ids: Tensor,
+    prompt_mask: Tensor,
+    stop_token_ids: list[int] | tuple[int, ...] | None,
+) -> Tensor:
+    """True up to and including the first stop token behind the prompt."""
+    if stop_token_ids is None:
+        return ops.ones_like(prompt_mask)
+    is_stop = ops.any(
+        ops.equal(token_ids[..., None], ops.convert_to_tensor(stop_token_ids)), axis=-1
+    )
+    stops = ops.cast(ops.logical_and(is_stop, ~prompt_mask), "int32")
+    return ops.equal(ops.cumsum(stops, axis=-1) - stops, 0)

@@ -1,0 +1,1 @@
+"""Tokenizers: text to ids and back, in Python and in the graph."""

@@ -1,0 +1,103 @@
+"""The tokenizers of KerasHub's presets, as tokenizers of the zoo."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import keras_hub
+
+from ..backbone import require
+from .base import TextTokenizer
+from .byte_pair import BytePairTokenizer, byte_pair_proto
+from .sentence_piece import SentencePieceTokenizer
+
+# The byte-pair tokenizers whose way of splitting a text into words is known.
+_SPLITS = {
+    "GPT2Tokenizer": "gpt2",
+    "GPTNeoXTokenizer": "gpt2",
+    "OPTTokenizer": "gpt2",
+    "Llama3Tokenizer": "llama3",
+}
+
+
+def preset_tokenizer(preset: str) -> TextTokenizer:
+    """The tokenizer of a KerasHub preset as a tokenizer of the zoo, with the same ids.
+
+    One of the zoo, in the preset of one of its models, is taken as it is.
+
+    A byte-pair tokenizer splits texts as the model's authors do. Of KerasHub's two ways
+    the one for Python strings splits all texts as Llama 3 does, and the other neglects
+    some white space.
+
+    Args:
+        preset: a folder, or a name or handle that KerasHub's `from_preset` knows.
+
+    Raises:
+        ValueError: if the preset cannot be loaded, or its tokenizer is neither
+            SentencePiece nor a byte-pair tokenizer of GPT-2's or Llama 3's kind.
+
+    Example:
+    ```python
+    tokenizer = preset_tokenizer("gemma_2b_en")
+    model = build_causal_lm(
+        "keras_hub", tokenizer, 64, preset="gemma_2b_en", pretrained=True
+    )
+    ```
+    """
+    preset = os.path.expanduser(preset)
+    with named_preset(preset):
+        theirs = keras_hub.tokenizers.Tokenizer.from_preset(preset)
+        if isinstance(theirs, TextTokenizer):
+            return theirs
+        if type(theirs).__name__ in _SPLITS:
+            return _byte_pair(theirs)
+        require(
+            isinstance(theirs, keras_hub.tokenizers.SentencePieceTokenizer),
+            f"its tokenizer must be SentencePiece or one of {sorted(_SPLITS)}. Learn "
+            "one instead (type bpe), and draw the weights anew.",
+            tokenizer=type(theirs).__name__,
+        )
+        return _sentence_piece(theirs)
+
+
+def _byte_pair(theirs: Any) -> BytePairTokenizer:
+    start, end = theirs.start_token, theirs.end_token
+    return BytePairTokenizer(
+        byte_pair_proto(theirs.vocabulary, theirs.merges, end=end),
+        # KerasHub pads with id 0, which here is a token of the text.
+        special_pieces=(end, end, start, end),
+        split=_SPLITS[type(theirs).__name__],
+    )
+
+
+def _sentence_piece(theirs: Any) -> SentencePieceTokenizer:
+    vocabulary = theirs.get_vocabulary()
+    unknown_id = theirs._sentence_piece_spm.unk_id()
+    ids = (theirs.pad_token_id, unknown_id, theirs.start_token_id, theirs.end_token_id)
+    return SentencePieceTokenizer(
+        theirs.proto, special_pieces=[vocabulary[index] for index in ids]
+    )
+
+
+@contextlib.contextmanager
+def named_preset(preset: str) -> Iterator[None]:
+    """Says in one line which preset cannot be used, and why.
+
+    What KerasHub raises, and the hubs that it asks, is of any class.
+    """
+    known = keras_hub.models.CausalLM.presets
+    if not (os.path.isdir(preset) or "://" in preset or preset in known):
+        close = difflib.get_close_matches(preset, known, n=1)
+        raise ValueError(
+            f"preset {preset!r} is neither a folder nor the name of a causal language "
+            f"model of KerasHub{f': did you mean {close[0]}?' if close else ''}"
+        )
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"preset {preset!r} cannot be used: {reason}") from error

@@ -1,0 +1,1 @@
+"""The configuration of a pipeline: one YAML file, checked before anything starts."""

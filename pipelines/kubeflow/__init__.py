@@ -1,0 +1,1 @@
+"""The pipeline compiled for Kubeflow Pipelines, and what its containers run."""

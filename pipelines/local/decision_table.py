@@ -1,0 +1,43 @@
+"""What the gate decided, on the terminal: a line, and a table where that is not all."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ...components.evaluator.gate.verdict import Decision, Outcome
+
+
+def print_decision(console: Console, decision: Decision) -> None:
+    """Prints the decision; every rule in a table, if it is more than bits per byte."""
+    console.print(str(decision), soft_wrap=True)
+    if decision.further:
+        console.print(_table(decision))
+
+
+def _table(decision: Decision) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("rule")
+    for heading in ("value", "95 % interval", "bound"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("kept")
+    for outcome in decision.outcomes:
+        table.add_row(*map(Text, _cells(outcome)))
+    return table
+
+
+def _cells(outcome: Outcome) -> tuple[str, ...]:
+    low_to_high = ""
+    if outcome.interval:
+        low_to_high = " to ".join(map(_number, outcome.interval))
+    kept = "yes" if outcome.passed else "NO"
+    if outcome.reason:
+        kept = f"{kept}: {outcome.reason}"
+    bound = "" if outcome.bound is None else _number(outcome.bound)
+    return outcome.rule, _number(outcome.value), low_to_high, bound, kept
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"

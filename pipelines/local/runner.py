@@ -1,0 +1,334 @@
+"""The local runner: TFX's LocalDagRunner with a lock, a log and a summary."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import ml_metadata as mlmd
+from ml_metadata.proto import metadata_store_pb2
+from rich.console import Console
+from tfx.dsl.compiler import constants
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.orchestration import metadata
+from tfx.orchestration import pipeline as tfx_pipeline
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+from tfx.orchestration.portable import runtime_parameter_utils
+from tfx.proto.orchestration import pipeline_pb2
+
+from ...components import demo_corpus, storage
+from ...components.evaluator.gate import verdict
+from ...components.push_folder.push_folder import PushFolder
+from ...components.serving_validator.executor import read_refusal
+from ...components.source import source_hash
+from ...components.text_example_gen import files
+from ...components.text_example_gen.executor import Summary
+from ...components.text_example_gen.sources import Source
+from ...components.trainer.records import TrainingResult
+from ...components.trainer.watching import weights_and_biases
+from ...components.tuner.executor import read_results
+from ...components.tuner.search import Trial
+from ..configuration.config import DEMO_CORPUS, Config
+from ..pipeline import make_components
+from ..report import page, reading
+from . import baseline, worker_processes
+from .console import NodeProgress
+
+_PACKAGES = (
+    *("tensorflow", "keras", "keras-hub", "tensorflow-text"),
+    *("tfx", "apache-beam", "tensorflow-serving-api"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What a run did.
+
+    Attributes:
+        ingestion: Documents and bytes of each split.
+        search: The trials, the best first; none where nothing was searched.
+        training: Parameters, steps, seconds.
+        decision: The gate's outcome.
+        infra_refusal: Why the model server refused a blessed model, if it did.
+        destination: The version's folder, if the model was pushed, or "".
+        training_folder: Where the training's figures and logs are.
+        report: The page that shows the run; none where it could not be written.
+        executed: Components that did work in this run; none where nothing had changed.
+    """
+
+    ingestion: Summary
+    search: list[Trial]
+    training: TrainingResult
+    decision: verdict.Decision
+    infra_refusal: str | None
+    destination: str
+    training_folder: Path
+    report: Path | None
+    executed: list[str]
+
+    @property
+    def pushed(self) -> Path | None:
+        """The version's folder, if there is one on this machine."""
+        here = self.destination and not storage.is_remote(self.destination)
+        return Path(self.destination) if here else None
+
+
+def run(config: Config, console: Console) -> RunResult:
+    """Runs the pipeline on this machine.
+
+    Args:
+        config: The configuration.
+        console: Where progress is shown.
+
+    Raises:
+        InputError: Where the corpus or the push folder cannot be used, or a worker
+            process has died.
+    """
+    PushFolder(config.push_folder).require_writable()
+    run_id = execute(config, console)
+    report = _write_report(config.folder, run_id, console)
+    return _read_result(_store(_database(config)), run_id, report)
+
+
+def execute(config: Config, console: Console, *, compared: bool = False) -> str:
+    """Runs the nodes of the pipeline.
+
+    Args:
+        config: The configuration.
+        console: Where progress is shown.
+        compared: Whether the model is only to be judged, as `make_components` says.
+
+    Returns:
+        The run's name in MLMD.
+
+    Raises:
+        InputError: Where the corpus cannot be used, or a worker process has died.
+    """
+    if config.watch.wandb_project:
+        weights_and_biases.require_installed()
+    config.folder.mkdir(parents=True, exist_ok=True)
+    with _only_run(config.folder, console):
+        corpus = _resolve_corpus(config)
+        fingerprint = files.fingerprint(corpus)
+        run_id = datetime.datetime.now().isoformat(timespec="microseconds")
+        _record_run(config, run_id)
+        database = _database(config)
+        _forget_lost_pushes(database)
+        pipeline = tfx_pipeline.Pipeline(
+            pipeline_name=config.name,
+            pipeline_root=str(config.folder / "artifacts"),
+            components=make_components(
+                config,
+                corpus=corpus,
+                fingerprint=fingerprint,
+                checkpoint_root=config.checkpoint_root,
+                ingestion_record=str(config.folder / "ingestion.json"),
+                watch=_record_watching(config),
+                baseline_strategy=baseline.PreviousBlessedModelStrategy,
+                compared=compared,
+            ),
+            enable_cache=True,
+            metadata_connection_config=metadata.sqlite_metadata_connection_config(
+                database
+            ),
+            beam_pipeline_args=config.beam_pipeline_args,
+        )
+        with NodeProgress(console).attached() as progress, worker_processes.watched():
+            _NodeByNodeRunner(run_id, database, progress).run(pipeline)
+        return run_id
+
+
+def _write_report(folder: Path, run_id: str, console: Console) -> Path | None:
+    """Writes a run's report; what goes wrong with it does not undo the run."""
+    try:
+        return page.report_run(folder, run_id)
+    except Exception as error:
+        logging.getLogger(__name__).exception("no report of run %s", run_id)
+        console.print(f"warning: there is no report: {error}", soft_wrap=True)
+        return None
+
+
+class _NodeByNodeRunner(LocalDagRunner):
+    """LocalDagRunner, told of one node at a time, so that we see each start and end.
+
+    Args:
+        run_id: Identifies the run in MLMD.
+        database: MLMD's SQLite file.
+        progress: Is told of every node.
+    """
+
+    def __init__(self, run_id: str, database: str, progress: NodeProgress) -> None:
+        super().__init__()
+        self._run_id = run_id
+        self._database = database
+        self._progress = progress
+
+    def run_with_ir(
+        self,
+        pipeline: pipeline_pb2.Pipeline,
+        run_options: pipeline_pb2.RunOptions | None = None,
+    ) -> None:
+        """Runs all nodes under one run id."""
+        runtime_parameter_utils.substitute_runtime_parameter(
+            pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: self._run_id}
+        )
+        for node in pipeline.nodes:
+            single = pipeline_pb2.Pipeline()
+            single.CopyFrom(pipeline)
+            del single.nodes[:]
+            single.nodes.append(node)
+            node_id = node.pipeline_node.node_info.id
+            self._progress.start(node_id)
+            super().run_with_ir(single, run_options)
+            cached = _components_in_state(
+                _store(self._database),
+                self._run_id,
+                metadata_store_pb2.Execution.CACHED,
+            )
+            self._progress.finish(cached=node_id in cached)
+
+
+def _resolve_corpus(config: Config) -> list[Source]:
+    return [
+        dataclasses.replace(source, path=_resolve_path(source.path, config))
+        for source in config.corpus.all_sources
+    ]
+
+
+def _resolve_path(path: str, config: Config) -> str:
+    if path != DEMO_CORPUS:
+        return os.path.expanduser(path)
+    folder = Path(config.root, "demo-corpus").absolute()
+    demo_corpus.write(folder)
+    return str(folder)
+
+
+@contextlib.contextmanager
+def _only_run(folder: Path, console: Console) -> Iterator[None]:
+    """Lets one run at a time into a pipeline's folder; the others wait."""
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print(f"waiting for another run in {folder}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _database(config: Config) -> str:
+    return str(config.folder / reading.DATABASE)
+
+
+def _record_run(config: Config, run_id: str) -> None:
+    """Writes down what is needed to repeat the run."""
+    folder = reading.run_folder(config.folder, run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / reading.CONFIGURATION_FILE).write_text(config.to_yaml())
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    versions["langzoo source"] = source_hash(__name__)
+    (folder / reading.VERSIONS_FILE).write_text(json.dumps(versions, indent=1))
+
+
+def _record_watching(config: Config) -> str:
+    """Writes down how training is watched, which TFX's cache shall not ask about."""
+    path = config.folder / "watch.json"
+    path.write_text(json.dumps(config.watch.model_dump()))
+    return str(path)
+
+
+def _store(database: str) -> mlmd.MetadataStore:
+    return mlmd.MetadataStore(metadata.sqlite_metadata_connection_config(database))
+
+
+def _forget_lost_pushes(database: str) -> None:
+    """Makes the cache miss for a push whose version has been deleted since.
+
+    TFX takes a cached result only while its artifact's folder exists.
+    """
+    if not os.path.exists(database):
+        return
+    for artifact in _store(database).get_artifacts_by_type("PushedModel"):
+        destination = artifact.custom_properties["pushed_destination"].string_value
+        if destination and not storage.exists(destination):
+            shutil.rmtree(artifact.uri, ignore_errors=True)
+
+
+def _components_in_state(
+    store: mlmd.MetadataStore, run_id: str, state: int
+) -> list[str]:
+    """Returns the components of a run whose execution ended in a state of MLMD's."""
+    types = {t.id: t.name for t in store.get_execution_types()}
+    run = store.get_context_by_type_and_name("pipeline_run", run_id)
+    return [
+        _component_name(types[execution.type_id])
+        for execution in store.get_executions_by_context(run.id)
+        if execution.last_known_state == state
+    ]
+
+
+def _read_result(
+    store: mlmd.MetadataStore, run_id: str, report: Path | None
+) -> RunResult:
+    outputs = _outputs(store, run_id)
+    pushed_model = outputs["Pusher", "pushed_model"].custom_properties
+    destination = pushed_model["pushed_destination"].string_value
+    decision = verdict.read_decision(
+        outputs["Evaluator", "evaluation"].uri, outputs["Evaluator", "blessing"].uri
+    )
+    infra_uri = outputs["ServingValidator", "blessing"].uri
+    results = outputs.get(("Tuner", "tuner_results"))
+    complete = metadata_store_pb2.Execution.COMPLETE
+    executed = _components_in_state(store, run_id, complete)
+    training_folder = outputs["Trainer", "model_run"].uri
+    return RunResult(
+        ingestion=Summary.read(outputs["TextExampleGen", "examples"].uri),
+        search=read_results(results.uri) if results else [],
+        training=TrainingResult.read(training_folder),
+        decision=decision,
+        infra_refusal=read_refusal(infra_uri) if decision.blessed else None,
+        destination=destination,
+        training_folder=Path(training_folder),
+        report=report,
+        # A resolver is a query that is asked in every run.
+        executed=[name for name in executed if name != Resolver.__name__],
+    )
+
+
+def _outputs(
+    store: mlmd.MetadataStore, run_id: str
+) -> dict[tuple[str, str], metadata_store_pb2.Artifact]:
+    """Returns a run's output artifacts by component and output key."""
+    run = store.get_context_by_type_and_name("pipeline_run", run_id)
+    types = {t.id: t.name for t in store.get_execution_types()}
+    components = {
+        execution.id: _component_name(types[execution.type_id])
+        for execution in store.get_executions_by_context(run.id)
+    }
+    events = [
+        event
+        for event in store.get_events_by_execution_ids(list(components))
+        if event.type == metadata_store_pb2.Event.OUTPUT
+    ]
+    artifacts = {
+        artifact.id: artifact
+        for artifact in store.get_artifacts_by_id([e.artifact_id for e in events])
+    }
+    return {
+        (components[event.execution_id], event.path.steps[0].key): artifacts[
+            event.artifact_id
+        ]
+        for event in events
+    }
+
+
+def _component_name(execution_type: str) -> str:
+    return execution_type.rpartition(".")[2]

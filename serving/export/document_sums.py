@@ -1,0 +1,89 @@
+"""What the signature `evaluate` says of a document: sums, of which metrics are made.
+
+| output | what it sums up over a document |
+|---|---|
+| `nll`, `spelling_nll` | nats of its tokens and of `</s>`; nats to spell what is unknown |
+| `tokens` | its tokens and `</s>` |
+| `bytes`, `words`, `characters` | of its text: UTF-8, at white space, Unicode code points |
+| `unknown_tokens` | those of its tokens that are `<unk>` |
+| `correct_at_1`, `correct_at_5` | tokens that were the likeliest, or among five |
+| `calibration` | `[15, 3]`: by bins of the likeliest token's probability, equally wide, the tokens, the sum of that probability, and how often that token was right |
+
+All are float32 or int64 `[b]`, `calibration` is float32 `[b, 15, 3]`.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from ...models.tasks.scoring import TokenOutcomes, spelling_nll, token_outcomes
+from .vocabulary import Vocabulary
+
+CALIBRATION_BINS = 15
+
+
+def document_sums(
+    vocabulary: Vocabulary, text: tf.Tensor, scores: tf.RaggedTensor
+) -> dict[str, tf.Tensor]:
+    """What the signature `score` says of documents.
+
+    Args:
+        vocabulary: the model's.
+        text: string `[b]`.
+        scores: float32 `[b, (t)]`, the log-probability of every token and of `</s>`.
+    """
+    # A long document's float32 sum would lose digits that a gate compares.
+    nll = -tf.reduce_sum(tf.cast(scores, tf.float64), axis=1)
+    return {
+        "nll": tf.cast(nll, tf.float32),
+        "spelling_nll": spelling_nll(vocabulary.tokenizer, text),
+        "tokens": scores.row_lengths(),
+        "bytes": tf.cast(tf.strings.length(text), tf.int64),
+        "words": tf.strings.split(text).row_lengths(),
+    }
+
+
+def evaluation_sums(
+    model: Any, vocabulary: Vocabulary, text: tf.Tensor, stride: int
+) -> dict[str, tf.Tensor]:
+    """What the signature `evaluate` says of documents.
+
+    Args:
+        model: a `langzoo.models.CausalLM`.
+        vocabulary: the model's.
+        text: string `[b]`.
+        stride: distance between the windows in which a long document is scored.
+    """
+    documents = vocabulary.documents(text)
+    outcomes = token_outcomes(model, documents, stride=stride)
+    unknown = documents[:, 1:-1] == int(vocabulary.tokenizer.unk_token_id)
+    characters = tf.strings.length(text, unit="UTF8_CHAR")
+    return {
+        **document_sums(vocabulary, text, outcomes.log_probability),
+        "characters": tf.cast(characters, tf.int64),
+        "unknown_tokens": _count(unknown),
+        "correct_at_1": _count(outcomes.rank < 1),
+        "correct_at_5": _count(outcomes.rank < 5),
+        "calibration": _calibration(outcomes),
+    }
+
+
+def _count(mask: tf.RaggedTensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(mask, tf.int64), axis=1)
+
+
+def _calibration(outcomes: TokenOutcomes) -> tf.Tensor:
+    """Tokens, confidence and right ones by bin of the confidence, `[b, 15, 3]`."""
+    confidence = outcomes.confidence.flat_values
+    right = tf.cast(outcomes.rank.flat_values < 1, tf.float32)
+    scaled = tf.cast(confidence * CALIBRATION_BINS, tf.int64)
+    bins = tf.clip_by_value(scaled, 0, CALIBRATION_BINS - 1)
+    documents = outcomes.rank.nrows()
+    sums = tf.math.unsorted_segment_sum(
+        tf.stack([tf.ones_like(confidence), confidence, right], axis=1),
+        outcomes.rank.value_rowids() * CALIBRATION_BINS + bins,
+        documents * CALIBRATION_BINS,
+    )
+    return tf.reshape(sums, [documents, CALIBRATION_BINS, 3])

@@ -1,0 +1,230 @@
+"""Evaluation of an export: TFMA's run, its slices, and what does not change it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from apache_beam.options.pipeline_options import PipelineOptions
+from langzoo.components.documents import Documents
+from langzoo.components.evaluator.component import Evaluator
+from langzoo.components.evaluator.executor import Settings, evaluate
+from langzoo.components.evaluator.gate import verdict
+from langzoo.components.evaluator.measures import exported
+from langzoo.components.evaluator.measures.slices import length_bucket
+from langzoo.components.evaluator.measures.sums import (
+    CORPUS_METRICS,
+    NAMES,
+    CorpusSums,
+    row,
+)
+from langzoo.models.tokenizers.byte import ByteTokenizer
+from langzoo.models.zoo import build_causal_lm
+from langzoo.serving.export.saved_model import export_causal_lm
+from tfx.types import standard_artifacts
+from tfx.types.channel import Channel
+
+RUNNER = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+THREADS = ["--direct_running_mode=multi_threading", "--direct_num_workers=3"]
+SETTINGS = {
+    "rules": [
+        {"metric": "bits_per_byte", "against": "ngram", "significant": True},
+        {"metric": "token_accuracy", "min": 0.2, "slice": "source=even"},
+        {"metric": "latency_ms", "max": 10_000.0},
+        {"metric": "size_mb", "against": "ngram", "margin": -1000.0},
+        {"metric": "counterfactual_gap", "max": 100.0},
+    ],
+    "slices": ["length"],
+    "features": ["source"],
+    "probes": None,
+}
+
+
+@pytest.fixture(scope="module")
+def texts(topics):
+    """Paragraphs of several lengths, some of them with characters of several bytes."""
+    parts = [part.strip() for text in topics for part in text.split("\n\n")]
+    return [f"{part}, naïve €" for part in parts if len(part) > 20][:300]
+
+
+@pytest.fixture(scope="module")
+def models(topics, tmp_path_factory):
+    """A neural model with drawn weights, and an n-gram model."""
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = ByteTokenizer()
+    drawn = build_causal_lm("gated_conv", tokenizer, 32, num_layers=1, hidden_dim=8)
+    counted = build_causal_lm("ngram", tokenizer, 32, order=3)
+    counted.fit(topics)
+    paths = {"candidate": str(folder / "drawn"), "ngram": str(folder / "counted")}
+    export_causal_lm(drawn, paths["candidate"])
+    export_causal_lm(counted, paths["ngram"])
+    return paths
+
+
+def write_examples(texts, folder, shards):
+    """TFRecord files of examples whose `source` alternates."""
+    folder.mkdir()
+    sources = itertools.cycle([b"even", b"odd"])
+    examples = [
+        {"text": text.encode(), "source": source}
+        for text, source in zip(texts, sources, strict=False)
+    ]
+    options = tf.io.TFRecordOptions(compression_type="GZIP")
+    for shard in range(shards):
+        with tf.io.TFRecordWriter(str(folder / f"{shard}.gz"), options) as writer:
+            for example in examples[shard::shards]:
+                feature = {
+                    name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+                    for name, value in example.items()
+                }
+                features = tf.train.Features(feature=feature)
+                writer.write(tf.train.Example(features=features).SerializeToString())
+    return Documents([str(folder / "*")])
+
+
+def run(models, documents, output, *options):
+    pipeline = PipelineOptions([RUNNER, *options])
+    settings = Settings.of(SETTINGS)
+    return evaluate(
+        models,
+        documents,
+        settings,
+        str(output),
+        lambda: beam.Pipeline(options=pipeline),
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluated(models, texts, tmp_path_factory):
+    """What is found with one worker and one file, and the folder of TFMA's."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    documents = write_examples(texts, folder / "examples", shards=1)
+    return run(models, documents, folder / "analysis"), folder
+
+
+def test_the_sums_are_those_of_the_signature(evaluated, models, texts):
+    found, folder = evaluated
+    (file,) = (folder / "examples").iterdir()
+    records = list(tf.data.TFRecordDataset(str(file), "GZIP").as_numpy_iterator())
+    for name, path in models.items():
+        signature = tf.saved_model.load(path).signatures["evaluate"]
+        outputs = signature(examples=tf.constant(records))
+        rows = [
+            row({key: value[index].numpy() for key, value in outputs.items()})
+            for index in range(len(records))
+        ]
+        overall = found.sums[name]["overall"]
+        np.testing.assert_allclose(overall.values[0], np.sum(rows, axis=0), rtol=1e-6)
+    own = found.sums["candidate"]["overall"]
+    assert own.documents == len(texts)
+    assert own["bytes"][0] == sum(len(text.encode()) for text in texts)
+    assert own["characters"][0] == sum(map(len, texts))
+    assert own.calibration[0, :, 0].sum() == own["tokens"][0]
+
+
+def test_every_document_is_in_one_slice_of_each_feature(evaluated, texts):
+    found, _ = evaluated
+    slices = found.sums["candidate"]
+    for feature in ("length", "source"):
+        parts = [s for name, s in slices.items() if name.startswith(f"{feature}=")]
+        assert len(parts) > 1
+        together = sum(parts, start=CorpusSums.empty())
+        np.testing.assert_allclose(together.values, slices["overall"].values, rtol=1e-9)
+    short = sum(length_bucket(text.encode()) == "0-255" for text in texts)
+    assert slices["length=0-255"].documents == short
+    assert slices["source=even"].documents == len(texts[::2])
+
+
+def test_tfma_itself_has_the_metrics_by_slice(evaluated):
+    found, folder = evaluated
+    result = tfma.load_eval_result(str(folder / "analysis"), model_name="candidate")
+    by_slice = {
+        "=".join(map(str, key[0])) if key else "overall": values[""][""]
+        for key, values in result.slicing_metrics
+    }
+    assert by_slice.keys() == found.sums["candidate"].keys()
+    for name, values in by_slice.items():
+        for metric, definition in CORPUS_METRICS.items():
+            expected = definition.compute(found.sums["candidate"][name])[0]
+            assert values[metric]["doubleValue"] == pytest.approx(expected)
+
+
+def test_workers_and_shards_change_no_digit(evaluated, models, texts, tmp_path):
+    found, _ = evaluated
+    documents = write_examples(texts, tmp_path / "examples", shards=5)
+    again = run(models, documents, tmp_path / "analysis", *THREADS)
+    for model, by_slice in found.sums.items():
+        assert again.sums[model].keys() == by_slice.keys()
+        for name, sums in by_slice.items():
+            values = again.sums[model][name].values
+            np.testing.assert_allclose(values, sums.values, rtol=1e-6, atol=1e-6)
+
+
+def test_rules_are_judged_and_all_is_told_as_json(evaluated, tmp_path):
+    found, _ = evaluated
+    decision = verdict.decide(Settings.of(SETTINGS).rules, found)
+    kept = {outcome.metric: outcome.passed for outcome in decision.outcomes[3:]}
+    assert kept == {
+        "bits_per_byte": False,  # of drawn weights, against counts
+        "token_accuracy": False,
+        "latency_ms": True,
+        "size_mb": True,
+        "counterfactual_gap": True,
+    }
+    found.write(str(tmp_path))
+    told = json.loads((tmp_path / "evaluation.json").read_text())
+    overall = told["models"]["ngram"]["slices"]["overall"]
+    bits = overall["metrics"]["bits_per_byte"]
+    assert bits["low"] < bits["value"] < bits["high"]
+    assert overall["sums"].keys() == set(NAMES)
+    assert np.shape(overall["calibration"]) == (15, 3)
+    assert set(overall["metrics"]) <= told["definitions"].keys()
+    assert told["documents"] == len(found.samples) * 100
+    assert all(sample["prompt"] for sample in told["samples"])
+    assert told["probes"].keys() >= {"counterfactual_gap"}
+
+
+def test_a_model_evaluated_on_no_document_is_refused(models, tmp_path):
+    documents = write_examples([], tmp_path / "examples", shards=1)
+    decision = verdict.decide([], run(models, documents, tmp_path / "analysis"))
+    assert str(decision).startswith("refused: documents >= 1: it was evaluated on none")
+
+
+def test_a_model_without_its_signatures_is_refused(texts, models, tmp_path):
+    export = tf.saved_model.load(models["candidate"])
+    for names in (["score", "evaluate"], ["score"]):
+        signatures = {name: export.signatures[name] for name in names}
+        path = str(tmp_path / f"{len(names)}")
+        tf.saved_model.save(export, path, signatures=signatures)
+        missing = exported.missing_signatures(path)
+        assert set(missing) == set(exported.SIGNATURES) - set(names)
+        documents = write_examples(texts[:20], tmp_path / "examples", shards=1)
+        found = run({"candidate": path}, documents, tmp_path / "analysis")
+        decision = verdict.decide([], found)
+        assert not decision.blessed
+        assert f"all signatures: it lacks {', '.join(missing)}" in str(decision)
+        assert bool(found.sums) == ("evaluate" in names)
+        shutil.rmtree(tmp_path / "examples")
+
+
+def test_a_changed_template_file_is_another_question(tmp_path):
+    path = tmp_path / "templates.yaml"
+
+    def asked(word):
+        group = f"{{words: [[cat, {word}]], templates: ['A {{word}}.']}}"
+        path.write_text(f"groups: {{pets: {group}}}")
+        component = Evaluator(
+            examples=Channel(type=standard_artifacts.Examples),
+            model=Channel(type=standard_artifacts.Model),
+            rules=[],
+            probes={"templates": str(path)},
+        )
+        return component.exec_properties["settings"]
+
+    assert asked("dog") == asked("dog") != asked("parrot")

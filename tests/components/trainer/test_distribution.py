@@ -1,0 +1,161 @@
+"""A batch that two devices share teaches what it teaches one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+from langzoo.components.errors import InputError
+from langzoo.components.trainer import distribution
+from langzoo.components.trainer.jobs import Job
+
+# TensorFlow divides its one CPU only before it is used, so in a process of its own.
+SCRIPT = """
+import json, pydoc_data.topics, sys
+import keras, numpy as np, tensorflow as tf
+
+(cpu,) = tf.config.list_physical_devices("CPU")
+half = tf.config.LogicalDeviceConfiguration()
+tf.config.set_logical_device_configuration(cpu, [half, half])
+
+from langzoo.components.trainer import distribution, training
+from langzoo.components.trainer.rows.packing import make_windows
+from langzoo.components.trainer.rows.windows import TokenStream
+from langzoo.models import ByteTokenizer, build_causal_lm
+
+folder, cases = sys.argv[1], json.loads(sys.argv[2])
+training._SHOW_EVERY_SECONDS = 0
+tokenizer = ByteTokenizer()
+text = pydoc_data.topics.topics["assert"]
+TokenStream.write(
+    f"{folder}/stream",
+    [np.array(tokenizer(paragraph)) for paragraph in text.split("\\n\\n")],
+    vocabulary_size=tokenizer.vocabulary_size(),
+    start_id=tokenizer.start_token_id,
+    end_id=tokenizer.end_token_id,
+    pad_id=tokenizer.pad_token_id,
+    unk_id=tokenizer.unk_token_id,
+)
+
+
+def train(strategy, family, checkpoints, **settings):
+    defaults = {"steps": 6, "batch_size": 4, "eval_every_steps": 3}
+    config = training.TrainingConfig.of(
+        family, **{**defaults, "jit_compile": False, **settings}
+    )
+    windows = make_windows(f"{folder}/stream", 16, config.packing)
+    keras.utils.set_random_seed(0)
+    with distribution.make_strategy(strategy).scope():
+        model = build_causal_lm(family, tokenizer, 16, num_layers=1, hidden_dim=16)
+        network = training.network_of(training.prepared(model, config), config)
+    path = f"{folder}/{checkpoints}"
+    result = training.train(network, windows, windows, config, path)
+    losses = [row["loss"] for row in [*result.history, *result.evaluations]]
+    last_weight = network.get_weights()[-1].ravel().tolist()
+    return [*losses, result.eval_loss, *last_weight]
+
+
+curves = {}
+for number, (name, family, settings) in enumerate(cases):
+    curves[name] = [
+        train("one_device", family, f"{number}-one", **settings),
+        train("mirrored", family, f"{number}-two", **settings),
+    ]
+    if name == "resumed":
+        train("mirrored", family, "parts", **{**settings, "steps": 3})
+        curves[name].append(train("mirrored", family, "parts", **settings))
+print(json.dumps(curves))
+"""
+CASES = {
+    "compiled": ("lstm", {"jit_compile": True}),
+    "clipped": ("gated_conv", {"clip_norm": 0.1, "precision": "float16"}),
+    "smoothed": ("transformer", {"label_smoothing": 0.1, "packing": "best_fit"}),
+    "averaged": ("lstm", {"ema_momentum": 0.9, "early_stopping_patience": 2}),
+    "resumed": ("rnn", {"schedule": "constant", "warmup_steps": 0}),
+    "lines": ("tcn", {"packing": "lines", "augmentation": {"token_dropout": 0.2}}),
+}
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory):
+    """Losses, and the last weights, on one device and on two."""
+    cases = [(name, *case) for name, case in CASES.items()]
+    folder = tmp_path_factory.mktemp("curves")
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(folder), json.dumps(cases)],
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=800,
+    )
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_devices_learn_what_one_does(curves, case):
+    one, *others = curves[case]
+    for other in others:
+        assert other == pytest.approx(one, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "{}",
+        "not JSON",
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
+    ],
+)
+def test_a_cluster_that_does_not_name_the_process_is_an_error(monkeypatch, value):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if value is not None:
+        monkeypatch.setenv("TF_CONFIG", value)
+    with pytest.raises(InputError, match="TF_CONFIG must name this process") as raised:
+        distribution.make_strategy("multi_worker")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", [None, "no-such-tpu"])
+def test_a_tpu_that_is_not_there_is_an_error(monkeypatch, name):
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    if name:
+        monkeypatch.setenv("TPU_NAME", name)
+    with pytest.raises(InputError, match="no TPU can be reached: set TPU_NAME"):
+        distribution.make_strategy("tpu")
+
+
+@pytest.mark.parametrize(
+    ("variables", "strategy"),
+    [
+        ({}, "one_device"),
+        ({"TPU_NAME": "local"}, "tpu"),
+        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1", "b:1"]}}'}, "multi_worker"),
+        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}, "one_device"),
+    ],
+)
+def test_what_there_is_decides(monkeypatch, variables, strategy):
+    for name in ("TPU_NAME", "TF_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert distribution.wanted("auto") == strategy
+    assert distribution.wanted("mirrored") == "mirrored"
+
+
+def test_a_batch_that_cannot_be_dealt_out_is_an_error():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    distribution.check_batch_size(3, strategy)
+    with pytest.raises(InputError, match="batch_size 3 must be a multiple of the 2"):
+        distribution.check_batch_size(3, type("Two", (), {"num_replicas_in_sync": 2}))
+
+
+def test_an_n_gram_model_is_counted_by_one_device(monkeypatch):
+    monkeypatch.setenv("TPU_NAME", "local")
+    settings = {"training": {}, "train_files": [], "eval_files": []}
+    paths = {"transform_graph": "", "checkpoints": ""}
+    assert Job({"family": "ngram"}, **settings, **paths).strategy == "one_device"
+    assert Job({"family": "lstm"}, **settings, **paths).strategy == "tpu"

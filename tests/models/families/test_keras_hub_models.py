@@ -1,0 +1,128 @@
+"""KerasHub's models, converted to ours and in place of ours."""
+
+import keras_hub
+import numpy as np
+import pytest
+import tensorflow as tf
+from langzoo import models
+from langzoo.models.families.keras_hub.adapter import KerasHubCausalLM
+from langzoo.models.importing.keras_hub import from_keras_hub
+
+VOCABULARY, LENGTH = 260, 20
+
+
+SIZES = {
+    "vocabulary_size": VOCABULARY,
+    "num_layers": 2,
+    "hidden_dim": 16,
+    "intermediate_dim": 24,
+}
+
+
+def gpt2(**options):
+    sizes = {**SIZES, "num_heads": 4, "max_sequence_length": LENGTH, **options}
+    return keras_hub.models.GPT2CausalLM(keras_hub.models.GPT2Backbone(**sizes))
+
+
+def llama(**options):
+    sizes = {**SIZES, "num_query_heads": 4, "num_key_value_heads": 2, **options}
+    return keras_hub.models.LlamaCausalLM(keras_hub.models.LlamaBackbone(**sizes))
+
+
+THEIRS = {
+    "gpt2": gpt2,
+    "llama": llama,
+    "llama3": lambda: llama(rope_max_wavelength=500_000, layer_norm_epsilon=1e-5),
+    "llama_tied": lambda: llama(tie_word_embeddings=True, num_key_value_heads=4),
+}
+
+
+@pytest.fixture(params=THEIRS)
+def theirs(request):
+    """A tiny model of KerasHub with every weight drawn, biases and gains too."""
+    model = THEIRS[request.param]()
+    generator = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(generator.normal(scale=0.5, size=weight.shape))
+    return model
+
+
+@pytest.fixture
+def inputs():
+    token_ids = np.random.default_rng(1).integers(0, VOCABULARY, (3, LENGTH))
+    padding_mask = np.arange(LENGTH) < np.array([[LENGTH], [7], [1]])
+    return {"token_ids": token_ids.astype("int32"), "padding_mask": padding_mask}
+
+
+def test_our_architecture_gives_the_logits_of_theirs(theirs, inputs):
+    ours = from_keras_hub(theirs)
+    assert ours.count_params() == theirs.count_params()
+    expected = np.array(theirs(inputs))
+    is_real = inputs["padding_mask"]
+    logits = np.array(ours(inputs))
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(logits[is_real], expected[is_real], atol=1e-4)
+
+
+def test_our_cache_gives_the_logits_of_theirs(theirs, inputs):
+    ours = from_keras_hub(theirs)
+    token_ids = tf.constant(inputs["token_ids"])
+    everything = {"token_ids": token_ids, "padding_mask": tf.ones_like(token_ids)}
+    expected = np.array(theirs(everything))
+    cache = ours.prefill(token_ids, 4)
+    for index in range(4, LENGTH):
+        column = token_ids[:, index, None]
+        logits, _, cache = ours.call_with_cache(column, cache, index)
+        np.testing.assert_allclose(logits[:, 0], expected[:, index], atol=1e-4)
+
+
+def test_our_cache_keeps_no_more_heads_than_there_are_keys():
+    ours = from_keras_hub(llama())
+    keys, values = ours.backbone.empty_cache(3, LENGTH)[0]
+    assert keys.shape == values.shape == (3, 2, LENGTH, 4)
+
+
+def test_a_converted_model_saves_and_loads(tmp_path, inputs):
+    ours = from_keras_hub(gpt2())
+    ours.save_to_preset(str(tmp_path))
+    loaded = models.CausalLM.from_preset(str(tmp_path))
+    np.testing.assert_array_equal(loaded(inputs), ours(inputs))
+
+
+def test_rescaled_positions_are_an_error():
+    with pytest.raises(ValueError, match="Received: rope_position_scaling_factor=2"):
+        from_keras_hub(llama(rope_position_scaling_factor=2.0))
+
+
+def test_another_architecture_is_an_error():
+    backbone = keras_hub.models.OPTBackbone(VOCABULARY, 1, 2, 8, 8)
+    with pytest.raises(ValueError, match="Received: backbone='OPTBackbone'"):
+        from_keras_hub(keras_hub.models.OPTCausalLM(backbone))
+
+
+def test_the_adapter_s_cache_gives_the_logits_of_the_model(theirs, inputs):
+    model = KerasHubCausalLM(theirs, models.ByteTokenizer(), context_length=LENGTH)
+    token_ids = tf.constant(inputs["token_ids"])
+    everything = {"token_ids": token_ids, "padding_mask": tf.ones_like(token_ids)}
+    expected = np.array(theirs(everything))
+    cache = model.prefill(token_ids, 4)
+    for index in range(4, LENGTH):
+        column = token_ids[:, index, None]
+        logits, _, cache = model.call_with_cache(column, cache, index)
+        np.testing.assert_allclose(logits[:, 0], expected[:, index], atol=1e-4)
+
+
+def test_a_context_length_must_come_from_somewhere():
+    assert KerasHubCausalLM(gpt2(), models.ByteTokenizer()).context_length == LENGTH
+    with pytest.raises(ValueError, match="`context_length` must be given"):
+        KerasHubCausalLM(llama(), models.ByteTokenizer())
+
+
+def test_a_context_length_beyond_the_positions_is_an_error():
+    with pytest.raises(ValueError, match="Received: context_length=21, positions=20"):
+        KerasHubCausalLM(gpt2(), models.ByteTokenizer(), context_length=LENGTH + 1)
+
+
+def test_a_tokenizer_that_is_too_large_is_an_error():
+    with pytest.raises(ValueError, match="Received: tokenizer=260, model=100"):
+        KerasHubCausalLM(gpt2(vocabulary_size=100), models.ByteTokenizer())

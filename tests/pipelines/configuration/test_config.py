@@ -1,0 +1,460 @@
+"""The configuration: what is accepted, and how it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from langzoo.components.evaluator.gate.rules import parse
+from langzoo.components.text_example_gen.sources import Source
+from langzoo.components.trainer.rows.packing import PACKINGS
+from langzoo.components.trainer.settings import TrainingConfig
+from langzoo.components.trainer.watching.watching import WatchingConfig
+from langzoo.models import ByteTokenizer, build_causal_lm, zoo
+from langzoo.models.families import presets
+from langzoo.models.learning.optimizers import OPTIMIZERS
+from langzoo.models.learning.precision import PRECISIONS
+from langzoo.models.learning.recipe import Recipe
+from langzoo.models.learning.schedules import SCHEDULES
+from langzoo.pipelines.configuration import config
+
+
+def test_the_demo_configuration_resolves_every_default():
+    resolved = yaml.safe_load(config.load().to_yaml())
+    assert resolved["tokenizer"]["sample_bytes"] == 10_000_000
+    assert resolved["model"]["family"] == "lstm"
+    assert resolved["model"]["hidden_dim"] == 256
+
+
+def test_the_resolved_configuration_reads_back_as_itself(tmp_path):
+    path = tmp_path / "resolved.yaml"
+    original = config.load(settings=["model.family=lstm", "trainer.steps=7"])
+    path.write_text(original.to_yaml())
+    assert config.load(path) == original
+
+
+@pytest.mark.parametrize("family", ["transformer", "lstm", "gated_conv", "tcn"])
+def test_every_family_can_stand_in_the_demo(family):
+    loaded = config.load(settings=[f"model.family={family}"])
+    assert loaded.model.family == family
+
+
+def test_a_preset_stands_for_its_family_and_hyperparameters():
+    setting = "model={preset: gpt2_tiny, num_layers: 2}"
+    model = config.load(settings=[setting]).model
+    assert (model.family, model.context_length) == ("transformer", 128)
+    assert (model.positions, model.num_layers) == ("learned", 2)
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_every_preset_can_stand_in_the_demo(name):
+    setting = f"model={{preset: {name}}}"
+    preset = presets.PRESETS[name]
+    if preset.context_length <= 64:
+        setting = f"model={{preset: {name}, context_length: 65}}"
+    assert config.load(settings=[setting]).model.family == preset.family
+
+
+@pytest.mark.parametrize("preset", ["gpt2_base_en", "hf://author/model"])
+def test_a_preset_of_keras_hub_is_not_one_of_ours(preset, tmp_path):
+    settings = [
+        f"model={{family: keras_hub, preset: '{preset}', pretrained: true}}",
+        "tokenizer.type=preset",
+    ]
+    loaded = config.load(settings=settings)
+    assert loaded.model.preset == preset
+    (tmp_path / "resolved.yaml").write_text(loaded.to_yaml())
+    assert config.load(tmp_path / "resolved.yaml") == loaded
+
+
+def test_a_context_longer_than_the_positions_of_a_preset_is_refused(gpt2_preset):
+    def load(**model):
+        model = {"family": "keras_hub", "preset": gpt2_preset, **model}
+        return config.load(
+            settings=[f"model={json.dumps(model)}", "tokenizer.type=preset"]
+        )
+
+    assert load(context_length=48, pretrained=True).model.context_length == 48
+    assert load(context_length=49).model.context_length == 49
+    with pytest.raises(config.ConfigError) as raised:
+        load(context_length=49, pretrained=True)
+    said = "model.context_length 49 must be at most the 48 positions of the preset"
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_folder_that_holds_no_preset_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    model = json.dumps({"family": "keras_hub", "preset": str(tmp_path)})
+    with pytest.raises(config.ConfigError, match="is no folder with a KerasHub preset"):
+        config.load(settings=[f"model={model}"])
+
+
+def test_settings_replace_keys_of_the_file():
+    loaded = config.load(
+        settings=["trainer.learning_rate=5e-4", "corpus.path=texts/*.txt"]
+    )
+    assert loaded.trainer.learning_rate == 5e-4
+    assert loaded.corpus.path == "texts/*.txt"
+
+
+def test_the_folders_of_a_root_in_a_store_have_one_slash_between_them():
+    loaded = config.load(settings=["name=x", "root=gs://bucket/"])
+    assert loaded.checkpoint_root == "gs://bucket/x/checkpoints"
+    assert loaded.push_folder == "gs://bucket/x/serving"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("trainer.stepz=3", "unknown key trainer.stepz: did you mean steps?"),
+        ("model.num_layer=3", "unknown key model.num_layer: did you mean num_layers?"),
+        ("colour=red", "unknown key colour: known are name, root, corpus"),
+        ("trainer.steps=-1", "trainer.steps: -1 cannot be"),
+        ("trainer.steps=many", "trainer.steps: 'many' cannot be"),
+        ("trainer.steps=true", "trainer.steps: True cannot be"),
+        ("trainer.packing=worst_fit", "trainer.packing: 'worst_fit' cannot be"),
+        (
+            "trainer.augmentation.span_lenght=2",
+            "trainer.augmentation.span_lenght: did you mean span_length?",
+        ),
+        (
+            "trainer.augmentation.token_dropout=1",
+            "trainer.augmentation.token_dropout: 1 cannot be",
+        ),
+        (
+            "kubeflow.trainer.acelerator=x",
+            "kubeflow.trainer.acelerator: did you mean accelerator?",
+        ),
+        ("kubeflow.volumes={models: models}", "'models' must be an absolute path"),
+        ("corpus.eval_fraction=0.9", "less than or equal to 0.5"),
+        ("corpus.format=xml", "corpus.format: 'xml' cannot be"),
+        ("corpus.fields={text: body}", "'text' cannot be the name of a feature"),
+        ("corpus.fields={token_ids: x}", "'token_ids' cannot be the name of a feature"),
+        ("corpus.sources=[{path: a, wait: 2}]", "sources.0.wait: did you mean weight?"),
+        ("corpus.sources=[{weight: 2}]", "the key corpus.sources.0.path is missing"),
+        ("corpus.sources=[{path: a, weight: 0}]", "corpus.sources.0.weight: 0 cannot"),
+        (
+            "corpus={path: a, sources: [{path: b}]}",
+            "corpus.path 'a' and corpus.sources: give one of them",
+        ),
+        ("model.family=hmm", "model.family: 'hmm' is not known: it is 'transformer'"),
+        ("model.preset=lstm_tiny", "either family 'lstm' or preset"),
+        ("model={preset: lstm_tinny}", "did you mean lstm_tiny?"),
+        (
+            "model={family: transformer, num_key_value_heads: 3}",
+            "must be a multiple of num_key_value_heads 3",
+        ),
+        (
+            "model={family: transformer, hidden_dim: 30}",
+            "must be a multiple of twice num_heads",
+        ),
+        ("serving.max_new_tokens=999", "must be below model.context_length 128"),
+        ("name=Not a name", "name: 'Not a name' cannot be"),
+        ("tokenizer.type=preset", "it needs model.family keras_hub, or weights"),
+        ("model={initial_weights: /absent}", "'/absent' is neither the folder of a"),
+        ("model.initial_weights=3", "model.initial_weights: 3 cannot be"),
+        ("trainer.optimizer=newton", "trainer.optimizer: 'newton' cannot be"),
+        (
+            "trainer={optimizer: sgd, beta_2: 0.9}",
+            "trainer.beta_2 is a setting of trainer.optimizer adamw or adam or lion, "
+            "which is sgd",
+        ),
+        ("trainer.momentum=0.5", "of trainer.optimizer sgd, which is adamw"),
+        (
+            "trainer.averaging_patience=3",
+            "of trainer.optimizer nt_asgd, which is adamw",
+        ),
+        ("trainer.decay_every_steps=3", "of trainer.schedule step, which is cosine"),
+        ("trainer.decay_factor=0.1", "trainer.schedule step or plateau, which is cos"),
+        ("trainer.plateau_patience=3", "of trainer.schedule plateau, which is cosine"),
+        (
+            "trainer.schedule=step",
+            "trainer.schedule step needs trainer.decay_every_steps",
+        ),
+        (
+            "trainer.schedule=plateau",
+            "trainer.schedule plateau needs trainer.eval_every_steps",
+        ),
+        (
+            "trainer.optimizer=nt_asgd",
+            "trainer.optimizer nt_asgd needs trainer.eval_every_steps",
+        ),
+        (
+            "trainer.early_stopping_patience=3",
+            "trainer.early_stopping_patience needs trainer.eval_every_steps",
+        ),
+        (
+            "trainer={optimizer: nt_asgd, eval_every_steps: 5, ema_momentum: 0.9}",
+            "both average the weights: give one of them",
+        ),
+        ("trainer.precision=float8", "trainer.precision: 'float8' cannot be"),
+        ("trainer.label_smoothing=1", "trainer.label_smoothing: 1 cannot be"),
+        ("trainer.freeze=norm", "trainer.freeze: 'norm' cannot be"),
+        ("watch.tensorbord=true", "watch.tensorbord: did you mean tensorboard?"),
+        ("watch={tensorboard: false, graph: true}", "graph needs watch.tensorboard tr"),
+        ("watch.profile_steps=[3]", "watch.profile_steps: [3] cannot be"),
+        ("watch.profile_steps=[9, 5]", "[9, 5] must be the first step and the last"),
+        ("watch.profile_steps=[9, 5000]", "ends at 5000, after the last of the "),
+        ("watch.sample_tokens=9", "watch.sample_tokens needs trainer.eval_every_step"),
+        ("tokenizer.type=file", "path and tokenizer.type file need each other"),
+        ("tokenizer.path=/", "need each other: type is bpe, path is /"),
+        ("tokenizer={type: file, path: /no}", "tokenizer.path '/no' does not exist"),
+        (
+            "tokenizer={type: word_piece, vocabulary_size: 400}",
+            "tokenizer.vocabulary_size 400 must be at least 516 with type word_piece",
+        ),
+        ("model={family: keras_hub}", "the key model.preset is missing"),
+        (
+            "gate.rules=[{metric: accuracy, min: 0.1}]",
+            "there is no metric 'accuracy': it is one of bits_per_byte, ",
+        ),
+        (
+            "gate.rules=[{metric: perplexity, maxx: 3}]",
+            "rules.0.maxx: did you mean max?",
+        ),
+        ("gate.rules=[{metric: perplexity, max: .nan}]", "rules.0.max: nan cannot be"),
+        (
+            "gate.rules=[{metric: perplexity}]",
+            "perplexity: a rule has min, max or both,",
+        ),
+        (
+            "gate.rules=[{metric: perplexity, max: 9, against: ngram}]",
+            "a rule has min, max or both, or against: last_blessed or ngram",
+        ),
+        (
+            "gate.rules=[{metric: perplexity, min: 9, max: 8}]",
+            "gate.rules, perplexity: min 9 is above max 8",
+        ),
+        (
+            "gate.rules=[{metric: perplexity, max: 9, margin: 1}]",
+            "margin goes with against, not with min or max",
+        ),
+        (
+            "gate.rules=[{metric: perplexity, max: 9, slice: news}]",
+            "slice 'news' must be overall or FEATURE=VALUE",
+        ),
+        (
+            "gate.rules=[{metric: perplexity, max: 9, slice: source=news}]",
+            "there is no feature 'source' to slice by: known are length; corpus.fields",
+        ),
+        (
+            "gate.rules=[{metric: perplexity, max: 9, slice: length=7}]",
+            "length is one of 0-255, 256-1023, 1024-4095, 4096+ (bytes)",
+        ),
+        (
+            "gate.rules=[{metric: latency_ms, max: 9, slice: length=0-255}]",
+            "latency_ms: it is of the whole model, and has no slices",
+        ),
+        (
+            "gate.rules=[{metric: size_mb, max: 9, significant: true}]",
+            "size_mb: it has no interval, and cannot be significant",
+        ),
+        (
+            "gate.rules=[{metric: noise_ratio, against: ngram}]",
+            "noise_ratio: it is measured of the candidate only: give min, max",
+        ),
+        ("gate.slices=[source]", "there is no feature 'source' to slice by"),
+        ("gate.probes={prompts: 0}", "the probes' prompts: 0 cannot be"),
+        (
+            "model={family: keras_hub, preset: gpt2_base_en, pretrained: true}",
+            "model.pretrained needs the tokenizer that the weights were trained with: "
+            "set tokenizer.type to preset (it is bpe)",
+        ),
+        (
+            "model={family: keras_hub, preset: /absent/folder}",
+            "model.preset '/absent/folder' is no folder with a KerasHub preset: [Errno",
+        ),
+        (
+            "model={family: keras_hub, preset: gpt2_base_en, hidden_dim: 3}",
+            "unknown key model.hidden_dim: known are family, preset",
+        ),
+        ("root=s3://bucket/runs", "TensorFlow writes to no s3://: take a folder or gs"),
+        ("trainer.steps", "write it as section.key=value"),
+        ("name.first=x", "name is no section"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_one_line_that_names_it(setting, said):
+    with pytest.raises(config.ConfigError) as raised:
+        config.load(settings=[setting])
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("name: [", "is not YAML"),
+        ("- a list", "must hold keys and values"),
+        ("name: x", "the key model is missing"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_named(tmp_path, content, said):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(config.ConfigError) as raised:
+        config.load(path)
+    assert str(path) in str(raised.value)
+    assert said in str(raised.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(config.ConfigError, match=r"cannot read .*absent\.yaml"):
+        config.load(tmp_path / "absent.yaml")
+
+
+def test_a_path_is_a_corpus_of_one_source():
+    corpus = config.load(settings=["corpus.path=texts/"]).corpus
+    assert corpus.all_sources == [Source("texts/")]
+
+
+def test_a_source_takes_from_the_corpus_what_it_does_not_say(tmp_path):
+    setting = (
+        "corpus={text_field: body, fields: {label: mood}, documents: line, sources: "
+        "[{path: a, weight: 2}, {path: b, format: csv, text_field: t, fields: {}}]}"
+    )
+    loaded = config.load(settings=[setting])
+    assert loaded.corpus.all_sources == [
+        Source("a", "auto", "line", "body", {"label": "mood"}, 2),
+        Source("b", "csv", "line", "t", {}, 1),
+    ]
+    (tmp_path / "resolved.yaml").write_text(loaded.to_yaml())
+    assert config.load(tmp_path / "resolved.yaml") == loaded
+
+
+def test_the_defaults_of_a_source_are_those_of_the_component():
+    (source,) = config.CorpusConfig().all_sources
+    assert source == Source(config.DEMO_CORPUS)
+
+
+def test_checking_a_configuration_imports_no_tensorflow():
+    code = (
+        "import sys, langzoo.pipelines.configuration.config as c; c.load(); "
+        "heavy = ('tensorflow', 'tfx', 'keras', 'apache_beam'); "
+        "sys.exit(any(m in sys.modules for m in heavy))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("family", zoo.FAMILIES)
+def test_hyperparameters_and_their_defaults_are_those_of_the_zoo(family):
+    section = config.load(settings=[f"model={{family: {family}}}"]).model
+    given = section.model_dump(exclude={"family", "context_length", "initial_weights"})
+    assert given == {
+        name: default
+        for name, default in zoo.hyperparameters(family).items()
+        if name != "dtype"
+    }
+
+
+def test_the_trainer_s_settings_and_their_defaults_are_those_of_the_component():
+    settings = config.TrainerConfig().model_dump()
+    recipe = [settings.pop(name) for name in Recipe._fields]
+    assert set(recipe) == {None}  # the family's
+    assert TrainingConfig(settings["steps"]) == TrainingConfig.of("any", **settings)
+    names = [field.name for field in dataclasses.fields(TrainingConfig)]
+    assert list(settings) == [name for name in names if name != "recipe"]
+
+
+def test_the_settings_of_watching_are_those_of_the_component():
+    settings = config.WatchConfig().model_dump()
+    # From Python nothing is written that was not asked for.
+    assert WatchingConfig(**settings) == WatchingConfig(tensorboard=True)
+    names = [field.name for field in dataclasses.fields(WatchingConfig)]
+    assert list(settings) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)],
+)
+def test_the_trainer_knows_what_the_models_know(name, known):
+    more = ["trainer.eval_every_steps=10"]
+    for value in known:
+        needed = ["trainer.decay_every_steps=5"] if value == "step" else []
+        loaded = config.load(settings=[f"trainer.{name}={value}", *more, *needed])
+        assert getattr(loaded.trainer, name) == value
+
+
+@pytest.fixture(scope="module")
+def saved_lstm(tmp_path_factory):
+    """Folder of a preset that a run could have saved."""
+    folder = tmp_path_factory.mktemp("saved")
+    model = build_causal_lm("lstm", ByteTokenizer(), 48, hidden_dim=8, num_layers=2)
+    model.save_to_preset(str(folder))
+    return str(folder)
+
+
+def test_initial_weights_stand_for_their_architecture(saved_lstm, tmp_path):
+    model = f"model={{initial_weights: {saved_lstm}, dropout: 0.5}}"
+    loaded = config.load(settings=[model, "tokenizer.type=preset"])
+    assert (loaded.model.family, loaded.model.context_length) == ("lstm", 48)
+    assert (loaded.model.hidden_dim, loaded.model.dropout) == (8, 0.5)
+    assert loaded.weights_preset == saved_lstm
+    (tmp_path / "resolved.yaml").write_text(loaded.to_yaml())
+    assert config.load(tmp_path / "resolved.yaml") == loaded
+
+
+def test_initial_weights_need_their_tokenizer(saved_lstm):
+    with pytest.raises(config.ConfigError, match="initial_weights needs the tokenizer"):
+        config.load(settings=[f"model={{initial_weights: {saved_lstm}}}"])
+
+
+def test_initial_weights_of_another_family_are_refused(saved_lstm):
+    setting = f"model={{initial_weights: {saved_lstm}, family: gru}}"
+    with pytest.raises(config.ConfigError, match="of family 'lstm', not 'gru'"):
+        config.load(settings=[setting, "tokenizer.type=preset"])
+
+
+def test_a_family_without_a_state_cannot_carry_it():
+    with pytest.raises(config.ConfigError, match="one of rnn, gru, lstm"):
+        config.load(settings=["model.family=tcn", "trainer.carry_state=true"])
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_every_packing_of_the_component_can_be_chosen(packing):
+    loaded = config.load(settings=[f"trainer.packing={packing}"])
+    assert loaded.trainer.packing == packing
+
+
+def test_a_state_is_carried_through_contiguous_rows_only():
+    settings = ["model={family: lstm}", "trainer.carry_state=true"]
+    with pytest.raises(config.ConfigError, match=r"trainer\.packing contiguous"):
+        config.load(settings=[*settings, "trainer.packing=lines"])
+
+
+def test_a_model_of_keras_hub_cannot_keep_the_documents_of_a_row_apart():
+    model = "model={family: keras_hub, preset: gpt2_base_en}"
+    with pytest.raises(config.ConfigError, match="take contiguous or lines"):
+        config.load(settings=[model, "trainer.packing=best_fit"])
+    assert config.load(settings=[model, "trainer.packing=lines"])
+
+
+@pytest.mark.parametrize("family", ["rnn", "gru", "lstm"])
+def test_a_recurrent_family_can_carry_its_state(family):
+    settings = [f"model={{family: {family}}}", "trainer.carry_state=true"]
+    assert config.load(settings=settings).trainer.carry_state
+
+
+def test_rules_inherit_the_significance_of_the_gate_where_they_compare():
+    settings = [
+        "gate.significant=true",
+        "gate.min_improvement=0.1",
+        "gate.rules=[{metric: perplexity, max: 9}, {metric: size_mb, against: ngram, "
+        "significant: false}, {metric: perplexity, against: ngram}]",
+    ]
+    gate = config.load(settings=settings).gate
+    assert gate.needs_ngram
+    assert not config.load().gate.needs_ngram
+    assert [str(rule) for rule in parse(gate.all_rules, [])] == [
+        "bits_per_byte <= 2.2",
+        "bits_per_byte <= last_blessed - 0.1, significantly",
+        "perplexity <= 9",
+        "size_mb <= ngram",
+        "perplexity <= ngram, significantly",
+    ]

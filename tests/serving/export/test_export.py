@@ -1,0 +1,853 @@
+"""The exported SavedModel against independent computations from the model's logits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import langzoo
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langzoo.models.tasks.scoring import token_log_probabilities
+from langzoo.models.tokenizers.byte import ByteTokenizer
+from langzoo.models.tokenizers.sentence_piece import train_sentencepiece
+from langzoo.models.zoo import FAMILIES, build_causal_lm
+from langzoo.serving.export.checks import example_of
+from langzoo.serving.export.saved_model import (
+    ExportError,
+    export_causal_lm,
+    read_metadata,
+)
+from langzoo.serving.export.vocabulary import display_strings
+from langzoo.serving.export.warmup_requests import WARMUP_FILE
+from langzoo.serving.server.servable import load_servable
+from langzoo.serving.server.warmup import warm_up
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow_serving.apis import prediction_log_pb2
+
+CONTEXT = 16
+STRIDE = 5
+CAP = 9
+PAD, UNK, START, END = range(4)
+BANNED = [PAD, UNK, START]
+# Longer than the context, of characters of one to four bytes, with odd white space.
+LONG = "Zwölf Boxkämpfer jagen\tViktor  quer über den großen Sylter Deich. 𝄞 €\n"
+SHORT = ["", "a", "two words", "naïve €"]
+SENTENCES = [LONG, "The quick brown fox jumps over the lazy dog.", *SHORT[1:]] * 3
+
+SIZES: dict[str, dict[str, int]] = {
+    "tcn": {"num_layers": 2, "hidden_dim": 8},
+    "transformer": {"num_layers": 2, "num_heads": 2, "hidden_dim": 8},
+    "lstm": {"num_layers": 2, "hidden_dim": 8},
+    "ngram": {"order": 4},
+    "rnn": {"num_layers": 2, "hidden_dim": 8},
+    "gru": {"num_layers": 2, "hidden_dim": 8},
+    "gated_conv": {"num_layers": 2, "hidden_dim": 8, "kernel_size": 3},
+}
+# A family of each kind, for all tests; the others are asked by one.
+KINDS = ["tcn", "transformer", "lstm", "ngram"]
+
+Outputs = dict[str, np.ndarray]
+
+
+def build(family: str, tokenizer: Any) -> Any:
+    """A tiny model whose distributions are far from uniform."""
+    model = build_causal_lm(family, tokenizer, CONTEXT, **SIZES[family])
+    if family == "ngram":
+        model.fit(SENTENCES)
+    generator = np.random.default_rng(7)
+    for variable in model.trainable_variables:
+        value = generator.normal(scale=0.5, size=variable.shape)
+        variable.assign(value.astype("float32"))
+    return model
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+class Export:
+    """A model, its export, and the export's signatures as plain functions."""
+
+    def __init__(self, model: Any, directory: Any) -> None:
+        self.model, self.directory = model, directory
+        self.tokenizer = model.preprocessor.tokenizer
+        export_causal_lm(model, directory, stride=STRIDE, max_new_tokens=CAP)
+        self._loaded = tf.saved_model.load(directory)
+        windows = {
+            "token_ids": tf.TensorSpec([None, CONTEXT], tf.int32),
+            "padding_mask": tf.TensorSpec([None, CONTEXT], tf.bool),
+        }
+        # Of whole windows, for one graph; called without, most of the time is Python's.
+        self.window_logits = tf.function(model, input_signature=[windows])
+
+    def call(self, signature: str, **inputs: Any) -> Outputs:
+        tensors = {
+            key: value if tf.is_tensor(value) else tf.constant(value)
+            for key, value in inputs.items()
+        }
+        outputs = self._loaded.signatures[signature](**tensors)
+        return {key: value.numpy() for key, value in outputs.items()}
+
+    def score(self, text: list[str]) -> Outputs:
+        return self.call("score", text=tf.constant(text, tf.string))
+
+    def generate(self, prompts: list[Any], **options: Any) -> Outputs:
+        """Options are one value for all rows or a list with one a row."""
+        defaults = {
+            "max_new_tokens": (CAP, np.int32),
+            "temperature": (1.0, np.float32),
+            "top_k": (0, np.int32),
+            "top_p": (1.0, np.float32),
+            "repetition_penalty": (1.0, np.float32),
+            "presence_penalty": (0.0, np.float32),
+            "frequency_penalty": (0.0, np.float32),
+            "seed": (0, np.int32),
+            "seed_offset": (0, np.int32),
+        }
+        return self._ask("generate", prompts, defaults, options)
+
+    def beam_search(self, prompts: list[Any], **options: Any) -> Outputs:
+        """Options are one value for all rows or a list with one a row."""
+        defaults = {
+            "max_new_tokens": (CAP, np.int32),
+            "num_beams": (4, np.int32),
+            "length_penalty": (1.0, np.float32),
+        }
+        return self._ask("beam_search", prompts, defaults, options)
+
+    def _ask(
+        self, name: str, prompts: list[Any], defaults: dict, options: dict[str, Any]
+    ) -> Outputs:
+        rows = {
+            key: np.broadcast_to(options.get(key, value), [len(prompts)]).astype(dtype)
+            for key, (value, dtype) in defaults.items()
+        }
+        stop = [
+            (list(strings) + [b""] * 4)[:4]
+            for strings in options.get("stop", [[]] * len(prompts))
+        ]
+        rows["stop"] = tf.reshape(tf.constant(stop, tf.string), [len(prompts), 4])
+        return self.call(name, prompt=tf.constant(prompts, tf.string), **rows)
+
+    def ids(self, text: str) -> list[int]:
+        return self.tokenizer.tokenize(tf.constant([text]))[0].numpy().tolist()
+
+    def log_probabilities(self, ids: list[int]) -> np.ndarray:
+        """`[len(ids), vocabulary]` from the Keras model and NumPy alone."""
+        return log_softmax(self.logits(ids))
+
+    def logits(self, ids: list[int]) -> np.ndarray:
+        """`[len(ids), vocabulary]` from the Keras model."""
+        token_ids = np.full([1, CONTEXT], PAD, np.int32)
+        token_ids[0, : len(ids)] = ids
+        mask = np.arange(CONTEXT) < [[len(ids)]]
+        logits = self.window_logits({"token_ids": token_ids, "padding_mask": mask})
+        return np.asarray(logits, np.float64)[0, : len(ids)]
+
+    def next_logits(self, ids: list[int]) -> np.ndarray:
+        """Logits `[vocabulary]` of what may follow `ids`, -inf for what may not."""
+        logits = self.logits(ids)[-1]
+        logits[BANNED] = -np.inf
+        return logits
+
+    def next_distribution(self, ids: list[int]) -> np.ndarray:
+        """Probabilities of what may follow `ids`, from the Keras model and NumPy."""
+        probability = np.exp(self.log_probabilities(ids)[-1])
+        probability[BANNED] = 0
+        return probability / probability.sum()
+
+
+# One tokenizer with ops of TensorFlow Text, and one without.
+TOKENIZERS = dict.fromkeys(SIZES, "bytes") | {"transformer": "sentencepiece"}
+
+
+def make_tokenizer(kind: str) -> Any:
+    if kind == "bytes":
+        return ByteTokenizer()
+    return train_sentencepiece(SENTENCES, vocabulary_size=320, model_type="bpe", seed=0)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def export(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Export:
+    model = build(request.param, make_tokenizer(TOKENIZERS[request.param]))
+    return Export(model, str(tmp_path_factory.mktemp(request.param) / "1"))
+
+
+# For what no family has a part in: the first alone.
+one_export = pytest.mark.parametrize("export", KINDS[:1], indirect=True)
+
+
+def reference_scores(export: Export, text: str) -> list[float]:
+    """The windows of the module docstring of `scoring`, as a plain loop."""
+    document = [START, *export.ids(text), END]
+    scores: list[float] = []
+    start = 0
+    while len(scores) < len(document) - 1:
+        window = document[start : start + CONTEXT + 1]
+        logs = export.log_probabilities(window[:-1])
+        for offset, target in enumerate(window[1:]):
+            if start + offset == len(scores):
+                scores.append(logs[offset, target])
+        start += STRIDE
+    return scores
+
+
+def reference_tokens(
+    export: Export,
+    prompt: str,
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    presence_penalty: float = 0.0,
+    frequency_penalty: float = 0.0,
+    seed: int = 0,
+) -> list[int]:
+    """Sampling without a cache, a batch, or the graph: one row, written out."""
+    draws = tf.random.stateless_uniform([CAP], [seed, 0], alg="philox").numpy()
+    limit = min(max(max_new_tokens, 0), CAP)
+    prompt_ids = [START, *export.ids(prompt)][-(CONTEXT - limit) :]
+    new: list[int] = []
+    for draw in draws[:limit]:
+        logits = export.next_logits(prompt_ids + new)
+        for token in set(prompt_ids + new) - {START}:
+            factor = repetition_penalty if logits[token] < 0 else 1 / repetition_penalty
+            logits[token] *= factor
+            times = new.count(token)
+            logits[token] -= presence_penalty * (times > 0) + frequency_penalty * times
+        probability = np.exp(log_softmax(logits))
+        order = np.argsort(-probability, kind="stable")[:256]
+        sharp = probability[order] ** (1 / temperature) if temperature > 0 else [1.0]
+        sharp = np.array(sharp[: top_k or None]) / np.sum(sharp[: top_k or None])
+        kept = sharp[: 1 + int(np.sum(np.cumsum(sharp)[:-1] < top_p))]
+        choice = int(np.searchsorted(np.cumsum(kept) / kept.sum(), draw, side="right"))
+        new.append(int(order[choice]))
+        if new[-1] == END:
+            break
+    return new
+
+
+def signature_defs(directory: str) -> Any:
+    with open(f"{directory}/saved_model.pb", "rb") as file:
+        return SavedModel.FromString(file.read()).meta_graphs[0].signature_def
+
+
+def test_signatures_have_the_names_dtypes_and_shapes_of_the_design(export):
+    text, f32, i32, i64 = "string", "float32", "int32", "int64"
+    counts = {"tokens": i64, "bytes": i64, "words": i64}
+    score = {"nll": f32, "spelling_nll": f32} | counts
+    evaluation = {"calibration": f32} | dict.fromkeys(
+        ["characters", "unknown_tokens", "correct_at_1", "correct_at_5"], i64
+    )
+    penalties = ["repetition_penalty", "presence_penalty", "frequency_penalty"]
+    knobs = dict.fromkeys(["temperature", "top_p", *penalties], f32) | dict.fromkeys(
+        ["max_new_tokens", "top_k", "seed", "seed_offset"], i32
+    )
+    tokens = {"token": text, "log_probability": f32}
+    top = {"top_token": text, "top_log_probability": f32}
+    written = {"text": text, "new_tokens": i32, "finish_reason": text}
+    expected = {
+        "serving_default": ({"text": text}, {"token": text, "probability": f32}),
+        "score": ({"text": text}, score),
+        "token_scores": ({"text": text}, tokens | {"length": i32}),
+        "token_alternatives": ({"text": text}, tokens | top | {"length": i32}),
+        "generate": (
+            {"prompt": text, "stop": text} | knobs,
+            written | {"prompt_tokens": i32} | tokens | top,
+        ),
+        "beam_search": (
+            {"prompt": text, "max_new_tokens": i32, "num_beams": i32}
+            | {"length_penalty": f32, "stop": text},
+            written | {"log_probability": f32, "score": f32},
+        ),
+        "evaluate": ({"examples": text}, score | evaluation),
+    }
+
+    def dtypes(tensors: Any) -> dict[str, str]:
+        return {key: tf.as_dtype(info.dtype).name for key, info in tensors.items()}
+
+    def shape(signature: str, key: str) -> list[int]:
+        if signature == "serving_default" and key in ("token", "probability"):
+            return [-1, 10]
+        if signature == "beam_search" and key in expected[signature][1]:
+            return [-1, 4]
+        if key in top:
+            return [-1, -1, 5]
+        if key == "calibration":
+            return [-1, 15, 3]
+        return {"stop": [-1, 4]}.get(key, [-1, -1] if key in tokens else [-1])
+
+    definitions = signature_defs(export.directory)
+    assert expected.keys() == definitions.keys() - {"__saved_model_init_op"}
+    for name, (inputs, outputs) in expected.items():
+        definition = definitions[name]
+        assert dtypes(definition.inputs) == inputs
+        assert dtypes(definition.outputs) == outputs
+        for tensors in (definition.inputs, definition.outputs):
+            for key, info in tensors.items():
+                sizes = [dim.size for dim in info.tensor_shape.dim]
+                assert sizes == shape(name, key), (name, key)
+
+
+def test_generate_carries_its_defaults(export):
+    defaults = signature_defs(export.directory)["generate"].defaults
+    values = {key: tf.make_ndarray(value).tolist() for key, value in defaults.items()}
+    assert values == {
+        "max_new_tokens": [CAP],  # 64, where the cap allows it
+        "temperature": [1.0],
+        "top_k": [0],
+        "top_p": [1.0],
+        "repetition_penalty": [1.0],
+        "presence_penalty": [0.0],
+        "frequency_penalty": [0.0],
+        "stop": [[b""] * 4],
+        "seed": [0],
+        "seed_offset": [0],
+    }
+
+
+def test_score_is_the_sum_over_the_models_own_logits(export):
+    outputs = export.score(SHORT)
+    for row, text in enumerate(SHORT):
+        document = [START, *export.ids(text), END]
+        logs = export.log_probabilities(document[:-1])
+        expected = -sum(logs[at, token] for at, token in enumerate(document[1:]))
+        assert outputs["nll"][row] == pytest.approx(expected, rel=1e-5)
+        assert outputs["tokens"][row] == len(document) - 1
+
+
+def test_score_counts_bytes_and_words_of_the_original_text(export):
+    outputs = export.score(["", " \n", "naïve €\ttwo  three\n"])
+    assert outputs["bytes"].tolist() == [0, 2, 22]
+    assert outputs["words"].tolist() == [0, 0, 4]
+
+
+def test_long_documents_are_scored_in_overlapping_windows(export):
+    texts = [LONG, "short", LONG * 3, ""]
+    outputs = export.call("token_scores", text=texts)
+    for row, text in enumerate(texts):
+        expected = reference_scores(export, text)
+        scores = outputs["log_probability"][row]
+        assert outputs["length"][row] == len(expected)
+        np.testing.assert_allclose(
+            scores[: len(expected)], expected, rtol=1e-4, atol=1e-4
+        )
+        assert not scores[len(expected) :].any()
+
+
+def test_the_model_itself_gives_the_scores_of_its_export(export):
+    texts = [*SHORT, LONG, LONG * 3]
+    scores = export.model.score(texts, stride=STRIDE)
+    outputs = export.call("token_scores", text=texts)
+    np.testing.assert_array_equal(scores.row_lengths(), outputs["length"])
+    np.testing.assert_allclose(
+        scores.to_tensor(0.0), outputs["log_probability"], atol=1e-4
+    )
+    nll = -tf.reduce_sum(scores, axis=1)
+    np.testing.assert_allclose(nll, export.score(texts)["nll"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, CONTEXT // 2, CONTEXT])
+def test_any_stride_scores_every_token_once(export, stride):
+    lengths = [1, CONTEXT - 1, CONTEXT, CONTEXT + 1, CONTEXT + stride + 1, 5 * CONTEXT]
+    generator = np.random.default_rng(0)
+    documents = tf.ragged.constant(
+        [generator.integers(4, 260, length + 1).tolist() for length in lengths],
+        dtype=tf.int32,
+    )
+    scores = token_log_probabilities(export.model, documents, stride=stride)
+    assert scores.row_lengths().numpy().tolist() == lengths
+    assert (scores.flat_values.numpy() < 0).all()
+
+
+def test_more_windows_than_a_chunk_holds_change_nothing(export, monkeypatch):
+    documents = tf.ragged.constant(
+        [[START, *export.ids(text), END] for text in [LONG * 2, "", LONG]],
+        dtype=tf.int32,
+    )
+    whole = token_log_probabilities(export.model, documents, stride=STRIDE)
+    monkeypatch.setattr("langzoo.models.tasks.scoring.CHUNK_POSITIONS", 3 * CONTEXT)
+    chunked = token_log_probabilities(export.model, documents, stride=STRIDE)
+    np.testing.assert_allclose(chunked.flat_values, whole.flat_values, rtol=1e-4)
+
+
+def test_token_scores_add_up_to_the_score(export):
+    texts = [*SHORT, LONG]
+    sums = -export.call("token_scores", text=texts)["log_probability"].sum(axis=1)
+    np.testing.assert_allclose(sums, export.score(texts)["nll"], rtol=1e-5)
+
+
+def test_display_tokens_are_the_text_and_always_utf8(export):
+    texts = ["plain words", LONG]
+    outputs = export.call("token_scores", text=texts)
+    for row, text in enumerate(texts):
+        tokens = outputs["token"][row, : outputs["length"][row]]
+        pieces = [token.decode() for token in tokens]
+        assert pieces[-1] == "</s>"
+        ids = export.ids(text)
+        assert pieces[:-1] == [display_strings(export.tokenizer)[i] for i in ids]
+        assert all(piece == b"" for piece in outputs["token"][row, len(tokens) :])
+    assert b"".join(outputs["token"][0]) == b"plain words</s>"
+
+
+def test_a_byte_of_a_longer_character_is_displayed_in_hexadecimal():
+    strings = display_strings(ByteTokenizer())
+    assert strings[:4] == ["<pad>", "<unk>", "<s>", "</s>"]
+    assert strings[4 + 0xE2] == "<0xE2>"
+    assert strings[4 + ord("a")] == "a"
+
+
+def test_a_score_does_not_depend_on_its_batch(export):
+    alone = [export.score([text])["nll"][0] for text in [*SHORT, LONG]]
+    together = export.score([*SHORT, LONG])["nll"]
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
+
+
+def test_evaluate_scores_the_texts_of_examples(export):
+    def example(**features: list[bytes]) -> bytes:
+        feature = {
+            key: tf.train.Feature(bytes_list=tf.train.BytesList(value=value))
+            for key, value in features.items()
+        }
+        features_proto = tf.train.Features(feature=feature)
+        return tf.train.Example(features=features_proto).SerializeToString()
+
+    examples = [
+        example(text=[LONG.encode()], id=[b"1"]),
+        example(text=[b"two words"]),
+        example(id=[b"without text"]),
+        example(text=[]),
+    ]
+    evaluated = export.call("evaluate", examples=examples)
+    scored = export.score([LONG, "two words", "", ""])
+    for key, values in scored.items():
+        np.testing.assert_allclose(evaluated[key], values, rtol=1e-6)
+
+
+def test_a_thousand_documents_get_the_numbers_of_numpy_and_of_the_model(
+    export, paragraphs, evaluation_by_numpy
+):
+    expected = evaluation_by_numpy(
+        export.window_logits, export.tokenizer, CONTEXT, STRIDE
+    )
+    examples = [example_of(text) for text in paragraphs]
+    evaluated = export.call("evaluate", examples=examples)
+    scores = export.model.score(paragraphs, stride=STRIDE)
+    assert len(paragraphs) == 1000
+    for nll in (evaluated["nll"], -tf.reduce_sum(scores, axis=1)):
+        np.testing.assert_allclose(nll, expected["nll"], rtol=1e-5, atol=1e-4)
+    for key, values in expected.items():
+        np.testing.assert_allclose(evaluated[key], values, rtol=1e-4, atol=1e-3)
+
+
+def test_next_tokens_are_the_likeliest_of_the_models_distribution(export):
+    prompts = ["", "two wor", LONG]
+    outputs = export.call("serving_default", text=prompts)
+    for row, prompt in enumerate(prompts):
+        ids = [START, *export.ids(prompt)][-(CONTEXT - 1) :]
+        probability = export.next_distribution(ids)
+        best = np.argsort(-probability, kind="stable")[:10]
+        np.testing.assert_allclose(
+            outputs["probability"][row], probability[best], rtol=1e-4
+        )
+        names = [display_strings(export.tokenizer)[token] for token in best]
+        assert [token.decode() for token in outputs["token"][row]] == names
+
+
+PROMPTS = ["", "two", LONG, "The quick brown", "naïve", "a", LONG[:9], "Zwölf "]
+OPTIONS: dict[str, list[Any]] = {
+    "max_new_tokens": [CAP, 3, 4, 100, CAP, 0, 5, -1],
+    "temperature": [1.0, 0.0, 0.7, 1.5, 4.0, 1.0, -1.0, 1.0],
+    "top_k": [0, 0, 3, 40, 0, 0, 5, 0],
+    "top_p": [1.0, 0.5, 1.0, 0.8, 0.9, 1.0, 1.0, 0.1],
+    "seed": [0, 1, 2, 3, -4, 5, 6, 2**31 - 1],
+}
+PENALTIES: dict[str, list[Any]] = {
+    "repetition_penalty": [1.0, 1.3, 3.0, 0.5, 1.0, 1.0, 2.0, 1.0],
+    "presence_penalty": [0.0, 0.0, 1.5, -1.0, 2.0, 1.0, 0.0, 0.0],
+    "frequency_penalty": [2.0, 0.0, 0.0, 0.7, -1.0, 1.0, 0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize("options", [OPTIONS, OPTIONS | PENALTIES], ids=["", "lower"])
+def test_generation_equals_sampling_written_out_row_by_row(
+    export, options, reference_written
+):
+    """Prompts of unequal length, some beyond the context, each row its own settings."""
+    outputs = export.generate(PROMPTS, **options)
+    surface = export.tokenizer.token_bytes()
+    names = display_strings(export.tokenizer)
+    for row, prompt in enumerate(PROMPTS):
+        settings_of_row = {key: value[row] for key, value in options.items()}
+        new = reference_tokens(export, prompt, **settings_of_row)
+        text, count = reference_written(new, surface, END, [])
+        assert outputs["text"][row] == text
+        assert outputs["new_tokens"][row] == count
+        reason = "stop" if END in new else "length"
+        assert outputs["finish_reason"][row].decode() == reason
+        shown = [token.decode() for token in outputs["token"][row]]
+        assert shown == [names[token] for token in new[:count]] + [""] * (
+            len(shown) - count
+        )
+
+
+def test_generation_tells_the_models_own_log_probabilities(export):
+    """Before penalties, temperature and cuts, with the likeliest at each place."""
+    prompts, limits = ["two", "", LONG], [9, 4, 6]
+    options = {"temperature": 2.0, "top_k": 9, "presence_penalty": 1.0}
+    outputs = export.generate(prompts, max_new_tokens=limits, **options)
+    names = display_strings(export.tokenizer)
+    for row, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
+        read = min(len(export.ids(prompt)), CONTEXT - limit)
+        assert outputs["prompt_tokens"][row] == read
+        ids = [START, *export.ids(prompt)][-(CONTEXT - limit) :]
+        new = reference_tokens(export, prompt, max_new_tokens=limit, **options)
+        count = outputs["new_tokens"][row]
+        for place, token in enumerate(new[:count]):
+            logs = log_softmax(export.next_logits(ids))
+            best = np.argsort(-logs, kind="stable")[:5]
+            shown = [token.decode() for token in outputs["top_token"][row, place]]
+            assert shown == [names[token] for token in best]
+            np.testing.assert_allclose(
+                outputs["top_log_probability"][row, place], logs[best], atol=1e-4
+            )
+            np.testing.assert_allclose(
+                outputs["log_probability"][row, place], logs[token], atol=1e-4
+            )
+            ids.append(token)
+        assert not outputs["log_probability"][row, count:].any()
+        assert not outputs["top_log_probability"][row, count:].any()
+
+
+def test_a_text_ends_before_the_first_stop_string(export, reference_written):
+    """Within a token, across tokens, of any bytes, several, none; not in the prompt."""
+    surface = export.tokenizer.token_bytes()
+    rows = []
+    for seed in range(6):
+        new = reference_tokens(export, "two", max_new_tokens=CAP, seed=seed)
+        text = b"".join(surface[token] for token in new)
+        rows += [
+            (seed, new, stops)
+            for stops in (
+                [text[2:4], b"two"],
+                [text[-1:]],
+                [text[3:5], text[1:5], text[4:7]],
+                [text],
+                [text[:1]],
+                [text + b"!", b""],
+            )
+        ]
+    outputs = export.generate(
+        ["two"] * len(rows), seed=[row[0] for row in rows], stop=[r[2] for r in rows]
+    )
+    cuts = 0
+    for row, (_, new, stops) in enumerate(rows):
+        text, count = reference_written(new, surface, END, stops)
+        cuts += text != reference_written(new, surface, END, [])[0]
+        assert outputs["text"][row] == text
+        assert outputs["new_tokens"][row] == count
+    assert cuts > len(rows) / 2
+
+
+def test_a_row_that_stops_draws_no_more(export):
+    """The batch is as wide as its longest row, so a stop shows in the outputs."""
+    first = export.generate(["two"], temperature=0.0)["token"][0]
+    surface = export.tokenizer.token_bytes()
+    names = display_strings(export.tokenizer)
+    stop = next(surface[names.index(name.decode())] for name in first[1:])
+    outputs = export.generate(["two"] * 2, temperature=0.0, stop=[[stop]] * 2)
+    assert outputs["finish_reason"].tolist() == [b"stop"] * 2
+    assert outputs["token"].shape[1] == outputs["new_tokens"].max() < CAP
+
+
+def test_pieces_of_a_continuation_are_those_of_one_request(export):
+    """With penalties, which count what earlier requests drew."""
+    if not isinstance(export.tokenizer, ByteTokenizer):
+        pytest.skip("the text so far may be cut into other tokens than were drawn")
+    options: dict[str, Any] = {"seed": 11, "temperature": 2.0}
+    options |= {"frequency_penalty": 0.8, "repetition_penalty": 1.2}
+    whole = export.generate(["ab"], max_new_tokens=9, **options)["token"][0].tolist()
+    surface = export.tokenizer.token_bytes()
+    new = reference_tokens(export, "ab", max_new_tokens=9, **options)
+    for begin, end in [(0, 1), (1, 3), (3, 9)]:
+        if END in new[:begin]:
+            break
+        prompt = b"ab" + b"".join(surface[token] for token in new[:begin])
+        piece = export.generate(
+            [prompt], max_new_tokens=end - begin, seed_offset=begin, **options
+        )
+        assert piece["token"][0].tolist() == whole[begin:end]
+
+
+def test_beam_search_equals_the_search_written_out(export, reference_beams):
+    prompts = ["", "two", LONG, "a b", "naïve"]
+    options: dict[str, list[Any]] = {
+        "max_new_tokens": [4, 3, 4, 0, 3],
+        "num_beams": [4, 1, 3, 2, 99],
+        "length_penalty": [1.0, 1.0, 0.0, 1.0, 2.5],
+    }
+    surface = export.tokenizer.token_bytes()
+    plain = export.beam_search(prompts, **options)
+    byte = next(
+        piece for piece in surface[::-1] if piece and piece in plain["text"][4, 0]
+    )
+    for stops in ([], [byte, surface[60]]):
+        outputs = export.beam_search(prompts, **options, stop=[stops] * len(prompts))
+        for row, prompt in enumerate(prompts):
+            limit = options["max_new_tokens"][row]
+            ids = [START, *export.ids(prompt)][-(CONTEXT - limit) :]
+            expected = reference_beams(
+                lambda new, ids=ids: log_softmax(export.next_logits(ids + new)),
+                surface,
+                END,
+                limit=limit,
+                num_beams=min(options["num_beams"][row], 4),
+                length_penalty=options["length_penalty"][row],
+                stops=stops,
+            )
+            missing = 4 - len(expected)
+            expected += [(-np.inf, -np.inf, b"", 0, "")] * missing
+            totals, scores, texts, counts, reasons = zip(*expected, strict=True)
+            np.testing.assert_allclose(
+                outputs["log_probability"][row], totals, atol=1e-3
+            )
+            np.testing.assert_allclose(outputs["score"][row], scores, atol=1e-3)
+            assert outputs["text"][row].tolist() == list(texts)
+            assert outputs["new_tokens"][row].tolist() == list(counts)
+            given = [reason.decode() for reason in outputs["finish_reason"][row]]
+            assert given == list(reasons)
+
+
+def test_one_beam_is_greedy_generation(export):
+    prompts = ["two", "", LONG, "a"]
+    beams = export.beam_search(prompts, num_beams=1)
+    greedy = export.generate(prompts, temperature=0.0)
+    for key in ("text", "new_tokens", "finish_reason"):
+        assert beams[key][:, 0].tolist() == greedy[key].tolist()
+    # A beam's sum counts `</s>` as well.
+    whole = greedy["finish_reason"] == b"length"
+    sums = greedy["log_probability"].sum(axis=1)
+    np.testing.assert_allclose(
+        beams["log_probability"][whole, 0], sums[whole], atol=1e-4
+    )
+    assert (beams["log_probability"][~whole, 0] < sums[~whole]).all()
+
+
+def test_token_alternatives_are_the_likeliest_beside_the_scores(export):
+    texts = ["two words", LONG, ""]
+    outputs = export.call("token_alternatives", text=texts)
+    scores = export.call("token_scores", text=texts)
+    np.testing.assert_array_equal(outputs["token"], scores["token"])
+    np.testing.assert_array_equal(outputs["length"], scores["length"])
+    np.testing.assert_allclose(
+        outputs["log_probability"], scores["log_probability"], atol=1e-4
+    )
+    names = display_strings(export.tokenizer)
+    ids = [START, *export.ids(texts[0])][:CONTEXT]
+    logs = export.log_probabilities(ids)
+    logs[:, BANNED] = -np.inf
+    for place, at in enumerate(logs):
+        best = np.argsort(-at, kind="stable")[:5]
+        shown = [token.decode() for token in outputs["top_token"][0, place]]
+        assert shown == [names[token] for token in best]
+        np.testing.assert_allclose(
+            outputs["top_log_probability"][0, place], at[best], atol=1e-4
+        )
+    # Of a long document, each place is seen once, in its own window.
+    assert (outputs["top_log_probability"][1] < 0).all()
+    behind = outputs["length"][2]
+    assert not outputs["top_log_probability"][2, behind:].any()
+    assert set(outputs["top_token"][2, behind:].ravel()) == {b""}
+
+
+def test_greedy_generation_equals_kerashub_greedy_sampler(export):
+    prompts = ["two wor", "Zw"]
+    outputs = export.generate(prompts, temperature=0.0, max_new_tokens=6)
+    export.model.compile(sampler="greedy")
+    for row, prompt in enumerate(prompts):
+        length = 1 + len(export.ids(prompt)) + 6
+        whole = export.model.generate([prompt], max_length=length)[0]
+        # KerasHub's text holds the prompt; invalid bytes at its end may be cut.
+        assert whole == prompt + outputs["text"][row].decode()
+
+
+def test_a_seed_gives_the_same_text_in_any_row_of_any_batch(export):
+    alone = export.generate(["two wor"], seed=5, temperature=1.2)["text"][0]
+    others = ["", LONG, "two wor", "a b"]
+    batch = export.generate(others, seed=[1, 2, 5, 5], temperature=[1, 2, 1.2, 0])
+    assert batch["text"][2] == alone
+
+
+def test_seeds_draw_from_the_models_distribution(export):
+    count, prompt = 2000, "two wor"
+    texts = export.generate([prompt] * count, seed=np.arange(count), max_new_tokens=1)[
+        "text"
+    ]
+    expected: dict[str, float] = {}
+    probability = export.next_distribution([START, *export.ids(prompt)])
+    for surface, value in zip(export.tokenizer.token_bytes(), probability, strict=True):
+        text = surface.decode(errors="replace")
+        expected[text] = expected.get(text, 0) + value
+    for text, value in expected.items():
+        deviation = np.sqrt(value * (1 - value) / count)
+        # Not `texts == ...`: to NumPy a NUL at the end is nothing.
+        frequency = np.mean([drawn == text.encode() for drawn in texts])
+        # Five deviations, and one draw for what hardly ever occurs.
+        assert frequency == pytest.approx(value, abs=5 * deviation + 1 / count)
+
+
+def test_a_row_stops_at_the_end_token(export):
+    outputs = export.generate(["a"] * 400, seed=np.arange(400), temperature=20.0)
+    stopped = outputs["finish_reason"] == b"stop"
+    assert stopped.any()
+    assert (outputs["new_tokens"][stopped] < CAP).all()
+    assert (outputs["new_tokens"][~stopped] == CAP).all()
+
+
+def test_no_request_passes_the_cap(export):
+    outputs = export.generate(["a", LONG], max_new_tokens=10_000, temperature=3.0)
+    assert (outputs["new_tokens"] <= CAP).all()
+
+
+def test_odd_sampling_settings_are_not_an_error(export):
+    odd = [np.nan, np.inf, -np.inf, 1e-30, 1e30, 0.0]
+    rows = ["two"] * len(odd)
+    for outputs in (
+        export.generate(rows, temperature=odd),
+        export.generate(rows, top_p=odd),
+        export.generate(rows, top_k=[-5, 1, 2, 256, 257, 2**31 - 1]),
+        export.generate(rows, repetition_penalty=odd),
+        export.generate(rows, presence_penalty=odd, frequency_penalty=odd),
+        export.generate(rows, seed_offset=[-(2**31), -1, 1, 3, 4, 2**31 - 1]),
+        export.generate(rows, max_new_tokens=[-(2**31), -1, 0, 1, 99, 2**31 - 1]),
+        export.beam_search(rows, num_beams=[-(2**31), -1, 0, 1, 5, 2**31 - 1]),
+        export.beam_search(rows, length_penalty=odd),
+    ):
+        count = outputs["new_tokens"]
+        assert ((count >= 0) & (count <= CAP)).all()
+        for value in outputs.values():
+            assert value.dtype == object or not np.isnan(value).any()
+
+
+def test_empty_batches_have_empty_answers(export):
+    for signature, key in [
+        ("score", "text"),
+        ("token_scores", "text"),
+        ("token_alternatives", "text"),
+        ("serving_default", "text"),
+        ("evaluate", "examples"),
+    ]:
+        outputs = export.call(signature, **{key: tf.zeros([0], tf.string)})
+        assert all(value.shape[0] == 0 for value in outputs.values())
+    assert export.generate([])["text"].shape == (0,)
+    assert export.beam_search([])["text"].shape == (0, 4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    texts=st.lists(st.binary(max_size=40), min_size=1, max_size=4),
+    stop=st.lists(st.binary(max_size=5), max_size=4),
+)
+def test_arbitrary_bytes_are_scored_and_continued(export, texts, stop):
+    scores = export.score(texts)
+    assert np.isfinite(scores["nll"]).all()
+    assert scores["bytes"].tolist() == [len(text) for text in texts]
+    for token in export.call("token_scores", text=texts)["token"].ravel():
+        token.decode("utf-8")
+    for token in export.call("token_alternatives", text=texts)["top_token"].ravel():
+        token.decode("utf-8")
+    stops = [stop] * len(texts)
+    for signature in (export.generate, export.beam_search):
+        for text in signature(texts, max_new_tokens=3, stop=stops)["text"].ravel():
+            text.decode("utf-8")
+
+
+@settings(max_examples=10, deadline=None)
+@given(examples=st.lists(st.binary(max_size=40), min_size=1, max_size=3))
+def test_what_is_no_example_is_refused_and_the_graph_goes_on(export, examples):
+    # TensorFlow puts the bytes into its message, which Python may fail to decode.
+    with contextlib.suppress(tf.errors.InvalidArgumentError, UnicodeDecodeError):
+        outputs = export.call("evaluate", examples=examples)
+        assert np.isfinite(outputs["nll"]).all()
+
+
+@pytest.mark.parametrize("export", sorted({*FAMILIES} - {*KINDS}), indirect=True)
+def test_every_signature_of_the_other_families_answers_as_the_model(
+    export, reference_beams
+):
+    test_signatures_have_the_names_dtypes_and_shapes_of_the_design(export)
+    test_long_documents_are_scored_in_overlapping_windows(export)
+    test_evaluate_scores_the_texts_of_examples(export)
+    test_next_tokens_are_the_likeliest_of_the_models_distribution(export)
+    test_token_alternatives_are_the_likeliest_beside_the_scores(export)
+    test_generation_tells_the_models_own_log_probabilities(export)
+    test_beam_search_equals_the_search_written_out(export, reference_beams)
+
+
+@one_export
+def test_a_tf1_session_answers_as_the_loaded_model_does(export):
+    text = [LONG, ""]
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        definition = tf.compat.v1.saved_model.load(
+            session, ["serve"], export.directory
+        ).signature_def["score"]
+        fetches = {key: info.name for key, info in definition.outputs.items()}
+        outputs = session.run(fetches, {definition.inputs["text"].name: text})
+    np.testing.assert_allclose(outputs["nll"], export.score(text)["nll"], rtol=1e-6)
+
+
+def test_metadata_travels_inside_the_export(export):
+    metadata = read_metadata(export.directory)
+    assert metadata["langzoo_version"] == langzoo.__version__
+    assert metadata["context_length"] == CONTEXT
+    assert metadata["stride"] == STRIDE
+    assert metadata["max_new_tokens"] == CAP
+    assert metadata["vocabulary_size"] == export.tokenizer.vocabulary_size()
+    assert metadata["model"]["parameters"] == export.model.count_params()
+    json.dumps(metadata)
+
+
+@one_export
+def test_a_server_answers_the_warm_up_requests_of_every_signature(export):
+    path = Path(export.directory)
+    records = tf.data.TFRecordDataset(str(path / WARMUP_FILE)).as_numpy_iterator()
+    logs = map(prediction_log_pb2.PredictionLog.FromString, records)
+    asked = [log.predict_log.request.model_spec.signature_name for log in logs]
+    assert sorted(asked) == read_metadata(export.directory)["signatures"]
+    servable = load_servable(1, path)
+    assert warm_up(servable, path) == len(servable.definitions) - 1  # the initializer
+    servable.close()
+
+
+@one_export
+@pytest.mark.parametrize("option", [{"stride": 17}, {"max_new_tokens": 16}])
+def test_an_option_out_of_range_is_refused_by_name(export, tmp_path, option):
+    with pytest.raises(ValueError, match=next(iter(option))):
+        export_causal_lm(export.model, tmp_path / "1", **option)
+
+
+@one_export
+def test_a_directory_in_use_is_left_alone(tmp_path, export):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "file").write_text("kept")
+    with pytest.raises(ExportError, match="not empty"):
+        export_causal_lm(export.model, tmp_path / "1")
+    assert (tmp_path / "1" / "file").read_text() == "kept"
+
+
+def test_an_export_that_fails_its_checks_leaves_nothing_behind(tmp_path):
+    model = build("lstm", ByteTokenizer())
+    variable = model.trainable_variables[0]
+    variable.assign(variable * np.nan)
+    with pytest.raises(ExportError, match="not finite"):
+        export_causal_lm(model, tmp_path / "1")
+    assert list(tmp_path.iterdir()) == []
