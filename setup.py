@@ -9,7 +9,7 @@ ROOMS = find_packages(exclude=("tests", "tests.*", "benchmarks", "benchmarks.*")
 class BuildPackage(build_py):
     """Leaves this file, which stands in the package's folder, out of the package."""
 
-    def find_package_modules(self, package, package_dir):
+    def find_package_modules(self, package: str, package_dir: str) -> list:
         modules = super().find_package_modules(package, package_dir)
         return [module for module in modules if module[1:2] != ("setup",)]
 
