@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import keras
+if TYPE_CHECKING:
+    import keras
 
-from ..backbone import require
-from .optimizers import OPTIMIZERS
-from .schedules import PerUpdate, Schedule, make_schedule
+    from .optimizers import Kind
+    from .schedules import Schedule
 
 _SPARED = ["bias", "beta", "gamma", "scale"]
 
@@ -75,8 +75,7 @@ class Recipe(NamedTuple):
         Raises:
             ValueError: if there is no such optimizer.
         """
-        _require_known(name)
-        kind = OPTIMIZERS[name]
+        kind = _kind(name)
         return self._replace(
             optimizer=name,
             learning_rate=self.learning_rate * kind.rate,
@@ -89,6 +88,8 @@ class Recipe(NamedTuple):
         Args:
             steps: int or `None`. As in `make_optimizer()`.
         """
+        from .schedules import PerUpdate, make_schedule
+
         warmup = self.warmup_steps
         if steps is not None:
             warmup = min(warmup, max(steps - 1, 0))
@@ -127,13 +128,14 @@ class Recipe(NamedTuple):
         model.compile(optimizer=recipe.make_optimizer(steps=1000))
         ```
         """
-        _require_known(self.optimizer)
+        from ..backbone import require
+
+        kind = _kind(self.optimizer)
         require(
             self.optimizer != "nt_asgd" or self.ema_momentum is None,
             "NT-ASGD averages the weights in its own way, without `ema_momentum`.",
             ema_momentum=self.ema_momentum,
         )
-        kind = OPTIMIZERS[self.optimizer]
         batches = self.gradient_accumulation_steps
         averaging = {}
         if self.ema_momentum is not None:
@@ -152,12 +154,16 @@ class Recipe(NamedTuple):
         return optimizer
 
 
-def _require_known(optimizer: str) -> None:
+def _kind(optimizer: str) -> Kind:
+    from ..backbone import require
+    from .optimizers import OPTIMIZERS
+
     require(
         optimizer in OPTIMIZERS,
         f"The optimizer must be one of {', '.join(OPTIMIZERS)}.",
         optimizer=optimizer,
     )
+    return OPTIMIZERS[optimizer]
 
 
 COMMON = Recipe()
