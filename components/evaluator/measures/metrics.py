@@ -39,8 +39,8 @@ _Derived = Callable[[dict[metric_types.MetricKey, Any]], dict[Any, Any]]
 class _OfCorpusSums(metric_types.Metric):
     """A function of the corpus sums, which all metrics of a model share."""
 
-    def __init__(self, name: str, **config: str) -> None:
-        super().__init__(self._computations, name=name, **config)
+    def __init__(self, name: str) -> None:
+        super().__init__(self._computations, name=name)
 
     def value(self, sums: CorpusSums) -> Any:
         """What TFMA writes down."""
@@ -82,7 +82,7 @@ class CorpusMetric(_OfCorpusSums):
     """
 
     def __init__(self, name: str, reference: str = "") -> None:
-        super().__init__(name, reference=reference)
+        super().__init__(name)
         self._reference = reference
 
     def value(self, sums: CorpusSums) -> float:
