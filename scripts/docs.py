@@ -163,9 +163,9 @@ def configuration() -> str:
     head = [
         "# Configuration",
         _MADE,
-        "One YAML file, checked before anything starts; `--set section.key=value` changes "
-        "a key of it. Keys are told here with what they take and what holds where they "
-        "are left out. A mistake is one line that names the key.",
+        "One YAML file, checked before anything starts; `--set section.key=value` "
+        "changes a key of it. Keys are told here with what they take and what holds "
+        "where they are left out. A mistake is one line that names the key.",
     ]
     sections = Reference(Config.model_json_schema()).sections()
     return "\n\n".join([*head, *filter(None, sections)]) + "\n"
