@@ -25,7 +25,7 @@ class GatedConvSettings(LearnedSettings):
     `num_layers * (kernel_size - 1) + 1`."""
     bottleneck_dim: Annotated[int, Field(ge=1)] | None = None
     """Width of the convolutions, between two of kernel size 1 that come from and go to
-    `hidden_dim`; `None` for no bottlenecks."""
+    `hidden_dim`. Without, there are no bottlenecks."""
 
     def counts(self, vocabulary_size: int) -> Counts:
         width = self.bottleneck_dim

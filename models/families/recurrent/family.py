@@ -29,7 +29,7 @@ class RecurrentSettings(LearnedSettings):
     """Width of every layer."""
     embedding_dim: Annotated[int, Field(ge=1)] | None = None
     """Width of the embeddings, and of the output, which a projection without bias makes
-    of the last layer's; `None` is `hidden_dim`, and no projection."""
+    of the last layer's. Without, `hidden_dim`, and no projection."""
     tie_embeddings: bool = True
     """Whether the output weights are the embeddings."""
     normalize: bool = True

@@ -28,7 +28,7 @@ class TransformerSettings(LearnedSettings):
     """Width of the residual stream; a multiple of `num_heads`, and of `2 * num_heads`
     for rotary positions."""
     intermediate_dim: Annotated[int, Field(ge=1)] | None = None
-    """Width of the feed-forward networks; `None` is `4 * hidden_dim`, or with SwiGLU,
+    """Width of the feed-forward networks. Without, `4 * hidden_dim`, or with SwiGLU,
     whose first layer is twice as wide, the multiple of 8 next above two thirds of it.
     """
     activation: Literal["swiglu", "gelu", "gelu_approximate"] = "swiglu"
@@ -39,6 +39,7 @@ class TransformerSettings(LearnedSettings):
     rope_base: Annotated[float, Field(gt=1)] = 10000.0
     """Base of the rotary angles."""
     normalization: Literal["rms_norm", "layer_norm"] = "rms_norm"
+    """Before attention, before each feed-forward network and at the end."""
     norm_epsilon: Annotated[float, Field(gt=0)] = 1e-6
     """What the normalizations add to the variance."""
     use_bias: bool = False
