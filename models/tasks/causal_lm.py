@@ -109,7 +109,7 @@ class CausalLM(keras_hub.models.CausalLM):
 
         # === Functional Model ===
         inputs = backbone.input
-        outputs = self._logits(backbone(inputs))
+        outputs = backbone.logits(backbone(inputs))
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
     def compile(
@@ -182,7 +182,7 @@ class CausalLM(keras_hub.models.CausalLM):
         hidden_states, cache = self.backbone.call_with_cache(
             token_ids, cache, cache_update_index
         )
-        return self._logits(hidden_states), hidden_states, cache
+        return self.backbone.logits(hidden_states), hidden_states, cache
 
     def generate_step(
         self,
@@ -309,10 +309,6 @@ class CausalLM(keras_hub.models.CausalLM):
             A float32 tensor of that shape: log-probabilities, in nats.
         """
         return log_softmax_of(self(inputs, training=False), target_ids)
-
-    def _logits(self, hidden_states: Tensor) -> Tensor:
-        logits = self.backbone.token_embedding(hidden_states, reverse=True)
-        return ops.cast(logits, "float32")
 
 
 def log_softmax_of(logits: Tensor, target_ids: Tensor) -> Tensor:

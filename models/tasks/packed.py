@@ -16,7 +16,6 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import ops
 
 from ..backbone import CausalBackbone, Tensor, require
 
@@ -72,8 +71,7 @@ class PackedNetwork(keras.Model):
         hidden_states = self.backbone.call_packed(
             token_ids, document_positions(token_ids, self.start_token_id), training
         )
-        logits = self.backbone.token_embedding(hidden_states, reverse=True)
-        return ops.cast(logits, "float32")
+        return self.backbone.logits(hidden_states)  # (B, T, V)
 
 
 def can_be_packed(backbone: Any) -> bool:

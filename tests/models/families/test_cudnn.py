@@ -15,7 +15,7 @@ from langzoo.components.trainer.networks import compile_network, network_of
 from langzoo.components.trainer.settings import TrainingConfig
 from langzoo.models.families.recurrent import cudnn
 from langzoo.models.families.recurrent.layers import GRU, LSTM, SimpleRNN
-from langzoo.models.families.recurrent.stateful import StatefulNetwork
+from langzoo.models.tasks.stateful import StatefulNetwork
 from langzoo.serving.export.checks import ExportError, check_ops
 from langzoo.serving.export.saved_model import export_causal_lm
 from tensorflow.python.framework import kernels
