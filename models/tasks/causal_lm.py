@@ -241,8 +241,7 @@ class CausalLM(keras_hub.models.CausalLM):
     ) -> Any:
         """Scores texts, or given tokens.
 
-        A text is scored from `<s>` to `</s>` as the signature `token_scores` of an
-        export does it, in overlapping windows where it is longer than the context.
+        A text is scored from `<s>` to `</s>`, as an export's `token_scores` does it.
 
         Args:
             token_ids: a string or a list or tensor of `batch_size` strings, to which
@@ -259,9 +258,9 @@ class CausalLM(keras_hub.models.CausalLM):
         Returns:
             For strings a float32 RaggedTensor `(batch_size, None)`: the
             log-probability, in nats, of each token and of `</s>`; for one string a
-            tensor, a vector. (An unknown piece is one token; what it takes to spell it
-            is `tasks.scoring.spelling_nll`.) For tokens a float32 tensor:
-            logits `(batch_size, sequence_length, vocabulary_size)`, or losses
+            tensor, a vector. (What an unknown piece costs beyond its token is
+            `tasks.scoring.spelling_nll`.) For tokens a float32 tensor: logits
+            `(batch_size, sequence_length, vocabulary_size)`, or losses
             `(batch_size, sequence_length)`.
 
         Raises:

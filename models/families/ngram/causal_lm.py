@@ -15,12 +15,13 @@ from ...backbone import AnyOf, Cache, CausalBackbone, Tensor, require
 from ...tasks.causal_lm import CausalLM, CausalLMPreprocessor
 from .family import NGRAM, NgramSettings
 from .kneser_ney import (
-    _DOCUMENTS_A_CHUNK,
-    _NO_TOKEN,
+    NO_TOKEN,
     KneserNey,
     estimate_kneser_ney,
     padded_on_the_left,
 )
+
+_DOCUMENTS_A_CHUNK = 256
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
@@ -115,7 +116,7 @@ class NgramBackbone(CausalBackbone):
         Returns:
             An int32 tensor of shape `(batch_size, order - 1)`, the newest last.
         """
-        return ops.full((batch_size, self.order - 1), _NO_TOKEN, "int32")
+        return ops.full((batch_size, self.order - 1), NO_TOKEN, "int32")
 
     def call_with_cache(
         self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor

@@ -15,12 +15,12 @@ from ...backbone import Tensor, require
 
 # KenLM's, for an order whose counts of counts give none.
 _FALLBACK_DISCOUNTS = np.array([0.5, 1.0, 1.5])
-_NO_TOKEN = -1
+NO_TOKEN = -1
+"""Stands before the beginning of a text."""
 _NO_KEY = -1
 _LAST_KEY = np.iinfo(np.int64).max
 # Stands for a probability of zero, so that every logarithm is finite.
 _TINY = np.finfo(np.float32).tiny
-_DOCUMENTS_A_CHUNK = 256
 
 
 class KneserNeyTables(NamedTuple):
@@ -113,18 +113,7 @@ def estimate_kneser_ney(
         - [Chen and Goodman, 1999](https://doi.org/10.1006/csla.1999.0128)
         - [Heafield et al., 2013](https://aclanthology.org/P13-2121/)
     """
-    require(
-        bool(np.any(np.asarray(lengths) > 1)),
-        "There must be a sequence of at least two tokens.",
-        num_tokens=len(ids),
-    )
-    lowest, highest = int(np.min(ids)), int(np.max(ids))
-    require(
-        lowest >= 0 and highest < vocabulary_size,
-        f"Token ids must be in range [0, {vocabulary_size - 1}].",
-        lowest=lowest,
-        highest=highest,
-    )
+    _require_sequences(ids, lengths, vocabulary_size)
     context_keys, orders = _count(ids, lengths, vocabulary_size, order)
     suffixes = [
         _suffixes(longer.keys, shorter.keys, context_keys, vocabulary_size)
@@ -144,6 +133,23 @@ def estimate_kneser_ney(
         ),
     )
     return tables, _cross_entropy(tables, orders, suffixes)
+
+
+def _require_sequences(
+    ids: np.ndarray, lengths: np.ndarray, vocabulary_size: int
+) -> None:
+    require(
+        bool(np.any(np.asarray(lengths) > 1)),
+        "There must be a sequence of at least two tokens.",
+        num_tokens=len(ids),
+    )
+    lowest, highest = int(np.min(ids)), int(np.max(ids))
+    require(
+        lowest >= 0 and highest < vocabulary_size,
+        f"Token ids must be in range [0, {vocabulary_size - 1}].",
+        lowest=lowest,
+        highest=highest,
+    )
 
 
 def _count(
@@ -398,7 +404,7 @@ class KneserNey(keras.layers.Layer):
         path = []
         for age in range(self.order - 1):
             key = node * self.vocabulary_size + tokens[:, age]
-            seen &= tokens[:, age] != _NO_TOKEN
+            seen &= tokens[:, age] != NO_TOKEN
             place, seen = _find(context_keys, tf.where(seen, key, _NO_KEY))
             node = tf.where(seen, place + 1, 0)
             path.append(node)
@@ -454,7 +460,7 @@ class KneserNey(keras.layers.Layer):
 
 def padded_on_the_left(token_ids: Tensor, width: int) -> Tensor:
     """`token_ids` `(B, T)` after `width` columns of -1, which is no token."""
-    return tf.pad(token_ids, [[0, 0], [width, 0]], constant_values=_NO_TOKEN)
+    return tf.pad(token_ids, [[0, 0], [width, 0]], constant_values=NO_TOKEN)
 
 
 def _find(keys: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

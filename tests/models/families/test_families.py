@@ -402,5 +402,7 @@ def test_an_unknown_hyperparameter_is_an_error_that_names_those_there_are():
 
 
 def test_a_width_that_the_heads_do_not_divide_is_an_error():
-    with pytest.raises(ValueError, match="Received: hidden_dim=12, num_heads=4"):
+    with pytest.raises(
+        ValueError, match="hidden_dim 12 must be a multiple of twice num_heads 4"
+    ):
         models.TransformerBackbone(vocabulary_size=10, hidden_dim=12, num_heads=4)
