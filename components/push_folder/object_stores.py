@@ -9,11 +9,10 @@ from collections.abc import Mapping
 
 from tfx.dsl.io import fileio
 
+from ...serving.export.contract import SAVED_MODEL_FILE
 from .. import storage
 from .versions import next_number
 
-# What makes a folder a model to TensorFlow Serving, and so comes last.
-_GRAPH = "saved_model.pb"
 # Where a version says that it is whole, and of how many files.
 MARKER_PATH = "assets.extra/pushed.json"
 
@@ -52,7 +51,8 @@ def push(
     texts = texts or {}
     # A version that is pushed again has a marker of its own.
     copied = set(_files(model_path)) - {MARKER_PATH, *texts}
-    files = sorted(copied, key=lambda path: (path == _GRAPH, path))
+    # It makes a folder a model to TensorFlow Serving, and so comes last.
+    files = sorted(copied, key=lambda path: (path == SAVED_MODEL_FILE, path))
     for path, text in texts.items():
         _write(f"{target}/{path}", text)
     for path in files:

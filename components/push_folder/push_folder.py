@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...serving.export.contract import SAVED_MODEL_FILE
 from .. import storage
 from ..errors import InputError
 from . import versions
@@ -19,8 +20,6 @@ from . import versions
 # which model of a pipeline it is.
 ROLLBACK_PATH = "assets.extra/rollback.json"
 SOURCE_PATH = "assets.extra/source.json"
-
-_GRAPH = "saved_model.pb"
 
 
 class Kept(NamedTuple):
@@ -109,7 +108,11 @@ class PushFolder:
         found = storage.numbers(self.path)
         if storage.is_remote(self.path):
             # Of a version that is being written, the graph comes last.
-            return [n for n in found if storage.exists(f"{self.folder(n)}/{_GRAPH}")]
+            return [
+                n
+                for n in found
+                if storage.exists(f"{self.folder(n)}/{SAVED_MODEL_FILE}")
+            ]
         return found
 
     def folder(self, number: int) -> str:
@@ -205,7 +208,7 @@ class PushFolder:
         if kept is None:
             raise InputError(f"there is no version {wanted} in {self.path}: {listed}")
         for folder in kept.folders:
-            if storage.exists(f"{folder}/{_GRAPH}"):
+            if storage.exists(f"{folder}/{SAVED_MODEL_FILE}"):
                 return folder
         raise InputError(
             f"version {wanted} is gone from {self.path}, and so is the model of the "

@@ -8,26 +8,22 @@ import time
 from collections.abc import Sequence
 
 import tensorflow as tf
-from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from ....serving.export import contract
+from ....serving.export.checks import graphs_of
 from ....serving.in_process import ExportedModel
 
-SIGNATURES = (
-    *("serving_default", "score", "token_scores", "token_alternatives"),
-    *("generate", "beam_search", "evaluate"),
-)
 _WARM_UP_CALLS, _CALLS = 5, 50
 _PROMPT_WORDS = 6
 
 
 def missing_signatures(path: str) -> list[str]:
-    """Those of `SIGNATURES` that a SavedModel lacks; all where there is none."""
-    file = os.path.join(path, "saved_model.pb")
-    if not tf.io.gfile.exists(file):
-        return list(SIGNATURES)
-    with tf.io.gfile.GFile(file, "rb") as stream:
-        (graph,) = SavedModel.FromString(stream.read()).meta_graphs
-    return [name for name in SIGNATURES if name not in graph.signature_def]
+    """The signatures of its task that a SavedModel lacks; all where there is none."""
+    names = [signature.name for signature in contract.SIGNATURES["causal_lm"]]
+    if not tf.io.gfile.exists(os.path.join(path, contract.SAVED_MODEL_FILE)):
+        return names
+    (graph,) = graphs_of(path)
+    return [name for name in names if name not in graph.signature_def]
 
 
 def size_mb(path: str) -> float:

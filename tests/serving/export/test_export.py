@@ -18,13 +18,13 @@ from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.tokenizers.sentence_piece import train_sentencepiece
 from langzoo.models.zoo import FAMILIES, build_causal_lm
 from langzoo.serving.export.checks import example_of
+from langzoo.serving.export.contract import WARMUP_FILE
 from langzoo.serving.export.saved_model import (
     ExportError,
     export_causal_lm,
     read_metadata,
 )
 from langzoo.serving.export.vocabulary import display_strings
-from langzoo.serving.export.warmup_requests import WARMUP_FILE
 from langzoo.serving.server.servable import load_servable
 from langzoo.serving.server.warmup import warm_up
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel

@@ -17,8 +17,9 @@ from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.tokenizers.sentence_piece import train_sentencepiece
 from langzoo.models.zoo import build_causal_lm
 from langzoo.serving.export.saved_model import export_causal_lm
-from langzoo.serving.gateway.app import Gateway, GatewayOptions
+from langzoo.serving.gateway.app import Gateway
 from langzoo.serving.gateway.command import Upstream
+from langzoo.serving.gateway.options import GatewayOptions
 from langzoo.serving.server import ModelServer
 
 

@@ -18,8 +18,8 @@ import openai
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from langzoo.serving.client import Client
-from langzoo.serving.gateway.app import GatewayOptions
+from langzoo.serving.client import Client, Tls
+from langzoo.serving.gateway.options import GatewayOptions
 from langzoo.serving.server import ModelServer, ServerOptions
 from langzoo.serving.server.config_files import TlsConfig
 
@@ -555,18 +555,14 @@ def test_tls_to_the_model_server(
     (tmp_path / "ca.pem").write_text(authority.certificate)
     for name, pem in zip(("key", "cert"), authority.issue("client"), strict=True):
         (tmp_path / f"{name}.pem").write_text(pem)
-    files = {
-        "root_certificates": tmp_path / "ca.pem",
-        "private_key": tmp_path / "key.pem",
-        "certificate": tmp_path / "cert.pem",
-    }
+    files = [tmp_path / f"{name}.pem" for name in ("ca", "key", "cert")]
     (tmp_path / "models").mkdir()
     push(language_model, tmp_path / "models", 1)
     options = ServerOptions(tls=tls)
     with serve(tmp_path / "models", rest_port=None, options=options) as server:
         target = f"localhost:{server.grpc_port}"
-        for upstream, said in [(files, "versions of model bytes"), ({}, "no server")]:
-            with gateway(target, **upstream) as url:
+        for secure, said in [(files, "versions of model bytes"), ([], "no server")]:
+            with gateway(target, credentials=Tls.wanted(False, *secure)) as url:
                 models = json.loads(ask(f"{url}/health")[2])["models"]
             assert said in models["bytes"]
 

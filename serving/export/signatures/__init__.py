@@ -1,0 +1,42 @@
+"""The signatures of a task's models, as functions of tensors, by task.
+
+What they take and give is in `contract`; a task's module says how it is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import tensorflow as tf
+
+from ....models import references
+
+SIGNATURES = {"causal_lm": "langzoo.serving.export.signatures.causal_lm:build"}
+
+
+class Signatures(NamedTuple):
+    """What is saved of a model.
+
+    Attributes:
+        functions: by the names of the signatures.
+        variables: what they read.
+        options: how they were built, for the export's metadata.
+    """
+
+    functions: Mapping[str, Callable[..., dict[str, tf.Tensor]]]
+    variables: list[tf.Variable]
+    options: dict[str, Any]
+
+
+class Builder(Protocol):
+    """Builds the signatures of a task."""
+
+    def __call__(self, model: Any, **options: Any) -> Signatures:
+        """Raises ValueError where an option is out of its range."""
+
+
+def builder_of(task: str) -> Builder:
+    """What builds the signatures of a task."""
+    builder: Builder = references.load(SIGNATURES[task])
+    return builder
