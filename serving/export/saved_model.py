@@ -17,10 +17,11 @@ from typing import Any
 import tensorflow as tf
 
 from ... import __version__
+from ...models import references
 from ...models.families.recurrent.cudnn import without_cudnn
 from .checks import ExportError, check_export
 from .contract import METADATA_FILE
-from .signatures import Signatures, builder_of
+from .signatures import SIGNATURES, Signatures
 from .warmup_requests import write_warmup_requests
 
 __all__ = ["ExportError", "export", "export_causal_lm", "read_metadata"]
@@ -79,7 +80,8 @@ def export(
     unfinished = f"{directory}.unfinished-{os.getpid()}"
     try:
         with without_cudnn():  # What is exported on a GPU must run on a CPU, too.
-            _save(model, builder_of(task)(model, **options), unfinished)
+            served = references.load(SIGNATURES[task])(model, **options)
+            _save(model, served, unfinished)
         write_warmup_requests(unfinished)
         check_export(unfinished)
         if tf.io.gfile.exists(directory):

@@ -6,12 +6,12 @@ What they take and give is in `contract`; a task's module says how it is compute
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from ....models import references
-
+# By task: a function of a model and options, which raises ValueError where one of these
+# is out of its range, and gives `Signatures`.
 SIGNATURES = {"causal_lm": "langzoo.serving.export.signatures.causal_lm:build"}
 
 
@@ -27,16 +27,3 @@ class Signatures(NamedTuple):
     functions: Mapping[str, Callable[..., dict[str, tf.Tensor]]]
     variables: list[tf.Variable]
     options: dict[str, Any]
-
-
-class Builder(Protocol):
-    """Builds the signatures of a task."""
-
-    def __call__(self, model: Any, **options: Any) -> Signatures:
-        """Raises ValueError where an option is out of its range."""
-
-
-def builder_of(task: str) -> Builder:
-    """What builds the signatures of a task."""
-    builder: Builder = references.load(SIGNATURES[task])
-    return builder
