@@ -14,6 +14,7 @@ from grpc import StatusCode
 from .client.base import Asker, Deadline
 from .client.questions import Answer, Question
 from .errors import ServingError
+from .export.checks import graphs_of
 from .export.contract import SAVED_MODEL_FILE
 from .server.servable import load_servable
 
@@ -81,6 +82,14 @@ class ExportedModel(Asker):
             answer = Answer(outputs, np.ndarray.tolist, batch.rows, self.directory)
             results += batch.read(answer)
         return results
+
+
+def signatures(directory: str | os.PathLike[str]) -> list[str]:
+    """Names of the signatures of a SavedModel; none where there is no SavedModel."""
+    if not tf.io.gfile.exists(os.path.join(directory, SAVED_MODEL_FILE)):
+        return []
+    (graph,) = graphs_of(directory)
+    return sorted(graph.signature_def)
 
 
 def saved_model_folder(directory: str | os.PathLike[str]) -> str:
