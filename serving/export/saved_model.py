@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from ... import __version__
 from ...models import references
-from ...models.families.recurrent.cudnn import without_cudnn
+from ...models.backbone import portable_graphs
 from .checks import ExportError, check_export
 from .contract import METADATA_FILE
 from .signatures import SIGNATURES, Signatures
@@ -79,7 +79,7 @@ def export(
 
     unfinished = f"{directory}.unfinished-{os.getpid()}"
     try:
-        with without_cudnn():  # What is exported on a GPU must run on a CPU, too.
+        with portable_graphs():
             served = references.load(SIGNATURES[task])(model, **options)
             _save(model, served, unfinished)
         write_warmup_requests(unfinished)
