@@ -41,6 +41,19 @@ def read_text(path: str) -> str:
         return text
 
 
+def write_text(path: str, text: str) -> None:
+    """Writes a file; its folder is made where it is missing."""
+    folder = os.path.dirname(path)
+    if not is_remote(path):
+        os.makedirs(folder or ".", exist_ok=True)
+        Path(path).write_text(text, encoding="utf-8")
+        return
+    with reached(path) as fileio:
+        fileio.makedirs(folder)
+        with fileio.open(path, "w") as file:
+            file.write(text)
+
+
 def names(folder: str) -> list[str]:
     """Names of what is in a folder; none where there is no such folder."""
     if not is_remote(folder):
