@@ -105,7 +105,7 @@ def compare(
     is. Ends with status 1 where a model failed; with --push-best as `run` does.
     """
     from ..pipelines import comparison
-    from ..pipelines.configuration.config import ConfigError
+    from ..pipelines.configuration.loading import ConfigError
 
     names = [name.strip() for name in (models or "").split(",") if name.strip()]
     try:

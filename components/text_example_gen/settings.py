@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ...models.references import PATTERN
 from ...models.settings import Section
-from .. import demo_corpus
+from . import demo_corpus
 
 _Path = Annotated[str, Field(min_length=1)]
 _FieldName = Annotated[str, Field(min_length=1)]
@@ -77,8 +77,12 @@ class CorpusSettings(_Reading):
     @property
     def all_sources(self) -> list[SourceSettings]:
         """The sources, each with all that it takes from the corpus."""
-        own = {*_Reading.model_fields}
-        return self.sources or [SourceSettings(**self.model_dump(include=own))]
+        return self.sources or [self.reading(self.path)]
+
+    def reading(self, path: str) -> SourceSettings:
+        """A source elsewhere that is read as the corpus is."""
+        told = self.model_dump(include={*_Reading.model_fields})
+        return SourceSettings(**{**told, "path": path})
 
     @property
     def features(self) -> list[str]:
