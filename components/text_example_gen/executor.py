@@ -253,7 +253,9 @@ class _Skipped:
 class _ReadCorpus(beam.PTransform):
     """Files to examples; what was skipped goes to the scratch folder."""
 
-    def __init__(self, found: list[files.File], steps: CleaningSettings, scratch: str) -> None:
+    def __init__(
+        self, found: list[files.File], steps: CleaningSettings, scratch: str
+    ) -> None:
         super().__init__()
         self._found = found
         self._steps = steps

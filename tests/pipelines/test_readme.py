@@ -14,7 +14,7 @@ import langzoo
 import pytest
 import yaml
 from langzoo import cli
-from langzoo.pipelines.configuration import config
+from langzoo.pipelines.configuration import loading
 from langzoo.serving.client import Client
 
 README = (Path(langzoo.__file__).parent / "README.md").read_text(encoding="utf-8")
@@ -61,7 +61,7 @@ def folder(tmp_path_factory):
     (folder / "texts").mkdir()
     for number in range(40):
         (folder / "texts" / f"{number}.txt").write_text(f"{text}{number}")
-    shutil.copy(config.DEMO_CONFIG, folder / "my.yaml")
+    shutil.copy(loading.DEMO_CONFIG, folder / "my.yaml")
     return folder
 
 
@@ -149,7 +149,7 @@ def test_a_trainer_is_placed_as_the_readme_says(folder, tmp_path):
     (section,) = (block for block in blocks("yaml") if "kubeflow:" in block)
     path = tmp_path / "placed.yaml"
     path.write_text((folder / "my.yaml").read_text() + section)
-    trainer = config.load(path).kubeflow.of("Trainer")
+    trainer = loading.load(path).kubeflow.of("Trainer")
     assert trainer.accelerator == "nvidia.com/gpu"
     assert trainer.memory_gb == 8
 
