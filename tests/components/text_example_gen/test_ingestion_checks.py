@@ -71,7 +71,7 @@ LINES = [f"Line {number} of some text." for number in range(300)]
 def test_clean_documents_are_what_is_written_and_the_counts_are_said(ingest, said):
     lines = [*LINES, *LINES[:20], "x", "Write to ann@example.org."]
     steps = CleaningSettings(mask_emails=True, min_characters=5, drop_duplicates=True)
-    splits, summary = ingest(lines, steps=steps)
+    splits, summary = ingest(lines, cleaning=steps)
     written = [text for texts in splits.values() for text in texts]
     assert sorted(written) == sorted([*LINES, "Write to [EMAIL]."])
     counts = {"emails": 1, "empty": 0, "too_short": 1, "duplicates": 20}
@@ -119,7 +119,7 @@ def test_splits_are_where_they_were_before_there_was_a_test_split(ingest):
 
 
 def test_a_document_keeps_its_split_when_others_are_added_before_it(ingest):
-    options = {"test_fraction": 0.2, "steps": CleaningSettings(drop_duplicates=True)}
+    options = {"test_fraction": 0.2, "cleaning": CleaningSettings(drop_duplicates=True)}
     before, _ = ingest(LINES, **options)
     after, _ = ingest([*(f"New {n}." for n in range(50)), *LINES, *LINES], **options)
     for split, texts in before.items():

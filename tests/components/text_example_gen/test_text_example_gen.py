@@ -628,7 +628,7 @@ def test_memory_stays_flat_as_the_corpus_grows(ingest, tmp_path, monkeypatch, st
         with open(path, "w") as file:
             file.writelines(f"{n} {'padding ' * 1000}\n" for n in range(documents))
         Path("/proc/self/clear_refs").write_text("5")
-        ingest(SourceSettings(path=str(path), documents="line"), steps=steps)
+        ingest(SourceSettings(path=str(path), documents="line"), cleaning=steps)
         return memory("VmHWM")
 
     before = peak(1000)  # with what is loaded and reserved once
