@@ -13,10 +13,10 @@ from tfx.types import standard_artifacts
 from tfx.types.channel import Channel
 
 from ..components.evaluator.component import Evaluator
-from ..components.evaluator.gate.baseline import Record
+from ..components.evaluator.gate.baseline import BlessedRecord
 from ..components.example_validator.component import ExampleValidator
 from ..components.pusher.component import Pusher
-from ..components.pusher.model_card import CardSettings
+from ..components.pusher.settings import Card
 from ..components.serving_validator.component import ServingValidator
 from ..components.text_example_gen.component import TextExampleGen
 from ..components.text_example_gen.settings import CorpusSettings
@@ -148,7 +148,7 @@ def _judge(config: Config, choices: Choices, nodes: _Nodes) -> _Nodes:
     told: dict[str, Any] = {
         "examples": nodes["TextExampleGen"].outputs["examples"],
         "model": nodes["Trainer"].outputs["model"],
-        **config.gate_settings,
+        "settings": config.gate.asked(config.corpus.features),
     }
     if "NgramTrainer" in nodes:
         told["ngram_model"] = nodes["NgramTrainer"].outputs["model"]
@@ -165,7 +165,9 @@ def _judge(config: Config, choices: Choices, nodes: _Nodes) -> _Nodes:
         judged |= _by_id(resolver)
         told["baseline_model"] = resolver.outputs["model"]
     if choices.blessed_record:
-        told["blessed_record"] = Record(choices.blessed_record, config.push_folder)
+        told["blessed_record"] = BlessedRecord(
+            file=choices.blessed_record, push_folder=config.push_folder
+        )
     return judged | _by_id(Evaluator(**told))
 
 
@@ -182,7 +184,7 @@ def _push(config: Config, nodes: _Nodes) -> _Nodes:
         model_blessing=blessing,
         infra_blessing=serving_validator.outputs["blessing"],
         push_folder=config.push_folder,
-        card=CardSettings(
+        card=Card(
             name=config.name,
             model=config.model.model_dump(exclude_none=True),
             tokenizer=config.tokenizer.type,

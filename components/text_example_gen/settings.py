@@ -20,7 +20,7 @@ _Length = Annotated[int, Field(ge=1)]
 
 
 class _Reading(Section):
-    path: _Path
+    path: _Path = demo_corpus.NAME
     """A file, a folder (read recursively) or a pattern, plain or compressed (`.gz`,
     `.zst`), on any filesystem of Beam's or `s3://`; of `{SPAN}` and `{VERSION}` in it
     the highest number is read. Or a dataset, `hf://NAME:CONFIGURATION@SPLIT` or
@@ -41,6 +41,8 @@ class _Reading(Section):
 class SourceSettings(_Reading):
     """Files of one kind, or a dataset. What is not given is as in the corpus."""
 
+    path: _Path
+    """As of the corpus."""
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """How often a document stands in the training split; 2.5 is twice, and half of the
     documents three times; 0.1 keeps a tenth of them. The document's hash decides. The
@@ -61,8 +63,6 @@ class SourceSettings(_Reading):
 class CorpusSettings(_Reading):
     """What text goes in."""
 
-    path: _Path = demo_corpus.NAME
-    """As of a source; the default is Python's own documentation."""
     sources: list[SourceSettings] = []
     """Several sources in one corpus, in place of `path`."""
     eval_fraction: Annotated[float, Field(ge=0.001, le=0.5)] = 0.1

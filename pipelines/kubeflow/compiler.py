@@ -18,12 +18,12 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
 from ... import ENVIRONMENT, __version__
 from ...components.errors import InputError
+from ...components.evaluator.gate import last_blessed
 from ...components.text_example_gen.records import LastRun
 from ..configuration.config import Config
 from ..configuration.kubeflow import ContainerSettings
 from ..pipeline import Choices, make_components
 from . import container as entry
-from .compiled_runs import RECORD_FILE
 
 _IMAGE = f"langzoo:{__version__}"
 _GIGABYTE = 10**9
@@ -155,7 +155,7 @@ def _compiled(config: Config) -> dict[str, Any]:
                 ingestion_record=f"{folder}/{LastRun.FILE}",
                 watch=config.watch.model_dump(),
                 # The open-source backend has no resolvers ("not implemented").
-                blessed_record=f"{folder}/{RECORD_FILE}",
+                blessed_record=f"{folder}/{last_blessed.FILE}",
             ),
         ),
         beam_pipeline_args=config.beam_pipeline_args,
