@@ -36,9 +36,14 @@ class Section(pydantic.BaseModel):
                 raise PydanticCustomError(
                     _UNKNOWN,
                     "unknown key {key}: {hint}",
-                    {"key": str(key), "hint": hint(str(key), cls.model_fields)},
+                    {"key": str(key), "hint": hint(str(key), cls.names())},
                 )
         return content
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Its keys, in the order in which they are told."""
+        return list(cls.model_fields)
 
 
 def hint(name: str, known: Iterable[str]) -> str:
@@ -48,26 +53,17 @@ def hint(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
 
 
-def explain(error: pydantic.ValidationError, content: Any) -> str:
-    """Puts the first problem of sections into one line; others are counted.
-
-    Args:
-        error: What validating the sections raised.
-        content: What was validated.
-    """
+def explain(error: pydantic.ValidationError) -> str:
+    """Puts the first problem of sections into one line; others are counted."""
     problems = error.errors()
     problem = problems[0]
     kind, told = problem["type"], problem.get("ctx", {})
-    key = ".".join(_keys(problem["loc"], content, missing=kind == "missing"))
+    key = ".".join(map(str, problem["loc"]))
     if kind == _UNKNOWN:
         place = f"{key}.{told['key']}" if key else told["key"]
         text = f"unknown key {place}: {told['hint']}"
     elif kind == "missing":
         text = f"the key {key} is missing"
-    elif kind == "union_tag_invalid":
-        tag = told["discriminator"].strip("'")
-        text = f"{key}.{tag}: {told['tag']!r} is not known: it is "
-        text += told["expected_tags"]
     elif kind == "value_error":
         text = str(told["error"])
     else:
@@ -75,16 +71,3 @@ def explain(error: pydantic.ValidationError, content: Any) -> str:
         text = f"{key}: {problem['input']!r} cannot be: {reason}"
     more = len(problems) - 1
     return f"{text} (and {more} more problem(s))" if more else text
-
-
-def _keys(location: tuple[int | str, ...], content: Any, missing: bool) -> list[str]:
-    """The keys on the way to a problem; the tag of a union is none of the content."""
-    keys = []
-    for place, part in enumerate(location, start=1):
-        try:
-            content = content[part]
-        except (KeyError, IndexError, TypeError):
-            if not (missing and place == len(location)):
-                continue
-        keys.append(str(part))
-    return keys

@@ -25,7 +25,8 @@ from ..components.trainer.component import Trainer
 from ..components.trainer.ngram import NgramTrainer
 from ..components.transform.component import Transform
 from ..components.tuner.component import Tuner
-from .configuration.config import Config, NgramConfig, TrainerConfig
+from ..models.families.ngram.family import NGRAM
+from .configuration.config import Config, TrainerConfig
 from .report.reading import COMPARISON_NODE
 
 BASELINE_RESOLVER = "BaselineResolver"
@@ -131,7 +132,7 @@ def _learn(config: Config, choices: Choices, nodes: _Nodes) -> _Nodes:
     )
     if config.gate.needs_ngram:
         # By all defaults, on the same tokens.
-        model = NgramConfig(family="ngram", context_length=config.model.context_length)
+        model = NGRAM.settings_of(context_length=config.model.context_length)
         ngram_trainer = NgramTrainer(
             **data,
             model=model.model_dump(),

@@ -5,7 +5,6 @@ Importing this module imports neither TensorFlow nor TFX.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,190 +20,11 @@ from ...components.pusher.settings import CardSettings
 from ...components.text_example_gen.settings import CleaningSettings, CorpusSettings
 from ...components.tokenizer_trainer.settings import TokenizerSettings
 from ...components.tuner import search_space
-from ...models.families.presets import KERAS_HUB
+from ...models.families import FAMILIES
 from ...models.settings import Section, explain
 from . import beam
 from .kubeflow import KubeflowSettings
-
-
-class _ModelConfig(Section):
-    context_length: Annotated[int, Field(ge=8, le=65_536)] = 128
-    """Tokens that the model sees at once."""
-    initial_weights: Annotated[str, Field(min_length=1)] | None = None
-    """Folder of a preset that an earlier run has saved, or of a pipeline (`ROOT/NAME`)
-    for what it trained last: training goes on with those weights, and needs their
-    tokenizer (`tokenizer.type: preset`). Family and hyperparameters are the preset's
-    where they are not given."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-
-class TransformerConfig(_ModelConfig):
-    """A Transformer decoder."""
-
-    family: Literal["transformer"]
-    num_layers: Annotated[int, Field(ge=1)] = 4
-    num_heads: Annotated[int, Field(ge=1)] = 4
-    num_key_value_heads: Annotated[int, Field(ge=1)] | None = None
-    """Heads of keys and values, where they are fewer than `num_heads`."""
-    hidden_dim: Annotated[int, Field(ge=2)] = 128
-    intermediate_dim: Annotated[int, Field(ge=1)] | None = None
-    activation: Literal["swiglu", "gelu", "gelu_approximate"] = "swiglu"
-    positions: Literal["rotary", "learned", "sinusoidal"] = "rotary"
-    rope_base: Annotated[float, Field(gt=1)] = 10000.0
-    normalization: Literal["rms_norm", "layer_norm"] = "rms_norm"
-    norm_epsilon: Annotated[float, Field(gt=0)] = 1e-6
-    use_bias: bool = False
-    tie_embeddings: bool = True
-    initializer_range: Annotated[float, Field(gt=0)] = 0.02
-
-    @pydantic.model_validator(mode="after")
-    def _heads_divide_the_width(self) -> TransformerConfig:
-        rotary = self.positions == "rotary"
-        if self.hidden_dim % (self.num_heads * (2 if rotary else 1)):
-            raise ValueError(
-                f"hidden_dim {self.hidden_dim} must be a multiple of "
-                f"{'twice ' if rotary else ''}num_heads {self.num_heads}"
-            )
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _key_value_heads_divide_the_heads(self) -> TransformerConfig:
-        if self.num_heads % (self.num_key_value_heads or 1):
-            raise ValueError(
-                f"num_heads {self.num_heads} must be a multiple of "
-                f"num_key_value_heads {self.num_key_value_heads}"
-            )
-        return self
-
-
-class _RecurrentConfig(_ModelConfig):
-    num_layers: Annotated[int, Field(ge=1)] = 1
-    hidden_dim: Annotated[int, Field(ge=1)] = 256
-    embedding_dim: Annotated[int, Field(ge=1)] | None = None
-    """Width of the embeddings, where it is not `hidden_dim`."""
-    tie_embeddings: bool = True
-    normalize: bool = True
-    embedding_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the vocabulary whose embeddings are zero in a step."""
-    input_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """On the embeddings, in place of `dropout`."""
-    output_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """On the output of the last layer, in place of `dropout`."""
-    recurrent_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """On what a layer sees of its last output; one mask for all positions."""
-    weight_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """DropConnect on the recurrent weights."""
-    variational_dropout: bool = False
-    """Whether every dropout has one mask for all positions."""
-    use_cudnn: Literal["auto", False] = "auto"
-    """Whether cuDNN computes the layers, on an NVIDIA card. Where it does not, as with
-    `recurrent_dropout`, XLA may compile the training step there, too."""
-
-
-class RNNConfig(_RecurrentConfig):
-    """A stack of simple recurrent layers."""
-
-    family: Literal["rnn"]
-
-
-class GRUConfig(_RecurrentConfig):
-    """A stacked GRU."""
-
-    family: Literal["gru"]
-
-
-class LSTMConfig(_RecurrentConfig):
-    """A stacked LSTM."""
-
-    family: Literal["lstm"]
-
-
-class GatedConvConfig(_ModelConfig):
-    """A gated convolutional network."""
-
-    family: Literal["gated_conv"]
-    num_layers: Annotated[int, Field(ge=1)] = 6
-    hidden_dim: Annotated[int, Field(ge=1)] = 128
-    kernel_size: Annotated[int, Field(ge=2)] = 4
-    bottleneck_dim: Annotated[int, Field(ge=1)] | None = None
-
-
-class TCNConfig(_ModelConfig):
-    """A temporal convolutional network."""
-
-    family: Literal["tcn"]
-    num_layers: Annotated[int, Field(ge=1)] = 4
-    hidden_dim: Annotated[int, Field(ge=1)] = 128
-    filters: Annotated[int, Field(ge=1)] | None = None
-    """Width of all blocks but the last, where it is not `hidden_dim`."""
-    kernel_size: Annotated[int, Field(ge=2)] = 3
-
-
-class NgramConfig(Section):
-    """An n-gram model with Kneser-Ney smoothing; the trainer only counts."""
-
-    family: Literal["ngram"]
-    context_length: Annotated[int, Field(ge=8, le=65_536)] = 128
-    """Tokens of a window; a prediction sees the last `order - 1`."""
-    order: Annotated[int, Field(ge=1, le=8)] = 5
-    """Tokens of the longest n-gram."""
-
-
-class KerasHubConfig(Section):
-    """A causal language model of KerasHub."""
-
-    family: Literal["keras_hub"]
-    preset: Annotated[str, Field(min_length=1)]
-    """A folder, or a name or handle (`hf://...`) that KerasHub knows."""
-    pretrained: bool = False
-    """Whether to start from the preset's weights, which need its tokenizer
-    (`tokenizer.type: preset`); otherwise they are drawn anew."""
-    context_length: Annotated[int, Field(ge=8, le=65_536)] = 128
-    """Tokens that the model sees at once."""
-
-    @pydantic.model_validator(mode="after")
-    def _folder_holds_a_preset(self) -> KerasHubConfig:
-        folder = Path(self.preset).expanduser()
-        is_path = "://" not in self.preset and len(folder.parts) > 1
-        if not folder.is_dir() and not is_path:
-            return self
-        try:
-            content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            positions = content.get("config", {}).get("max_sequence_length")
-        except (OSError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"model.preset {self.preset!r} is no folder with a KerasHub preset: "
-                f"{error}"
-            ) from error
-        if self.pretrained and positions and self.context_length > positions:
-            raise ValueError(
-                f"model.context_length {self.context_length} must be at most the "
-                f"{positions} positions of the preset {self.preset!r}"
-            )
-        return self
-
-
-ModelConfig = Annotated[
-    TransformerConfig
-    | RNNConfig
-    | GRUConfig
-    | LSTMConfig
-    | GatedConvConfig
-    | TCNConfig
-    | NgramConfig
-    | KerasHubConfig,
-    Field(discriminator="family"),
-]
-_FAMILIES = {
-    "transformer": TransformerConfig,
-    "rnn": RNNConfig,
-    "gru": GRUConfig,
-    "lstm": LSTMConfig,
-    "gated_conv": GatedConvConfig,
-    "tcn": TCNConfig,
-    "ngram": NgramConfig,
-    KERAS_HUB: KerasHubConfig,
-}
+from .model import ModelSettings, family_named
 
 
 class AugmentationConfig(Section):
@@ -449,7 +269,7 @@ class Config(Section):
     corpus: CorpusSettings = CorpusSettings()
     cleaning: CleaningSettings = CleaningSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
-    model: ModelConfig
+    model: ModelSettings
     trainer: TrainerConfig = TrainerConfig()
     watch: WatchConfig = WatchConfig()
     search: SearchConfig | None = None
@@ -502,7 +322,7 @@ class Config(Section):
         search, model = content.get("search"), content.get("model")
         if not isinstance(search, dict) or search.get("space") is not None:
             return content
-        if not isinstance(model, dict) or model.get("family") not in _FAMILIES:
+        if not isinstance(model, dict) or "family" not in model:
             return content
         if model.get("initial_weights"):
             raise ValueError(
@@ -516,8 +336,13 @@ class Config(Section):
                 f"search.space is needed with trainer.optimizer {optimizer}: learning "
                 "rates of the family's are adamw's"
             )
-        space = search_space.default_space(model["family"])
-        return {**content, "search": {**search, "space": space}}
+        space = family_named(model["family"]).search_space
+        if not space:
+            raise ValueError(
+                f"search.space is needed with model.family {model['family']}, which "
+                "has none of its own"
+            )
+        return {**content, "search": {**search, "space": dict(space)}}
 
     @pydantic.model_validator(mode="after")
     def _lengths_fit(self) -> Config:
@@ -528,10 +353,10 @@ class Config(Section):
     def _tokenizer_fits_the_model(self) -> Config:
         from_preset = self.tokenizer.type == "preset"
         weights = self.weights_preset
-        if from_preset and not (weights or isinstance(self.model, KerasHubConfig)):
+        if from_preset and not (weights or getattr(self.model, "preset", "")):
             raise ValueError(
                 "tokenizer.type preset takes the tokenizer of model.preset or "
-                f"model.initial_weights: it needs model.family {KERAS_HUB}, or weights"
+                "model.initial_weights: it needs model.family keras_hub, or weights"
             )
         pretrained = getattr(self.model, "pretrained", False)
         if (weights or pretrained) and not from_preset:
@@ -544,12 +369,11 @@ class Config(Section):
 
     @pydantic.model_validator(mode="after")
     def _there_is_a_state_to_carry(self) -> Config:
-        if self.trainer.carry_state and not isinstance(self.model, _RecurrentConfig):
-            recurrent = [
-                family
-                for family, section in _FAMILIES.items()
-                if issubclass(section, _RecurrentConfig)
-            ]
+        if (
+            self.trainer.carry_state
+            and not family_named(self.model.family).carries_state
+        ):
+            recurrent = [it.name for it in FAMILIES.values() if it.carries_state]
             raise ValueError(
                 "trainer.carry_state needs a family that has a state, one of "
                 f"{', '.join(recurrent)}: model.family is {self.model.family}"
@@ -564,10 +388,13 @@ class Config(Section):
                 "trainer.carry_state needs trainer.packing contiguous, where a row "
                 f"goes on from the one before: it is {packing}"
             )
-        if packing == "best_fit" and isinstance(self.model, KerasHubConfig):
+        family = family_named(self.model.family)
+        apart = family.keeps_documents_apart or not family.learns_by_gradient
+        if packing == "best_fit" and not apart:
             raise ValueError(
                 "trainer.packing best_fit needs a family that keeps the documents of a "
-                f"row apart, which {KERAS_HUB} does not: take contiguous or lines"
+                f"row apart, which {self.model.family} does not: take contiguous or "
+                "lines"
             )
         return self
 
@@ -595,7 +422,7 @@ class Config(Section):
         search_space.check_values(self.search.space, self._refusal)
         if self.search.algorithm != "hyperband":
             return self
-        if self.model.family == "ngram":
+        if not family_named(self.model.family).learns_by_gradient:
             raise ValueError(
                 "search.algorithm hyperband tells trainings by their first steps, and "
                 "an n-gram model only counts: take random or bayesian"
@@ -622,7 +449,7 @@ class Config(Section):
         try:
             Config.model_validate(content)
         except pydantic.ValidationError as error:
-            return explain(error, content)
+            return explain(error)
         return None
 
     def to_yaml(self) -> str:

@@ -67,7 +67,7 @@ def load(path: Path | None = None, settings: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(content)
     except pydantic.ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error, content)}") from error
+        raise ConfigError(f"{path}: {explain(error)}") from error
 
 
 def _apply(content: dict[str, Any], setting: str) -> None:
