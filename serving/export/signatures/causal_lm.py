@@ -52,6 +52,7 @@ from ..document_sums import document_sums, evaluation_sums
 from ..generation import generate
 from ..prompts import Prompts
 from ..sampling import Penalties, Sampling
+from ..settings import ExportSettings
 from ..stop_strings import StopStrings
 from ..traced_model import TracedModel
 from ..vocabulary import Alternatives, Vocabulary, last_tokens
@@ -65,9 +66,8 @@ def build(
     model: Any, *, stride: int | None = None, max_new_tokens: int | None = None
 ) -> Signatures:
     """The signatures of a `langzoo.models.CausalLM`; see `export_causal_lm`."""
-    context = int(model.context_length)
-    stride = _in_range("stride", stride, context // 2, context)
-    cap = _in_range("max_new_tokens", max_new_tokens, context // 2, context - 1)
+    given = ExportSettings(score_stride=stride, max_new_tokens=max_new_tokens)
+    stride, cap = given.lengths(int(model.context_length))
     traced = TracedModel(model)
     vocabulary = Vocabulary(
         model.preprocessor.tokenizer, model.backbone.vocabulary_size
@@ -90,13 +90,6 @@ def build(
     }
     options = {"stride": stride, "max_new_tokens": cap}
     return Signatures(functions, traced.variables, options)
-
-
-def _in_range(name: str, value: int | None, default: int, highest: int) -> int:
-    value = default if value is None else value
-    if not 1 <= value <= highest:
-        raise ValueError(f"{name} must be from 1 to {highest}. Received: {value}")
-    return value
 
 
 def _next_tokens(model: Any, vocabulary: Vocabulary) -> Callable:
