@@ -82,7 +82,11 @@ def beam_search(
     power = tf.where(is_number, length_penalty, 1.0)[:, tf.newaxis]
     power = tf.clip_by_value(power, -_MAX_LENGTH_PENALTY, _MAX_LENGTH_PENALTY)
     is_wanted = tf.range(MAX_BEAMS) < tf.maximum(num_beams, 1)[:, tf.newaxis]
-    loop = _Loop(model, vocabulary, prompts, power, is_wanted, stops)
+    first = tf.nest.map_structure(
+        lambda tensor: tf.repeat(tensor, MAX_BEAMS, axis=0),
+        model.prefill(prompts.tokens, prompts.start),
+    )
+    loop = _Loop(model, vocabulary, prompts, power, is_wanted, stops, first)
     search = loop.run()
     room = (prompts.limits - prompts.lengths)[:, tf.newaxis]
     text, new_tokens = vocabulary.written(
@@ -98,46 +102,34 @@ def beam_search(
     )
 
 
-class _Loop:
+class _Loop(NamedTuple):
     """The loop of `beam_search`, and what does not change in it.
 
-    `power` float32 `[b, 1]`, of the length; `is_wanted` bool `[b, k]`.
+    `power` float32 `[b, 1]`, of the length; `is_wanted` bool `[b, k]`; the `first`
+    cache, of prompts alone.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        vocabulary: Vocabulary,
-        prompts: Prompts,
-        power: tf.Tensor,
-        is_wanted: tf.Tensor,
-        stops: StopStrings,
-    ) -> None:
-        self._model = model
-        self._vocabulary = vocabulary
-        self._prompts = prompts
-        self._power = power
-        self._is_wanted = is_wanted
-        self._stops = stops
-        self._rows = tf.size(prompts.lengths)
-        prefilled = model.prefill(prompts.tokens, prompts.start)
-        self._first = tf.nest.map_structure(
-            lambda tensor: tf.repeat(tensor, MAX_BEAMS, axis=0), prefilled
-        )
+    model: Any
+    vocabulary: Vocabulary
+    prompts: Prompts
+    power: tf.Tensor
+    is_wanted: tf.Tensor
+    stops: StopStrings
+    first: Any
 
     def weight(self, length: tf.Tensor) -> tf.Tensor:
         """What sums of so many log-probabilities are divided by, float32 `[b, k]`."""
-        return tf.cast(tf.maximum(length, 1), tf.float32) ** self._power
+        return tf.cast(tf.maximum(length, 1), tf.float32) ** self.power
 
     def run(self) -> _Search:
         """The beams when all have ended."""
-        limits = self._prompts.limits[:, tf.newaxis]
+        limits = self.prompts.limits[:, tf.newaxis]
         _, search, _ = tf.while_loop(
             lambda position, search, *_: tf.reduce_any(
                 search.is_open & (position + 1 < limits)
             ),
             self._turn,
-            (self._prompts.start, _begin(self._prompts), self._first),
+            (self.prompts.start, _begin(self.prompts), self.first),
             parallel_iterations=1,
         )
         return search
@@ -145,11 +137,12 @@ class _Loop:
     def _turn(
         self, position: tf.Tensor, search: _Search, cache: Any
     ) -> tuple[tf.Tensor, _Search, Any]:
-        vocabulary, prompts = self._vocabulary, self._prompts
+        vocabulary, prompts = self.vocabulary, self.prompts
+        rows = tf.size(prompts.lengths)
         column = column_of(for_model(search.tokens), position)
-        logits, _, cache = self._model.call_with_cache(column, cache, position)
+        logits, _, cache = self.model.call_with_cache(column, cache, position)
         position += 1
-        following, ids = _likeliest(vocabulary, logits, self._rows)  # (b, k, m)
+        following, ids = _likeliest(vocabulary, logits, rows)  # (b, k, m)
         grows = search.is_open & prompts.is_writing(position)[:, tf.newaxis]  # (b, k)
         length = search.length + tf.cast(grows, tf.int32)
         parent, rank, total = _best(search, following, grows, self.weight(length))
@@ -157,9 +150,9 @@ class _Loop:
         grew = tf.gather(grows, parent, batch_dims=1)
         ids = tf.gather(ids, parent, batch_dims=1)
         ids = tf.gather(ids, rank, batch_dims=2)  # (b, k)
-        total = tf.where(self._is_wanted, total, _NEVER)
+        total = tf.where(self.is_wanted, total, _NEVER)
         is_end = grew & (ids == vocabulary.end_id)
-        text, cut = self._stops.grown(
+        text, cut = self.stops.grown(
             search.text,
             search.cut,
             lambda: tf.where(grew & ~is_end, vocabulary.surface(ids), ""),
@@ -173,10 +166,10 @@ class _Loop:
             text,
             cut,
         )
-        row = tf.range(self._rows)[:, tf.newaxis] * MAX_BEAMS
+        row = tf.range(rows)[:, tf.newaxis] * MAX_BEAMS
         origin = tf.reshape(row + parent, [-1])  # (b k,)
         cache = tf.nest.map_structure(
-            lambda new, old: like(tf.gather(new, origin), old), cache, self._first
+            lambda new, old: like(tf.gather(new, origin), old), cache, self.first
         )
         return position, search, cache
 

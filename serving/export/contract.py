@@ -110,6 +110,9 @@ class Signature:
         return [name for name, tensor in self.inputs.items() if not tensor.setting]
 
 
+_NEW_TOKENS = Setting(
+    64, "The most tokens to write; the export's cap holds as well.", 0, probe=4
+)
 Stops = Annotated[
     Stop,
     Setting([""] * MAX_STOPS, f"The text ends before any of these; up to {MAX_STOPS}."),
@@ -124,37 +127,24 @@ class GenerateSettings(TypedDict, total=False):
     """
 
     temperature: Annotated[Real, Setting(1.0, "0 takes the likeliest token.")]
-    top_k: Annotated[
-        Whole, Setting(0, "Draw from the k likeliest tokens; 0 turns it off.")
-    ]
+    top_k: Annotated[Whole, Setting(0, "Draw from the k likeliest tokens; 0: of all.")]
     top_p: Annotated[
         Real,
-        Setting(
-            1.0,
-            "Draw from the fewest tokens that have this probability together; 1 turns "
-            "it off.",
-            lowest=0,
-            highest=1,
-        ),
+        Setting(1.0, "Draw from the fewest that are so likely together; 1: all.", 0, 1),
     ]
     repetition_penalty: Annotated[
-        Real,
-        Setting(1.0, "Divides the odds of what prompt and text hold already; 1: off."),
+        Real, Setting(1.0, "Divides the odds of tokens of prompt and text; 1: off.")
     ]
     presence_penalty: Annotated[
-        Real,
-        Setting(0.0, "Is taken from the logit of what the text holds already; 0: off."),
+        Real, Setting(0.0, "Is taken from the logits of the text's tokens; 0: off.")
     ]
     frequency_penalty: Annotated[
-        Real, Setting(0.0, "The same, as often as the text holds it; 0: off.")
+        Real, Setting(0.0, "The same, as often as the text has them; 0: off.")
     ]
     stop: Stops
     seed: Annotated[Whole, Setting(0, "Same seed, same text.")]
     seed_offset: Annotated[
-        Whole,
-        Setting(
-            0, "How many tokens of this text earlier requests have drawn with the seed."
-        ),
+        Whole, Setting(0, "Tokens of this text that the seed has drawn before.")
     ]
 
 
@@ -162,85 +152,75 @@ class BeamSettings(TypedDict, total=False):
     """How `beam_search` searches; as `GenerateSettings`."""
 
     num_beams: Annotated[
-        Whole,
-        Setting(
-            MAX_BEAMS,
-            f"How many continuations are followed, up to {MAX_BEAMS}, and given back.",
-            lowest=1,
-        ),
+        Whole, Setting(MAX_BEAMS, f"Search for so many texts, up to {MAX_BEAMS}.", 1)
     ]
     length_penalty: Annotated[
         Real,
-        Setting(
-            1.0,
-            "Beams are ranked by log-probability over length to the power of this; "
-            "above 1 favours long texts.",
-        ),
+        Setting(1.0, "Rank by log-probability over length ** this; above 1: long."),
     ]
     stop: Stops
 
 
-_TENSORS: dict[Any, tuple[str, tuple[int, ...]]] = {
+_KINDS: dict[Any, tuple[str, tuple[int, ...]]] = {
     Whole: ("int32", ()),
     Real: ("float32", ()),
     Stop: ("string", (MAX_STOPS,)),
 }
 
 
-def _text(name: str, meaning: str, dictionary: type | None = None) -> dict[str, Tensor]:
-    """The inputs of a signature: a text and, with a dictionary, its settings."""
-    inputs = {name: Tensor("string", meaning)}
-    if dictionary is not None:
-        setting = Setting(
-            64,
-            "The most tokens to write; the export's cap holds as well.",
-            lowest=0,
-            probe=4,
+def _settings(dictionary: type) -> dict[str, Tensor]:
+    """How many tokens to write, and all else that a dictionary says."""
+    most = _NEW_TOKENS
+    settings = {"max_new_tokens": Tensor("int32", most.meaning, setting=most)}
+    for name, hint in get_type_hints(dictionary, include_extras=True).items():
+        kind, setting = get_args(hint)
+        dtype, shape = _KINDS[kind]
+        settings[name] = Tensor(dtype, setting.meaning, shape, setting)
+    return settings
+
+
+def _tensors(table: str) -> dict[str, Tensor]:
+    """Of lines with name, dtype and what is behind the batch, and meaning."""
+    tensors = {}
+    for line in filter(str.strip, table.splitlines()):
+        name, kind, meaning = line.split(maxsplit=2)
+        dtype, _, sizes = kind.rstrip("]").partition("[")
+        shape = (
+            None if size == "n" else int(size) for size in sizes.split(",") if size
         )
-        inputs["max_new_tokens"] = Tensor("int32", setting.meaning, setting=setting)
-        for key, hint in get_type_hints(dictionary, include_extras=True).items():
-            kind, setting = get_args(hint)
-            dtype, shape = _TENSORS[kind]
-            inputs[key] = Tensor(dtype, setting.meaning, shape, setting)
-    return inputs
+        tensors[name] = Tensor(dtype, meaning, tuple(shape))
+    return tensors
 
 
-_TEXT = _text("text", "of any bytes")
-_PROMPT = "what to continue; its last tokens, where it is longer than the context"
-_SUMS = {
-    "nll": Tensor("float32", "nats of the tokens and of `</s>`"),
-    "spelling_nll": Tensor("float32", "nats to spell what is unknown, beyond `<unk>`"),
-    "tokens": Tensor("int64", "tokens and `</s>`"),
-    "bytes": Tensor("int64", "of the text in UTF-8"),
-    "words": Tensor("int64", "of the text, at white space"),
-}
-_TOKENS = {
-    "token": Tensor("string", "each token, as it is shown", (None,)),
-    "log_probability": Tensor("float32", "of each token, in nats", (None,)),
-}
-_LENGTH = {"length": Tensor("int32", "how many tokens there are; `</s>` is the last")}
-_TOP = {
-    "top_token": Tensor(
-        "string", "the likeliest in the place of each token", (None, ALTERNATIVES)
-    ),
-    "top_log_probability": Tensor(
-        "float32", "their log-probabilities, in nats", (None, ALTERNATIVES)
-    ),
-}
-_WRITTEN = {
-    "text": ("string", "the continuation, valid UTF-8"),
-    "new_tokens": ("int32", "tokens that the text has a part of, without `</s>`"),
-    "finish_reason": ("string", "`stop` (at `</s>` or a stop string) or `length`"),
-}
+_TEXT = _tensors("text string of any bytes")
+_PROMPT = _tensors(
+    "prompt string what to continue, or as much as the context has room for"
+)
+_SUMS = _tensors("""
+    nll              float32  nats of the tokens and of `</s>`
+    spelling_nll     float32  nats to spell what is unknown, beyond `<unk>`
+    tokens           int64    tokens and `</s>`
+    bytes            int64    of the text in UTF-8
+    words            int64    of the text, at white space
+""")
+_TOKENS = _tensors("""
+    token            string[n]   each token, as it is shown
+    log_probability  float32[n]  of each token, in nats
+""")
+_LENGTH = _tensors("length int32 how many tokens there are; `</s>` is the last")
+_TOP = _tensors(f"""
+    top_token            string[n,{ALTERNATIVES}]   the likeliest in each token's place
+    top_log_probability  float32[n,{ALTERNATIVES}]  of each of these, in nats
+""")
 
 NEXT = Signature(
     "serving_default",
     "The likeliest next tokens after each text.",
     _TEXT,
-    {
-        "token": Tensor("string", "the likeliest first", (NEXT_TOKENS,)),
-        "probability": Tensor("float32", "of each", (NEXT_TOKENS,)),
-    },
+    _tensors(f"""
+    token            string[{NEXT_TOKENS}]   the likeliest first
+    probability      float32[{NEXT_TOKENS}]  of each
+    """),
 )
 SCORE = Signature("score", "How well the model predicts each text.", _TEXT, _SUMS)
 TOKEN_SCORES = Signature(
@@ -258,45 +238,41 @@ TOKEN_ALTERNATIVES = Signature(
 GENERATE = Signature(
     "generate",
     "Continues each prompt.",
-    _text("prompt", _PROMPT, GenerateSettings),
-    {
-        **{name: Tensor(*what) for name, what in _WRITTEN.items()},
-        "prompt_tokens": Tensor("int32", "tokens of the prompt that were read"),
-        **_TOKENS,
-        **_TOP,
-    },
+    _PROMPT | _settings(GenerateSettings),
+    _tensors("""
+    text             string   the continuation, valid UTF-8
+    new_tokens       int32    tokens that the text has a part of, without `</s>`
+    finish_reason    string   `stop` (at `</s>` or a stop string) or `length`
+    prompt_tokens    int32    tokens of the prompt that were read
+    """)
+    | _TOKENS
+    | _TOP,
 )
 BEAM_SEARCH = Signature(
     "beam_search",
     "The likeliest continuations of each prompt, best first.",
-    _text("prompt", _PROMPT, BeamSettings),
-    {
-        **{name: Tensor(*what, (MAX_BEAMS,)) for name, what in _WRITTEN.items()},
-        "log_probability": Tensor(
-            "float32", "of all its tokens, in nats; -inf: no such beam", (MAX_BEAMS,)
-        ),
-        "score": Tensor(
-            "float32", "that over its length ** `length_penalty`", (MAX_BEAMS,)
-        ),
-    },
+    _PROMPT | _settings(BeamSettings),
+    _tensors(f"""
+    text             string[{MAX_BEAMS}]   each continuation, valid UTF-8
+    log_probability  float32[{MAX_BEAMS}]  of its tokens, in nats; -inf: no such beam
+    score            float32[{MAX_BEAMS}]  that over its length ** `length_penalty`
+    new_tokens       int32[{MAX_BEAMS}]    as of `generate`
+    finish_reason    string[{MAX_BEAMS}]   as of `generate`
+    """),
 )
 EVALUATE = Signature(
     "evaluate",
     "Sums over each document, of which metrics are made.",
-    {"examples": Tensor("string", "serialized `tf.train.Example`s with a `text`")},
-    {
-        **_SUMS,
-        "characters": Tensor("int64", "of the text, in Unicode"),
-        "unknown_tokens": Tensor("int64", "tokens that are `<unk>`"),
-        "correct_at_1": Tensor("int64", "tokens that were the likeliest"),
-        "correct_at_5": Tensor("int64", "tokens that were among the five likeliest"),
-        "calibration": Tensor(
-            "float32",
-            "by bins of the likeliest token's probability, equally wide: tokens, the "
-            "sum of that probability, how often that token was right",
-            (CALIBRATION_BINS, 3),
-        ),
-    },
+    _tensors("examples string serialized `tf.train.Example`s with a `text`"),
+    _SUMS
+    | _tensors(f"""
+    characters       int64    of the text, in Unicode
+    unknown_tokens   int64    tokens that are `<unk>`
+    correct_at_1     int64    tokens that were the likeliest
+    correct_at_5     int64    tokens that were among the five likeliest
+    calibration      float32[{CALIBRATION_BINS},3]  by bins of the likeliest token's \
+probability, equally wide: tokens, the sum of it, how often that token was right
+    """),
 )
 
 # By task: what an export of it answers.

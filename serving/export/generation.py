@@ -71,7 +71,20 @@ def generate(
         stops: what ends each row.
         cap: int. No row has a limit above it.
     """
-    loop = _Loop(model, vocabulary, prompts, sampling, penalties.sane(), stops, cap)
+    penalties = penalties.sane()
+    is_penalized = penalties.is_any()
+    loop = _Loop(
+        model,
+        vocabulary,
+        prompts,
+        sampling,
+        penalties,
+        stops,
+        draws=uniform_draws(sampling.seed, sampling.seed_offset, cap),
+        is_penalized=is_penalized,
+        is_plain=~is_penalized & ~tf.reduce_any(sampling.temperature > 0),
+        prefilled=model.prefill(prompts.tokens, prompts.start),
+    )
     return _continuation(vocabulary, prompts, *loop.run())
 
 
@@ -90,46 +103,36 @@ class _State(NamedTuple):
     cache: Any
 
 
-class _Loop:
-    """The loop of `generate`, and what does not change in it."""
+class _Loop(NamedTuple):
+    """The loop of `generate`, and what does not change in it.
 
-    def __init__(
-        self,
-        model: Any,
-        vocabulary: Vocabulary,
-        prompts: Prompts,
-        sampling: Sampling,
-        penalties: Penalties,
-        stops: StopStrings,
-        cap: int,
-    ) -> None:
-        self._model = model
-        self._vocabulary = vocabulary
-        self._prompts = prompts
-        self._sampling = sampling
-        self._penalties = penalties
-        self._stops = stops
-        self._draws = uniform_draws(
-            sampling.seed, sampling.seed_offset, cap
-        )  # (b, cap)
-        self._is_penalized = penalties.is_any()
-        is_drawn = tf.reduce_any(sampling.temperature > 0)
-        self._is_plain = ~self._is_penalized & ~is_drawn
-        self._prefilled = model.prefill(prompts.tokens, prompts.start)
+    `draws` float32 `[b, cap]`; whether a row is penalized, or none draws, bool scalars.
+    """
+
+    model: Any
+    vocabulary: Vocabulary
+    prompts: Prompts
+    sampling: Sampling
+    penalties: Penalties
+    stops: StopStrings
+    draws: tf.Tensor
+    is_penalized: tf.Tensor
+    is_plain: tf.Tensor
+    prefilled: Any
 
     def run(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, _Step]:
         """Tokens, which rows stopped, where their texts are cut, and the notes."""
-        prompts = self._prompts
+        prompts = self.prompts
         rows = tf.shape(prompts.lengths)
         shape = tf.concat([[prompts.steps], rows], axis=0)
-        top = tf.concat([shape, [self._vocabulary.alternatives]], axis=0)
+        top = tf.concat([shape, [self.vocabulary.alternatives]], axis=0)
         state = _State(
             prompts.tokens,
             stopped=tf.zeros(rows, tf.bool),
             text=tf.fill(rows, ""),
             cut=tf.fill(rows, NO_CUT),
             notes=_Step(tf.zeros(shape), tf.zeros(top), tf.zeros(top, tf.int32)),
-            cache=self._prefilled,
+            cache=self.prefilled,
         )
         _, state = tf.while_loop(
             lambda position, state: tf.reduce_any(
@@ -142,22 +145,22 @@ class _Loop:
         return state.tokens, state.stopped, state.cut, state.notes
 
     def _turn(self, position: tf.Tensor, state: _State) -> tuple[tf.Tensor, _State]:
-        vocabulary, prompts, tokens = self._vocabulary, self._prompts, state.tokens
-        logits, _, cache = self._model.call_with_cache(
+        vocabulary, prompts, tokens = self.vocabulary, self.prompts, state.tokens
+        logits, _, cache = self.model.call_with_cache(
             column_of(tokens, position), state.cache, position
         )
         logits = tf.cast(logits[:, 0, :], tf.float32)  # (b, vocabulary)
         top, normalizer = vocabulary.likeliest(logits)
         index, position = position - prompts.start, position + 1
         chosen = tf.cond(
-            self._is_plain,
+            self.is_plain,
             lambda: top.ids[:, 0],
             lambda: self._choose(logits, tokens, position),
         )
         is_new = prompts.is_writing(position) & ~state.stopped
         is_end = chosen == vocabulary.end_id
         log_probability = tf.gather(logits, chosen, batch_dims=1) - normalizer
-        text, cut = self._stops.grown(
+        text, cut = self.stops.grown(
             state.text,
             state.cut,
             lambda: tf.where(is_new & ~is_end, vocabulary.surface(chosen), ""),
@@ -169,7 +172,7 @@ class _Loop:
             text=text,
             cut=cut,
             notes=state.notes.put(index, _Step(log_probability, *top)),
-            cache=tf.nest.map_structure(like, cache, self._prefilled),
+            cache=tf.nest.map_structure(like, cache, self.prefilled),
         )
 
     def _choose(
@@ -177,26 +180,26 @@ class _Loop:
     ) -> tf.Tensor:
         """A token for each row, int32 `[b]`."""
         masked = tf.cond(
-            self._is_penalized,
+            self.is_penalized,
             lambda: self._penalized(logits, tokens, position),
-            lambda: self._vocabulary.mask_unproposable(logits),
+            lambda: self.vocabulary.mask_unproposable(logits),
         )
-        most = self._draws.shape[1] - 1
-        index = tf.clip_by_value(position - self._prompts.lengths, 0, most)
-        draw = tf.gather(self._draws, index, batch_dims=1)  # (b,)
-        return choose_tokens(self._vocabulary, masked, self._sampling, draw)
+        most = self.draws.shape[1] - 1
+        index = tf.clip_by_value(position - self.prompts.lengths, 0, most)
+        draw = tf.gather(self.draws, index, batch_dims=1)  # (b,)
+        return choose_tokens(self.vocabulary, masked, self.sampling, draw)
 
     def _penalized(
         self, logits: tf.Tensor, tokens: tf.Tensor, end: tf.Tensor
     ) -> tf.Tensor:
         column = tf.range(tf.shape(tokens)[1])
         # What earlier requests drew of this continuation ends the prompt.
-        earlier = tf.maximum(self._sampling.seed_offset, 0)
-        first = self._prompts.lengths - earlier
-        is_text = (column < end) & (tokens != self._vocabulary.start_id)  # (b, w)
+        earlier = tf.maximum(self.sampling.seed_offset, 0)
+        first = self.prompts.lengths - earlier
+        is_text = (column < end) & (tokens != self.vocabulary.start_id)  # (b, w)
         is_new = is_text & (column >= first[:, tf.newaxis])
-        logits = self._penalties.apply(logits, tokens, is_text, is_new)
-        return self._vocabulary.mask_unproposable(logits)
+        logits = self.penalties.apply(logits, tokens, is_text, is_new)
+        return self.vocabulary.mask_unproposable(logits)
 
 
 def _continuation(

@@ -34,19 +34,7 @@ def export_causal_lm(
     stride: int | None = None,
     max_new_tokens: int | None = None,
 ) -> None:
-    """Writes a causal language model as `export` does.
-
-    Args:
-        model: a `langzoo.models.CausalLM`.
-        directory: as of `export`.
-        stride: int in [1, context length]. Distance between the windows in which a
-            document longer than the context is scored. Defaults to half the context.
-        max_new_tokens: int in [1, context length). The most tokens that a request may
-            generate. Defaults to half the context.
-
-    Raises:
-        ValueError, ExportError: as of `export`.
-    """
+    """Writes a `langzoo.models.CausalLM`; see `export`, and `signatures.causal_lm`."""
     export(model, directory, stride=stride, max_new_tokens=max_new_tokens)
 
 

@@ -65,7 +65,15 @@ _NEW_TOKENS = contract.GENERATE.settings["max_new_tokens"].default
 def build(
     model: Any, *, stride: int | None = None, max_new_tokens: int | None = None
 ) -> Signatures:
-    """The signatures of a `langzoo.models.CausalLM`; see `export_causal_lm`."""
+    """The signatures of a causal language model.
+
+    Args:
+        model: a `langzoo.models.CausalLM`.
+        stride: int in [1, context length]. Distance between the windows in which a
+            document longer than the context is scored. Defaults to half the context.
+        max_new_tokens: int in [1, context length). The most tokens that a request may
+            generate. Defaults to half the context.
+    """
     given = ExportSettings(score_stride=stride, max_new_tokens=max_new_tokens)
     stride, cap = given.lengths(int(model.context_length))
     traced = TracedModel(model)
