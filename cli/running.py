@@ -58,7 +58,7 @@ def run(
 @app.command()
 def demo() -> None:
     """Run the demo: pipeline, server, a question to it, a table of what happened."""
-    from ..pipelines.configuration.config import load
+    from ..pipelines.configuration.loading import load
 
     config = load()
     result = _run(config)
@@ -148,7 +148,7 @@ def models(
         return
     for name, preset in PRESETS.items():
         size = preset.size._asdict() if preset.size else {}
-        print_json(preset=name, **preset._asdict(), **size)
+        print_json(preset=name, **preset.described(), **size)
 
 
 def _run(config: Config) -> RunResult:
