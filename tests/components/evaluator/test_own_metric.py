@@ -12,7 +12,7 @@ from langzoo.components.evaluator.measured import Measured
 from langzoo.components.evaluator.measures.metric import own
 from langzoo.components.evaluator.measures.sums import CorpusSums, row, seed_of
 from langzoo.components.evaluator.settings import EvaluatorSettings, RuleSettings
-from langzoo.pipelines.configuration import loading
+from langzoo.pipelines.configuration.loading import ConfigError, load
 from langzoo.pipelines.report import page
 from langzoo.pipelines.report.data import RunReport
 from tfx.types import standard_artifacts
@@ -126,7 +126,7 @@ def test_the_report_tells_it_in_words(measured):
 
 def test_a_configuration_names_it(reference):
     rule = f"{{metric: '{reference}', min: 2, slice: length=0-255}}"
-    gate = loading.load(settings=[f"gate.rules=[{rule}]"]).gate
+    gate = load(settings=[f"gate.rules=[{rule}]"]).gate
     assert str(gate.all_rules[-1]) == "bytes_per_token of length=0-255 >= 2"
 
 
@@ -189,18 +189,16 @@ def broken(**changes):
 )
 def test_what_is_no_metric_is_refused_in_one_line(package, request, source, said):
     module = package(f"broken_{request.node.callspec.indices['source']}", source)
-    with pytest.raises(loading.ConfigError) as raised:
-        loading.load(settings=[f"gate.rules=[{{metric: '{module}:metric', max: 1}}]"])
+    with pytest.raises(ConfigError) as raised:
+        load(settings=[f"gate.rules=[{{metric: '{module}:metric', max: 1}}]"])
     assert said in str(raised.value)
     assert module in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_a_module_that_is_not_there_is_named():
-    with pytest.raises(
-        loading.ConfigError, match=r"absent\.measures:mine: no such mod"
-    ):
-        loading.load(settings=["gate.rules=[{metric: 'absent.measures:mine', max: 1}]"])
+    with pytest.raises(ConfigError, match=r"absent\.measures:mine: no such mod"):
+        load(settings=["gate.rules=[{metric: 'absent.measures:mine', max: 1}]"])
 
 
 def test_two_of_one_name_are_refused(package, reference):
