@@ -18,8 +18,32 @@ from .tasks.causal_lm import CausalLM
 from .tokenizers import files, words  # noqa: F401  (register all tokenizers)
 from .tokenizers.keras_hub import preset_tokenizer
 
+
+def backbone_cls(family: Family) -> type[CausalBackbone]:
+    """The class of a family's backbones, imported.
+
+    Raises:
+        ValueError: in one line, if there is none, or it lacks what one must have.
+    """
+    try:
+        cls = load(family.backbone)
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    require(
+        isinstance(cls, type) and issubclass(cls, CausalBackbone),
+        f"The backbone of family {family.name!r} must be a subclass of CausalBackbone.",
+        backbone=family.backbone,
+    )
+    require(
+        getattr(cls, "family", None) is family,
+        "The attribute `family` of a backbone must be the record that names it.",
+        backbone=family.backbone,
+    )
+    return cls
+
+
 FAMILIES: dict[str, type[CausalBackbone]] = {
-    name: family.backbone_cls()
+    name: backbone_cls(family)
     for name, family in families.FAMILIES.items()
     if family.backbone
 }
@@ -82,9 +106,8 @@ def build(
     if family in PRESETS:
         given = {} if context_length is None else {"context_length": context_length}
         model = resolved({"preset": family, **hyperparameters_, **given})
-        return build(
-            tokenizer=tokenizer, initial_weights=initial_weights, task=task, **model
-        )
+        model["initial_weights"] = initial_weights
+        return build(tokenizer=tokenizer, task=task, **model)
     record = families.family_of(family)
     _require_known(record, family, task, initial_weights, hyperparameters_)
     cls = load(record.tasks.get(task, TASKS[task].model))
@@ -117,7 +140,7 @@ def _backbone(
         "`context_length` must be positive.",
         context_length=context_length,
     )
-    return family.backbone_cls()(
+    return backbone_cls(family)(
         vocabulary_size=tokenizer.vocabulary_size(),
         max_sequence_length=context_length,
         **hyperparameters_,

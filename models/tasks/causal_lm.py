@@ -244,9 +244,8 @@ class CausalLM(keras_hub.models.CausalLM):
         A text is scored from `<s>` to `</s>`, as an export's `token_scores` does it.
 
         Args:
-            token_ids: a string or a list or tensor of `batch_size` strings, to which
-                only `stride` applies. Or int32 tensor of shape
-                `(batch_size, sequence_length)`.
+            token_ids: a string or a list or tensor of `batch_size` strings, with
+                `stride`. Or an int32 tensor `(batch_size, sequence_length)`.
             padding_mask: bool tensor of that shape. Defaults to all true.
             scoring_mode: `"logits"`, or `"loss"` for the cross-entropy in nats of
                 each target.
@@ -257,9 +256,9 @@ class CausalLM(keras_hub.models.CausalLM):
 
         Returns:
             For strings a float32 RaggedTensor `(batch_size, None)`: the
-            log-probability, in nats, of each token and of `</s>`; for one string a
-            tensor, a vector. (What an unknown piece costs beyond its token is
-            `tasks.scoring.spelling_nll`.) For tokens a float32 tensor: logits
+            log-probability, in nats, of each token and of `</s>`; for one a vector.
+            (What unknown pieces cost besides: `tasks.scoring.spelling_nll`.) For tokens
+            a float32 tensor: logits
             `(batch_size, sequence_length, vocabulary_size)`, or losses
             `(batch_size, sequence_length)`.
 
