@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import subprocess
 import sys
@@ -13,10 +14,12 @@ import pytest
 from langzoo.models import FAMILIES as BACKBONES
 from langzoo.models import ByteTokenizer, build_causal_lm
 from langzoo.models.families import FAMILIES, family_of, family_of_model
+from langzoo.models.references import load
 from langzoo.models.tasks import TASKS
 from tiny_models import TINY
 
 ROOT = Path(langzoo.__file__).parent
+FLOORS = ("models", "serving", "components", "pipelines", "cli")
 # Methods that an ability promises.
 METHODS = {
     "carries_state": "call_with_state",
@@ -94,7 +97,7 @@ def test_a_wrong_argument_is_an_error_of_one_line(arguments, said):
 def test_the_gated_metric_of_a_task_is_in_its_record():
     task = TASKS["causal_lm"]
     assert (task.metric, task.direction) == ("bits_per_byte", "lower")
-    assert task.model_cls() is langzoo.models.CausalLM
+    assert load(task.model) is langzoo.models.CausalLM
 
 
 def test_an_unknown_task_is_an_error():
@@ -151,8 +154,8 @@ def test_what_breaks_the_contract_is_an_error_of_one_line(
     with pytest.raises(ValueError, match=said) as raised:
         family_of("wrongs.mine:FAMILY")
     assert "\n" not in str(raised.value)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "wrongs"]:
-        monkeypatch.delitem(sys.modules, name)
+    for name in ("wrongs", "wrongs.mine"):
+        sys.modules.pop(name, None)
 
 
 def test_a_backbone_that_is_not_there_or_is_none_is_named(own_family, monkeypatch):
@@ -161,17 +164,10 @@ def test_a_backbone_that_is_not_there_or_is_none_is_named(own_family, monkeypatc
         ("mypackage.backbone:Mamba", "the module has no Mamba"),
         ("mypackage.mingru:MinGRUSettings", "must be a subclass of CausalBackbone"),
     ]:
-        monkeypatch.setattr(
-            sys.modules["mypackage.mingru"], "FAMILY", _with(record, backbone)
-        )
+        other = dataclasses.replace(record, backbone=backbone)
+        monkeypatch.setattr(sys.modules["mypackage.mingru"], "FAMILY", other)
         with pytest.raises(ValueError, match=said):
             build_causal_lm(own_family, ByteTokenizer(), 16)
-
-
-def _with(record, backbone):
-    import dataclasses
-
-    return dataclasses.replace(record, backbone=backbone)
 
 
 # --- Nobody asks what a model is ---
@@ -180,9 +176,8 @@ def _with(record, backbone):
 def _outside_of_families():
     for file in sorted(ROOT.rglob("*.py")):
         parts = file.relative_to(ROOT).parts
-        if parts[0] in ("models", "serving", "components", "pipelines", "cli"):
-            if parts[:2] != ("models", "families"):
-                yield file
+        if parts[0] in FLOORS and parts[:2] != ("models", "families"):
+            yield file
 
 
 def _classes():
