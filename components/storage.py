@@ -54,6 +54,16 @@ def write_text(path: str, text: str) -> None:
             file.write(text)
 
 
+def write_whole(path: str, text: str) -> None:
+    """Writes a file that is there whole or not at all."""
+    write_text(f"{path}.part", text)
+    if not is_remote(path):
+        os.replace(f"{path}.part", path)
+        return
+    with reached(path) as fileio:
+        fileio.rename(f"{path}.part", path, overwrite=True)
+
+
 def names(folder: str) -> list[str]:
     """Names of what is in a folder; none where there is no such folder."""
     if not is_remote(folder):

@@ -24,9 +24,10 @@ from ..components.text_example_gen.sources import Source
 from ..components.tokenizer_trainer.component import TokenizerTrainer
 from ..components.trainer.component import Trainer
 from ..components.trainer.ngram import NgramTrainer
+from ..components.trainer.settings import TrainerSettings
 from ..components.transform.component import Transform
 from ..components.tuner.component import Tuner
-from .configuration.config import Config, NgramConfig, TrainerConfig
+from .configuration.config import Config, NgramConfig
 from .report.reading import COMPARISON_NODE
 
 BASELINE_RESOLVER = "BaselineResolver"
@@ -181,6 +182,6 @@ def make_components(
 def _ngram_trainer(config: Config, learner: dict[str, Any]) -> NgramTrainer:
     """Trains the n-gram model of the gate: by all defaults, on the same tokens."""
     model = NgramConfig(family="ngram", context_length=config.model.context_length)
-    changed = {"model": model.model_dump(), "training": TrainerConfig().model_dump()}
+    changed = {"model": model.model_dump(), "training": TrainerSettings().model_dump()}
     export = {"stride": config.serving.score_stride, "max_new_tokens": None}
     return NgramTrainer(**{**learner, **changed}, export=export)

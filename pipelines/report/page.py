@@ -172,7 +172,10 @@ def _samples(report: data.RunReport) -> list[Sample]:
     """What the exported model wrote, and then the newest of the training."""
     written = [*report.evaluation.samples] if report.evaluation else []
     if report.training:
-        written += reversed(report.training.samples)
+        written += [
+            Sample(text=sample.text, step=sample.step)
+            for sample in reversed(report.training.samples)
+        ]
     return written[:_SAMPLES]
 
 
