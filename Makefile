@@ -1,7 +1,7 @@
 # What to do with a checkout. Everything but `help`, `lock` and `clean` sets the
 # environment up first, which is instant where it is up to date.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock bench soak clean
+.PHONY: help setup demo test lint format docs lock bench soak clean
 
 SHELL := /bin/bash
 VENV := .venv/bin
@@ -31,6 +31,9 @@ lint: setup ## checks style and types
 format: setup ## formats the code
 	$(VENV)/ruff check --fix .
 	$(VENV)/ruff format .
+
+docs: setup ## writes the pages of docs/ that are made from code
+	$(VENV)/python scripts/docs.py
 
 COMPILE = $(UV) pip compile -q setup.cfg --extra kubeflow --python-version 3.11 \
 	--python-platform x86_64-manylinux_2_39 --custom-compile-command "make lock" $(ARGS)

@@ -31,6 +31,7 @@ _EXPORTS = {
     "LSTMBackbone": "families.recurrent.backbone",
     "SpeculativeSampler": "families.transformer.speculative",
     "StatefulNetwork": "families.recurrent.stateful",
+    "pages": "explanation",
     "surprisal": "explanation.attribution",
     "contiguous_windows": "families.recurrent.stateful",
     "GatedConvBackbone": "families.convolutional.backbone",

@@ -1,1 +1,5 @@
 """Why a model says what it says, and pages that show it."""
+
+from . import pages
+
+__all__ = ["pages"]

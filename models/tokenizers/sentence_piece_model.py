@@ -87,7 +87,7 @@ def model_proto_class() -> type[Message]:
     )
     message(
         "NormalizerSpec",
-        precompiled_charsmap=(2, field.TYPEBYTES),
+        precompiled_charsmap=(2, field.TYPE_BYTES),
         add_dummy_prefix=(3, field.TYPE_BOOL),
         remove_extra_whitespaces=(4, field.TYPE_BOOL),
         escape_whitespaces=(5, field.TYPE_BOOL),

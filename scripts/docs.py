@@ -1,0 +1,185 @@
+"""`make docs`: writes the pages of docs/ that are made from code.
+
+    python scripts/docs.py [FOLDER]
+
+The reference of the configuration is made from the classes of its settings: a key's
+type, range and default are its field's, its meaning is the text under the field.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from langzoo.pipelines.configuration.config import Config
+
+FOLDER = Path(__file__).parents[1] / "docs"
+_MADE = "<!-- Made by `make docs`: change the settings' classes, not this page. -->"
+_NUMBERS = {"integer": "whole number", "number": "number"}
+_OTHERS = {"boolean": "`true` or `false`", "string": "text", "null": "nothing"}
+
+
+class _Heading(NamedTuple):
+    """A section of the settings, and the title under which it is told."""
+
+    title: str
+    schema: dict[str, Any]
+
+
+class Reference:
+    """The page of the configuration, from the JSON schema of a class of settings."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self._schema = schema
+        self._definitions: dict[str, Any] = schema.get("$defs", {})
+        self._titles: dict[str, str] = {}
+        self._ahead: list[_Heading] = []
+
+    def sections(self) -> Iterator[str]:
+        """Yields Markdown: the keys at the top, then section by section."""
+        yield self._table("", self._schema)
+        while self._ahead:
+            title, schema = self._ahead.pop(0)
+            level = "##" if "." not in title else "###"
+            yield f"{level} {title}"
+            yield _paragraphs(schema.get("description", ""))
+            yield self._table(title, schema)
+
+    def _table(self, title: str, schema: dict[str, Any]) -> str:
+        required = schema.get("required", ())
+        found: list[_Heading] = []
+        rows = []
+        for name, field in schema["properties"].items():
+            if "const" in field:
+                continue
+            key = f"{title}.{name}" if title else name
+            kind = self._kind(key, field, found)
+            default = "required" if name in required else self._default(field)
+            meaning = " ".join(field.get("description", "").split())
+            rows.append((f"`{name}`", kind, default, meaning))
+        # What is within a section comes before what is beside it.
+        self._ahead[:0] = found
+        return table(("key", "value", "default", "meaning"), rows)
+
+    def _kind(self, key: str, field: dict[str, Any], found: list[_Heading]) -> str:
+        """What a field takes, in words; sections in it are told later."""
+        if "$ref" in field:
+            return self._section(key, field["$ref"].rpartition("/")[2], found)
+        if "discriminator" in field:
+            return self._variants(key, field["discriminator"], found)
+        if "anyOf" in field:
+            kinds = [
+                self._kind(key, one, found)
+                for one in field["anyOf"]
+                if one != {"type": "null"}
+            ]
+            return " or ".join(kinds)
+        if "enum" in field or "const" in field:
+            values = field.get("enum", [field.get("const")])
+            return ", ".join(f"`{_as_yaml(value)}`" for value in values)
+        kind = field.get("type")
+        if kind == "array":
+            items = self._kind(key, field["items"], found)
+            return f"list, each {items}"
+        if kind == "object":
+            values = field.get("additionalProperties")
+            if not isinstance(values, dict):
+                return "mapping"
+            return f"mapping to {self._kind(key, values, found)}"
+        if kind in _NUMBERS:
+            return f"{_NUMBERS[kind]}{_range(field)}"
+        pattern = field.get("pattern", "").replace("|", r"\|")
+        return _OTHERS.get(kind, "any") + (f", as `{pattern}`" if pattern else "")
+
+    def _section(self, key: str, name: str, found: list[_Heading]) -> str:
+        if name not in self._titles:
+            self._titles[name] = key
+            found.append(_Heading(key, self._definitions[name]))
+        title = self._titles[name]
+        return f"[section](#{_anchor(title)})"
+
+    def _variants(
+        self, key: str, discriminator: dict[str, Any], found: list[_Heading]
+    ) -> str:
+        name = discriminator["propertyName"]
+        links = []
+        for value, reference in discriminator["mapping"].items():
+            title = f"{key}.{name}: {value}"
+            schema = self._definitions[reference.rpartition("/")[2]]
+            found.append(_Heading(title, schema))
+            links.append(f"[`{value}`](#{_anchor(title)})")
+        return f"section with {name} " + ", ".join(links)
+
+    @staticmethod
+    def _default(field: dict[str, Any]) -> str:
+        value = field.get("default")
+        if value is None or isinstance(value, dict):
+            return ""
+        return f"`{_as_yaml(value)}`"
+
+
+def _range(field: dict[str, Any]) -> str:
+    least, above = field.get("minimum"), field.get("exclusiveMinimum")
+    most, below = field.get("maximum"), field.get("exclusiveMaximum")
+    if least is not None and most is not None:
+        return f", {_as_yaml(least)} to {_as_yaml(most)}"
+    bounds = {"at least": least, "above": above, "at most": most, "below": below}
+    told = [
+        f"{word} {_as_yaml(bound)}"
+        for word, bound in bounds.items()
+        if bound is not None
+    ]
+    return ", " + " and ".join(told) if told else ""
+
+
+def _as_yaml(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000)
+    return text.removesuffix("...\n").strip().removesuffix("\n...")
+
+
+def _paragraphs(text: str) -> str:
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
+
+
+def _anchor(title: str) -> str:
+    """Of a heading, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", title).lower().strip().replace(" ", "-")
+
+
+def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table of Markdown."""
+    lines = [heads, ("---",) * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def configuration() -> str:
+    """The page of the configuration."""
+    head = [
+        "# Configuration",
+        _MADE,
+        "One YAML file, checked before anything starts; `--set section.key=value` "
+        "changes a key of it. Keys are told here with what they take and what holds "
+        "where they are left out. A mistake is one line that names the key.",
+    ]
+    sections = Reference(Config.model_json_schema()).sections()
+    return "\n\n".join([*head, *filter(None, sections)]) + "\n"
+
+
+PAGES = {"configuration.md": configuration}
+
+
+def main() -> None:
+    """Writes all pages into a folder."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    for name, page in PAGES.items():
+        (folder / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
