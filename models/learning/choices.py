@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from ..references import is_reference
+from ..references import PATTERN, is_reference
 
 
 class OptimizerKind(NamedTuple):
@@ -109,7 +109,11 @@ def _known(name: str) -> str:
 
 
 OptimizerName = Annotated[
-    str, AfterValidator(_known), Field(examples=[*OPTIMIZERS, "mypackage:Optimizer"])
+    str,
+    AfterValidator(_known),
+    WithJsonSchema(
+        {"anyOf": [{"enum": [*OPTIMIZERS]}, {"type": "string", "pattern": PATTERN}]}
+    ),
 ]
 if TYPE_CHECKING:  # Types cannot be read off a table.
     ScheduleName = str

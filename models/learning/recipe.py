@@ -184,7 +184,7 @@ def check_together(chosen: Any, section: str = "") -> None:
 _OPTIONAL: dict[str, Any] = {
     name: (
         field.rebuild_annotation() | None,
-        Field(None, description=field.description, examples=field.examples),
+        Field(None, description=field.description),
     )
     for name, field in Recipe.model_fields.items()
 }
