@@ -88,7 +88,7 @@ def measure(family: str) -> dict[str, float]:
     from langzoo.components.trainer.rows.windows import TokenWindows
     from langzoo.components.trainer.settings import TrainerSettings
     from langzoo.models import zoo
-    from langzoo.models.families import sizes
+    from langzoo.models.families import family_of
     from langzoo.serving.export import saved_model
 
     keras.utils.set_random_seed(0)
@@ -97,7 +97,7 @@ def measure(family: str) -> dict[str, float]:
     model = zoo.build_causal_lm(family, tokenizer, _CONTEXT)
     settings = TrainerSettings(steps=_STEPS, batch_size=_BATCH).of_family(family)
     network = network_of(model, settings)
-    size = sizes.size(family, vocabulary, _CONTEXT, {})
+    size = family_of(family).settings_of(context_length=_CONTEXT).size(vocabulary)
     assert size is not None
     figures = {"flops": 3.0 * size.flops_per_token * _BATCH * _CONTEXT, "peak": _peak()}
     with tempfile.TemporaryDirectory() as folder:

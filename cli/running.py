@@ -58,7 +58,7 @@ def run(
 @app.command()
 def demo() -> None:
     """Run the demo: pipeline, server, a question to it, a table of what happened."""
-    from ..pipelines.configuration.config import load
+    from ..pipelines.configuration.loading import load
 
     config = load()
     result = _run(config)
@@ -148,7 +148,7 @@ def models(
         return
     for name, preset in PRESETS.items():
         size = preset.size._asdict() if preset.size else {}
-        print_json(preset=name, **preset._asdict(), **size)
+        print_json(preset=name, **preset.described(), **size)
 
 
 def _run(config: Config) -> RunResult:
@@ -188,7 +188,9 @@ def _print_where_to_look(console: Console, folder: Path) -> None:
 
 
 def _summary_rows(config: Config, result: RunResult) -> list[tuple[str, str]]:
-    metrics = result.decision.metrics
+    from ..components.evaluator.gated import GATED
+
+    measures = result.decision.evaluation.candidate
     documents = result.ingestion.documents
     training = result.training
     return [
@@ -196,8 +198,8 @@ def _summary_rows(config: Config, result: RunResult) -> list[tuple[str, str]]:
         ("tokens", f"{training.train_tokens:,} for training"),
         ("model", f"{config.model.family}, {training.parameters:,} parameters"),
         ("training", f"{training.steps} steps, {training.seconds:.0f} s"),
-        ("perplexity", f"{metrics['perplexity']:.2f} a token"),
-        ("bits per byte", f"{metrics['bits_per_byte']:.3f}"),
+        ("perplexity", f"{measures['perplexity'].value:.2f} a token"),
+        (GATED.words, f"{result.decision.value:.3f}"),
         ("decision", str(result.decision)),
         ("version", result.pushed.name if result.pushed else "none pushed"),
     ]

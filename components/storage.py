@@ -42,11 +42,12 @@ def read_text(path: str) -> str:
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a file; its folder is made where it is missing."""
+    """Writes a file, whole or not at all; its folder is made where it is missing."""
     folder = os.path.dirname(path)
     if not is_remote(path):
         os.makedirs(folder or ".", exist_ok=True)
-        Path(path).write_text(text, encoding="utf-8")
+        Path(f"{path}.new").write_text(text, encoding="utf-8")
+        os.replace(f"{path}.new", path)
         return
     with reached(path) as fileio:
         fileio.makedirs(folder)
@@ -54,14 +55,19 @@ def write_text(path: str, text: str) -> None:
             file.write(text)
 
 
+def replace(source: str, target: str) -> None:
+    """Gives a file another's name, and takes its place."""
+    if not is_remote(source):
+        os.replace(source, target)
+        return
+    with reached(source) as fileio:
+        fileio.rename(source, target, overwrite=True)
+
+
 def write_whole(path: str, text: str) -> None:
     """Writes a file that is there whole or not at all."""
     write_text(f"{path}.part", text)
-    if not is_remote(path):
-        os.replace(f"{path}.part", path)
-        return
-    with reached(path) as fileio:
-        fileio.rename(f"{path}.part", path, overwrite=True)
+    replace(f"{path}.part", path)
 
 
 def names(folder: str) -> list[str]:

@@ -17,8 +17,9 @@ import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from ...models import zoo
-from ...models.families.ngram.causal_lm import NgramCausalLM
+from ...models.families import family_of
 from ...models.references import load
+from ...models.tasks.causal_lm import CausalLM
 from ...models.tokenizers.base import TextTokenizer
 from ..errors import InputError
 from ..progress import show
@@ -87,9 +88,14 @@ class Job:
         )
 
     @property
+    def learns_by_gradient(self) -> bool:
+        """Whether the model is trained in steps; else it reads the documents once."""
+        return family_of(self.model["family"]).learns_by_gradient
+
+    @property
     def strategy(self) -> str:
-        """What shares the work, by its name; an n-gram model is counted by one."""
-        if self.model["family"] == "ngram":
+        """What shares the work, by its name; a model that only counts has one."""
+        if not self.learns_by_gradient:
             return "one_device"
         return wanted(self.training.get("strategy", "auto"))
 
@@ -145,7 +151,7 @@ class Job:
         """
         with strategy.scope():
             model = self.build()
-        if isinstance(model, NgramCausalLM):
+        if not self.learns_by_gradient:
             return model, self._count(model, packed)
         with strategy.scope():
             trained = prepared(model, self.settings)
@@ -169,7 +175,7 @@ class Job:
             model.backbone.set_weights(trained.backbone.get_weights())
         return model, result
 
-    def _count(self, model: NgramCausalLM, packed: str) -> TrainingResult:
+    def _count(self, model: CausalLM, packed: str) -> TrainingResult:
         """Lets a model count documents, which it reads whole."""
         documents = read_token_ids(self.train_files, self.transform_graph)
         train_windows, eval_windows = self._windows(packed, model, "contiguous")

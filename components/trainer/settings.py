@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
+from ...models.families import family_of
 from ...models.learning.choices import Precision, owners_of
 from ...models.learning.recipe import (
     COMMON,
     FINE_TUNING,
-    RECIPES,
     Recipe,
     RecipeChanges,
     check_together,
@@ -87,9 +87,10 @@ class TrainerSettings(RecipeChanges):
             pretrained: Whether the model has learned before: then a tenth of the
                 family's learning rate, or for one without the recipe of fine-tuning.
         """
-        recipe = RECIPES.get(family, FINE_TUNING if pretrained else COMMON)
-        if pretrained and family in RECIPES:
-            recipe = recipe.replace(learning_rate=recipe.learning_rate / 10)
+        own = family_of(family).recipe
+        recipe = own or (FINE_TUNING if pretrained else COMMON)
+        if pretrained and own:
+            recipe = own.replace(learning_rate=own.learning_rate / 10)
         return self.model_copy(update=dict(recipe.changed_by(self)))
 
     @pydantic.model_validator(mode="after")

@@ -20,16 +20,17 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ..components.errors import InputError
-from ..components.evaluator.records import Definition
-from .configuration.config import Config, ConfigError, load
-from .report import data, page
-from .report.reading import Runs
+from ...components.errors import InputError
+from ...components.evaluator.gated import GATED
+from ...components.evaluator.records import Definition
+from ..configuration.config import Config
+from ..configuration.loading import ConfigError, load
+from ..report import data, page
+from ..report.reading import Runs
 
 if TYPE_CHECKING:
-    from .local.runner import RunResult
+    from .runner import RunResult
 
-METRIC = "bits_per_byte"
 # What configurations must have in common, that the models learn from the same data.
 _SHARED = ("corpus", "cleaning")
 
@@ -138,7 +139,7 @@ def compare(plan: Mapping[str, Config], console: Console) -> data.ComparisonRepo
         pipeline=leading(plan).name,
         started=started.isoformat(timespec="seconds"),
         seconds=time.monotonic() - before,
-        metric=METRIC,
+        metric=GATED.name,
         corpus=runs[0].corpus if runs else None,
         definitions=definitions,
         candidates=ranked(candidates),
@@ -147,7 +148,7 @@ def compare(plan: Mapping[str, Config], console: Console) -> data.ComparisonRepo
 
 
 def _run(name: str, config: Config, console: Console) -> data.Candidate:
-    from .local import runner
+    from . import runner
 
     try:
         run_id = runner.execute(config, console, compared=True)
@@ -172,12 +173,12 @@ def ranked(candidates: Sequence[data.Candidate]) -> list[data.Candidate]:
     """The candidates with their places, the best first; those without one last."""
 
     def value(candidate: data.Candidate) -> float:
-        measure = candidate.run and candidate.run.metrics.get(METRIC)
+        measure = candidate.run and candidate.run.metrics.get(GATED.name)
         return measure.value if measure else math.nan
 
     finished = [one for one in candidates if math.isfinite(value(one))]
     others = [one for one in candidates if one not in finished]
-    best_first = sorted(finished, key=value)
+    best_first = sorted(finished, key=value, reverse=GATED.better == "higher")
     return [
         *(
             one.model_copy(update={"rank": place})
@@ -203,7 +204,7 @@ def push_best(
     Raises:
         InputError: Where no model was ranked, or as `local.run` says.
     """
-    from .local import runner
+    from . import runner
 
     best = report.candidates[0]
     if best.rank is None:
