@@ -39,7 +39,7 @@ class SearchSettings(Section):
     """By key of `model` and `trainer`, such as `model.hidden_dim`, a list of values, or
     a range, such as `{min: 1e-3, max: 1e-2, sampling: log}` or, with equal distances,
     `{min: 0.0, max: 0.5, step: 0.1}`; a range of two integers is one of integers. The
-    default is the family's space, which stands in pipelines/configs/spaces."""
+    default is that of the family."""
 
     @pydantic.model_validator(mode="after")
     def _hyperband_has_steps(self) -> SearchSettings:
