@@ -280,7 +280,7 @@ def test_the_exponential_average_is_what_is_evaluated_and_returned(
     windows, eval_windows, tmp_path
 ):
     data = (windows, eval_windows)
-    options = {"learning_rate": 1e-302, "warmup_steps": 0}
+    options = {"learning_rate": 0.02, "warmup_steps": 0}
     course = [
         train(data, tmp_path / f"{steps}", steps=steps, schedule="constant", **options)
         for steps in range(1, 4)
