@@ -57,7 +57,7 @@ class PackedNetwork(keras.Model):
         self, backbone: CausalBackbone, start_token_id: int, **kwargs: Any
     ) -> None:
         require(
-            can_be_packed(backbone),
+            hasattr(backbone, "call_packed"),
             "`backbone` must be able to keep documents of a row apart.",
             backbone=type(backbone).__name__,
         )
@@ -72,11 +72,6 @@ class PackedNetwork(keras.Model):
             token_ids, document_positions(token_ids, self.start_token_id), training
         )
         return self.backbone.logits(hidden_states)  # (B, T, V)
-
-
-def can_be_packed(backbone: Any) -> bool:
-    """Whether a backbone can keep the documents of a row apart."""
-    return hasattr(backbone, "call_packed")
 
 
 def document_positions(token_ids: Tensor, start_token_id: int) -> Tensor:

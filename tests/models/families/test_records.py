@@ -160,6 +160,7 @@ def test_what_breaks_the_contract_is_an_error_of_one_line(
 
 def test_a_backbone_that_is_not_there_or_is_none_is_named(own_family, monkeypatch):
     record = family_of(own_family)
+    build_causal_lm(own_family, ByteTokenizer(), 16, hidden_dim=8)  # as it should be
     for backbone, said in [
         ("mypackage.backbone:Mamba", "the module has no Mamba"),
         ("mypackage.mingru:MinGRUSettings", "must be a subclass of CausalBackbone"),
