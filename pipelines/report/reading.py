@@ -16,6 +16,8 @@ from ml_metadata.proto import metadata_store_pb2
 from ...components.errors import InputError
 from ...components.evaluator.records import BLESSED_FILE, Evaluation, Verdict
 from ...components.serving_validator.records import read_refusal
+from ...components.text_example_gen.records import Summary
+from ...components.transform.records import Tokens
 from . import data
 
 DATABASE = "metadata.sqlite"
@@ -28,8 +30,6 @@ COMPARISON_NODE = "ComparisonEvaluator"
 EVALUATOR_NODES = ("Evaluator", COMPARISON_NODE)
 
 # Their writers name these, too; importing those would import TensorFlow.
-_INGESTION_FILE = "ingestion.json"
-_TOKENS_FILE = "tokens.json"
 _TRAINING_FILE = "training.json"
 _TRIALS_FILE = "tuner_results.json"
 
@@ -106,6 +106,14 @@ class Runs:
             self._artifacts(executions),
         ).report()
 
+    def states(self, run_id: str) -> dict[str, str]:
+        """How the executions of a run's nodes have ended, as MLMD says, by node."""
+        run = self._store.get_context_by_type_and_name("pipeline_run", run_id)
+        return {
+            self._node(execution): _state(execution)
+            for execution in self._store.get_executions_by_context(run.id)
+        }
+
     def _executions(
         self, found: list[metadata_store_pb2.Execution]
     ) -> list[data.Execution]:
@@ -123,9 +131,7 @@ class Runs:
             data.Execution(
                 id=execution.id,
                 node=self._node(execution),
-                state=metadata_store_pb2.Execution.State.Name(
-                    execution.last_known_state
-                ),
+                state=_state(execution),
                 seconds=_seconds(
                     execution.create_time_since_epoch,
                     execution.last_update_time_since_epoch,
@@ -255,11 +261,11 @@ class _Reader:
         return {}
 
     def _corpus(self) -> data.Corpus | None:
-        summary = _json_in(self._output("TextExampleGen", "examples"), _INGESTION_FILE)
+        summary = Summary.find(self._output("TextExampleGen", "examples"))
         if summary is None:
             return None
-        transformed = self._output("Transform", "transformed_examples")
-        tokens = _json_in(transformed, _TOKENS_FILE) or {}
+        found = Tokens.find(self._output("Transform", "transformed_examples"))
+        tokens = found.model_dump()["splits"] if found else {}
         told = self._properties("TextExampleGen")
         sources = json.loads(told["sources"].string_value) if "sources" in told else []
         return data.Corpus(
@@ -268,13 +274,13 @@ class _Reader:
                 data.Split(
                     name=name,
                     documents=count,
-                    **{"bytes": summary["bytes"][name]} | tokens.get(name, {}),
+                    **{"bytes": summary.bytes[name]} | tokens.get(name, {}),
                 )
-                for name, count in summary["documents"].items()
+                for name, count in summary.documents.items()
             ],
-            files=summary["files"],
-            skipped=summary.get("skipped", {}),
-            cleaning=summary.get("cleaning", {}),
+            files=summary.files,
+            skipped=summary.skipped,
+            cleaning=summary.cleaning,
         )
 
     def _model(self) -> data.Model | None:
@@ -319,6 +325,10 @@ class _Reader:
             version=version,
             folder=folder,
         )
+
+
+def _state(execution: metadata_store_pb2.Execution) -> str:
+    return metadata_store_pb2.Execution.State.Name(execution.last_known_state)
 
 
 def _seconds(start: int, end: int) -> float:
