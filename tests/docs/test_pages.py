@@ -141,11 +141,15 @@ def test_run(words, first, folder):
 
 def test_gate(first, folder):
     (words,) = langzoo_commands("gate")
-    rule = "[{metric: token_accuracy, min: 0.99}]"
+    rules = "[{metric: token_accuracy, min: 0.99}, " + (
+        "{metric: 'measures:bytes_per_token', min: 1, significant: true}]"
+    )
     words = [*words, "--output", "gated"]
-    ended = run_langzoo(words, folder, f"gate.rules={rule}", "root=judged")
+    ended = run_langzoo(words, folder, f"gate.rules={rules}", "root=judged")
     assert ended.returncode == cli.EXIT_REFUSED, ended.stderr
     assert re.search(r"token_accuracy >= 0.99: below the bound$", ended.stdout, re.M)
+    kept = r"bytes_per_token >= 1, *[\d.]+ +[\d.]+ to [\d.]+ +1 +yes"
+    assert re.search(kept, ended.stdout)
     told = json.loads((folder / "gated" / "evaluation.json").read_text())
     assert told["documents"] == 40
     assert not json.loads((folder / "gated" / "gate.json").read_text())["blessed"]

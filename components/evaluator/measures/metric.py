@@ -10,7 +10,7 @@ One of your own is named by its module, in a rule of the gate, and is then measu
 sliced, compared and told like ours:
 
 ```python
-# mypackage/measures.py
+# measures.py
 from langzoo.components.evaluator.measures.metric import Metric
 
 bytes_per_token = Metric(
@@ -25,7 +25,7 @@ bytes_per_token = Metric(
 ```yaml
 gate:
   rules:
-    - {metric: "mypackage.measures:bytes_per_token", min: 2.5, significant: true}
+    - {metric: "measures:bytes_per_token", min: 2.5, significant: true}
 ```
 
 Its name must be none of ours. The module is imported where the configuration is checked
@@ -100,8 +100,11 @@ def own(reference: str) -> Metric:
     """
     try:
         metric = references.load(reference)
+    except ImportError as error:
+        raise ValueError(str(error)) from error
     except Exception as error:  # of whatever the module does
-        raise ValueError(" ".join(str(error).split()) or repr(error)) from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{reference}: {type(error).__name__}: {reason}") from error
     problem = _problem(metric)
     if problem:
         raise ValueError(f"{reference} is no metric: {problem}")
