@@ -99,7 +99,7 @@ def _learn(config: Config, choices: Choices, nodes: _Nodes) -> _Nodes:
     examples = nodes["TextExampleGen"].outputs["examples"]
     tokenizer_trainer = TokenizerTrainer(
         examples,
-        preset=config.weights_preset or getattr(config.model, "preset", ""),
+        preset=config.tokenizer_preset,
         **config.tokenizer.model_dump(),
     )
     transform = Transform(

@@ -21,7 +21,8 @@ from ...components.text_example_gen.settings import CleaningSettings, CorpusSett
 from ...components.tokenizer_trainer.settings import TokenizerSettings
 from ...components.tuner import search_space
 from ...models.families import FAMILIES
-from ...models.settings import Section, explain
+from ...models.settings import Section, explain, hint
+from ...models.tasks import CAUSAL_LM, TASKS
 from . import beam
 from .kubeflow import KubeflowSettings
 from .model import ModelSettings, family_named
@@ -256,6 +257,12 @@ def _root(folder: str) -> str:
     return folder.rstrip("/") if separator else folder
 
 
+def _task(name: str) -> str:
+    if name not in TASKS:
+        raise ValueError(f"task: {name!r} is not known: {hint(name, TASKS)}")
+    return name
+
+
 class Config(Section):
     """Everything that a run depends on."""
 
@@ -269,6 +276,9 @@ class Config(Section):
     corpus: CorpusSettings = CorpusSettings()
     cleaning: CleaningSettings = CleaningSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
+    task: Annotated[str, pydantic.AfterValidator(_task)] = CAUSAL_LM.name
+    """What the model learns to do, and so what it is judged by and how it answers:
+    `causal_lm`, to go on with a text."""
     model: ModelSettings
     trainer: TrainerConfig = TrainerConfig()
     watch: WatchConfig = WatchConfig()
@@ -296,6 +306,11 @@ class Config(Section):
     def weights_preset(self) -> str:
         """Folder of the preset whose weights training goes on with, or ""."""
         return getattr(self.model, "initial_weights", None) or ""
+
+    @property
+    def tokenizer_preset(self) -> str:
+        """The preset that `tokenizer.type: preset` takes the tokenizer of, or ""."""
+        return self.weights_preset or getattr(self.model, "preset", "")
 
     @property
     def checkpoint_root(self) -> str:
@@ -353,7 +368,7 @@ class Config(Section):
     def _tokenizer_fits_the_model(self) -> Config:
         from_preset = self.tokenizer.type == "preset"
         weights = self.weights_preset
-        if from_preset and not (weights or getattr(self.model, "preset", "")):
+        if from_preset and not self.tokenizer_preset:
             raise ValueError(
                 "tokenizer.type preset takes the tokenizer of model.preset or "
                 "model.initial_weights: it needs model.family keras_hub, or weights"
