@@ -17,7 +17,9 @@ from ...components.errors import InputError
 from ...components.evaluator.records import BLESSED_FILE, Evaluation, Verdict
 from ...components.serving_validator.records import read_refusal
 from ...components.text_example_gen.records import Summary
+from ...components.trainer.records import TrainingResult
 from ...components.transform.records import Tokens
+from ...components.tuner.records import Trial, read_trials
 from . import data
 
 DATABASE = "metadata.sqlite"
@@ -28,10 +30,6 @@ VERSIONS_FILE = "versions.json"
 SERVING_MODEL = "Format-Serving"
 COMPARISON_NODE = "ComparisonEvaluator"
 EVALUATOR_NODES = ("Evaluator", COMPARISON_NODE)
-
-# Their writers name these, too; importing those would import TensorFlow.
-_TRAINING_FILE = "training.json"
-_TRIALS_FILE = "tuner_results.json"
 
 _Event = metadata_store_pb2.Event
 _INPUT_EVENTS = (_Event.INPUT, _Event.DECLARED_INPUT)
@@ -209,7 +207,7 @@ class _Reader:
         blessing = self._output(evaluator, "blessing")
         blessed = Path(blessing, BLESSED_FILE).exists() if blessing else None
         page = self._run_folder / PAGE_FILE
-        versions = _json(self._run_folder / VERSIONS_FILE)
+        versions = _text(self._run_folder / VERSIONS_FILE)
         return data.RunReport(
             pipeline=self._run_folder.parent.parent.name,
             run_id=self._run_id,
@@ -231,7 +229,7 @@ class _Reader:
             serving=self._serving(blessed),
             size_mb=_size_mb(self._output("Trainer", "model")),
             configuration=_text(self._run_folder / CONFIGURATION_FILE),
-            versions=versions or {},
+            versions=json.loads(versions or "{}"),
             executions=self._executions,
             artifacts=self._artifacts,
             page=str(page) if page.exists() else "",
@@ -299,19 +297,12 @@ class _Reader:
             hyperparameters=model,
         )
 
-    def _training(self) -> data.Training | None:
-        content = _json_in(self._output("Trainer", "model_run"), _TRAINING_FILE)
-        return data.Training.model_validate(content) if content else None
+    def _training(self) -> TrainingResult | None:
+        return TrainingResult.find(self._output("Trainer", "model_run"))
 
-    def _trials(self) -> list[data.Trial]:
-        rows = _json_in(self._output("Tuner", "tuner_results"), _TRIALS_FILE) or []
-        return [
-            data.Trial(
-                bits_per_byte=row.get("score"),
-                values={key: value for key, value in row.items() if "." in key},
-            )
-            for row in rows
-        ]
+    def _trials(self) -> list[Trial]:
+        results = self._output("Tuner", "tuner_results")
+        return read_trials(results) if results else []
 
     def _serving(self, blessed: bool | None) -> data.Serving | None:
         pushed = self._output("Pusher", "pushed_model")
@@ -349,11 +340,3 @@ def _total(files: Iterable[Path]) -> int:
 
 def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8") if file.is_file() else ""
-
-
-def _json(file: Path) -> Any:
-    return json.loads(_text(file)) if file.is_file() else None
-
-
-def _json_in(folder: str, name: str) -> Any:
-    return _json(Path(folder, name)) if folder else None
