@@ -16,7 +16,9 @@ from ml_metadata.proto import metadata_store_pb2
 from ...components.errors import InputError
 from ...components.evaluator.records import BLESSED_FILE, Evaluation, Verdict
 from ...components.serving_validator.records import read_refusal
+from ...components.text_example_gen.records import Summary
 from ...components.trainer.records import TrainingResult
+from ...components.transform.records import Tokens, TokenStatistics
 from ...components.tuner.records import Trial, read_trials
 from . import data
 
@@ -28,10 +30,6 @@ VERSIONS_FILE = "versions.json"
 SERVING_MODEL = "Format-Serving"
 COMPARISON_NODE = "ComparisonEvaluator"
 EVALUATOR_NODES = ("Evaluator", COMPARISON_NODE)
-
-# Their writers name these, too; importing those would import TensorFlow.
-_INGESTION_FILE = "ingestion.json"
-_TOKENS_FILE = "tokens.json"
 
 _Event = metadata_store_pb2.Event
 _INPUT_EVENTS = (_Event.INPUT, _Event.DECLARED_INPUT)
@@ -255,26 +253,21 @@ class _Reader:
         return {}
 
     def _corpus(self) -> data.Corpus | None:
-        summary = _json_in(self._output("TextExampleGen", "examples"), _INGESTION_FILE)
+        summary = Summary.find(self._output("TextExampleGen", "examples"))
         if summary is None:
             return None
-        transformed = self._output("Transform", "transformed_examples")
-        tokens = _json_in(transformed, _TOKENS_FILE) or {}
+        tokens = Tokens.find(self._output("Transform", "transformed_examples"))
         told = self._properties("TextExampleGen")
         sources = json.loads(told["sources"].string_value) if "sources" in told else []
         return data.Corpus(
             sources=[source["path"] for source in sources],
             splits=[
-                data.Split(
-                    name=name,
-                    documents=count,
-                    **{"bytes": summary["bytes"][name]} | tokens.get(name, {}),
-                )
-                for name, count in summary["documents"].items()
+                _split(name, summary, tokens.splits.get(name) if tokens else None)
+                for name in summary.documents
             ],
-            files=summary["files"],
-            skipped=summary.get("skipped", {}),
-            cleaning=summary.get("cleaning", {}),
+            files=summary.files,
+            skipped=summary.skipped,
+            cleaning=summary.cleaning,
         )
 
     def _model(self) -> data.Model | None:
@@ -314,6 +307,17 @@ class _Reader:
         )
 
 
+def _split(name: str, summary: Summary, tokens: TokenStatistics | None) -> data.Split:
+    return data.Split(
+        name=name,
+        documents=summary.documents[name],
+        bytes=tokens.bytes if tokens else summary.bytes[name],
+        tokens=tokens.tokens if tokens else None,
+        bytes_per_token=tokens.bytes_per_token if tokens else None,
+        unknown_rate=tokens.unknown_rate if tokens else None,
+    )
+
+
 def _seconds(start: int, end: int) -> float:
     return max(end - start, 0) / 1000
 
@@ -336,7 +340,3 @@ def _text(file: Path) -> str:
 
 def _json(file: Path) -> Any:
     return json.loads(_text(file)) if file.is_file() else None
-
-
-def _json_in(folder: str, name: str) -> Any:
-    return _json(Path(folder, name)) if folder else None
