@@ -284,7 +284,7 @@ class _ReadCorpus(beam.PTransform):
             documents |= "Clean" >> cleaning.Clean(
                 self._steps, self._scratch, again=lambda name: read(name)["documents"]
             )
-        return documents | "ToExample" >> beam.Map(_to_example)
+        return documents | "ToExample" >> beam.Map(to_example)
 
 
 class _CountAndSum(beam.CombineFn):
@@ -307,7 +307,9 @@ class _CountAndSum(beam.CombineFn):
         return accumulator
 
 
-def _to_example(document: Document) -> tf.train.Example:
+def to_example(document: Document) -> tf.train.Example:
+    """A document as an example, its weight among the features where it is not 1."""
+
     def feature(value: str) -> tf.train.Feature:
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
 
