@@ -36,7 +36,8 @@ class Trainer(tfx_trainer.Trainer):
             hyperparameters (KerasHub's: `preset` and `pretrained`), as
             `models.zoo.build_causal_lm` takes them.
         training: Fields of `settings.TrainerSettings`.
-        export: Options of `serving.export.export_causal_lm`.
+        export: Options of the task's signatures, as `serving.export.saved_model.export`
+            takes them.
         checkpoint_root: Folder for checkpoints; it must outlive the process, so that
             a killed run goes on.
         watch: Fields of `watching.settings.WatchSettings`, or the path of a JSON file
