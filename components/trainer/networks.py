@@ -14,7 +14,7 @@ from ...models.learning.freezing import freeze
 from ...models.learning.losses import SmoothedCrossEntropy
 from ...models.learning.precision import in_precision
 from ...models.tasks.causal_lm import CausalLM
-from ...models.tasks.packed import PackedNetwork, can_be_packed
+from ...models.tasks.packed import PackedNetwork
 from ..errors import InputError
 from .distribution import NATS, share_steps
 from .rows.augmentation import augmented
@@ -69,7 +69,7 @@ def network_of(
             )
         return StatefulNetwork(backbone, settings.batch_size)
     if settings.packing == "best_fit":
-        if not can_be_packed(backbone):
+        if not family_of_model(model).keeps_documents_apart:
             raise InputError(
                 "trainer.packing best_fit needs a family that keeps documents apart, "
                 f"not {type(backbone).__name__}: take contiguous or lines"
@@ -132,8 +132,8 @@ def batches_from(
     accumulated = settings.recipe.gradient_accumulation_steps
     begun = first % accumulated  # batches of the step that is not complete
     span = {"first_step": first - begun, "last_step": settings.steps * accumulated}
-    if isinstance(model, StatefulNetwork):
-        assert isinstance(windows, TokenWindows)  # `network_of` sees to it.
+    if settings.carry_state:
+        assert isinstance(windows, TokenWindows)  # The settings see to it.
         batches = windows.contiguous_batches(settings.batch_size, **span)
     else:
         batches = windows.training_batches(
