@@ -133,6 +133,12 @@ def losses(rows):
 EVALUATED = {"eval_every_steps": 2}
 STATEFUL = {
     "adafactor, float16": {"optimizer": "adafactor", "precision": "float16"},
+    "plateau": {
+        "schedule": "plateau",
+        "learning_rate": 0.5,
+        "plateau_patience": 1,
+        **EVALUATED,
+    },
     "lion, smoothing, freezing": {
         "optimizer": "lion",
         "label_smoothing": 0.1,
@@ -144,28 +150,18 @@ STATEFUL = {
         "averaging_patience": 1,
         **EVALUATED,
     },
-    "sgd, accumulation, average": {
+    "sgd, accumulation, average, early stopping": {
         "optimizer": "sgd",
+        "learning_rate": 60.0,
         "gradient_accumulation_steps": 3,
         "ema_momentum": 0.5,
+        "early_stopping_patience": 3,
         **EVALUATED,
     },
     "accumulation, bfloat16, carried state": {
         "gradient_accumulation_steps": 3,
         "precision": "bfloat16",
         "carry_state": True,
-    },
-    "plateau": {
-        "schedule": "plateau",
-        "learning_rate": 0.5,
-        "plateau_patience": 1,
-        **EVALUATED,
-    },
-    "early stopping": {
-        "learning_rate": 3.0,
-        "early_stopping_patience": 3,
-        "ema_momentum": 0.5,
-        **EVALUATED,
     },
 }
 # That it did come to what the technique is for, before the interruption.
@@ -174,7 +170,9 @@ COMES_TO = {
         averaging_is_due(course[:2], 1) or averaging_is_due(course[:3], 1)
     ),
     "plateau": lambda course: evaluation.falls(course[:2], 1) > 0,
-    "early stopping": lambda course: evaluation.since_best(course) > 0,
+    "sgd, accumulation, average, early stopping": lambda course: (
+        evaluation.since_best(course) > 0
+    ),
 }
 
 
