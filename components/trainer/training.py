@@ -171,7 +171,7 @@ class _Training:
 
     def _forgetting(self) -> list[keras.callbacks.Callback]:
         """What lets a carried state go where an epoch of the data begins."""
-        if not isinstance(self._model, StatefulNetwork):
+        if not self._settings.carry_state:
             return []
         epoch = self._windows.steps_an_epoch(self._settings.batch_size)
         return [ForgetEveryEpoch(self._first_batch, epoch)]
