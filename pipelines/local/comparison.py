@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .runner import RunResult
 
 # What configurations must have in common, that the models learn from the same data.
-_SHARED = ("corpus", "cleaning")
+_SHARED = ("task", "corpus", "cleaning")
 
 
 def planned(
