@@ -80,7 +80,7 @@ class MinGRU(keras.layers.Layer):
         gate = self.gate(x)  # (B, T, U)
         kept = ops.cumsum(-ops.softplus(ops.cast(gate, "float32")), axis=1)
         share = kept[:, :, None] - kept[:, None]  # (B, T, S, U), of S in T
-        share = ops.exp(ops.where(seen[..., None], share, -float("inf")))
+        share = ops.exp(ops.where(seen[..., None], share, -1e9))
         new = ops.cast(ops.sigmoid(gate) * self.new(x), "float32")  # (B, S, U)
         past = ops.exp(kept) * ops.cast(state, "float32")[:, None]  # (B, T, U)
         if positions is not None:

@@ -109,7 +109,7 @@ class CausalLM(keras_hub.models.CausalLM):
 
         # === Functional Model ===
         inputs = backbone.input
-        outputs = backbone.logits(backbone(inputs))
+        outputs = backbone.logits(backbone(inputs))  # (B, T, V)
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
     def compile(
@@ -200,7 +200,7 @@ class CausalLM(keras_hub.models.CausalLM):
             `token_ids` with the prompts continued, and `padding_mask`, false behind
             the first stop token. Both `(batch_size, max_length)`.
         """
-        token_ids = inputs["token_ids"]
+        token_ids = inputs["token_ids"]  # (B, T)
         prompt_mask = ops.cast(inputs["padding_mask"], "bool")
         # All rows go on from the end of the shortest; the sampler leaves the tokens
         # of longer prompts as they are.
@@ -209,9 +209,9 @@ class CausalLM(keras_hub.models.CausalLM):
         def next_logits(
             prompt: Tensor, cache: Cache, index: Tensor
         ) -> tuple[Tensor, Tensor, Cache]:
-            last = ops.take(prompt, index - 1, axis=1)[:, None]
+            last = ops.take(prompt, index - 1, axis=1)[:, None]  # (B, 1)
             logits, hidden_states, cache = self.call_with_cache(last, cache, index - 1)
-            return logits[:, 0], hidden_states[:, 0], cache
+            return logits[:, 0], hidden_states[:, 0], cache  # (B, V), (B, D)
 
         token_ids = self.sampler(
             next=next_logits,

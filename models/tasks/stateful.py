@@ -88,6 +88,7 @@ class StatefulNetwork(keras.Model):
     def call(self, inputs: dict[str, Tensor], training: bool | None = None) -> Tensor:
         variables = self.training_state if training else self.evaluation_state
         values = [ops.convert_to_tensor(variable) for variable in variables]
+        # (B, T, D)
         hidden_states, state = self.backbone.call_with_state(
             self._with_known_rows(inputs["token_ids"]),
             keras.tree.pack_sequence_as(self._empty_state(), values),

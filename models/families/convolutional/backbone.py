@@ -45,20 +45,20 @@ class ConvBackbone(CausalBackbone):
         )
 
     def run_layers(self, token_ids: Tensor) -> Tensor:
-        x = self.embeddings_dropout(self.token_embedding(token_ids))  # (B, T, D)
+        x = self.embeddings_dropout(self.token_embedding(token_ids))  # (B, T, E)
         for block in self.blocks:
-            x = block(x)  # (B, T, F), in the last block D
+            x = block(x)  # (B, T, F), of the last block (B, T, E)
         return self.final_norm(x)
 
     def call_packed(
         self, token_ids: Tensor, positions: Tensor, training: bool | None = None
     ) -> Tensor:
         """See `langzoo.models.tasks.packed`."""
-        x = self.token_embedding(token_ids)
+        x = self.token_embedding(token_ids)  # (B, T, E)
         x = self.embeddings_dropout(x, training=training)
         for block in self.blocks:
-            x = block.call_packed(x, positions, training)
-        return self.final_norm(x)
+            x = block.call_packed(x, positions, training)  # (B, T, F)
+        return self.final_norm(x)  # (B, T, E)
 
     def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
         """For each block, the last inputs of its convolutions; zeros before the text.
@@ -83,12 +83,12 @@ class ConvBackbone(CausalBackbone):
         self, token_ids: Tensor, cache: Cache, length: Tensor | int
     ) -> tuple[Tensor, Cache]:
         """Hidden states of tokens `(B, T)`, and the cache after `length` of them."""
-        x = self.token_embedding(token_ids)
+        x = self.token_embedding(token_ids)  # (B, T, E)
         caches = []
         for block, block_cache in zip(self.blocks, cache, strict=True):
-            x, block_cache = block.call_with_cache(x, block_cache, length)
+            x, block_cache = block.call_with_cache(x, block_cache, length)  # (B, T, F)
             caches.append(block_cache)
-        return self.final_norm(x), tuple(caches)
+        return self.final_norm(x), tuple(caches)  # (B, T, E)
 
 
 @keras.saving.register_keras_serializable(package="langzoo")

@@ -107,7 +107,7 @@ class NgramBackbone(CausalBackbone):
         Returns:
             A tensor of that shape.
         """
-        contexts = self.token_embedding.contexts(token_ids)
+        contexts = self.token_embedding.contexts(token_ids)  # (B, T, order - 1)
         return self.token_embedding.target_log_probabilities(contexts, target_ids)
 
     def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
@@ -121,15 +121,16 @@ class NgramBackbone(CausalBackbone):
     def call_with_cache(
         self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor
     ) -> tuple[Tensor, Cache]:
-        tokens = ops.concatenate([cache, ops.cast(token_ids, "int32")], axis=1)[:, 1:]
-        contexts = ops.flip(tokens, axis=1)[:, None]
-        return self.token_embedding.log_probabilities(contexts), tokens
+        tokens = ops.concatenate([cache, ops.cast(token_ids, "int32")], axis=1)
+        tokens = tokens[:, 1:]  # (B, order - 1)
+        contexts = ops.flip(tokens, axis=1)[:, None]  # (B, 1, order - 1)
+        return self.token_embedding.log_probabilities(contexts), tokens  # (B, 1, V)
 
     def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
         width = self.order - 1
         columns = ops.cast(length, "int32") + ops.arange(width, dtype="int32")
-        padded = padded_on_the_left(ops.cast(token_ids, "int32"), width)
-        return ops.take(padded, columns, axis=1)
+        padded = padded_on_the_left(ops.cast(token_ids, "int32"), width)  # (B, W + T)
+        return ops.take(padded, columns, axis=1)  # (B, W)
 
 
 class _Sequences(NamedTuple):

@@ -1,4 +1,7 @@
-"""The recurrent backbones: embeddings, a stack of layers, a projection."""
+"""The recurrent backbones: embeddings, a stack of layers, a projection.
+
+In shapes: B rows, T positions, E `embedding_dim`, U `hidden_dim`, G gates.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +112,7 @@ class RecurrentBackbone(CausalBackbone):
         x = self.token_embedding(token_ids)  # (B, T, E)
         x = self.input_dropout_layer(self.embedding_dropout_layer(x, token_ids))
         for norm, layer, dropout_after in self._blocks():
-            x = dropout_after(layer(norm(x)))  # (B, T, D)
+            x = dropout_after(layer(norm(x)))  # (B, T, U)
         return self.final_norm(self.projection(x))  # (B, T, E)
 
     @property
@@ -141,20 +144,22 @@ class RecurrentBackbone(CausalBackbone):
     def call_with_cache(
         self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor
     ) -> tuple[Tensor, Cache]:
-        x = self.token_embedding(token_ids[:, 0])
+        x = self.token_embedding(token_ids[:, 0])  # (B, E)
         states = []
         for (norm, layer, _), state in zip(self._blocks(), cache, strict=True):
-            x, state = layer.step(norm(x), state)
+            x, state = layer.step(norm(x), state)  # (B, U)
             states.append(state)
-        return self.final_norm(self.projection(x))[:, None], tuple(states)
+        x = self.final_norm(self.projection(x))  # (B, E)
+        return x[:, None], tuple(states)  # (B, 1, E)
 
     def call_packed(
         self, token_ids: Tensor, positions: Tensor, training: bool | None = None
     ) -> Tensor:
         """See `langzoo.models.tasks.packed`."""
         state = self.empty_cache(ops.shape(token_ids)[0])
-        keep = ops.cast(ops.swapaxes(positions, 0, 1) > 0, self.compute_dtype)
-        return self.call_with_state(token_ids, state, training, keep[..., None])[0]
+        keep = ops.swapaxes(positions, 0, 1)[..., None] > 0  # (T, B, 1)
+        keep = ops.cast(keep, self.compute_dtype)
+        return self.call_with_state(token_ids, state, training, keep)[0]  # (B, T, E)
 
     def call_with_state(
         self,
@@ -181,15 +186,15 @@ class RecurrentBackbone(CausalBackbone):
         blocks = zip(self._blocks(), state, strict=True)
         for (norm, layer, dropout_after), layer_state in blocks:
             if x is None:
-                projected = self._looked_up_projection(token_ids)
+                projected = self._looked_up_projection(token_ids)  # (T, B, G * U)
                 x, layer_state = layer.run_projected(
                     projected, layer_state, training, keep
                 )
             else:
                 x, layer_state = layer.run(norm(x), layer_state, training, keep)
-            x = dropout_after(x, training=training)
+            x = dropout_after(x, training=training)  # (B, T, U)
             states.append(layer_state)
-        return self.final_norm(self.projection(x)), tuple(states)
+        return self.final_norm(self.projection(x)), tuple(states)  # (B, T, E)
 
     def _is_looked_up(self, training: bool | None, keep: Tensor | None) -> bool:
         """Whether the first layer's projection is computed once for each token.
@@ -207,13 +212,14 @@ class RecurrentBackbone(CausalBackbone):
 
     def _looked_up_projection(self, token_ids: Tensor) -> Tensor:
         """What the first layer makes of token ids `(B, T)`: `(T, B, G * U)`."""
-        every_token = self.token_embedding(ops.arange(self.vocabulary_size))
+        every_token = self.token_embedding(ops.arange(self.vocabulary_size))  # (V, E)
+        # (V, G * U)
         projected = self.recurrent_layers[0].project(self.norms[0](every_token))
         return ops.take(projected, ops.swapaxes(token_ids, 0, 1), axis=0)
 
     def _embedded(self, token_ids: Tensor, training: bool | None) -> Tensor:
-        """Token ids `(B, T)` after the first dropouts: `(B, T, embedding_dim)`."""
-        x = self.token_embedding(token_ids)
+        """Token ids `(B, T)` after the first dropouts."""
+        x = self.token_embedding(token_ids)  # (B, T, E)
         x = self.embedding_dropout_layer(x, token_ids, training=training)
         return self.input_dropout_layer(x, training=training)
 

@@ -1,4 +1,7 @@
-"""The Transformer decoder."""
+"""The Transformer decoder.
+
+In shapes: B rows, T positions, E `hidden_dim`; K heads of keys and values of width D.
+"""
 
 from __future__ import annotations
 
@@ -87,11 +90,11 @@ class TransformerBackbone(CausalBackbone):
         self.final_norm = self._norm("final_norm", dtype)
 
     def run_layers(self, token_ids: Tensor) -> Tensor:
-        x = self.embeddings_dropout(self._embed(token_ids))  # (B, T, D)
-        mask, rotation = self._tables(x)
+        x = self.embeddings_dropout(self._embed(token_ids))  # (B, T, E)
+        mask, rotation = self._tables(x)  # (T, T), two of (T, D / 2)
         for block in self.blocks:
             x = block(x, mask, rotation)
-        return self.final_norm(x)
+        return self.final_norm(x)  # (B, T, E)
 
     def _position_embedding(self, dtype: Any) -> keras.layers.Layer | None:
         if self.positions == "learned":
@@ -148,17 +151,18 @@ class TransformerBackbone(CausalBackbone):
         index: Tensor | int = 0,
         positions: Tensor | None = None,
     ) -> Tensor:
-        """Embeddings `(B, T, D)` of tokens `(B, T)` from position `index` on.
+        """Embeddings `(B, T, E)` of tokens `(B, T)` from position `index` on.
 
         Or at positions, int32 `(B, T)`.
         """
-        x = self.token_embedding(token_ids)
+        x = self.token_embedding(token_ids)  # (B, T, E)
         if self.position_embedding is None:
             return x
         if self.positions == "sinusoidal":
             x = x * self.hidden_dim**0.5
             if positions is not None:
                 positions = ops.cast(positions, "float32")
+        # (T, E) or (B, T, E)
         vectors = self.position_embedding(x, start_index=index, positions=positions)
         return x + ops.cast(vectors, x.dtype)
 
@@ -178,28 +182,29 @@ class TransformerBackbone(CausalBackbone):
             A tensor of shape `(batch_size, num_layers, num_heads, sequence_length,
             sequence_length)`; the last axis, the positions attended to, sums to one.
         """
-        x = self._embed(token_ids)
+        x = self._embed(token_ids)  # (B, T, E)
         mask, rotation = self._tables(x)
         weights = []
         for block in self.blocks:
             normed = block.attention_norm(x)
-            weights.append(block.attention.attention_weights(normed, mask, rotation))
+            attention = block.attention  # of which H heads look, at all T positions
+            weights.append(attention.attention_weights(normed, mask, rotation))
             x = block(x, mask, rotation)
-        return ops.stack(weights, axis=1)
+        return ops.stack(weights, axis=1)  # (B, layers, H, T, T)
 
     def call_packed(
         self, token_ids: Tensor, positions: Tensor, training: bool | None = None
     ) -> Tensor:
         """See `langzoo.models.tasks.packed`."""
-        x = self._embed(token_ids, positions=positions)
+        x = self._embed(token_ids, positions=positions)  # (B, T, E)
         x = self.embeddings_dropout(x, training=training)
         # Rotary positions are relative: counting on from document to document is no
         # difference to them.
         _, rotation = self._tables(x)
-        mask = self.causal_mask.within_documents(positions)
+        mask = self.causal_mask.within_documents(positions)  # (B, 1, T, T)
         for block in self.blocks:
             x = block(x, mask, rotation, training=training)
-        return self.final_norm(x)
+        return self.final_norm(x)  # (B, T, E)
 
     def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
         """For each block, keys and values of every position.
@@ -224,13 +229,14 @@ class TransformerBackbone(CausalBackbone):
         # and again those at positions that it has.
         index = ops.cast(cache_update_index, "int32")
         length = ops.shape(token_ids)[1]
-        x = ops.reshape(self._embed(token_ids, index), (-1, self.hidden_dim))
-        positions = index + ops.arange(length)
-        others = ops.arange(ops.shape(cache[0][0])[2])
-        mask = self.causal_mask.between(positions[:, None], others)
+        x = self._embed(token_ids, index)  # (B, T, E)
+        x = ops.reshape(x, (-1, self.hidden_dim))  # (B * T, E)
+        positions = index + ops.arange(length)  # (T,)
+        others = ops.arange(ops.shape(cache[0][0])[2])  # (M,)
+        mask = self.causal_mask.between(positions[:, None], others)  # (T, M)
         rotation = None
         if self.rotary_positions is not None:
-            rotation = self.rotary_positions.rotation(positions)
+            rotation = self.rotary_positions.rotation(positions)  # two of (T, D / 2)
         place = Place(cache[0][0], index, length)
         caches = []
         for block, block_cache in zip(self.blocks, cache, strict=True):
@@ -238,22 +244,24 @@ class TransformerBackbone(CausalBackbone):
                 x, mask, rotation, block_cache, place
             )
             caches.append(block_cache)
-        x = ops.reshape(self.final_norm(x), (-1, length, self.hidden_dim))
+        x = ops.reshape(self.final_norm(x), (-1, length, self.hidden_dim))  # (B, T, E)
         return x, tuple(caches)
 
     def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
         # All columns at once; what came from column `length` on is wiped, so that it
         # has no influence.
         length = ops.cast(length, "int32")
-        prompt = prompt_of(token_ids, length)
-        x = self._embed(prompt)
+        prompt = prompt_of(token_ids, length)  # (B, T)
+        x = self._embed(prompt)  # (B, T, E)
         mask, rotation = self._tables(x)
         columns = ops.shape(prompt)[1]
-        kept = ops.cast(ops.arange(columns) < length, self.compute_dtype)[:, None]
+        kept = ops.arange(columns)[:, None] < length  # (T, 1)
+        kept = ops.cast(kept, self.compute_dtype)
         room = [[0, 0], [0, 0], [0, ops.shape(token_ids)[1] - columns], [0, 0]]
         caches = []
         for block in self.blocks:
-            x, cache = block.prefill(x, mask, rotation)
+            x, cache = block.prefill(x, mask, rotation)  # keys and values (B, K, T, D)
+            # (B, K, M, D)
             caches.append(tuple(tf.pad(tensor * kept, room) for tensor in cache))
         return tuple(caches)
 
