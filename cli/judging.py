@@ -171,7 +171,7 @@ def versions(
         found = listing.versions(loaded)
     if as_json:
         for version in found:
-            print_json(**fields_of(version))
+            print_json(**_of_version(version))
     else:
         _print_versions(found)
 
@@ -250,6 +250,14 @@ def _of_run(report: RunReport) -> dict[str, Any]:
     }
 
 
+def _of_version(version: Version) -> dict[str, Any]:
+    """What is listed of a version."""
+    from ..components.evaluator.gated import GATED
+
+    names = {"value": GATED.name}
+    return {names.get(key, key): value for key, value in fields_of(version).items()}
+
+
 def _of_candidate(candidate: Candidate) -> dict[str, Any]:
     """What is listed of a model in a comparison."""
     run = _of_run(candidate.run) if candidate.run else {}
@@ -261,10 +269,12 @@ def _print_runs(reports: list[RunReport], folder: Path) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from ..components.evaluator.gated import GATED
+
     table = new_table()
     for heading in ("run", "model"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("parameters", "steps", "bits per byte"):
+    for heading in ("parameters", "steps", GATED.words):
         table.add_column(heading, justify="right")
     table.add_column("outcome")
     for report in reports:
@@ -287,19 +297,20 @@ def _print_versions(found: list[Version]) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from ..components.evaluator.gated import GATED
+
     table = new_table()
     table.add_column("version", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("run", no_wrap=True)
-    table.add_column("bits per byte", justify="right")
+    table.add_column(GATED.words, justify="right")
     table.add_column("")
     for version in found:
-        measure = version.bits_per_byte
         table.add_row(
             str(version.version or "-"),
             version.state,
             version.run or "-",
-            "-" if measure is None else f"{measure:.4f}",
+            "-" if version.value is None else f"{version.value:.4f}",
             Text("; ".join(version.reasons)),
         )
     Console().print(table)
@@ -309,12 +320,13 @@ def print_ranking(report: ComparisonReport) -> None:
     """Prints the models of a comparison, the best first, and why some were refused."""
     from rich.console import Console
 
+    from ..components.evaluator.gated import GATED
     from ..components.evaluator.wording import duration
 
     table = new_table()
     table.add_column("#", justify="right")
     table.add_column("model", no_wrap=True)
-    for heading in ("bits per byte", "parameters", "training", "MB"):
+    for heading in (GATED.words, "parameters", "training", "MB"):
         table.add_column(heading, justify="right")
     table.add_column("gate", no_wrap=True)
     reasons = []
@@ -338,10 +350,11 @@ def print_ranking(report: ComparisonReport) -> None:
 
 
 def _measure(report: RunReport) -> str:
-    """Bits per byte with their interval."""
+    """What the model is gated on, with its interval."""
+    from ..components.evaluator.gated import GATED
     from ..components.evaluator.wording import interval, number
 
-    measure = report.metrics.get("bits_per_byte")
+    measure = report.metrics.get(GATED.name)
     if measure is None:
         return "-"
     between = interval(measure.low, measure.high)

@@ -188,7 +188,9 @@ def _print_where_to_look(console: Console, folder: Path) -> None:
 
 
 def _summary_rows(config: Config, result: RunResult) -> list[tuple[str, str]]:
-    metrics = result.decision.metrics
+    from ..components.evaluator.gated import GATED
+
+    measures = result.decision.evaluation.candidate
     documents = result.ingestion.documents
     training = result.training
     return [
@@ -196,8 +198,8 @@ def _summary_rows(config: Config, result: RunResult) -> list[tuple[str, str]]:
         ("tokens", f"{training.train_tokens:,} for training"),
         ("model", f"{config.model.family}, {training.parameters:,} parameters"),
         ("training", f"{training.steps} steps, {training.seconds:.0f} s"),
-        ("perplexity", f"{metrics['perplexity']:.2f} a token"),
-        ("bits per byte", f"{metrics['bits_per_byte']:.3f}"),
+        ("perplexity", f"{measures['perplexity'].value:.2f} a token"),
+        (GATED.words, f"{result.decision.value:.3f}"),
         ("decision", str(result.decision)),
         ("version", result.pushed.name if result.pushed else "none pushed"),
     ]

@@ -54,6 +54,15 @@ def write_text(path: str, text: str) -> None:
             file.write(text)
 
 
+def replace(source: str, target: str) -> None:
+    """Gives a file another's name, and takes its place."""
+    if not is_remote(source):
+        os.replace(source, target)
+        return
+    with reached(source) as fileio:
+        fileio.rename(source, target, overwrite=True)
+
+
 def names(folder: str) -> list[str]:
     """Names of what is in a folder; none where there is no such folder."""
     if not is_remote(folder):

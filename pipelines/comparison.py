@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ..components.errors import InputError
+from ..components.evaluator.gated import GATED
 from ..components.evaluator.records import Definition
 from .configuration.config import Config, ConfigError, load
 from .report import data, page
@@ -29,7 +30,6 @@ from .report.reading import Runs
 if TYPE_CHECKING:
     from .local.runner import RunResult
 
-METRIC = "bits_per_byte"
 # What configurations must have in common, that the models learn from the same data.
 _SHARED = ("corpus", "cleaning")
 
@@ -138,7 +138,7 @@ def compare(plan: Mapping[str, Config], console: Console) -> data.ComparisonRepo
         pipeline=leading(plan).name,
         started=started.isoformat(timespec="seconds"),
         seconds=time.monotonic() - before,
-        metric=METRIC,
+        metric=GATED.name,
         corpus=runs[0].corpus if runs else None,
         definitions=definitions,
         candidates=ranked(candidates),
@@ -172,12 +172,12 @@ def ranked(candidates: Sequence[data.Candidate]) -> list[data.Candidate]:
     """The candidates with their places, the best first; those without one last."""
 
     def value(candidate: data.Candidate) -> float:
-        measure = candidate.run and candidate.run.metrics.get(METRIC)
+        measure = candidate.run and candidate.run.metrics.get(GATED.name)
         return measure.value if measure else math.nan
 
     finished = [one for one in candidates if math.isfinite(value(one))]
     others = [one for one in candidates if one not in finished]
-    best_first = sorted(finished, key=value)
+    best_first = sorted(finished, key=value, reverse=GATED.better == "higher")
     return [
         *(
             one.model_copy(update={"rank": place})

@@ -13,10 +13,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from ..components.documents import Documents
 from ..components.errors import InputError
-from ..components.evaluator import executor
-from ..components.evaluator.gate import verdict
-from ..components.evaluator.gate.rules import LAST_BLESSED, NGRAM
-from ..components.evaluator.results import CANDIDATE
+from ..components.evaluator import judging
+from ..components.evaluator.gate.decision import Decision
+from ..components.evaluator.records import CANDIDATE, LAST_BLESSED, NGRAM
 from ..components.progress import report
 from ..components.text_example_gen import files, readers
 from ..components.text_example_gen.documents import Document
@@ -47,7 +46,7 @@ def judge(
     data: str,
     train_data: str | None = None,
     output: Path | None = None,
-) -> verdict.Decision:
+) -> Decision:
     """Applies a configuration's rules to an exported model.
 
     Documents are read as those of `corpus`, and are not cleaned.
@@ -70,25 +69,22 @@ def judge(
         NGRAM: models.ngram,
     }
     folders = {name: _folder(path) for name, path in given.items() if path is not None}
-    settings = executor.Settings.of(config.gate_settings)
     options = PipelineOptions(config.beam_pipeline_args)
     with tempfile.TemporaryDirectory() as scratch:
-        evaluation = executor.evaluate(
+        decision = judging.judge(
             folders,
             _examples(config, data, Path(scratch, "eval.gz")),
-            settings,
+            config.gate.asked(config.corpus.features),
             str(Path(scratch, "analysis")),
             lambda: beam.Pipeline(options=options),
             train_texts=_examples(config, train_data, Path(scratch, "train.gz"))
             if train_data
             else (),
         )
-    decision = verdict.decide(settings.rules, evaluation)
     if output is not None:
         try:
-            output.mkdir(parents=True, exist_ok=True)
-            evaluation.write(str(output))
-            decision.write(str(output))
+            decision.evaluation.write(str(output))
+            decision.verdict.write(str(output))
         except OSError as error:
             raise InputError(f"cannot write {output}: {error.strerror}") from error
     return decision

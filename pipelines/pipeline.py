@@ -13,10 +13,10 @@ from tfx.types import standard_artifacts
 from tfx.types.channel import Channel
 
 from ..components.evaluator.component import Evaluator
-from ..components.evaluator.gate.baseline import Record
+from ..components.evaluator.gate.baseline import BlessedRecord
 from ..components.example_validator.component import ExampleValidator
 from ..components.pusher.component import Pusher
-from ..components.pusher.model_card import CardSettings
+from ..components.pusher.settings import Card
 from ..components.serving_validator.component import ServingValidator
 from ..components.text_example_gen.cleaning import Cleaning
 from ..components.text_example_gen.component import TextExampleGen
@@ -119,7 +119,7 @@ def make_components(
         "examples": examples,
         "model": model,
         "ngram_model": ngram_trainers[0].outputs["model"] if ngram_trainers else None,
-        **config.gate_settings,
+        "settings": config.gate.asked(config.corpus.features),
     }
     trained = [
         example_gen,
@@ -147,12 +147,11 @@ def make_components(
             ).with_id(BASELINE_RESOLVER)
         ]
         baseline_model = resolvers[0].outputs["model"]
+    record = None
+    if blessed_record:
+        record = BlessedRecord(file=blessed_record, push_folder=config.push_folder)
     evaluator = Evaluator(
-        **evaluated,
-        baseline_model=baseline_model,
-        blessed_record=Record(blessed_record, config.push_folder)
-        if blessed_record
-        else None,
+        **evaluated, baseline_model=baseline_model, blessed_record=record
     )
     serving_validator = ServingValidator(
         model=model,
@@ -164,7 +163,7 @@ def make_components(
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_validator.outputs["blessing"],
         push_folder=config.push_folder,
-        card=CardSettings(
+        card=Card(
             name=config.name,
             model=config.model.model_dump(exclude_none=True),
             tokenizer=config.tokenizer.type,

@@ -7,15 +7,16 @@ root is an object store.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ..components.errors import InputError
-from ..components.evaluator.records import Verdict
+from ..components.evaluator.gated import GATED
+from ..components.evaluator.records import Measure, Verdict
 from ..components.push_folder.push_folder import Kept, PushFolder, Rollback
 from .configuration.config import Config
 from .kubeflow import compiled_runs
 from .report.data import RunReport
-from .report.reading import DATABASE, Runs
+from .report.reading import DATABASE, SERVING_MODEL, Runs
 
 _TO_BEAT = "the next candidate is compared with it"
 _TAKEN_BACK = "taken back: no run pushes it again"
@@ -31,7 +32,7 @@ class Version:
             what came of the run, such as `refused`.
         run: The run that made it; "" where no run is known to, as of a version that was
             pushed from elsewhere.
-        bits_per_byte: As the run's Evaluator measured it.
+        value: What it is gated on, as the run's Evaluator measured it.
         reasons: Why it was not pushed, which version it went back to, whether it was
             taken back, or is what the next candidate is compared with.
     """
@@ -39,7 +40,7 @@ class Version:
     version: int
     state: str
     run: str = ""
-    bits_per_byte: float | None = None
+    value: float | None = None
     reasons: tuple[str, ...] = ()
 
 
@@ -51,7 +52,7 @@ class _Made:
         number: The version; 0 where nothing was pushed.
         run: The run's name.
         outcome: What came of it.
-        bits_per_byte: As measured.
+        value: What it is gated on, as measured.
         reasons: Why it was not pushed, or what it was compared with.
         kept: What is kept of it besides the version.
         is_last_blessed: Whether it is the model that the pipeline blessed last.
@@ -60,7 +61,7 @@ class _Made:
     number: int
     run: str
     outcome: str
-    bits_per_byte: float | None
+    value: float | None
     reasons: tuple[str, ...]
     kept: Kept
     is_last_blessed: bool
@@ -99,7 +100,7 @@ def versions(config: Config) -> list[Version]:
             version=one.number,
             state=_state(one.number, there) if one.number else one.outcome,
             run=one.run,
-            bits_per_byte=one.bits_per_byte,
+            value=one.value,
             reasons=(*one.reasons, *told),
         )
         # Of models that have become no version, each has a place of its own.
@@ -159,13 +160,12 @@ def _root(config: Config) -> str:
 
 def _of_report(report: RunReport, is_last_blessed: bool) -> _Made:
     serving = report.serving
-    measure = report.metrics.get("bits_per_byte")
     model, copy = _artifact(report, "model"), _artifact(report, "pushed_model")
     return _Made(
         number=int(serving.version) if serving and serving.version else 0,
         run=report.run_id.replace(":", "-")[:19],
         outcome=report.outcome,
-        bits_per_byte=measure.value if measure else None,
+        value=_value(report.metrics),
         reasons=(*report.reasons, *_compared(report.verdict)),
         kept=_kept(model, copy, serving.folder if serving else ""),
         is_last_blessed=is_last_blessed,
@@ -173,7 +173,6 @@ def _of_report(report: RunReport, is_last_blessed: bool) -> _Made:
 
 
 def _of_compiled(run: compiled_runs.CompiledRun) -> _Made:
-    measure = run.evaluation and run.evaluation.candidate.get("bits_per_byte")
     folder, _, number = run.version.rpartition("/")
     refusal = run.refusal if run.verdict.blessed else ""
     refused = "not served" if refusal else "blessed"
@@ -182,11 +181,16 @@ def _of_compiled(run: compiled_runs.CompiledRun) -> _Made:
         number=int(number or 0),
         run=run.run,
         outcome=refused if run.verdict.blessed else "refused",
-        bits_per_byte=measure.value if measure else None,
+        value=_value(run.evaluation.candidate if run.evaluation else {}),
         reasons=(*reasons, *_compared(run.verdict)),
         kept=_kept(run.model, run.copy, folder),
         is_last_blessed=run.is_last_blessed,
     )
+
+
+def _value(measures: Mapping[str, Measure]) -> float | None:
+    measure = measures.get(GATED.name)
+    return measure.value if measure else None
 
 
 def _compared(verdict: Verdict | None) -> Iterator[str]:
@@ -197,7 +201,7 @@ def _compared(verdict: Verdict | None) -> Iterator[str]:
 
 def _kept(model: str, copy: str, push_folder: str) -> Kept:
     # The copy has the model card; it is removed where the version is pushed again.
-    return Kept(model, (copy, f"{model}/Format-Serving"), push_folder)
+    return Kept(model, (copy, f"{model}/{SERVING_MODEL}"), push_folder)
 
 
 def _artifact(report: RunReport, key: str) -> str:

@@ -9,6 +9,7 @@ from typing import TypeVar, Unpack
 import numpy as np
 import tensorflow as tf
 from grpc import StatusCode
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from .client import (
     GenerateSettings,
@@ -105,6 +106,16 @@ class ExportedModel:
             answer = Answer(outputs, np.ndarray.tolist, batch.rows, self.directory)
             results += batch.read(answer)
         return results
+
+
+def signatures(directory: str | os.PathLike[str]) -> list[str]:
+    """Names of the signatures of a SavedModel; none where there is no SavedModel."""
+    file = os.path.join(os.fspath(directory), _SAVED_MODEL)
+    if not tf.io.gfile.exists(file):
+        return []
+    with tf.io.gfile.GFile(file, "rb") as stream:
+        (graph,) = SavedModel.FromString(stream.read()).meta_graphs
+    return sorted(graph.signature_def)
 
 
 def saved_model_folder(directory: str | os.PathLike[str]) -> str:

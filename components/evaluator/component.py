@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from typing import Any
-
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.channel import BaseChannel, Channel
@@ -17,8 +13,9 @@ from tfx.types.component_spec import (
 
 from ..source import source_hash
 from . import executor
-from .gate.baseline import Record
-from .probes import templates_hash
+from .gate.baseline import BlessedRecord
+from .probes import ProbeSettings
+from .settings import EvaluatorSettings
 
 
 class EvaluatorSpec(ComponentSpec):
@@ -60,10 +57,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         examples=example_gen.outputs["examples"],
         model=trainer.outputs["model"],
         baseline_model=resolver.outputs["model"],
-        rules=[
-            {"metric": "bits_per_byte", "max": 2.5},
-            {"metric": "bits_per_byte", "against": "last_blessed", "margin": 0.01},
-        ],
+        settings=GateSettings(max_bits_per_byte=2.5).asked(features=[]),
     )
     ```
 
@@ -73,16 +67,8 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         baseline_model: The model that was blessed last, if there is one, or that a
             rollback has made live since.
         ngram_model: An n-gram model of the same data, if a rule is against it.
-        rules: Each the arguments of a `rules.Rule`; with `min` and `max` it is two.
-        slices: Features by which the metrics are sliced: `length`, and others that the
-            examples have.
-        features: Features that the examples have besides `text`.
-        probes: Settings of `probes.run`, which measures all that it knows then; without
-            it measures what rules are about.
+        settings: What the candidate is asked for, and what features the examples have.
         blessed_record: In the place of `baseline_model`, where it is found.
-
-    Raises:
-        ValueError: Where a rule says what cannot be.
     """
 
     SPEC_CLASS = EvaluatorSpec
@@ -93,32 +79,24 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         *,
         examples: BaseChannel,
         model: BaseChannel,
+        settings: EvaluatorSettings,
         baseline_model: BaseChannel | None = None,
         ngram_model: BaseChannel | None = None,
-        rules: Sequence[dict[str, Any]],
-        slices: Sequence[str] = (),
-        features: Sequence[str] = (),
-        probes: dict[str, Any] | None = None,
-        blessed_record: Record | None = None,
+        blessed_record: BlessedRecord | None = None,
     ) -> None:
-        settings = {
-            "rules": list(rules),
-            "slices": list(slices),
-            "features": list(features),
-            "probes": probes,
-            # TFX's cache sees the name of the file only.
-            "templates": templates_hash(probes or {}),
-        }
-        executor.Settings.of(settings)
+        templates = (settings.probes or ProbeSettings()).templates_hash
+        settings = settings.model_copy(update={"templates": templates})
         super().__init__(
             EvaluatorSpec(
                 examples=examples,
                 model=model,
                 baseline_model=baseline_model,
                 ngram_model=ngram_model,
-                settings=json.dumps(settings, sort_keys=True),
+                settings=settings.dump(),
                 blessed_record=blessed_record.dump() if blessed_record else None,
-                source_hash=source_hash(executor.__name__),
+                source_hash=source_hash(
+                    executor.__name__, *settings.own_metrics.values()
+                ),
                 evaluation=Channel(type=standard_artifacts.ModelEvaluation),
                 blessing=Channel(type=standard_artifacts.ModelBlessing),
             )

@@ -1,35 +1,21 @@
 """What an Evaluator has found and decided, as it lies in its artifacts.
 
-`evaluation.json` is in the artifact `evaluation`, `gate.json` in `blessing`. NaN and
-infinity are the strings "NaN" and "Infinity" there, which are read as numbers.
-Importing this module imports neither TensorFlow nor TFX.
+`evaluation.json` is in the artifact `evaluation`, `gate.json` in `blessing`; one type
+writes and reads each. Importing this module imports neither TensorFlow nor TFX.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal
 
-import pydantic
+from ..records import FileRecord, Record
 
-EVALUATION_FILE = "evaluation.json"
-GATE_FILE = "gate.json"
-CANDIDATE, LAST_BLESSED, NGRAM = "candidate", "last_blessed", "ngram"
+CANDIDATE: Final = "candidate"
+LAST_BLESSED: Final = "last_blessed"
+NGRAM: Final = "ngram"
 OVERALL = "overall"
-
-
-class Record(pydantic.BaseModel):
-    """Part of a JSON file; what a later version has added is left out."""
-
-    model_config = pydantic.ConfigDict(
-        extra="ignore",
-        frozen=True,
-        ser_json_inf_nan="strings",
-        protected_namespaces=(),
-    )
-
-
-_Record = TypeVar("_Record", bound=Record)
+# Lies in a `blessing` that blesses, as of TFX's Evaluator; its Pusher looks for it.
+BLESSED_FILE = "BLESSED"
 
 
 class Measure(Record):
@@ -41,18 +27,17 @@ class Measure(Record):
 
 
 class Slice(Record):
-    """The measures of some documents.
-
-    Attributes:
-        documents: How many they are.
-        metrics: The measures by name.
-        calibration: By bin of the likeliest token's probability: tokens, the sum of
-            that probability, tokens where it was the right one.
-    """
+    """The measures of some documents."""
 
     documents: int
+    """How many they are."""
+    sums: dict[str, float] = {}
+    """What the measures are made of, summed over the documents, by name."""
     metrics: dict[str, Measure] = {}
+    """The measures by name."""
     calibration: list[tuple[float, float, float]] = []
+    """By bin of the likeliest token's probability: tokens, the sum of that probability,
+    tokens where it was the right one."""
 
 
 class Evaluated(Record):
@@ -70,89 +55,88 @@ class Definition(Record):
     """What a metric is."""
 
     name: str
+    """Its name in words."""
     unit: str = ""
     definition: str = ""
+    source: str = ""
+    """Where the definition is from."""
     better: Literal["lower", "higher", ""] = ""
 
 
 class Sample(Record):
     """A text that a model has written."""
 
-    text: str
     prompt: str = ""
-    step: int | None = None
+    text: str
 
 
-class Evaluation(Record):
-    """All measures of a candidate and of what it was compared with.
+class Evaluation(FileRecord):
+    """All measures of a candidate and of what it was compared with."""
 
-    Attributes:
-        documents: How many were evaluated.
-        definitions: What the metrics are, by name.
-        models: The measures of `candidate` and, where there were such, `last_blessed`
-            and `ngram`.
-        probes: Measures of robustness, bias and memorization.
-        details: What the probes found besides, by probe.
-        samples: Texts that the candidate has written.
-        seconds: What the evaluation took, by part.
-    """
+    FILE: ClassVar[str] = "evaluation.json"
 
     documents: int
+    """How many were evaluated."""
     definitions: dict[str, Definition] = {}
+    """What the metrics are, by name."""
     models: dict[str, Evaluated] = {}
+    """The measures of `candidate` and, where there were such, `last_blessed` and
+    `ngram`."""
     probes: dict[str, float] = {}
+    """Measures of robustness, bias and memorization."""
     details: dict[str, Any] = {}
+    """What the probes found besides, by probe."""
     samples: list[Sample] = []
+    """Texts that the candidate has written."""
     seconds: dict[str, float] = {}
+    """What the evaluation took, by part."""
 
     @property
     def candidate(self) -> dict[str, Measure]:
         """The candidate's measures of all documents."""
-        return self.models[CANDIDATE].overall if CANDIDATE in self.models else {}
+        return self.of(CANDIDATE)
+
+    def of(self, model: str) -> dict[str, Measure]:
+        """A model's measures of all documents; none where there is no such model."""
+        return self.models[model].overall if model in self.models else {}
 
 
-class Rule(Record):
-    """A rule of the gate and its outcome.
-
-    Attributes:
-        rule: The rule in words.
-        metric: What it is about.
-        slice: Of which documents.
-        against: The model that the candidate was compared with, if with one.
-        value: The candidate's value.
-        bound: What it was held against.
-        interval: The 95 % confidence interval of the value; against another model, that
-            of the difference, moved to where the value is.
-        passed: Whether the candidate met the rule.
-        reason: Why, in words.
-    """
+class Outcome(Record):
+    """A rule of the gate, and what became of it."""
 
     rule: str
+    """The rule in words."""
     metric: str = ""
+    """What it is about."""
     slice: str = OVERALL
+    """Of which documents."""
     against: str | None = None
+    """The model that the candidate was compared with, if with one."""
     value: float | None = None
+    """The candidate's value."""
     bound: float | None = None
+    """The most or the least that keeps the rule."""
     interval: tuple[float, float] | None = None
+    """The 95 % confidence interval of the value; against another model, that of the
+    difference, moved to where the value is."""
     passed: bool
+    """Whether the candidate keeps the rule."""
     reason: str = ""
+    """Why it does not, or why nothing was compared."""
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.reason}" if self.reason else self.rule
 
 
 class Baseline(Record):
-    """The model that stood for the last blessed one.
-
-    Attributes:
-        model: Its folder.
-        version: The version that it was served as, where a rollback had made it live.
-        again: The earlier version that it was again then.
-    """
+    """The model that stood for the last blessed one."""
 
     model: str
+    """Its folder."""
     version: int | None = None
+    """The version that it was served as, where a rollback had made it live."""
     again: int | None = None
+    """The earlier version that it was again then."""
 
     def __str__(self) -> str:
         if self.version is None:
@@ -160,37 +144,21 @@ class Baseline(Record):
         return f"version {self.version}, live by a rollback to {self.again}"
 
 
-class Verdict(Record):
-    """The gate's decision, rule by rule.
+class Verdict(FileRecord):
+    """The gate's decision, rule by rule."""
 
-    Attributes:
-        blessed: Whether the candidate may be pushed.
-        rules: What became of each rule.
-        baseline: What it was compared with as the last blessed model, if there was one.
-        judged: When, as ISO 8601 in UTC.
-    """
+    FILE: ClassVar[str] = "gate.json"
 
     blessed: bool
-    rules: list[Rule] = []
-    baseline: Baseline | None = None
+    """Whether the candidate may be pushed."""
     judged: str = ""
+    """When, as ISO 8601 in UTC."""
+    baseline: Baseline | None = None
+    """What it was compared with as the last blessed model, if there was one."""
+    rules: list[Outcome] = []
+    """What became of each rule, those first that hold whatever is configured."""
 
     @property
-    def broken(self) -> list[Rule]:
+    def broken(self) -> list[Outcome]:
         """The rules that the candidate has not met."""
         return [rule for rule in self.rules if not rule.passed]
-
-
-def read_evaluation(artifact: str) -> Evaluation | None:
-    """Reads an `evaluation` artifact; `None` where an older version wrote it."""
-    return _read(Evaluation, artifact, EVALUATION_FILE)
-
-
-def read_verdict(artifact: str) -> Verdict | None:
-    """Reads a `blessing` artifact; `None` where an older version wrote it."""
-    return _read(Verdict, artifact, GATE_FILE)
-
-
-def _read(record: type[_Record], artifact: str, name: str) -> _Record | None:
-    file = Path(artifact, name)
-    return record.model_validate_json(file.read_bytes()) if file.exists() else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections.abc import Mapping
@@ -10,12 +9,8 @@ from collections.abc import Mapping
 from tfx.dsl.io import fileio
 
 from .. import storage
+from .records import GRAPH_FILE, Marker
 from .versions import next_number
-
-# What makes a folder a model to TensorFlow Serving, and so comes last.
-_GRAPH = "saved_model.pb"
-# Where a version says that it is whole, and of how many files.
-MARKER_PATH = "assets.extra/pushed.json"
 
 
 def require_writable(push_folder: str) -> None:
@@ -26,7 +21,7 @@ def require_writable(push_folder: str) -> None:
     """
     probe = f"{push_folder}/.writable-{uuid.uuid4().hex}"
     with storage.reached(push_folder):
-        _write(probe, "It can be removed.")
+        storage.write_text(probe, "It can be removed.")
         fileio.remove(probe)
 
 
@@ -36,7 +31,7 @@ def push(
     """Copies a model into a new numeric subfolder, its graph last.
 
     It is not atomic: while it lasts a server sees the version's number, cannot load it,
-    and tries again. `MARKER_PATH` is written when all is there.
+    and tries again. A `Marker` is written when all is there.
 
     Args:
         model_path: Folder of a SavedModel.
@@ -51,14 +46,15 @@ def push(
     fileio.makedirs(target)
     texts = texts or {}
     # A version that is pushed again has a marker of its own.
-    copied = set(_files(model_path)) - {MARKER_PATH, *texts}
-    files = sorted(copied, key=lambda path: (path == _GRAPH, path))
+    copied = set(_files(model_path)) - {Marker.FILE, *texts}
+    # The graph makes the folder a model to a server.
+    files = sorted(copied, key=lambda path: (path == GRAPH_FILE, path))
     for path, text in texts.items():
-        _write(f"{target}/{path}", text)
+        storage.write_text(f"{target}/{path}", text)
     for path in files:
         fileio.makedirs(os.path.dirname(f"{target}/{path}"))
         fileio.copy(os.path.join(model_path, path), f"{target}/{path}")
-    _write(f"{target}/{MARKER_PATH}", json.dumps({"files": len(files)}))
+    Marker(files=len(files)).write(target)
     return target
 
 
@@ -69,9 +65,3 @@ def _files(folder: str) -> list[str]:
         for parent, _, names in fileio.walk(folder)
         for name in names
     ]
-
-
-def _write(path: str, text: str) -> None:
-    fileio.makedirs(os.path.dirname(path))
-    with fileio.open(path, "w") as file:
-        file.write(text)

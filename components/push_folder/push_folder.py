@@ -6,21 +6,14 @@ Importing this module imports neither TensorFlow nor TFX; an object store needs 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .. import storage
 from ..errors import InputError
 from . import versions
-
-# Where a version has what a server does not load: what a rollback says of itself, and
-# which model of a pipeline it is.
-ROLLBACK_PATH = "assets.extra/rollback.json"
-SOURCE_PATH = "assets.extra/source.json"
-
-_GRAPH = "saved_model.pb"
+from .records import GRAPH_FILE, Source, WentBack
 
 
 class Kept(NamedTuple):
@@ -109,7 +102,7 @@ class PushFolder:
         found = storage.numbers(self.path)
         if storage.is_remote(self.path):
             # Of a version that is being written, the graph comes last.
-            return [n for n in found if storage.exists(f"{self.folder(n)}/{_GRAPH}")]
+            return [number for number in found if _is_model(self.folder(number))]
         return found
 
     def folder(self, number: int) -> str:
@@ -118,26 +111,22 @@ class PushFolder:
 
     def origin(self, number: int) -> int:
         """The version that a version is: itself, or that to which it went back."""
-        origin: int = self._read(number, ROLLBACK_PATH).get("version", number)
-        return origin
+        back = WentBack.find(self.folder(number))
+        return back.version if back else number
 
     def model(self, number: int) -> str:
         """The pipeline's model that a version is; "" where that is not known."""
-        model: str = self._read(number, SOURCE_PATH).get("model", "")
-        return model
+        source = Source.find(self.folder(number))
+        return source.model if source else ""
 
     def rollback(self, number: int) -> Rollback | None:
         """What a version says of the rollback that made it; `None` where none did."""
-        record = self._read(number, ROLLBACK_PATH)
-        if not record:
+        folder = self.folder(number)
+        back = WentBack.find(folder)
+        if back is None:
             return None
-        return Rollback(
-            number=number,
-            version=record["version"],
-            folder=self.folder(number),
-            model=self.model(number),
-            taken_back=record.get("taken_back", {}),
-        )
+        model, taken_back = self.model(number), back.taken_back
+        return Rollback(number, back.version, folder, model, taken_back)
 
     @property
     def live_rollback(self) -> Rollback | None:
@@ -182,9 +171,11 @@ class PushFolder:
         ]
         # One model may have been pushed several times.
         taken_back = {m: n for m, n in models if n > wanted and m not in ("", model)}
-        record = {"version": wanted, "taken_back": taken_back}
-        texts = {ROLLBACK_PATH: record, SOURCE_PATH: {"model": model}}
-        pushed = self.push(source, {path: json.dumps(x) for path, x in texts.items()})
+        told = (
+            WentBack(version=wanted, taken_back=taken_back),
+            Source(model=model),
+        )
+        pushed = self.push(source, {record.FILE: record.dump() for record in told})
         number = int(pushed.rpartition("/")[2])
         return Rollback(number, wanted, pushed, model, taken_back)
 
@@ -205,17 +196,16 @@ class PushFolder:
         if kept is None:
             raise InputError(f"there is no version {wanted} in {self.path}: {listed}")
         for folder in kept.folders:
-            if storage.exists(f"{folder}/{_GRAPH}"):
+            if _is_model(folder):
                 return folder
         raise InputError(
             f"version {wanted} is gone from {self.path}, and so is the model of the "
             f"run that pushed it ({', '.join(kept.folders)}): {listed}"
         )
 
-    def _read(self, number: int, path: str) -> dict[str, Any]:
-        text = storage.read_text(f"{self.folder(number)}/{path}")
-        content: dict[str, Any] = json.loads(text) if text else {}
-        return content
+
+def _is_model(folder: str) -> bool:
+    return storage.exists(f"{folder}/{GRAPH_FILE}")
 
 
 def containing(version: str) -> tuple[PushFolder, int]:

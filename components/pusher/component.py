@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.proto import pusher_pb2
 from tfx.types import standard_artifacts, standard_component_specs
@@ -13,7 +11,7 @@ from tfx.utils import json_utils
 
 from ..source import source_hash
 from . import executor
-from .model_card import CardSettings
+from .settings import Card
 
 # What a model card is made of, besides the blessing.
 _CARD_INPUTS = {
@@ -44,7 +42,7 @@ class Pusher(base_component.BaseComponent):
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_validator.outputs["blessing"],
         push_folder="serving/langzoo",
-        card=CardSettings("langzoo", {"family": "lstm"}, "bpe", ["texts/*.txt"]),
+        card=Card(name="x", model={"family": "lstm"}, tokenizer="bpe", sources=[]),
         evaluation=evaluator.outputs["evaluation"],
         examples=example_gen.outputs["examples"],
         model_run=trainer.outputs["model_run"],
@@ -74,7 +72,7 @@ class Pusher(base_component.BaseComponent):
         model_blessing: BaseChannel,
         infra_blessing: BaseChannel,
         push_folder: str,
-        card: CardSettings | None = None,
+        card: Card | None = None,
         evaluation: BaseChannel | None = None,
         examples: BaseChannel | None = None,
         model_run: BaseChannel | None = None,
@@ -82,7 +80,7 @@ class Pusher(base_component.BaseComponent):
         filesystem = pusher_pb2.PushDestination.Filesystem(base_directory=push_folder)
         config = {
             "source": source_hash(executor.__name__),
-            executor.CARD_KEY: dataclasses.asdict(card) if card else None,
+            executor.CARD_KEY: card.model_dump() if card else None,
         }
         super().__init__(
             PusherSpec(

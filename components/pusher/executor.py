@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 from tfx import types
 from tfx.components.pusher import executor as tfx_executor
-from tfx.dsl.io import fileio
 from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, json_utils, proto_utils
 
 from .. import storage
 from ..errors import InputError
-from ..evaluator.records import EVALUATION_FILE, GATE_FILE, Evaluation, Verdict
+from ..evaluator.records import Evaluation, Verdict
 from ..progress import report
-from ..push_folder.object_stores import MARKER_PATH
-from ..push_folder.push_folder import SOURCE_PATH, PushFolder
+from ..push_folder.push_folder import PushFolder
+from ..push_folder.records import CARD_FILE, Marker, PushedSource, Source
 from ..text_example_gen.executor import Summary
 from ..trainer.records import TrainingResult
-from .model_card import CARD_PATH, CardSettings, model_card
+from .model_card import model_card
+from .settings import Card
 
 CARD_KEY = "card"
 EVALUATION_KEY = "evaluation"
@@ -60,23 +59,22 @@ class Executor(tfx_executor.Executor):
         )
         model_path = self.GetModelPath(input_dict)
         card = _card(input_dict, exec_properties)
-        texts = {} if card is None else {CARD_PATH: card}
+        texts = {} if card is None else {CARD_FILE: card}
         model = artifact_utils.get_single_uri(input_dict["model"])
         folder = PushFolder(destination.filesystem.base_directory)
         _require_judged_since(folder, model, input_dict)
-        version = folder.push(
-            model_path, {**texts, SOURCE_PATH: json.dumps({"model": model})}
-        )
+        source = Source(model=model)
+        version = folder.push(model_path, {**texts, source.FILE: source.dump()})
         parent, _, number = version.rpartition("/")
         if storage.is_remote(parent):
             report(
                 f"not atomic: {parent} renames no folder, so the graph was written "
-                f"last, and then the marker {MARKER_PATH}"
+                f"last, and then the marker {Marker.FILE}"
             )
         io_utils.copy_dir(model_path, pushed_model.uri)
-        pushed = json.dumps({"model": model, "version": version})
-        for path, text in {**texts, SOURCE_PATH: pushed}.items():
+        for path, text in texts.items():
             io_utils.write_string_file(os.path.join(pushed_model.uri, path), text)
+        PushedSource(model=model, version=version).write(pushed_model.uri)
         self._MarkPushed(
             pushed_model, pushed_destination=version, pushed_version=number
         )
@@ -94,10 +92,10 @@ def _require_judged_since(
     if not inputs.get("model_blessing"):
         return
     live = folder.live_rollback
-    gate = _read(artifact_utils.get_single_uri(inputs["model_blessing"]), GATE_FILE)
-    if live is None or live.model == model or not gate:
+    verdict = Verdict.find(artifact_utils.get_single_uri(inputs["model_blessing"]))
+    if live is None or live.model == model or not verdict:
         return
-    baseline = Verdict.model_validate_json(gate).baseline
+    baseline = verdict.baseline
     if baseline is None or baseline.version != live.number:
         raise InputError(
             f"nothing was pushed: a rollback to version {live.version} was made in "
@@ -117,13 +115,11 @@ def _card(
     def uri(key: str) -> str | None:
         return artifact_utils.get_single_uri(inputs[key]) if inputs.get(key) else None
 
-    evaluation = _read(uri(EVALUATION_KEY), EVALUATION_FILE)
-    verdict = _read(uri("model_blessing"), GATE_FILE)
     examples, model_run = uri(EXAMPLES_KEY), uri(MODEL_RUN_KEY)
     return model_card(
-        CardSettings(**settings).with_trained(_read(model_run, _PRESET_FILE)),
-        Evaluation.model_validate_json(evaluation) if evaluation else None,
-        Verdict.model_validate_json(verdict) if verdict else None,
+        Card(**settings).with_trained(_read(model_run, _PRESET_FILE)),
+        Evaluation.find(uri(EVALUATION_KEY)),
+        Verdict.find(uri("model_blessing")),
         Summary.read(examples) if examples else None,
         TrainingResult.read(model_run) if model_run else None,
     )
@@ -131,8 +127,4 @@ def _card(
 
 def _read(folder: str | None, name: str) -> str:
     """The text of an artifact's file; "" where there is none."""
-    path = os.path.join(folder or "", name)
-    if folder is None or not fileio.exists(path):
-        return ""
-    with fileio.open(path) as file:
-        return file.read()
+    return storage.read_text(os.path.join(folder, name)) if folder else ""

@@ -11,64 +11,27 @@ References:
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from ... import __version__
 from ..evaluator import wording
+from ..evaluator.gated import GATED
 from ..evaluator.records import CANDIDATE, OVERALL, Evaluation, Measure, Verdict
 from ..text_example_gen.executor import Summary
 from ..trainer.records import TrainingResult
+from .settings import Card
 
-# Where a SavedModel has what a server does not load.
-CARD_PATH = "assets.extra/README.md"
 _TASK = "text-generation"
-_RANKED = "bits_per_byte"
 _HUB = "hf://"
 
 
-@dataclasses.dataclass(frozen=True)
-class CardSettings:
-    """What the configuration says of a model.
-
-    Attributes:
-        name: The pipeline's name.
-        model: Family, context length and hyperparameters.
-        tokenizer: Its type.
-        sources: Where the training data are from.
-        language: Codes of the languages, as of ISO 639.
-        license: Identifier of a licence, as the Hub knows it.
-        intended_use: What the model is for, in words.
-    """
-
-    name: str
-    model: dict[str, Any]
-    tokenizer: str
-    sources: Sequence[str]
-    language: Sequence[str] = ()
-    license: str | None = None
-    intended_use: str = ""
-
-    def with_trained(self, preset: str) -> CardSettings:
-        """With the hyperparameters of a preset's JSON, which a search may have found.
-
-        Args:
-            preset: That JSON; "" changes nothing.
-        """
-        trained = json.loads(preset)["config"] if preset else {}
-        model = {key: trained.get(key, value) for key, value in self.model.items()}
-        return dataclasses.replace(self, model=model)
-
-
 def model_card(
-    settings: CardSettings,
+    settings: Card,
     evaluation: Evaluation | None,
     verdict: Verdict | None,
     data: Summary | None,
@@ -103,10 +66,11 @@ def model_card(
     )
     environment.globals.update(interval=wording.interval, version=__version__)
     text = environment.get_template("model_card.md").render(
-        **dataclasses.asdict(settings),
+        **settings.model_dump(),
         evaluation=evaluation,
         metrics=metrics,
         probes=evaluation.probes if evaluation else {},
+        gated=GATED,
         worst=_worst_slice(evaluation) if evaluation else None,
         verdict=verdict,
         data=data,
@@ -115,7 +79,7 @@ def model_card(
     return f"---\n{_metadata(settings, metrics)}\n---\n\n{text}"
 
 
-def _metadata(settings: CardSettings, metrics: Mapping[str, Measure]) -> str:
+def _metadata(settings: Card, metrics: Mapping[str, Measure]) -> str:
     return ModelCardData(
         language=list(settings.language) or None,
         license=settings.license,
@@ -153,12 +117,15 @@ def _name(name: str, measure: Measure) -> str:
 
 
 def _worst_slice(evaluation: Evaluation) -> tuple[str, float] | None:
-    """The slice with most bits per byte, and those; `None` where nothing is sliced."""
+    """The slice that the model is worst at, and how; `None` where nothing is sliced."""
     candidate = evaluation.models.get(CANDIDATE)
     values = {
-        name: part.metrics[_RANKED].value
+        name: part.metrics[GATED.name].value
         for name, part in (candidate.slices if candidate else {}).items()
-        if name != OVERALL and _RANKED in part.metrics
+        if name != OVERALL and GATED.name in part.metrics
     }
     known = {name: value for name, value in values.items() if math.isfinite(value)}
-    return max(known.items(), key=lambda item: item[1]) if known else None
+    if not known:
+        return None
+    worst = max if GATED.better == "lower" else min
+    return worst(known.items(), key=lambda item: item[1])

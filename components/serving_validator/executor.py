@@ -10,7 +10,6 @@ from typing import Any
 from tfx import types
 from tfx.components.util import model_utils
 from tfx.dsl.components.base import base_executor
-from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
@@ -18,10 +17,9 @@ from ...serving.client import Client
 from ...serving.server.process import running_server
 from ..documents import split
 from ..progress import report
+from .records import BLESSED_FILE, NOT_BLESSED_FILE
 
-# What TFX's InfraValidator writes and its Pusher reads.
-_BLESSED_FILE = "INFRA_BLESSED"
-_NOT_BLESSED_FILE = "INFRA_NOT_BLESSED"
+# Of the artifact, as TFX's InfraValidator sets it and its Pusher reads.
 _BLESSED_PROPERTY = "blessed"
 
 _NUM_DOCUMENTS = 4
@@ -96,14 +94,5 @@ def check_answers(client: Client, documents: list[str]) -> None:
 def _mark(blessing: types.Artifact, refusal: str | None) -> None:
     blessed = refusal is None
     blessing.set_int_custom_property(_BLESSED_PROPERTY, int(blessed))
-    verdict = _BLESSED_FILE if blessed else _NOT_BLESSED_FILE
+    verdict = BLESSED_FILE if blessed else NOT_BLESSED_FILE
     io_utils.write_string_file(os.path.join(blessing.uri, verdict), refusal or "")
-
-
-def read_refusal(blessing_uri: str) -> str | None:
-    """Reads why a model was refused from an infra blessing; None where it was not."""
-    path = os.path.join(blessing_uri, _NOT_BLESSED_FILE)
-    if not fileio.exists(path):
-        return None
-    with fileio.open(path, "r") as file:
-        return file.read()

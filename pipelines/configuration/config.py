@@ -18,10 +18,8 @@ import yaml
 from pydantic import Field
 
 from ...components import demo_corpus
-from ...components.evaluator import probes
-from ...components.evaluator.gate import rules
-from ...components.evaluator.measures import slices
-from ...components.evaluator.measures.slices import LENGTH, OVERALL
+from ...components.evaluator.settings import GateSettings, RuleSettings
+from ...components.pusher.settings import CardSettings
 from ...components.text_example_gen.sources import Source
 from ...components.tuner import search_space
 from ...models.families.presets import KERAS_HUB, resolved
@@ -642,76 +640,6 @@ class SearchConfig(_Section):
         return self
 
 
-_Number = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class RuleConfig(_Section):
-    """A rule of the gate: a bound on a metric, or a margin against another model."""
-
-    metric: str
-    """perplexity, word_perplexity, bits_per_byte, bits_per_character, token_accuracy,
-    token_accuracy_at_5, expected_calibration_error, out_of_vocabulary_rate; of the
-    exported model, latency_ms and size_mb; of the probes, what components/evaluator/
-    probes says."""
-    min: _Number | None = None
-    max: _Number | None = None
-    against: Literal["last_blessed", "ngram"] | None = None
-    """In place of `min` and `max`: the model that the candidate must be better than.
-    Without a last blessed model there is nothing to keep; an n-gram model is trained
-    for it on the same data."""
-    margin: _Number = 0.0
-    """By how much, in the metric's unit; below 0, how much worse it may be."""
-    significant: bool | None = None
-    """Whether only what the 95 % confidence interval excludes counts; by default as
-    `gate.significant` where a rule is against a model, and not for `min` and `max`."""
-    slice: str = OVERALL
-    """Of which documents: `FEATURE=VALUE`, such as `source=news` of `corpus.fields`, or
-    `length=0-255`, in bytes."""
-
-
-class GateConfig(_Section):
-    """Which model is good enough."""
-
-    max_bits_per_byte: Annotated[float, Field(gt=0)] = 3.0
-    """A candidate above it is refused."""
-    min_improvement: Annotated[float, Field(ge=0)] = 0.0
-    """Bits per byte that a candidate must be better than the last blessed model."""
-    significant: bool = False
-    """Whether an improvement counts only where its 95 % confidence interval lies beyond
-    the margin; intervals are of a paired bootstrap by document."""
-    slices: list[str] = [LENGTH]
-    """Features by which all metrics are told as well: `length`, in buckets of bytes,
-    and those of `corpus.fields`."""
-    rules: list[RuleConfig] = []
-    """More that a candidate must keep."""
-    probes: dict[str, Any] | None = None
-    """Settings of the probes for robustness, bias and memorization, which then measure
-    all that they know (`{}` is with all defaults); without, what rules are about."""
-
-    @property
-    def all_rules(self) -> list[dict[str, Any]]:
-        """All rules in one form, that of `components.evaluator.rules.parse`."""
-        metric = "bits_per_byte"
-        first = RuleConfig(metric=metric, max=self.max_bits_per_byte)
-        second = RuleConfig(
-            metric=metric, against="last_blessed", margin=self.min_improvement
-        )
-        return [
-            {
-                **rule.model_dump(exclude_none=True),
-                "significant": self.significant and rule.against is not None
-                if rule.significant is None
-                else rule.significant,
-            }
-            for rule in (first, second, *self.rules)
-        ]
-
-    @property
-    def needs_ngram(self) -> bool:
-        """Whether a rule is against an n-gram model."""
-        return any(rule.against == "ngram" for rule in self.rules)
-
-
 class ServingConfig(_Section):
     """How the model is exported and where it is pushed."""
 
@@ -722,17 +650,6 @@ class ServingConfig(_Section):
     context."""
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     """Most tokens that one request may generate; default half the context."""
-
-
-class CardConfig(_Section):
-    """What the model card of a pushed version says besides its figures."""
-
-    language: list[Annotated[str, Field(min_length=2)]] = []
-    """Codes of the corpus's languages, such as `en`."""
-    license: Annotated[str, Field(min_length=1)] | None = None
-    """Identifier of the model's licence, such as `apache-2.0`."""
-    intended_use: str = ""
-    """What the model is for; by default, to continue and score text like its own."""
 
 
 class TolerationConfig(_Section):
@@ -863,9 +780,9 @@ class Config(_Section):
     watch: WatchConfig = WatchConfig()
     search: SearchConfig | None = None
     """`{}` is a search with all defaults; without, `model` and `trainer` decide."""
-    gate: GateConfig = GateConfig()
+    gate: GateSettings = GateSettings()
     serving: ServingConfig = ServingConfig()
-    card: CardConfig = CardConfig()
+    card: CardSettings = CardSettings()
     kubeflow: KubeflowConfig = KubeflowConfig()
     beam_pipeline_args: Annotated[list[str], pydantic.AfterValidator(beam.checked)] = (
         beam.LOCALLY
@@ -902,16 +819,6 @@ class Config(_Section):
         assert self.search is not None
         space = search_space.settled(self.search.space, self._refusal)
         return {**self.search.model_dump(), "space": space}
-
-    @property
-    def gate_settings(self) -> dict[str, Any]:
-        """What the Evaluator is told."""
-        return {
-            "rules": self.gate.all_rules,
-            "slices": self.gate.slices,
-            "features": self.corpus.features,
-            "probes": self.gate.probes,
-        }
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -999,10 +906,7 @@ class Config(_Section):
 
     @pydantic.model_validator(mode="after")
     def _rules_can_be_kept(self) -> Config:
-        for feature in self.gate.slices:
-            slices.require_feature(feature, self.corpus.features)
-        rules.parse(self.gate.all_rules, self.corpus.features)
-        probes.check_settings(self.gate.probes or {})
+        self.gate.require_measurable(self.corpus.features)
         return self
 
     @pydantic.model_validator(mode="after")
@@ -1138,7 +1042,7 @@ def _suggest(location: list[str], content: dict[str, Any]) -> str:
     section: Any = Config
     for name in location[:-1]:
         if name.isdigit():  # of a list of sections
-            section = RuleConfig if location[0] == "gate" else SourceConfig
+            section = RuleSettings if location[0] == "gate" else SourceConfig
             continue
         annotation = section.model_fields[name].annotation
         if name == "model":

@@ -8,20 +8,17 @@ Importing this module imports neither TensorFlow nor TFX.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
+from typing import TypeVar
 
 from ...components import storage
-from ...components.evaluator.records import (
-    EVALUATION_FILE,
-    GATE_FILE,
-    Evaluation,
-    Verdict,
-)
-from ...components.push_folder.push_folder import SOURCE_PATH
+from ...components.evaluator.gate import last_blessed
+from ...components.evaluator.records import Evaluation, Verdict
+from ...components.push_folder.records import PushedSource
+from ...components.records import FileRecord
+from ...components.serving_validator.records import read_refusal
 
-RECORD_FILE = "blessed.json"
-_REFUSAL_FILE = "INFRA_NOT_BLESSED"
+_Record = TypeVar("_Record", bound=FileRecord)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +56,8 @@ def read(root: str, name: str) -> list[CompiledRun]:
     Returns:
         The oldest first.
     """
-    record = storage.read_text(f"{root}/{RECORD_FILE}")
-    last = json.loads(record)[-1]["model_uri"] if record else ""
+    blessed = last_blessed.entries(f"{root}/{last_blessed.FILE}")
+    last = blessed[-1] if blessed else ""
     parent = f"{root}/artifacts/{name}"
     found = [
         one
@@ -70,37 +67,37 @@ def read(root: str, name: str) -> list[CompiledRun]:
     return sorted(found, key=lambda one: one.verdict.judged)
 
 
-def _read(parent: str, run: str, last_blessed: str) -> CompiledRun | None:
+def _read(parent: str, run: str, last: str) -> CompiledRun | None:
     folder = f"{parent}/{run}"
-    verdict = _text(folder, "Evaluator", f"blessing/{GATE_FILE}")
-    if not verdict:
+    verdict, _ = _found(Verdict, f"{folder}/Evaluator", "blessing")
+    if verdict is None:
         return None
-    evaluation = _text(folder, "Evaluator", f"evaluation/{EVALUATION_FILE}")
-    pushed_at, source = _found(folder, "Pusher", f"pushed_model/{SOURCE_PATH}")
-    pushed = json.loads(source) if source else {}
+    evaluation, _ = _found(Evaluation, f"{folder}/Evaluator", "evaluation")
+    pushed, copy = _found(PushedSource, f"{folder}/Pusher", "pushed_model")
+    refusals = (
+        read_refusal(f"{place}/blessing")
+        for place in _places(f"{folder}/ServingValidator")
+    )
     return CompiledRun(
         run=run,
-        verdict=Verdict.model_validate_json(verdict),
-        evaluation=Evaluation.model_validate_json(evaluation) if evaluation else None,
-        refusal=_text(folder, "ServingValidator", f"blessing/{_REFUSAL_FILE}"),
-        version=pushed.get("version", ""),
-        model=pushed.get("model", ""),
-        copy=pushed_at.removesuffix(f"/{SOURCE_PATH}"),
-        is_last_blessed=last_blessed.startswith(f"{folder}/"),
+        verdict=verdict,
+        evaluation=evaluation,
+        refusal=next(filter(None, refusals), ""),
+        version=pushed.version if pushed else "",
+        model=pushed.model if pushed else "",
+        copy=copy,
+        is_last_blessed=last.startswith(f"{folder}/"),
     )
 
 
-def _text(folder: str, task: str, path: str) -> str:
-    return _found(folder, task, path)[1]
-
-
-def _found(folder: str, task: str, path: str) -> tuple[str, str]:
-    """A file of a task's artifacts and its text; "" and "" where there is none."""
-    for place in _places(f"{folder}/{task}"):
-        text = storage.read_text(f"{place}/{path}")
-        if text:
-            return f"{place}/{path}", text
-    return "", ""
+def _found(record: type[_Record], task: str, output: str) -> tuple[_Record | None, str]:
+    """A record in an output of a task, and its folder; "" where there is none."""
+    for place in _places(task):
+        folder = f"{place}/{output}"
+        found = record.find(folder)
+        if found is not None:
+            return found, folder
+    return None, ""
 
 
 def _places(task: str) -> Iterator[str]:

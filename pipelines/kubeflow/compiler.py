@@ -18,6 +18,7 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
 from ... import ENVIRONMENT, __version__
 from ...components.errors import InputError
+from ...components.evaluator.gate import last_blessed
 from ..configuration.config import Config, ContainerConfig
 from ..pipeline import make_components
 from . import container as entry
@@ -152,7 +153,7 @@ def _compiled(config: Config) -> dict[str, Any]:
             ingestion_record=f"{folder}/ingestion.json",
             watch=config.watch.model_dump(),
             # The open-source backend has no resolvers ("not implemented").
-            blessed_record=f"{folder}/blessed.json",
+            blessed_record=f"{folder}/{last_blessed.FILE}",
         ),
         beam_pipeline_args=config.beam_pipeline_args,
     )

@@ -7,11 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ...components.evaluator.gate.verdict import Decision, Outcome
+from ...components.evaluator.gate.decision import Decision
+from ...components.evaluator.records import Outcome
 
 
 def print_decision(console: Console, decision: Decision) -> None:
-    """Prints the decision; every rule in a table, if it is more than bits per byte."""
+    """Prints the decision; every rule in a table, where the line does not say all."""
     console.print(str(decision), soft_wrap=True)
     if decision.further:
         console.print(_table(decision))
@@ -23,7 +24,7 @@ def _table(decision: Decision) -> Table:
     for heading in ("value", "95 % interval", "bound"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("kept")
-    for outcome in decision.outcomes:
+    for outcome in decision.verdict.rules:
         table.add_row(*map(Text, _cells(outcome)))
     return table
 
@@ -35,9 +36,11 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
     kept = "yes" if outcome.passed else "NO"
     if outcome.reason:
         kept = f"{kept}: {outcome.reason}"
-    bound = "" if outcome.bound is None else _number(outcome.bound)
-    return outcome.rule, _number(outcome.value), low_to_high, bound, kept
+    value, bound = _number(outcome.value), _number(outcome.bound)
+    return outcome.rule, value, low_to_high, bound, kept
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"

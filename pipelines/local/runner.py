@@ -26,9 +26,9 @@ from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
 from ...components import demo_corpus, storage
-from ...components.evaluator.gate import verdict
+from ...components.evaluator.gate.decision import Decision
 from ...components.push_folder.push_folder import PushFolder
-from ...components.serving_validator.executor import read_refusal
+from ...components.serving_validator.records import read_refusal
 from ...components.source import source_hash
 from ...components.text_example_gen import files
 from ...components.text_example_gen.executor import Summary
@@ -58,7 +58,7 @@ class RunResult:
         search: The trials, the best first; none where nothing was searched.
         training: Parameters, steps, seconds.
         decision: The gate's outcome.
-        infra_refusal: Why the model server refused a blessed model, if it did.
+        infra_refusal: Why the model server refused a blessed model, or "".
         destination: The version's folder, if the model was pushed, or "".
         training_folder: Where the training's figures and logs are.
         report: The page that shows the run; none where it could not be written.
@@ -68,8 +68,8 @@ class RunResult:
     ingestion: Summary
     search: list[Trial]
     training: TrainingResult
-    decision: verdict.Decision
-    infra_refusal: str | None
+    decision: Decision
+    infra_refusal: str
     destination: str
     training_folder: Path
     report: Path | None
@@ -281,7 +281,7 @@ def _read_result(
     outputs = _outputs(store, run_id)
     pushed_model = outputs["Pusher", "pushed_model"].custom_properties
     destination = pushed_model["pushed_destination"].string_value
-    decision = verdict.read_decision(
+    decision = Decision.read(
         outputs["Evaluator", "evaluation"].uri, outputs["Evaluator", "blessing"].uri
     )
     infra_uri = outputs["ServingValidator", "blessing"].uri
@@ -294,7 +294,7 @@ def _read_result(
         search=read_results(results.uri) if results else [],
         training=TrainingResult.read(training_folder),
         decision=decision,
-        infra_refusal=read_refusal(infra_uri) if decision.blessed else None,
+        infra_refusal=read_refusal(infra_uri) if decision.blessed else "",
         destination=destination,
         training_folder=Path(training_folder),
         report=report,

@@ -7,14 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...components.evaluator.records import (
-    Definition,
-    Evaluation,
-    Measure,
-    Record,
-    Sample,
-    Verdict,
-)
+from ...components.evaluator.records import Definition, Evaluation, Measure, Verdict
+from ...components.records import Record
 
 
 class Split(Record):
@@ -52,6 +46,14 @@ class Model(Record):
     family: str
     context_length: int | None = None
     hyperparameters: dict[str, Any] = {}
+
+
+class Sample(Record):
+    """A text that a model has written: in training at a step, or after a prompt."""
+
+    text: str
+    prompt: str = ""
+    step: int | None = None
 
 
 class Training(Record):

@@ -20,6 +20,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from ...components.evaluator.gated import GATED
 from ...components.evaluator.records import CANDIDATE, OVERALL, Evaluation, Measure
 from ...components.evaluator.wording import in_order, name_of, short
 from . import data
@@ -110,22 +111,23 @@ def learning_rate(training: data.Training) -> Markup | None:
     return _figure(draw, "Learning rate and tokens a second over steps", rows=2)
 
 
-def bits_per_byte(training: data.Training) -> Markup | None:
-    """Bits per byte of the evaluations during training."""
-    rows = [row for row in training.evaluations if "bits_per_byte" in row]
+def gated(training: data.Training) -> Markup | None:
+    """What the gate asks for, of the evaluations during training."""
+    rows = [row for row in training.evaluations if GATED.name in row]
     if len(rows) < 2:
         return None
 
     def draw(axes: Axes) -> None:
-        _line(axes, rows, "bits_per_byte", marker="o", color=_SERIES[1])
-        step, value = rows[-1]["step"], rows[-1]["bits_per_byte"]
+        _line(axes, rows, GATED.name, marker="o", color=_SERIES[1])
+        step, value = rows[-1]["step"], rows[-1][GATED.name]
         axes.annotate(
             f"{value:.3f}", (step, value), (0, 7), ha="right", color=_INK,
             textcoords="offset points",
         )  # fmt: skip
-        axes.set(xlabel="step", ylabel="bits per byte")
+        axes.set(xlabel="step", ylabel=GATED.words)
 
-    return _figure(draw, "Bits per byte of the evaluation split over steps")
+    said = f"{GATED.words.capitalize()} of the evaluation split over steps"
+    return _figure(draw, said)
 
 
 def reliability(evaluation: Evaluation) -> Markup | None:
@@ -236,13 +238,13 @@ def quality_and_cost(
             axes.annotate(
                 name, (x, quality.value), (7, 4), textcoords="offset points", color=_INK
             )
-        axes.set(xscale="log", xlabel=f"{cost} (log scale)", ylabel="bits per byte")
+        axes.set(xscale="log", xlabel=f"{cost} (log scale)", ylabel=GATED.words)
         axes.margins(x=0.25, y=0.18)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: short(value))
         axes.xaxis.set_minor_formatter(lambda value, _: "")
 
-    return _figure(draw, f"Bits per byte against {cost}")
+    return _figure(draw, f"{GATED.words.capitalize()} against {cost}")
 
 
 def curves_of_all(report: data.ComparisonReport) -> Markup | None:

@@ -10,7 +10,9 @@ import jinja2
 
 from ... import __version__
 from ...components.evaluator import wording
-from ...components.evaluator.records import Record, Sample
+from ...components.evaluator.gated import GATED
+from ...components.evaluator.measures.exported import LATENCY
+from ...components.records import Record
 from . import data, figures
 from .reading import PAGE_FILE, Runs, run_folder
 
@@ -24,7 +26,7 @@ _COMPARISON_SECTIONS = (
     *("ranking", "quality", "training", "samples", "corpus", "configuration"),
 )
 # Of a comparison, beside what ranks.
-_SIDE_METRICS = ("perplexity", "token_accuracy", "latency_ms")
+_SIDE_METRICS = ("perplexity", "token_accuracy", LATENCY.name)
 
 
 def report_run(folder: Path, run_id: str | None = None) -> Path:
@@ -69,9 +71,9 @@ def run_page(report: data.RunReport) -> str:
     evaluation, training = report.evaluation, report.training
     drawn = {
         "reliability": evaluation and figures.reliability(evaluation),
-        "slices": evaluation and figures.slices(evaluation, "bits_per_byte"),
+        "slices": evaluation and figures.slices(evaluation, GATED.name),
         "training": training and figures.training_curves(training),
-        "bits_per_byte": training and figures.bits_per_byte(training),
+        "gated": training and figures.gated(training),
         "learning_rate": training and figures.learning_rate(training),
         "lineage": figures.lineage(report.executions),
     }
@@ -95,13 +97,13 @@ def comparison_page(report: data.ComparisonReport, folder: Path) -> str:
     costs = {
         "training, seconds": lambda run: run.training.seconds if run.training else 0,
         "size of the SavedModel, MB": lambda run: run.size_mb or 0,
-        "latency of one text, ms": lambda run: _value(run, "latency_ms"),
+        "latency of one text, ms": lambda run: _value(run, LATENCY.name),
     }
     drawn = {
         "ranking": figures.ranking(report),
         "training": figures.curves_of_all(report),
         "costs": [
-            (f"Bits per byte against {cost}.", svg)
+            (f"{GATED.words.capitalize()} against {cost}.", svg)
             for cost, value in costs.items()
             if (svg := figures.quality_and_cost(report, cost, value))
         ],
@@ -152,7 +154,9 @@ def _render(template: str, sections: tuple[str, ...], **values: object) -> str:
         samples=_samples,
         in_order=wording.in_order,
     )
-    environment.globals.update(interval=wording.interval, version=__version__)
+    environment.globals.update(
+        gated=GATED, interval=wording.interval, version=__version__
+    )
     named = [(name, name.capitalize()) for name in sections]
     return environment.get_template(template).render(sections=named, **values)
 
@@ -168,9 +172,10 @@ def _metric_names(report: data.RunReport) -> list[str]:
     return list(dict.fromkeys([*defined, *measured]))
 
 
-def _samples(report: data.RunReport) -> list[Sample]:
+def _samples(report: data.RunReport) -> list[data.Sample]:
     """What the exported model wrote, and then the newest of the training."""
-    written = [*report.evaluation.samples] if report.evaluation else []
+    exported = report.evaluation.samples if report.evaluation else []
+    written = [data.Sample(prompt=one.prompt, text=one.text) for one in exported]
     if report.training:
         written += reversed(report.training.samples)
     return written[:_SAMPLES]

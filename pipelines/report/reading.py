@@ -14,13 +14,16 @@ import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
 from ...components.errors import InputError
-from ...components.evaluator import records
+from ...components.evaluator.records import BLESSED_FILE, Evaluation, Verdict
+from ...components.serving_validator.records import read_refusal
 from . import data
 
 DATABASE = "metadata.sqlite"
 PAGE_FILE = "report.html"
 CONFIGURATION_FILE = "config.yaml"
 VERSIONS_FILE = "versions.json"
+# Where a model's artifact has its SavedModel, as TFX says.
+SERVING_MODEL = "Format-Serving"
 COMPARISON_NODE = "ComparisonEvaluator"
 EVALUATOR_NODES = ("Evaluator", COMPARISON_NODE)
 
@@ -29,7 +32,6 @@ _INGESTION_FILE = "ingestion.json"
 _TOKENS_FILE = "tokens.json"
 _TRAINING_FILE = "training.json"
 _TRIALS_FILE = "tuner_results.json"
-_INFRA_REFUSAL_FILE = "INFRA_NOT_BLESSED"
 
 _Event = metadata_store_pb2.Event
 _INPUT_EVENTS = (_Event.INPUT, _Event.DECLARED_INPUT)
@@ -199,7 +201,7 @@ class _Reader:
         evaluator = next((node for node in EVALUATOR_NODES if node in nodes), "")
         evaluation = self._output(evaluator, "evaluation")
         blessing = self._output(evaluator, "blessing")
-        blessed = Path(blessing, "BLESSED").exists() if blessing else None
+        blessed = Path(blessing, BLESSED_FILE).exists() if blessing else None
         page = self._run_folder / PAGE_FILE
         versions = _json(self._run_folder / VERSIONS_FILE)
         return data.RunReport(
@@ -218,8 +220,8 @@ class _Reader:
             model=self._model(),
             training=self._training(),
             trials=self._trials(),
-            evaluation=records.read_evaluation(evaluation) if evaluation else None,
-            verdict=records.read_verdict(blessing) if blessing else None,
+            evaluation=Evaluation.find(evaluation),
+            verdict=Verdict.find(blessing),
             serving=self._serving(blessed),
             size_mb=_size_mb(self._output("Trainer", "model")),
             configuration=_text(self._run_folder / CONFIGURATION_FILE),
@@ -311,11 +313,9 @@ class _Reader:
             return None
         (artifact,) = (one for one in self._artifacts if one.uri == pushed)
         folder, _, version = artifact.destination.rpartition("/")
-        refusal = Path(
-            self._output("ServingValidator", "blessing"), _INFRA_REFUSAL_FILE
-        )
+        blessing = self._output("ServingValidator", "blessing")
         return data.Serving(
-            refusal=_text(refusal) if blessed else "",
+            refusal=read_refusal(blessing) if blessed else "",
             version=version,
             folder=folder,
         )
@@ -327,7 +327,7 @@ def _seconds(start: int, end: int) -> float:
 
 def _size_mb(folder: str) -> float | None:
     """Size of an exported model; `None` where it is gone."""
-    saved = Path(folder, "Format-Serving")
+    saved = Path(folder, SERVING_MODEL)
     if not folder or not saved.exists():
         return None
     return _total(file for file in saved.rglob("*") if file.is_file()) / 1e6

@@ -99,7 +99,7 @@ def test_a_blessing_in_a_comparison_is_none_to_beat(first, resumed, compared):
     _, report, _, _ = compared
     assert any(c.run.blessed and c.name == "ngram" for c in report.candidates[:2])
     after = resumed.again()
-    assert after.decision.baseline == before.decision.bits_per_byte
+    assert after.decision.baseline == before.decision.value
 
 
 def test_its_page_links_the_pages_of_the_runs_and_its_json_is_the_same(compared):

@@ -47,7 +47,7 @@ def back(run):
     # Other tests may have pushed the first again, and more in between.
     config, before, _ = run()
     _, second, _ = run(BETTER)
-    assert second.decision.baseline == before.decision.bits_per_byte
+    assert second.decision.baseline == before.decision.value
     live = roll_back(config, version(before))
     assert live.version == version(before)
     return config, before, second, live
@@ -62,8 +62,8 @@ def test_the_next_candidate_is_compared_with_the_model_that_is_live(back, run):
     assert said.startswith("taken back")
     _, third, page = run("trainer.steps=0")
     assert not third.decision.blessed
-    assert third.decision.baseline == pytest.approx(first.decision.bits_per_byte)
-    assert third.decision.compared_with.version == live.number
+    assert third.decision.baseline == pytest.approx(first.decision.value)
+    assert third.decision.verdict.baseline.version == live.number
     said = f"version {live.number}, live by a rollback to {version(first)}"
     assert said in str(third.decision)
     assert said in page

@@ -48,7 +48,7 @@ def test_versions_tell_what_is_live_and_refused_before_and_after_a_rollback(
 
     rows = {row["version"]: row for row in listed() if row["version"]}
     assert rows[number]["state"] == "earlier"
-    assert rows[number]["bits_per_byte"] == result.decision.bits_per_byte
+    assert rows[number]["bits_per_byte"] == result.decision.value
     # Pushed from elsewhere, as from Kubeflow.
     assert (rows[number + 1]["state"], rows[number + 1]["run"]) == ("live", "")
     (refused,) = (
@@ -91,7 +91,7 @@ def test_a_push_folder_in_an_object_store_has_versions_too(first, run_pipeline):
     assert again.executed == []
     number = int(result.destination.rpartition("/")[2])
     (row,) = (row for row in versions(config) if row.version == number)
-    assert (row.state, row.bits_per_byte) == ("live", result.decision.bits_per_byte)
+    assert (row.state, row.value) == ("live", result.decision.value)
     with pytest.raises(InputError, match=f"no version in {folder} before {number}"):
         roll_back(config)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 
 from tfx import types
 from tfx.utils import path_utils
 
-from ... import s3, storage
+from ... import records, s3, storage
 from ...push_folder.push_folder import PushFolder, Rollback, containing
 from ..records import Baseline
 from . import last_blessed
@@ -53,26 +52,13 @@ def resolved(artifacts: list[types.Artifact]) -> Comparison:
     return Comparison(Baseline(model=path_utils.serving_model_path(uri)))
 
 
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """Where the model to compare with is found where no resolver is run.
-
-    Attributes:
-        file: The file of `last_blessed`.
-        push_folder: What is served from there may be a model that was brought back.
-    """
+class BlessedRecord(records.Record):
+    """Where the model to compare with is found where no resolver is run."""
 
     file: str
+    """The file of `last_blessed`."""
     push_folder: str
-
-    @classmethod
-    def parse(cls, content: str) -> Record:
-        """Reads what `dump` has written."""
-        return cls(**json.loads(content))
-
-    def dump(self) -> str:
-        """The record as JSON."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+    """What is served from there may be a model that was brought back."""
 
     def comparison(self, candidate: str) -> Comparison:
         """What a candidate is compared with, given its artifact's folder."""

@@ -1,17 +1,28 @@
 """Which model a pipeline blessed last, in a file.
 
 Where TFX's metadata are at hand, a resolver asks them. The open-source Kubeflow
-Pipelines run no resolver, and there the Evaluator keeps this record itself.
+Pipelines run no resolver, and there the Evaluator keeps this record itself. Importing
+this module imports neither TensorFlow nor TFX.
 """
 
 from __future__ import annotations
 
 import json
-import os
 
-from tfx.dsl.io import fileio
+from ... import storage
 
+FILE = "blessed.json"
 _KEY = "model_uri"
+
+
+def entries(record: str) -> list[str]:
+    """Folders of the models that a record holds, the newest last.
+
+    It is the model that was blessed last, and that before it, which stands for it
+    where the last one is judged again.
+    """
+    text = storage.read_text(record)
+    return [entry[_KEY] for entry in json.loads(text)] if text else []
 
 
 def read(record: str, *others: str) -> str | None:
@@ -25,12 +36,8 @@ def read(record: str, *others: str) -> str | None:
     Returns:
         `None` where there is no such model, or no more.
     """
-    if not fileio.exists(record):
-        return None
-    with fileio.open(record) as file:
-        # The newest last; that before it stands where the candidate was blessed before.
-        blessed = [model[_KEY] for model in json.load(file)]
-    meant = [uri for uri in blessed if uri not in others and fileio.exists(uri)]
+    blessed = [uri for uri in entries(record) if uri not in others]
+    meant = [uri for uri in blessed if storage.exists(uri)]
     return meant[-1] if meant else None
 
 
@@ -43,8 +50,6 @@ def write(record: str, model: str, *taken_back: str) -> None:
         taken_back: Folders of models that a rollback has taken back.
     """
     before = read(record, model, *taken_back)
-    entries = [{_KEY: uri} for uri in (before, model) if uri is not None]
-    fileio.makedirs(os.path.dirname(record))
-    with fileio.open(f"{record}.new", "w") as file:
-        json.dump(entries, file)
-    fileio.rename(f"{record}.new", record, overwrite=True)
+    kept = [{_KEY: uri} for uri in (before, model) if uri is not None]
+    storage.write_text(f"{record}.new", json.dumps(kept))
+    storage.replace(f"{record}.new", record)

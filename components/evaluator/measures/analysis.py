@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,8 @@ from tfx_bsl.tfxio import tf_example_record
 
 from . import metrics
 from .slices import LENGTH, OVERALL, length_bucket
-from .sums import CORPUS_METRICS, CorpusSums
+from .sums import CorpusSums
+from .tables import MEASURES
 
 SIGNATURE = "evaluate"
 # Documents that a model is given at a time. A batch of one size makes the model's
@@ -25,14 +25,21 @@ BATCH_SIZE = 128
 Sums = dict[str, dict[str, CorpusSums]]
 
 
-def eval_config(models: Sequence[str], slices: Sequence[str]) -> config_pb2.EvalConfig:
+def eval_config(
+    models: Sequence[str], slices: Sequence[str], own: Mapping[str, str]
+) -> config_pb2.EvalConfig:
     """What TFMA is asked for.
 
     Args:
         models: Names of the models, the candidate first.
         slices: Features by which the examples are sliced.
+        own: The user's metrics, `module:name` by name.
     """
-    names = dict.fromkeys(CORPUS_METRICS, "CorpusMetric")
+    configs = [
+        *(metrics.config("CorpusMetric", name=name) for name in MEASURES),
+        *(metrics.config("CorpusMetric", name=n, reference=r) for n, r in own.items()),
+        metrics.config("AllSums", name=metrics.SUMS),
+    ]
     return config_pb2.EvalConfig(
         model_specs=[
             config_pb2.ModelSpec(
@@ -44,18 +51,7 @@ def eval_config(models: Sequence[str], slices: Sequence[str]) -> config_pb2.Eval
             config_pb2.SlicingSpec(),
             *(config_pb2.SlicingSpec(feature_keys=[feature]) for feature in slices),
         ],
-        metrics_specs=[
-            config_pb2.MetricsSpec(
-                metrics=[
-                    config_pb2.MetricConfig(
-                        class_name=class_name,
-                        module=metrics.__name__,
-                        config=json.dumps({"name": name}),
-                    )
-                    for name, class_name in {**names, metrics.SUMS: "AllSums"}.items()
-                ]
-            )
-        ],
+        metrics_specs=[config_pb2.MetricsSpec(metrics=configs)],
     )
 
 
@@ -65,6 +61,7 @@ def analyze(
     file_patterns: Sequence[str],
     slices: Sequence[str],
     output: str,
+    own: Mapping[str, str],
 ) -> None:
     """Adds the run of TFMA to a Beam pipeline.
 
@@ -74,8 +71,9 @@ def analyze(
         file_patterns: TFRecord files of examples with the feature `text`.
         slices: Features by which they are sliced.
         output: Folder that TFMA writes to; `read_sums` reads it.
+        own: The user's metrics, `module:name` by name.
     """
-    config = eval_config(list(models), slices)
+    config = eval_config(list(models), slices, own)
     shared = [
         tfma.default_eval_shared_model(path, model_name=name, eval_config=config)
         for name, path in models.items()

@@ -1,4 +1,4 @@
-"""The metrics of `sums` as TFMA metrics, exact over a corpus.
+"""Metrics of corpus sums as TFMA metrics, exact over a corpus.
 
 ```python
 tfma.MetricConfig(
@@ -14,14 +14,18 @@ They need the outputs of the signature `evaluate` as predictions, and the featur
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 from tensorflow_model_analysis.metrics import metric_types
+from tensorflow_model_analysis.proto import config_pb2
 
-from .sums import CORPUS_METRICS, CorpusSums, row, seed_of
+from .metric import own
+from .sums import CorpusSums, row, seed_of
+from .tables import MEASURES
 
 TEXT = "text"
 SUMS = "corpus_sums"
@@ -70,17 +74,22 @@ class _OfCorpusSums(metric_types.Metric):
 
 
 class CorpusMetric(_OfCorpusSums):
-    """A metric of `sums.CORPUS_METRICS`.
+    """A metric of `tables.MEASURES`, or one of the user's.
 
     Args:
         name: Which one, such as `"bits_per_byte"`.
+        reference: `module:name` of one of the user's.
     """
+
+    def __init__(self, name: str, reference: str = "") -> None:
+        super().__init__(name)
+        self._reference = reference
 
     def value(self, sums: CorpusSums) -> float:
         """Returns the metric; NaN where there is nothing to divide by."""
-        compute = CORPUS_METRICS[self.name].compute
-        assert compute is not None
-        return float(compute(sums)[0])
+        # By its name, as a worker of Beam's has not imported it yet.
+        metric = own(self._reference) if self._reference else MEASURES[self.name]
+        return float(metric.values(sums)[0])
 
 
 class AllSums(_OfCorpusSums):
@@ -96,6 +105,13 @@ class AllSums(_OfCorpusSums):
     def value(self, sums: CorpusSums) -> np.ndarray:
         """Returns `CorpusSums.values`."""
         return sums.values
+
+
+def config(class_name: str, **config: str) -> config_pb2.MetricConfig:
+    """What TFMA is told of a metric of this module."""
+    return config_pb2.MetricConfig(
+        class_name=class_name, module=__name__, config=json.dumps(config)
+    )
 
 
 class _Accumulator:

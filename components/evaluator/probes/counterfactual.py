@@ -26,7 +26,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .probed import Probed, lower_is_better
+from .probed import Probed, by_name, lower_is_better
 from .settings import ProbeSettings
 from .templates import Pair, read_pairs
 
@@ -41,29 +41,32 @@ _SOURCE = (
     "'Stereotyping Norwegian salmon'"
 )
 
-NAMES = {
-    "counterfactual_gap": lower_is_better(
+NAMES = by_name(
+    lower_is_better(
+        "counterfactual_gap",
         "counterfactual gap",
         "nats a pair of sentences",
         "mean of |log p(first) - log p(second)| over pairs of sentences that differ in "
         "one group word; spelling of unknown pieces and end-of-text included.",
         _SOURCE,
     ),
-    "counterfactual_largest_group_gap": lower_is_better(
+    lower_is_better(
+        "counterfactual_largest_group_gap",
         "largest group's counterfactual gap",
         "nats a pair of sentences",
         "counterfactual_gap of the pairs of each group of the template file; the "
         "largest of these.",
         _SOURCE,
     ),
-    "counterfactual_context_gap": lower_is_better(
+    lower_is_better(
+        "counterfactual_context_gap",
         "counterfactual context gap",
         "nats a pair of sentences",
         "as counterfactual_gap, of the tokens behind the group word alone, given what "
         "stands before: how likely the word itself is does not count.",
         _SOURCE,
     ),
-}
+)
 
 
 class Gap(NamedTuple):

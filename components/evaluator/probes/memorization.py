@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .probed import Probed, lower_is_better
+from .probed import Probed, by_name, lower_is_better
 from .samples import sample
 from .settings import ProbeSettings
 
@@ -40,26 +40,29 @@ _SOURCE = (
     "Carlini et al. 2023, 'Quantifying memorization across neural language models'"
 )
 
-NAMES = {
-    "memorization_rate": lower_is_better(
+NAMES = by_name(
+    lower_is_better(
+        "memorization_rate",
         "verbatim memorization",
         "share of prompts",
         f"{_WHAT}; documents of the training split.",
         _SOURCE,
     ),
-    "memorization_rate_eval": lower_is_better(
+    lower_is_better(
+        "memorization_rate_eval",
         "verbatim continuation of unseen text",
         "share of prompts",
         f"{_WHAT}; documents of the evaluation split, as the control.",
         _SOURCE,
     ),
-    "memorization_excess": lower_is_better(
+    lower_is_better(
+        "memorization_excess",
         "verbatim memorization beyond the control",
         "share of prompts",
         "memorization_rate - memorization_rate_eval.",
         _SOURCE,
     ),
-}
+)
 
 
 class Trial(NamedTuple):

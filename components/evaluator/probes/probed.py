@@ -1,11 +1,10 @@
-"""What a probe finds, and how a metric of it is defined."""
+"""What a probe finds, and how a metric of it is declared."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-Definition = dict[str, str]
-"""`name`, `unit`, `definition`, `source`, and `better`: "lower" or "higher"."""
+from ..measures.metric import Metric
 
 
 class Probed(NamedTuple):
@@ -20,12 +19,13 @@ class Probed(NamedTuple):
     details: dict[str, Any]
 
 
-def lower_is_better(name: str, unit: str, definition: str, source: str) -> Definition:
-    """A definition of a metric that should be low."""
-    return {
-        "name": name,
-        "unit": unit,
-        "definition": definition,
-        "source": source,
-        "better": "lower",
-    }
+def lower_is_better(
+    name: str, words: str, unit: str, definition: str, source: str
+) -> Metric:
+    """A metric that should be low, of the candidate alone."""
+    return Metric(name, unit, "lower", definition, source, words)
+
+
+def by_name(*metrics: Metric) -> dict[str, Metric]:
+    """Metrics by their names."""
+    return {metric.name: metric for metric in metrics}

@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..measures.metric import Metric
 from .perturbations import perturbations
-from .probed import Definition, Probed, lower_is_better
+from .probed import Probed, by_name, lower_is_better
 from .samples import sample
 from .settings import ProbeSettings
 
@@ -31,36 +32,37 @@ _SOURCE = (
 )
 
 
-def _definitions(name: str, what: str) -> dict[str, Definition]:
+def _metrics(name: str, what: str) -> tuple[Metric, ...]:
     bits = "sum of (nll + spelling_nll) / ln 2 of the perturbed texts"
-    return {
-        f"{name}_bits_per_byte": lower_is_better(
+    return (
+        lower_is_better(
+            f"{name}_bits_per_byte",
             f"bits per byte, {name}",
             "bits per byte of the perturbed text",
             f"{bits} / their bytes in UTF-8. Perturbation: {what}.",
             _SOURCE,
         ),
-        f"{name}_bits_per_original_byte": lower_is_better(
+        lower_is_better(
+            f"{name}_bits_per_original_byte",
             f"bits per original byte, {name}",
             "bits per byte of the original text",
             f"{bits} / bytes in UTF-8 of the texts before. Perturbation: {what}.",
             _SOURCE,
         ),
-        f"{name}_ratio": lower_is_better(
+        lower_is_better(
+            f"{name}_ratio",
             f"bits per byte, {name} to clean",
             "1",
             f"{name}_bits_per_byte / bits per byte of the same texts as they are; 1 "
             "where the model does not mind.",
             _SOURCE,
         ),
-    }
+    )
 
 
-NAMES = {
-    metric: definition
-    for name, what in _WHAT.items()
-    for metric, definition in _definitions(name, what).items()
-}
+NAMES = by_name(
+    *(metric for name, what in _WHAT.items() for metric in _metrics(name, what))
+)
 
 
 def probe(

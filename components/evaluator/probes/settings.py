@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 import pydantic
 from pydantic import Field
 
+from ....models.settings import Section
+from ...errors import InputError
+from . import templates
 
-class ProbeSettings(pydantic.BaseModel):
+
+class ProbeSettings(Section):
     """How much the probes do, so that they cost seconds."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
 
     documents: Annotated[int, Field(ge=1)] = 32
     """Documents of the evaluation split that are perturbed."""
@@ -31,3 +36,35 @@ class ProbeSettings(pydantic.BaseModel):
     """Characters after the prompt that must come back verbatim."""
     seed: int = 0
     """Of the choice of documents and places, and of the noise."""
+
+    @property
+    def templates_hash(self) -> str:
+        """What says that the template file has changed, 16 hexadecimal digits.
+
+        Settings only name it, and the shipped one is no source code.
+        """
+        path = Path(self.templates or templates.SHIPPED)
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def check_settings(settings: Mapping[str, Any] | ProbeSettings) -> ProbeSettings:
+    """The settings with their defaults.
+
+    Raises:
+        InputError: A key is unknown, a value out of range, or the template file cannot
+            be read or is malformed.
+    """
+    try:
+        checked = ProbeSettings.model_validate(settings)
+    except pydantic.ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(ProbeSettings.model_fields)
+            raise InputError(f"unknown setting {key} of the probes: {known}") from error
+        reason = problem["msg"][0].lower() + problem["msg"][1:]
+        raise InputError(
+            f"the probes' {key}: {problem['input']!r} cannot be: {reason}"
+        ) from error
+    templates.read_pairs(checked.templates)
+    return checked

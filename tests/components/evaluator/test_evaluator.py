@@ -13,17 +13,13 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from apache_beam.options.pipeline_options import PipelineOptions
 from langzoo.components.documents import Documents
+from langzoo.components.evaluator import judging
 from langzoo.components.evaluator.component import Evaluator
-from langzoo.components.evaluator.executor import Settings, evaluate
 from langzoo.components.evaluator.gate import verdict
-from langzoo.components.evaluator.measures import exported
 from langzoo.components.evaluator.measures.slices import length_bucket
-from langzoo.components.evaluator.measures.sums import (
-    CORPUS_METRICS,
-    NAMES,
-    CorpusSums,
-    row,
-)
+from langzoo.components.evaluator.measures.sums import NAMES, CorpusSums, row
+from langzoo.components.evaluator.measures.tables import MEASURES
+from langzoo.components.evaluator.settings import EvaluatorSettings
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.zoo import build_causal_lm
 from langzoo.serving.export.saved_model import export_causal_lm
@@ -32,18 +28,20 @@ from tfx.types.channel import Channel
 
 RUNNER = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 THREADS = ["--direct_running_mode=multi_threading", "--direct_num_workers=3"]
-SETTINGS = {
-    "rules": [
-        {"metric": "bits_per_byte", "against": "ngram", "significant": True},
-        {"metric": "token_accuracy", "min": 0.2, "slice": "source=even"},
-        {"metric": "latency_ms", "max": 10_000.0},
-        {"metric": "size_mb", "against": "ngram", "margin": -1000.0},
-        {"metric": "counterfactual_gap", "max": 100.0},
-    ],
-    "slices": ["length"],
-    "features": ["source"],
-    "probes": None,
-}
+SETTINGS = EvaluatorSettings.model_validate(
+    {
+        "rules": [
+            {"metric": "bits_per_byte", "against": "ngram", "significant": True},
+            {"metric": "token_accuracy", "min": 0.2, "slice": "source=even"},
+            {"metric": "latency_ms", "max": 10_000.0},
+            {"metric": "size_mb", "against": "ngram", "margin": -1000.0},
+            {"metric": "counterfactual_gap", "max": 100.0},
+        ],
+        "slices": ["length"],
+        "features": ["source"],
+        "probes": None,
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +88,10 @@ def write_examples(texts, folder, shards):
 
 def run(models, documents, output, *options):
     pipeline = PipelineOptions([RUNNER, *options])
-    settings = Settings.of(SETTINGS)
-    return evaluate(
+    return judging.measure(
         models,
         documents,
-        settings,
+        SETTINGS,
         str(output),
         lambda: beam.Pipeline(options=pipeline),
     )
@@ -150,8 +147,8 @@ def test_tfma_itself_has_the_metrics_by_slice(evaluated):
     }
     assert by_slice.keys() == found.sums["candidate"].keys()
     for name, values in by_slice.items():
-        for metric, definition in CORPUS_METRICS.items():
-            expected = definition.compute(found.sums["candidate"][name])[0]
+        for metric, definition in MEASURES.items():
+            expected = definition.values(found.sums["candidate"][name])[0]
             assert values[metric]["doubleValue"] == pytest.approx(expected)
 
 
@@ -168,8 +165,8 @@ def test_workers_and_shards_change_no_digit(evaluated, models, texts, tmp_path):
 
 def test_rules_are_judged_and_all_is_told_as_json(evaluated, tmp_path):
     found, _ = evaluated
-    decision = verdict.decide(Settings.of(SETTINGS).rules, found)
-    kept = {outcome.metric: outcome.passed for outcome in decision.outcomes[3:]}
+    decision = verdict.decide(SETTINGS.bounds, found)
+    kept = {outcome.metric: outcome.passed for outcome in decision.verdict.rules[3:]}
     assert kept == {
         "bits_per_byte": False,  # of drawn weights, against counts
         "token_accuracy": False,
@@ -177,7 +174,7 @@ def test_rules_are_judged_and_all_is_told_as_json(evaluated, tmp_path):
         "size_mb": True,
         "counterfactual_gap": True,
     }
-    found.write(str(tmp_path))
+    decision.evaluation.write(str(tmp_path))
     told = json.loads((tmp_path / "evaluation.json").read_text())
     overall = told["models"]["ngram"]["slices"]["overall"]
     bits = overall["metrics"]["bits_per_byte"]
@@ -202,8 +199,8 @@ def test_a_model_without_its_signatures_is_refused(texts, models, tmp_path):
         signatures = {name: export.signatures[name] for name in names}
         path = str(tmp_path / f"{len(names)}")
         tf.saved_model.save(export, path, signatures=signatures)
-        missing = exported.missing_signatures(path)
-        assert set(missing) == set(exported.SIGNATURES) - set(names)
+        missing = judging.missing_signatures(path)
+        assert set(missing) == set(judging.SIGNATURES) - set(names)
         documents = write_examples(texts[:20], tmp_path / "examples", shards=1)
         found = run({"candidate": path}, documents, tmp_path / "analysis")
         decision = verdict.decide([], found)
@@ -222,8 +219,7 @@ def test_a_changed_template_file_is_another_question(tmp_path):
         component = Evaluator(
             examples=Channel(type=standard_artifacts.Examples),
             model=Channel(type=standard_artifacts.Model),
-            rules=[],
-            probes={"templates": str(path)},
+            settings=EvaluatorSettings(probes={"templates": str(path)}),
         )
         return component.exec_properties["settings"]
 

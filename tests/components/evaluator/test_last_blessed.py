@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 from langzoo.components.evaluator.gate import last_blessed
-from langzoo.components.evaluator.gate.baseline import Record
-from langzoo.components.push_folder.push_folder import SOURCE_PATH, PushFolder
+from langzoo.components.evaluator.gate.baseline import BlessedRecord
+from langzoo.components.push_folder.push_folder import PushFolder
+from langzoo.components.push_folder.records import Source
 
 
 def test_the_model_before_the_candidate_is_the_one_to_beat(tmp_path):
-    record = str(tmp_path / "root" / "blessed.json")
+    record = str(tmp_path / "root" / last_blessed.FILE)
     first, second, third = (str(tmp_path / name) for name in ("a", "b", "c"))
     for folder in (first, second, third):
         (tmp_path / folder).mkdir()
@@ -30,14 +30,15 @@ def test_the_model_before_the_candidate_is_the_one_to_beat(tmp_path):
 
 def test_after_a_rollback_what_is_live_is_the_one_to_beat(tmp_path):
     serving = PushFolder(str(tmp_path / "serving"))
-    record = Record(str(tmp_path / "root" / "blessed.json"), serving.path)
-    record = Record.parse(record.dump())
+    file = str(tmp_path / "root" / last_blessed.FILE)
+    record = BlessedRecord(file=file, push_folder=serving.path)
+    record = BlessedRecord.parse(record.dump())
     first, second, third = (str(tmp_path / name) for name in ("a", "b", "c"))
 
     def bless(model):
         (tmp_path / model / "Format-Serving").mkdir(parents=True)
         record.bless(model, record.comparison(model))
-        source = {SOURCE_PATH: json.dumps({"model": model})}
+        source = {Source.FILE: Source(model=model).dump()}
         return int(serving.push(f"{model}/Format-Serving", source).rpartition("/")[2])
 
     one, two = bless(first), bless(second)

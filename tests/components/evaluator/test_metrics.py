@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from langzoo.components.evaluator.measures import metrics
 from langzoo.components.evaluator.measures.sums import (
-    CORPUS_METRICS,
     RESAMPLES,
     CorpusSums,
     interval,
     row,
     seed_of,
 )
+from langzoo.components.evaluator.measures.tables import MEASURES
 
 
 def calibration(**bins):
@@ -108,8 +108,8 @@ def corpus(documents):
 
 
 def test_every_metric_is_computed_by_hand_and_defined():
-    assert BY_HAND.keys() == CORPUS_METRICS.keys()
-    for metric in CORPUS_METRICS.values():
+    assert BY_HAND.keys() == MEASURES.keys()
+    for metric in MEASURES.values():
         assert metric.definition.endswith(".")
         documentation = " ".join(metric.compute.__doc__.split())
         assert "Unit: " in documentation
@@ -161,7 +161,7 @@ def drawn(seed, documents):
 
 def test_the_bootstrap_is_as_wide_as_the_delta_method_says():
     documents = drawn(0, 400)
-    values = CORPUS_METRICS["bits_per_byte"].compute(corpus(documents))
+    values = MEASURES["bits_per_byte"].compute(corpus(documents))
     low, high = interval(values)
     # The variance of a ratio of sums: Cochran 1977, "Sampling techniques", 2.9.
     ratio = values[0] * math.log(2)
@@ -179,7 +179,7 @@ def test_the_resamples_do_not_depend_on_the_order_and_are_the_same_for_every_mod
     apart = CorpusSums.of(rows[30:]) + CorpusSums.of(rows[:30])
     np.testing.assert_allclose(apart.values, together.values, rtol=1e-12)
     worse = corpus([{**d, "nll": d["nll"] + 0.1 * d["bytes"]} for d in documents])
-    compute_bits = CORPUS_METRICS["bits_per_byte"].compute
+    compute_bits = MEASURES["bits_per_byte"].compute
     difference = compute_bits(worse) - compute_bits(together)
     np.testing.assert_allclose(difference, 0.1 / math.log(2))
 

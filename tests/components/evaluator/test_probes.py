@@ -18,18 +18,19 @@ from langzoo.components.evaluator import probes
 from langzoo.components.evaluator.probes import memorization, perturbations, templates
 from langzoo.components.evaluator.probes.counterfactual import context_gap
 from langzoo.components.evaluator.probes.samples import sample
+from langzoo.components.evaluator.probes.settings import ProbeSettings, check_settings
 from langzoo.models import ByteTokenizer, build_causal_lm
 from langzoo.serving.client import TokenScores
 from langzoo.serving.export.saved_model import export_causal_lm
 from langzoo.serving.in_process import ExportedModel
 
-SETTINGS = {
-    "documents": 4,
-    "characters": 200,
-    "prompts": 12,
-    "prompt_words": 4,
-    "continuation_characters": 12,
-}
+SETTINGS = ProbeSettings(
+    documents=4,
+    characters=200,
+    prompts=12,
+    prompt_words=4,
+    continuation_characters=12,
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,11 @@ def bits_and_bytes(model, texts):
 def test_every_metric_is_measured_and_defined(probed):
     assert list(probed.metrics) == list(probes.NAMES)
     assert all(math.isfinite(value) for value in probed.metrics.values())
-    for definition in probes.NAMES.values():
-        assert list(definition) == ["name", "unit", "definition", "source", "better"]
+    for name, metric in probes.NAMES.items():
+        told = metric.defined.model_dump()
+        assert list(told) == ["name", "unit", "definition", "source", "better"]
+        assert metric.name == name
+        assert all(told.values())
     json.dumps(probed.details, allow_nan=False)
 
 
@@ -83,7 +87,7 @@ def test_only_what_is_asked_for_is_probed(export, splits):
     unread = None  # would be an error to iterate over
     found = probes.run(["lower_ratio"], export, splits[1], unread, SETTINGS)
     assert set(found.details) == {"robustness"}
-    assert probes.run([], "/nowhere", unread, unread) == ({}, {})
+    assert probes.run([], "/nowhere", unread, unread, SETTINGS) == ({}, {})
 
 
 def test_robustness_is_per_byte_of_both_texts(probed, model, splits):
@@ -175,7 +179,7 @@ groups:
 def test_counterfactual_gaps_are_differences_of_log_probabilities(
     export, model, tmp_path
 ):
-    settings = {"templates": write(tmp_path, MINE)}
+    settings = ProbeSettings(templates=write(tmp_path, MINE))
     found = probes.run(["counterfactual_gap"], export, [], [], settings)
 
     def nats(text):
@@ -259,11 +263,11 @@ def test_missing_templates_are_named(tmp_path):
 
 
 def test_another_template_file_is_noticed(tmp_path):
-    settings = {"templates": write(tmp_path, MINE)}
-    before = probes.templates_hash(settings)
-    assert probes.templates_hash(settings) == before != probes.templates_hash({})
+    settings = ProbeSettings(templates=write(tmp_path, MINE))
+    before = settings.templates_hash
+    assert settings.templates_hash == before != ProbeSettings().templates_hash
     write(tmp_path, MINE.replace("cat", "mouse"))
-    assert probes.templates_hash(settings) != before
+    assert settings.templates_hash != before
 
 
 def test_memorized_text_is_found_and_the_control_is_lower(probed):
@@ -277,8 +281,7 @@ def test_memorized_text_is_found_and_the_control_is_lower(probed):
 def test_memorization_counts_continuations_that_are_the_documents(
     export, model, splits
 ):
-    settings = probes.check_settings(SETTINGS)
-    tried = memorization.trials(splits[0], settings)
+    tried = memorization.trials(splits[0], SETTINGS)
     assert len(tried) == len(set(tried)) == 12
     for trial in tried:
         assert len(trial.prompt.split()) == 4
@@ -316,15 +319,15 @@ def test_a_continuation_ended_by_the_exports_limit_is_compared_as_far_as_it_goes
 
 def test_wrong_names_settings_and_models_are_one_line(export, tmp_path):
     with pytest.raises(InputError, match="know no metric noise: they know noise_bits"):
-        probes.run(["noise"], export, [], [])
+        probes.run(["noise"], export, [], [], SETTINGS)
     with pytest.raises(InputError, match="unknown setting noise_rat of the probes: do"):
-        probes.run(["noise_ratio"], export, [], [], {"noise_rat": 0.1})
+        check_settings({"noise_rat": 0.1})
     with pytest.raises(InputError, match="noise_rate: 2 cannot be: input should be"):
-        probes.run(["noise_ratio"], export, [], [], {"noise_rate": 2})
+        check_settings({"noise_rate": 2})
     with pytest.raises(InputError, match=r"the templates none\.yaml: "):
-        probes.check_settings({"templates": "none.yaml"})
+        check_settings({"templates": "none.yaml"})
     with pytest.raises(InputError, match=f"{tmp_path} is no exported model"):
-        probes.run(["noise_ratio"], tmp_path, [], [])
+        probes.run(["noise_ratio"], tmp_path, [], [], SETTINGS)
 
 
 def test_names_are_known_without_tensorflow():

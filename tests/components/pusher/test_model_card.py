@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from huggingface_hub import ModelCard
 from langzoo.components.evaluator.records import Evaluation, Verdict
-from langzoo.components.pusher.model_card import CardSettings, model_card
+from langzoo.components.pusher.model_card import model_card
+from langzoo.components.pusher.settings import Card
 
-SETTINGS = CardSettings(
+SETTINGS = Card(
     name="news",
     model={"family": "gru", "context_length": 64, "hidden_dim": 256},
     tokenizer="bpe",

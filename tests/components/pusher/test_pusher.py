@@ -17,7 +17,8 @@ from langzoo.components import storage
 from langzoo.components.errors import InputError
 from langzoo.components.evaluator.records import Baseline, Verdict
 from langzoo.components.push_folder import object_stores
-from langzoo.components.push_folder.push_folder import SOURCE_PATH, Kept, PushFolder
+from langzoo.components.push_folder.push_folder import Kept, PushFolder
+from langzoo.components.push_folder.records import Marker, Source
 from langzoo.components.push_folder.versions import push
 from langzoo.components.pusher.executor import Executor
 from tfx.components.evaluator import constants
@@ -76,7 +77,7 @@ def test_simultaneous_pushes_give_as_many_versions(model, tmp_path):
 def test_a_killed_push_leaves_no_version_and_the_next_cleans_up(model, tmp_path):
     serving = tmp_path / "serving"
     code = (
-        "import os, signal, sys; from langzoo.components.pusher import versions; "
+        "import os, signal, sys; from langzoo.components.push_folder import versions; "
         "versions._rename_to_free_version = "
         "lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
         "versions.push(*sys.argv[1:])"
@@ -106,7 +107,7 @@ def serving(request, tmp_path):
 def three(model, serving):
     """The same with three versions, told apart by their models' names."""
     for name in ("a", "b", "c"):
-        serving.push(str(model), {SOURCE_PATH: json.dumps({"model": name})})
+        serving.push(str(model), {Source.FILE: Source(model=name).dump()})
     return serving
 
 
@@ -184,7 +185,7 @@ def pushed(model, folder, baseline, tmp_path):
     )
     os.makedirs(blessing.uri, exist_ok=True)
     verdict = Verdict(blessed=True, baseline=baseline)
-    (tmp_path / "blessing" / "gate.json").write_text(verdict.model_dump_json())
+    verdict.write(blessing.uri)
     candidate = standard_artifacts.Model()
     candidate.uri = str(tmp_path / "candidate")
     shutil.copytree(model, f"{candidate.uri}/Format-Serving", dirs_exist_ok=True)
@@ -244,8 +245,7 @@ def test_on_an_object_store_the_graph_comes_last_and_then_the_marker(
         "variables/data",
         "saved_model.pb",
     ]
-    with object_stores.fileio.open(f"{first}/{object_stores.MARKER_PATH}") as file:
-        assert json.load(file) == {"files": 2}
+    assert Marker.read(first) == Marker(files=2)
     with object_stores.fileio.open(f"{first}/variables/data", "rb") as file:
         assert file.read() == (model / "variables" / "data").read_bytes()
     second = object_stores.push(str(model), folder)

@@ -15,6 +15,7 @@ import pyarrow.parquet
 import pytest
 from langzoo.components.errors import InputError
 from langzoo.components.push_folder import object_stores
+from langzoo.components.push_folder.records import Marker
 from langzoo.components.pusher.executor import Executor as PusherExecutor
 from langzoo.components.text_example_gen import executor, files, readers
 from langzoo.components.text_example_gen.sources import Source
@@ -255,7 +256,7 @@ def test_a_pushed_version_holds_the_model_and_a_marker(bucket, model):
     texts = {"assets.extra/README.md": "# M"}
     first = object_stores.push(str(model), f"{bucket.url}/serving", texts)
     pushed = bucket.content(first.removeprefix(f"{bucket.url}/") + "/")
-    assert json.loads(pushed.pop(object_stores.MARKER_PATH)) == {"files": 2}
+    assert json.loads(pushed.pop(Marker.FILE)) == {"files": 2}
     assert pushed == {
         "saved_model.pb": b"graph",
         "variables/data": b"weights" * 1000,

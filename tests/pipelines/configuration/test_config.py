@@ -9,7 +9,6 @@ import sys
 
 import pytest
 import yaml
-from langzoo.components.evaluator.gate.rules import parse
 from langzoo.components.text_example_gen.sources import Source
 from langzoo.components.trainer.rows.packing import PACKINGS
 from langzoo.components.trainer.settings import TrainingConfig
@@ -451,7 +450,7 @@ def test_rules_inherit_the_significance_of_the_gate_where_they_compare():
     gate = config.load(settings=settings).gate
     assert gate.needs_ngram
     assert not config.load().gate.needs_ngram
-    assert [str(rule) for rule in parse(gate.all_rules, [])] == [
+    assert [str(rule) for rule in gate.all_rules] == [
         "bits_per_byte <= 2.2",
         "bits_per_byte <= last_blessed - 0.1, significantly",
         "perplexity <= 9",

@@ -17,9 +17,9 @@ import pytest
 import yaml
 from langzoo.components import storage
 from langzoo.components.errors import InputError
-from langzoo.components.evaluator.gate.verdict import read_decision
+from langzoo.components.evaluator.gate.decision import Decision
 from langzoo.components.push_folder.push_folder import PushFolder
-from langzoo.components.pusher.model_card import CARD_PATH
+from langzoo.components.push_folder.records import CARD_FILE
 from langzoo.components.trainer.records import TrainingResult
 from langzoo.components.tuner.executor import read_results
 from langzoo.pipelines.configuration import config as pipeline_config
@@ -88,7 +88,7 @@ def rehearsal(rehearsed):
 
 
 def decision(rehearsal):
-    return read_decision(
+    return Decision.read(
         rehearsal.uri("Evaluator", "evaluation"), rehearsal.uri("Evaluator", "blessing")
     )
 
@@ -99,8 +99,10 @@ def test_the_outputs_are_those_of_the_local_run(rehearsal, first):
     _, local, _ = first
     found = decision(result)
     assert found.blessed
+    expected = local.decision.evaluation.candidate
     for name in ("perplexity", "bits_per_byte"):
-        assert found.metrics[name] == pytest.approx(local.decision.metrics[name], 1e-3)
+        measure = found.evaluation.candidate[name]
+        assert measure.value == pytest.approx(expected[name].value, 1e-3)
     version = result.metadata("Pusher", "pushed_model")["pushed_destination"]
     assert storage.exists(f"{version}/saved_model.pb")
     training = TrainingResult.read(result.uri("Trainer", "model_run"))
@@ -116,7 +118,7 @@ def test_the_training_takes_what_was_found(rehearsal):
     (trial,) = read_results(result.uri("Tuner", "tuner_results"))
     assert (trial.values, trial.steps) == ({"model.hidden_dim": 32}, 2)
     version = result.metadata("Pusher", "pushed_model")["pushed_destination"]
-    assert "| hidden_dim | 32 |" in storage.read_text(f"{version}/{CARD_PATH}")
+    assert "| hidden_dim | 32 |" in storage.read_text(f"{version}/{CARD_FILE}")
 
 
 @pytest.mark.timeout(1800)
@@ -124,7 +126,7 @@ def test_the_gate_compares_with_the_ngram_model(rehearsal):
     result, _ = rehearsal
     training = TrainingResult.read(result.uri("NgramTrainer", "model_run"))
     assert training.tokens_seen > 0
-    outcome = decision(result).outcomes[-1]
+    outcome = decision(result).verdict.rules[-1]
     assert (outcome.rule, outcome.passed) == ("bits_per_byte <= ngram + 9", True)
 
 
@@ -154,7 +156,7 @@ def test_a_second_run_is_measured_against_the_model_that_the_first_blessed(
     assert result.uri("Tuner", "tuner_results") == before.uri("Tuner", "tuner_results")
     found = decision(result)
     assert not found.blessed
-    assert found.baseline == decision(before).bits_per_byte
+    assert found.baseline == decision(before).value
     assert not result.metadata("Pusher", "pushed_model").get("pushed_destination")
 
 
@@ -167,11 +169,11 @@ def test_after_a_rollback_a_candidate_is_compared_with_what_is_live(
     pushed = result.metadata("Pusher", "pushed_model")["pushed_destination"]
     PushFolder(config.push_folder).push(pushed)
     copied = PushFolder(str(tmp_path / "serving")).push(pushed)
-    assert storage.exists(f"{copied}/{CARD_PATH}")
+    assert storage.exists(f"{copied}/{CARD_FILE}")
     live = roll_back(config, int(pushed.rpartition("/")[2]))
     (row,) = (row for row in versions(config) if row.version == live.version)
     assert (row.run, row.state) == (result.folder.name, "earlier")
-    assert row.bits_per_byte == decision(result).bits_per_byte
+    assert row.value == decision(result).value
     assert live.model == result.uri("Trainer", "model")
 
     outputs = copy.deepcopy(result.outputs)
@@ -186,7 +188,7 @@ def test_after_a_rollback_a_candidate_is_compared_with_what_is_live(
         )
         judged = task.run(compiled.values([]), outputs)
     uris = (judged[key]["uri"] for key in ("evaluation", "blessing"))
-    baseline = read_decision(*uris).compared_with
+    baseline = Decision.read(*uris).verdict.baseline
     assert (baseline.version, baseline.again) == (live.number, live.version)
     assert baseline.model == live.folder
 

@@ -4,22 +4,41 @@ from __future__ import annotations
 
 import io
 
-from langzoo.components.evaluator.gate.verdict import Decision, Outcome
+from langzoo.components.evaluator.gate.decision import Decision
+from langzoo.components.evaluator.records import (
+    Evaluated,
+    Evaluation,
+    Measure,
+    Outcome,
+    Slice,
+    Verdict,
+)
 from langzoo.pipelines.local.decision_table import print_decision
 from rich.console import Console
 
-CONDITION = Outcome("documents >= 1", "documents", "overall", None, 9, 1, None, True)
+CONDITION = Outcome(
+    rule="documents >= 1", metric="documents", value=9, bound=1, passed=True
+)
 BOUND = Outcome(
-    "bits_per_byte <= 3", "bits_per_byte", "overall", None, 2.0, 3.0, None, True
+    rule="bits_per_byte <= 3", metric="bits_per_byte", value=2, bound=3, passed=True
 )
 ACCURACY = Outcome(
-    *("token_accuracy >= 0.5", "token_accuracy", "overall", None),
-    *(0.41234, 0.5, (0.4, 0.42), False, "below the bound"),
+    rule="token_accuracy >= 0.5",
+    metric="token_accuracy",
+    value=0.41234,
+    bound=0.5,
+    interval=(0.4, 0.42),
+    passed=False,
+    reason="below the bound",
 )
+MEASURES = {"overall": Slice(documents=9, metrics={"bits_per_byte": Measure(value=2)})}
 
 
 def printed(*outcomes):
-    decision = Decision(False, list(outcomes), {"bits_per_byte": 2.0})
+    evaluation = Evaluation(
+        documents=9, models={"candidate": Evaluated(slices=MEASURES)}
+    )
+    decision = Decision(evaluation, Verdict(blessed=False, rules=list(outcomes)))
     output = io.StringIO()
     print_decision(Console(file=output, width=100), decision)
     return output.getvalue().splitlines()

@@ -20,7 +20,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 def test_a_trained_model_is_blessed_and_pushed(first):
     config, result, shown = first
     assert result.decision.blessed
-    assert result.decision.bits_per_byte < result.decision.max_bits_per_byte
+    assert result.decision.value < result.decision.bound
     assert result.pushed is not None
     assert (result.pushed / "saved_model.pb").is_file()
     assert result.pushed.parent == config.folder / "serving"
@@ -32,9 +32,9 @@ def test_a_trained_model_is_blessed_and_pushed(first):
 
 def test_the_evaluation_counts_the_whole_split(first):
     _, result, _ = first
-    metrics = result.decision.metrics
-    assert metrics["documents"] == result.ingestion.documents["eval"]
-    assert metrics["bytes"] == result.ingestion.bytes["eval"]
+    sums = result.decision.evaluation.models["candidate"].slices["overall"].sums
+    assert sums["documents"] == result.ingestion.documents["eval"]
+    assert sums["bytes"] == result.ingestion.bytes["eval"]
 
 
 def test_a_second_run_does_no_work(first, run_pipeline):
@@ -95,12 +95,12 @@ def test_a_model_within_the_bound_but_not_better_by_the_margin_is_refused(
 ):
     _, before, _ = first
     result, versions = resumed.result, resumed.versions
-    assert result.decision.bits_per_byte < result.decision.max_bits_per_byte
-    assert result.decision.baseline == before.decision.bits_per_byte
+    assert result.decision.value < result.decision.bound
+    assert result.decision.baseline == before.decision.value
     assert not result.decision.blessed
     assert str(result.decision).startswith("refused: ")
     assert "Trainer" in result.executed
-    kept = {outcome.rule: outcome.passed for outcome in result.decision.outcomes}
+    kept = {outcome.rule: outcome.passed for outcome in result.decision.verdict.rules}
     assert [rule for rule, passed in kept.items() if not passed] == [
         "bits_per_byte <= last_blessed - 5"
     ]

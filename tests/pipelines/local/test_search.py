@@ -171,7 +171,7 @@ def test_the_training_takes_what_was_found(run_pipeline):
     assert CausalLM.from_preset(str(saved)).backbone.hidden_dim == 16
     assert result.training.tokens_seen == 40 * 8 * loaded.model.context_length
     # A trial is measured as the model is gated, and 40 steps are better than 20.
-    assert best.bits_per_byte - 1 < result.decision.bits_per_byte < best.bits_per_byte
+    assert best.bits_per_byte - 1 < result.decision.value < best.bits_per_byte
     assert f"best: {best}" in shown
     assert "bits a byte  steps  seconds" in shown
     _, again, _ = run_pipeline(*changes)

@@ -37,7 +37,7 @@ def test_a_model_trained_with_all_of_it_is_exported_and_gone_on_with(run_pipelin
     assert [row["step"] for row in evaluations] == [20, 40, 60]
     best = min(row["bits_per_byte"] for row in evaluations)
     # The gate scores whole documents, and with float32.
-    assert result.decision.bits_per_byte == pytest.approx(best, rel=0.05)
+    assert result.decision.value == pytest.approx(best, rel=0.05)
     (saved,) = Path(config.folder).glob("artifacts/Trainer/model_run/*/preset")
     model = CausalLM.from_preset(str(saved))
     assert model.backbone.compute_dtype == "float32"

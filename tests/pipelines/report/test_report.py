@@ -48,9 +48,9 @@ def test_its_figures_are_those_of_the_run(first, report):
     )
     assert report.training.parameters == result.training.parameters
     assert report.training.history == result.training.history
-    assert report.metrics["bits_per_byte"].value == result.decision.bits_per_byte
+    assert report.metrics["bits_per_byte"].value == result.decision.value
     assert report.verdict.blessed
-    assert len(report.verdict.rules) == len(result.decision.outcomes)
+    assert len(report.verdict.rules) == len(result.decision.verdict.rules)
     assert (report.outcome, report.serving.version) == ("pushed", result.pushed.name)
     assert report.size_mb > 0.01
     assert "family: lstm" in report.configuration
@@ -199,7 +199,7 @@ def test_the_pushed_version_carries_its_model_card(first):
     card = ModelCard.load(result.pushed / "assets.extra" / "README.md")
     measured = {found.metric_type: found for found in card.data.eval_results}
     assert measured["bits_per_byte"].metric_value == pytest.approx(
-        result.decision.bits_per_byte, abs=1e-6
+        result.decision.value, abs=1e-6
     )
     documents = result.ingestion.documents["train"]
     assert f"| train | {documents:,} |" in card.content
@@ -218,7 +218,7 @@ def test_runs_are_listed_with_their_figures(first, settings, report):
     lines = command("runs", "--json", *options).stdout.splitlines()
     rows = {row["run"]: row for row in map(json.loads, lines)}
     row = rows[report.run_id]
-    assert row["metrics"]["bits_per_byte"]["value"] == result.decision.bits_per_byte
+    assert row["metrics"]["bits_per_byte"]["value"] == result.decision.value
     assert (row["outcome"], row["version"]) == ("pushed", result.pushed.name)
     assert row["report"] == str(result.report)
     table = command("runs", *options).stdout

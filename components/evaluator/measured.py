@@ -1,23 +1,30 @@
-"""What an evaluation found, and the file `evaluation.json` that tells it."""
+"""What an evaluation has measured, with its resamples; a record is made of it."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from tfx.dsl.io import fileio
 
-from .gate.rules import DEFINITIONS
-from .measures.sums import CORPUS_METRICS, MIN_DOCUMENTS, NAMES, CorpusSums, interval
-from .records import CANDIDATE, EVALUATION_FILE, OVERALL
+from .measures.metric import Metric
+from .measures.sums import MIN_DOCUMENTS, NAMES, CorpusSums, interval
+from .measures.tables import MEASURES
+from .records import (
+    CANDIDATE,
+    OVERALL,
+    Evaluated,
+    Evaluation,
+    Measure,
+    Sample,
+    Slice,
+)
+from .settings import METRICS
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
+class Measured:
     """What is known of the candidate, and of the models that it is compared with.
 
     Attributes:
@@ -26,18 +33,20 @@ class Evaluation:
         exported: By model, what is measured of the export, such as `latency_ms`.
         probes: What the probes found of the candidate, by name.
         details: What those numbers are made of, by probe.
-        samples: What the candidate writes, each `prompt` and `text`.
+        samples: What the candidate writes.
         missing_signatures: Signatures that the candidate should have, and has not.
         seconds: How long each part took.
+        own: The user's metrics by name, beside those of all tasks.
     """
 
     sums: dict[str, dict[str, CorpusSums]] = dataclasses.field(default_factory=dict)
     exported: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     probes: dict[str, float] = dataclasses.field(default_factory=dict)
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
-    samples: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    samples: list[Sample] = dataclasses.field(default_factory=list)
     missing_signatures: list[str] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    own: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
 
     @property
     def documents(self) -> int:
@@ -51,60 +60,62 @@ class Evaluation:
 
     def values(self, model: str, slice_name: str, metric: str) -> np.ndarray | None:
         """A metric, `[1]`, or with its resamples `[1 + RESAMPLES]`; None if unknown."""
-        if metric in CORPUS_METRICS:
+        of_sums = self._of_sums.get(metric)
+        if of_sums is not None:
             sums = self.sums.get(model, {}).get(slice_name)
-            compute = CORPUS_METRICS[metric].compute
-            return None if sums is None or compute is None else compute(sums)
+            return None if sums is None else of_sums.values(sums)
         known = {**self.exported.get(model, {})}
         if model == CANDIDATE:
             known.update(self.probes)
         return np.array([known[metric]]) if metric in known else None
 
-    def write(self, folder: str) -> None:
-        """Writes `evaluation.json`, whose form is that of `to_json`."""
-        write_json(os.path.join(folder, EVALUATION_FILE), self.to_json())
-
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def record(self) -> Evaluation:
         """All numbers, by model and slice, with their definitions."""
-        return {
-            "documents": self.documents,
-            "definitions": DEFINITIONS,
-            "models": {
-                model: {
-                    "slices": {
+        return Evaluation(
+            documents=self.documents,
+            definitions={
+                name: metric.defined for name, metric in {**METRICS, **self.own}.items()
+            },
+            models={
+                model: Evaluated(
+                    slices={
                         name: self._of_slice(model, name) for name in sorted(by_slice)
                     }
-                }
+                )
                 for model, by_slice in self.sums.items()
             },
-            "probes": self.probes,
-            "details": self.details,
-            "samples": self.samples,
-            "seconds": self.seconds,
-        }
+            probes=self.probes,
+            details=self.details,
+            samples=self.samples,
+            seconds=self.seconds,
+        )
 
-    def _of_slice(self, model: str, name: str) -> dict[str, Any]:
+    @property
+    def _of_sums(self) -> dict[str, Metric]:
+        return {**MEASURES, **self.own}
+
+    def _of_slice(self, model: str, name: str) -> Slice:
         sums = self.sums[model][name]
         metrics = {
-            metric: with_interval(self.values(model, name, metric), sums.documents)
-            for metric in CORPUS_METRICS
+            metric.name: _with_interval(metric.values(sums), sums.documents)
+            for metric in self._of_sums.values()
         }
         if name == OVERALL:
             for metric, value in self.exported.get(model, {}).items():
-                metrics[metric] = with_interval(np.array([value]), sums.documents)
-        return {
-            "documents": sums.documents,
-            "sums": {key: float(sums[key][0]) for key in NAMES},
-            "metrics": metrics,
-            "calibration": sums.calibration[0].tolist(),
-        }
+                metrics[metric] = Measure(value=value)
+        return Slice(
+            documents=sums.documents,
+            sums={key: float(sums[key][0]) for key in NAMES},
+            metrics=metrics,
+            calibration=sums.calibration[0].tolist(),
+        )
 
 
-def with_interval(values: np.ndarray | None, documents: int) -> dict[str, Any]:
+def _with_interval(values: np.ndarray, documents: int) -> Measure:
     """A value with its 95 % confidence interval, where enough documents give one."""
-    assert values is not None
-    between = interval_of(values, documents) or (None, None)
-    return {"value": float(values[0]), "low": between[0], "high": between[1]}
+    low, high = interval_of(values, documents) or (None, None)
+    return Measure(value=float(values[0]), low=low, high=high)
 
 
 def interval_of(values: np.ndarray, documents: int) -> tuple[float, float] | None:
@@ -112,21 +123,3 @@ def interval_of(values: np.ndarray, documents: int) -> tuple[float, float] | Non
     if values.size == 1 or documents < MIN_DOCUMENTS:
         return None
     return interval(values)
-
-
-def write_json(path: str, content: Any) -> None:
-    """Writes JSON; what is no number, or infinite, becomes a string."""
-    with fileio.open(path, "w") as file:
-        file.write(json.dumps(_plain(content), indent=1, allow_nan=False))
-
-
-def _plain(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_plain(value) for value in content]
-    if isinstance(content, float) and not math.isfinite(content):
-        return (
-            "NaN" if math.isnan(content) else "Infinity" if content > 0 else "-Infinity"
-        )
-    return content

@@ -1,0 +1,112 @@
+"""What the gate has decided, and on which numbers, in a line.
+
+Importing this module imports neither TensorFlow nor TFX.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from ..gated import GATED
+from ..records import (
+    CANDIDATE,
+    LAST_BLESSED,
+    OVERALL,
+    Evaluation,
+    Outcome,
+    Verdict,
+)
+
+MISSING_SIGNATURES, DOCUMENTS, NLL = "missing_signatures", "documents", "nll"
+"""What those rules are about without which no candidate is blessed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What the gate has decided.
+
+    Attributes:
+        evaluation: What was measured.
+        verdict: What has come of it, rule by rule.
+    """
+
+    evaluation: Evaluation
+    verdict: Verdict
+
+    @classmethod
+    def read(cls, evaluation: str, blessing: str) -> Decision:
+        """Reads the Evaluator's artifacts, given their folders."""
+        return cls(Evaluation.read(evaluation), Verdict.read(blessing))
+
+    @property
+    def blessed(self) -> bool:
+        """Whether the candidate may be pushed."""
+        return self.verdict.blessed
+
+    @property
+    def value(self) -> float:
+        """The candidate's bits per byte, or what else it is gated on."""
+        measure = self.evaluation.candidate.get(GATED.name)
+        return measure.value if measure else math.nan
+
+    @property
+    def bound(self) -> float | None:
+        """The absolute bound on that."""
+        return _bound(self._standard(None))
+
+    @property
+    def baseline(self) -> float | None:
+        """The same of the last blessed model, if there was one."""
+        measure = self.evaluation.of(LAST_BLESSED).get(GATED.name)
+        return measure.value if measure else None
+
+    @property
+    def spelled_share(self) -> float:
+        """Share of the bits that spell what the candidate's vocabulary lacks."""
+        sums = self.evaluation.models[CANDIDATE].slices[OVERALL].sums
+        spelled = sums.get("spelling_nll", 0.0)
+        return spelled / (sums["nll"] + spelled) if spelled else 0.0
+
+    @property
+    def further(self) -> list[Outcome]:
+        """Outcomes that the line of `str` says nothing of, where they are kept."""
+        told = (self._standard(None), self._standard(LAST_BLESSED))
+        conditions = (MISSING_SIGNATURES, DOCUMENTS, NLL)
+        return [
+            outcome
+            for outcome in self.verdict.rules
+            if outcome not in told
+            and not (outcome.passed and outcome.metric in conditions)
+        ]
+
+    def _standard(self, against: str | None) -> Outcome | None:
+        about = (GATED.name, OVERALL, against)
+        return next(
+            (o for o in self.verdict.rules if (o.metric, o.slice, o.against) == about),
+            None,
+        )
+
+    def __str__(self) -> str:
+        verdict = "blessed" if self.blessed else "refused"
+        parts = []
+        measured = bool(self.evaluation.candidate)
+        if measured:
+            spelled = self.spelled_share
+            unknown = f" ({spelled:.1%} of them spell the unknown)" if spelled else ""
+            parts.append(f"{self.value:.3f} {GATED.words}{unknown}")
+        if measured and self.bound is not None:
+            parts.append(f"bound {self.bound:.3f}")
+        last = _bound(self._standard(LAST_BLESSED))
+        if self.baseline is not None and last is not None:
+            margin = self.baseline - last
+            model = self.verdict.baseline
+            name = f"{model}," if model and model.version else "last blessed"
+            parts.append(f"{name} {self.baseline:.3f} (margin {margin:.3f})")
+        line = f"{verdict}: {', '.join(parts)}"
+        broken = [f"{o.rule}: {o.reason}" for o in self.further if not o.passed]
+        return "; ".join([line, *broken]) if parts else f"{line}{'; '.join(broken)}"
+
+
+def _bound(outcome: Outcome | None) -> float | None:
+    return outcome.bound if outcome else None
