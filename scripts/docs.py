@@ -3,22 +3,26 @@
     python scripts/docs.py [FOLDER]
 
 The reference of the configuration is made from the classes of its settings: a key's
-type, range and default are its field's, its meaning is the text under the field.
+type, range and default are its field's, its meaning is the text under the field. The
+other pages are tables of records.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from langzoo.components.evaluator import probes
+from langzoo.components.evaluator.measures.metric import Metric
+from langzoo.components.evaluator.measures.tables import EXPORT_MEASURES, TASK_MEASURES
 from langzoo.pipelines.configuration.config import Config
 
 FOLDER = Path(__file__).parents[1] / "docs"
-_MADE = "<!-- Made by `make docs`: change the settings' classes, not this page. -->"
+_MADE = "<!-- Made by `make docs` from the code: change that, not this page. -->"
 _NUMBERS = {"integer": "whole number", "number": "number"}
 _OTHERS = {"boolean": "`true` or `false`", "string": "text", "null": "nothing"}
 
@@ -92,7 +96,7 @@ class Reference:
             return f"mapping to {self._kind(key, values, found)}"
         if kind in _NUMBERS:
             return f"{_NUMBERS[kind]}{_range(field)}"
-        pattern = field.get("pattern", "").replace("|", r"\|")
+        pattern = field.get("pattern", "")
         return _OTHERS.get(kind, "any") + (f", as `{pattern}`" if pattern else "")
 
     def _section(self, key: str, name: str, found: list[_Heading]) -> str:
@@ -155,7 +159,8 @@ def _anchor(title: str) -> str:
 def table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     """A table of Markdown."""
     lines = [heads, ("---",) * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    escaped = ([cell.replace("|", r"\|") for cell in cells] for cells in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
 
 
 def configuration() -> str:
@@ -171,7 +176,30 @@ def configuration() -> str:
     return "\n\n".join([*head, *filter(None, sections)]) + "\n"
 
 
-PAGES = {"configuration.md": configuration}
+def metrics() -> str:
+    """The page of the metrics that a rule of the gate can be about."""
+    parts = [
+        "# Metrics",
+        _MADE,
+        "What a rule of the [gate](gate.md#rules) can be about; "
+        "[measures](measures.md) says how they are meant.",
+    ]
+    for task, measures in TASK_MEASURES.items():
+        parts += [f"## Of the corpus, {task}", _metrics(measures)]
+    parts += ["## Of the exported model", _metrics(EXPORT_MEASURES.values())]
+    parts += ["## Of the probes", _metrics(probes.NAMES.values())]
+    return "\n\n".join(parts) + "\n"
+
+
+def _metrics(found: Iterable[Metric]) -> str:
+    rows = [
+        (f"`{one.name}`", one.unit, one.better, one.definition, one.source)
+        for one in found
+    ]
+    return table(("metric", "unit", "better", "what", "source"), rows)
+
+
+PAGES = {"configuration.md": configuration, "metrics.md": metrics}
 
 
 def main() -> None:

@@ -141,11 +141,14 @@ def test_run(words, first, folder):
 
 def test_gate(first, folder):
     (words,) = langzoo_commands("gate")
-    rule = "[{metric: token_accuracy, min: 0.99}]"
+    (own,) = (block.text for block in blocks("yaml") if "mypackage.m" in block.text)
+    rules = [*yaml.safe_load(own)["gate"]["rules"]]
+    rules.append({"metric": "token_accuracy", "min": 0.99})
     words = [*words, "--output", "gated"]
-    ended = run_langzoo(words, folder, f"gate.rules={rule}", "root=judged")
+    ended = run_langzoo(words, folder, f"gate.rules={json.dumps(rules)}", "root=judged")
     assert ended.returncode == cli.EXIT_REFUSED, ended.stderr
     assert re.search(r"token_accuracy >= 0.99: below the bound$", ended.stdout, re.M)
+    assert re.search(r"bytes_per_token >= 1.5, significantly", ended.stdout)
     told = json.loads((folder / "gated" / "evaluation.json").read_text())
     assert told["documents"] == 40
     assert not json.loads((folder / "gated" / "gate.json").read_text())["blessed"]

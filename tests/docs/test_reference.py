@@ -10,7 +10,7 @@ import langzoo
 import pytest
 
 ROOT = Path(langzoo.__file__).parent
-MADE = ("configuration.md", "signatures.md")
+MADE = ("configuration.md", "metrics.md")
 
 
 @pytest.fixture(scope="module")
