@@ -202,7 +202,7 @@ def _transformers(
 
 def _zoo_model(weights: dict[str, np.ndarray]) -> Any:
     from langzoo.models import CausalLM, TransformerBackbone
-    from langzoo.models.families.presets import ARCHITECTURES
+    from langzoo.models.families.transformer.family import ARCHITECTURES
 
     backbone = TransformerBackbone(
         vocabulary_size=_VOCABULARY,

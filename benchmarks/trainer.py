@@ -88,7 +88,7 @@ def measure(family: str) -> dict[str, float]:
     from langzoo.components.trainer.rows.windows import TokenWindows
     from langzoo.components.trainer.settings import TrainingConfig
     from langzoo.models import zoo
-    from langzoo.models.families import sizes
+    from langzoo.models.families import family_of
     from langzoo.serving.export import saved_model
 
     keras.utils.set_random_seed(0)
@@ -97,7 +97,8 @@ def measure(family: str) -> dict[str, float]:
     model = zoo.build_causal_lm(family, tokenizer, _CONTEXT)
     config = TrainingConfig.of(family, steps=_STEPS, batch_size=_BATCH)
     network = network_of(model, config)
-    size = sizes.size(family, vocabulary, _CONTEXT, {})
+    settings = family_of(family).settings_of(context_length=_CONTEXT)
+    size = settings.size(vocabulary)
     assert size is not None
     figures = {"flops": 3.0 * size.flops_per_token * _BATCH * _CONTEXT, "peak": _peak()}
     with tempfile.TemporaryDirectory() as folder:

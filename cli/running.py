@@ -148,7 +148,7 @@ def models(
         return
     for name, preset in PRESETS.items():
         size = preset.size._asdict() if preset.size else {}
-        print_json(preset=name, **preset._asdict(), **size)
+        print_json(preset=name, **preset.described(), **size)
 
 
 def _run(config: Config) -> RunResult:

@@ -12,7 +12,7 @@ import importlib
 _EXPORTS = {
     "FAMILIES": "zoo",
     "NTASGD": "learning.optimizers",
-    "RECIPES": "learning.recipe",
+    "RECIPES": "families",
     "Recipe": "learning.recipe",
     "SmoothedCrossEntropy": "learning.losses",
     "TriggerAveraging": "learning.optimizers",

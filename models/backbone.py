@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import keras_hub
@@ -87,7 +87,12 @@ class CausalBackbone(keras_hub.models.Backbone):
     `prefill()` if it can consume many tokens faster than one by one. Its constructor
     sets the attributes `token_embedding`, `vocabulary_size`, `hidden_dim` and
     `max_sequence_length`.
+
+    Attributes:
+        family: the `Family` that the class is the backbone of.
     """
+
+    family: ClassVar[Any]
 
     def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
         """The cache before any token.

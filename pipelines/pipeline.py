@@ -26,7 +26,8 @@ from ..components.trainer.component import Trainer
 from ..components.trainer.ngram import NgramTrainer
 from ..components.transform.component import Transform
 from ..components.tuner.component import Tuner
-from .configuration.config import Config, NgramConfig, TrainerConfig
+from ..models.families.ngram.family import NGRAM
+from .configuration.config import Config, TrainerConfig
 from .report.reading import COMPARISON_NODE
 
 BASELINE_RESOLVER = "BaselineResolver"
@@ -179,7 +180,7 @@ def make_components(
 
 def _ngram_trainer(config: Config, learner: dict[str, Any]) -> NgramTrainer:
     """Trains the n-gram model of the gate: by all defaults, on the same tokens."""
-    model = NgramConfig(family="ngram", context_length=config.model.context_length)
+    model = NGRAM.settings_of(context_length=config.model.context_length)
     changed = {"model": model.model_dump(), "training": TrainerConfig().model_dump()}
     export = {"stride": config.serving.score_stride, "max_new_tokens": None}
     return NgramTrainer(**{**learner, **changed}, export=export)

@@ -74,7 +74,7 @@ class Reference:
         if "$ref" in field:
             return self._section(key, field["$ref"].rpartition("/")[2], found)
         if "discriminator" in field:
-            return self._variants(key, field["discriminator"], found)
+            return self._variants(key, field, found)
         if "anyOf" in field:
             kinds = [
                 self._kind(key, one, found)
@@ -106,14 +106,12 @@ class Reference:
         title = self._titles[name]
         return f"[section](#{_anchor(title)})"
 
-    def _variants(
-        self, key: str, discriminator: dict[str, Any], found: list[_Heading]
-    ) -> str:
-        name = discriminator["propertyName"]
+    def _variants(self, key: str, field: dict[str, Any], found: list[_Heading]) -> str:
+        name = field["discriminator"]["propertyName"]
         links = []
-        for value, reference in discriminator["mapping"].items():
+        for schema in field["oneOf"]:
+            value = schema["properties"][name]["const"]
             title = f"{key}.{name}: {value}"
-            schema = self._definitions[reference.rpartition("/")[2]]
             found.append(_Heading(title, schema))
             links.append(f"[`{value}`](#{_anchor(title)})")
         return f"section with {name} " + ", ".join(links)

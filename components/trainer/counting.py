@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
-from ...models.families.ngram.causal_lm import NgramCausalLM
+from ...models.tasks.causal_lm import CausalLM
 from .evaluation import evaluate
 from .networks import compile_network
 from .records import TrainingResult
@@ -18,13 +18,13 @@ from .settings import TrainingConfig
 
 
 def count(
-    model: NgramCausalLM,
+    model: CausalLM,
     documents: Iterable[np.ndarray],
     train_windows: TokenStream,
     eval_windows: TokenStream,
     config: TrainingConfig,
 ) -> TrainingResult:
-    """Lets an n-gram model count; there are no steps, and nothing to resume.
+    """Lets a model count, such as an n-gram model: no steps, and nothing to resume.
 
     Args:
         model: The model, filled in place.

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from ...models import zoo
-from ...models.families.ngram.causal_lm import NgramCausalLM
+from ...models.families import family_of
 from ...models.tokenizers.base import TextTokenizer
 from ..errors import InputError
 from ..progress import show
@@ -82,9 +82,14 @@ class Job:
         )
 
     @property
+    def learns_by_gradient(self) -> bool:
+        """Whether the model is trained in steps; else it reads the documents once."""
+        return family_of(self.model["family"]).learns_by_gradient
+
+    @property
     def strategy(self) -> str:
-        """What shares the work, by its name; an n-gram model is counted by one."""
-        if self.model["family"] == "ngram":
+        """What shares the work, by its name; a model that only counts has one."""
+        if not self.learns_by_gradient:
             return "one_device"
         return wanted(self.training.get("strategy", "auto"))
 
@@ -146,8 +151,8 @@ class Job:
         """
         with strategy.scope():
             model = self.build()
-        # An n-gram model counts documents whole.
-        counted = isinstance(model, NgramCausalLM)
+        # A model that only counts takes documents whole.
+        counted = not self.learns_by_gradient
         packing = "contiguous" if counted else self.config.packing
         train_windows, eval_windows = (
             make_windows(os.path.join(packed, split), model.context_length, packing)

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ...models.families import family_of_model
 from ...models.families.keras_hub.adapter import KerasHubCausalLM
-from ...models.families.recurrent.backbone import RecurrentBackbone
 from ...models.families.recurrent.stateful import StatefulNetwork, trains_on_cudnn
 from ...models.learning.freezing import freeze
 from ...models.learning.losses import SmoothedCrossEntropy
@@ -70,7 +70,7 @@ def network_of(
             f"{config.packing}, where no row goes on from the one before"
         )
     if config.carry_state:
-        if not isinstance(backbone, RecurrentBackbone):
+        if not family_of_model(model).carries_state:
             raise InputError(
                 "trainer.carry_state needs a recurrent family, not "
                 f"{type(backbone).__name__}"

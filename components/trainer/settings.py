@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ...models.learning.recipe import COMMON, FINE_TUNING, RECIPES, Recipe
+from ...models.families import family_of
+from ...models.learning.recipe import COMMON, FINE_TUNING, Recipe
 from .rows.augmentation import NO_AUGMENTATION, Augmentation
 
 
@@ -79,9 +80,10 @@ class TrainingConfig:
         """
         if "augmentation" in settings:
             settings["augmentation"] = Augmentation(**settings["augmentation"])
-        recipe = RECIPES.get(family, FINE_TUNING if pretrained else COMMON)
-        if pretrained and family in RECIPES:
-            recipe = recipe._replace(learning_rate=recipe.learning_rate / 10)
+        own = family_of(family).recipe
+        recipe = own or (FINE_TUNING if pretrained else COMMON)
+        if pretrained and own:
+            recipe = own._replace(learning_rate=own.learning_rate / 10)
         given = {name: settings.pop(name, None) for name in Recipe._fields}
         changes = {name: value for name, value in given.items() if value is not None}
         if changes.get("optimizer", recipe.optimizer) != recipe.optimizer:

@@ -8,12 +8,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-SPACES = Path(__file__).parent / "spaces"
 _SECTIONS = ("model", "trainer")
 _FIXED = {
     "model.family": "search a family at a time",
@@ -29,11 +25,6 @@ _COMPANIONS = 500
 
 Refusal = Callable[[Mapping[str, Any]], str | None]
 """Says why a configuration with some values is wrong, or `None`."""
-
-
-def default_space(family: str) -> dict[str, Any]:
-    """Reads what a search tries for a family where the configuration does not say."""
-    return yaml.safe_load((SPACES / f"{family}.yaml").read_text(encoding="utf-8"))
 
 
 def normalized(space: dict[str, Any]) -> dict[str, Any]:

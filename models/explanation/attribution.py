@@ -24,8 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..backbone import Tensor, require
-from ..families.ngram.causal_lm import NgramBackbone
-from ..families.transformer.backbone import TransformerBackbone
+from ..families import family_of_model
 from ..tasks.causal_lm import log_softmax_of
 from ..tasks.scoring import framed
 from ..tokenizers.display import display_strings
@@ -142,7 +141,7 @@ def attention_weights(model: Any, text: str) -> AttentionMaps:
           does not explain
     """
     require(
-        isinstance(model.backbone, TransformerBackbone),
+        family_of_model(model).shows_attention,
         "Attention maps are of a `TransformerBackbone`.",
         backbone=type(model.backbone).__name__,
     )
@@ -204,7 +203,7 @@ def attribute(
           input)
         - [Li et al., 2016](https://arxiv.org/abs/1612.08220) (leaving one out)
     """
-    no_gradients = isinstance(model.backbone, NgramBackbone)
+    no_gradients = not family_of_model(model).learns_by_gradient
     method = method or ("leave_one_out" if no_gradients else METHODS[0])
     require(method in METHODS, f"`method` must be one of {METHODS}.", method=method)
     require(

@@ -1,1 +1,80 @@
-"""The families: architectures, each a folder with its record."""
+"""The families: architectures, each a folder with its record.
+
+Importing this module imports neither TensorFlow nor Keras.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..references import is_reference, load
+from .convolutional.family import GATED_CONV, TCN
+from .family import Family, FamilySettings
+from .keras_hub.family import KERAS_HUB
+from .ngram.family import NGRAM
+from .recurrent.family import GRU, LSTM, RNN
+from .transformer.family import TRANSFORMER
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (TRANSFORMER, RNN, GRU, LSTM, GATED_CONV, TCN, NGRAM, KERAS_HUB)
+}
+"""The families of the zoo, by the name used in configurations."""
+
+RECIPES = {
+    family.name: family.recipe
+    for family in FAMILIES.values()
+    if family.recipe is not None
+}
+"""The recipe of each family that has one, for its default sizes."""
+
+
+def family_of(name: str) -> Family:
+    """The family of a name.
+
+    Args:
+        name: One of `FAMILIES`, or `module:NAME` for a `Family` of the user's own.
+
+    Raises:
+        ValueError: In one line, if there is none, or it lacks what a family must have.
+    """
+    if name in FAMILIES:
+        return FAMILIES[name]
+    if not is_reference(name):
+        raise ValueError(
+            f"`family` must be one of {sorted(FAMILIES)}, or module:NAME for one of "
+            f"your own. Received: family={name!r}"
+        )
+    try:
+        family = load(name)
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    except Exception as error:  # Whatever a module does when it is imported.
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{name}: {type(error).__name__}: {reason}") from error
+    _require_contract(name, family)
+    return family
+
+
+def family_of_model(model: Any) -> Family:
+    """The family of a model, by its backbone."""
+    return getattr(model.backbone, "family", KERAS_HUB)
+
+
+def _require_contract(name: str, family: Any) -> None:
+    if not isinstance(family, Family):
+        raise ValueError(
+            f"{name} must be a langzoo.models.families.Family, as its docstring says; "
+            f"it is a {type(family).__name__}"
+        )
+    settings = family.settings
+    if not (isinstance(settings, type) and issubclass(settings, FamilySettings)):
+        raise ValueError(
+            f"{name}: the settings of a family must be a subclass of FamilySettings, "
+            f"not {settings!r}"
+        )
+    if not is_reference(family.backbone):
+        raise ValueError(
+            f"{name}: the backbone of a family must be named module:Class; it is "
+            f"{family.backbone!r}"
+        )

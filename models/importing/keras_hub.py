@@ -9,9 +9,9 @@ import keras_hub
 import numpy as np
 
 from ..backbone import require
-from ..families.presets import ARCHITECTURES
 from ..families.transformer.backbone import TransformerBackbone
 from ..families.transformer.block import DecoderBlock
+from ..families.transformer.family import ARCHITECTURES
 from ..tasks.causal_lm import CausalLM
 
 _LLAMA_CONTEXT_LENGTH = 4096  # of Llama 2

@@ -171,13 +171,3 @@ COMMON = Recipe()
 
 FINE_TUNING = Recipe(learning_rate=5e-5)
 """The recipe of a model that has learned before."""
-
-RECIPES: dict[str, Recipe] = {
-    "transformer": Recipe(learning_rate=3e-3),
-    "rnn": Recipe(learning_rate=3e-3),
-    "gru": Recipe(learning_rate=5e-3),
-    "lstm": Recipe(learning_rate=6e-3),
-    "gated_conv": Recipe(learning_rate=4e-3),
-    "tcn": Recipe(learning_rate=4e-3),
-}
-"""The recipe of each family that learns by gradient, for its default sizes."""

@@ -6,7 +6,6 @@ Importing this module imports neither TensorFlow nor TFX.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,10 @@ from ...components.evaluator.settings import GateSettings, RuleSettings
 from ...components.pusher.settings import CardSettings
 from ...components.text_example_gen.sources import Source
 from ...components.tuner import search_space
-from ...models.families.presets import KERAS_HUB, resolved
+from ...models.families import FAMILIES, family_of
+from ...models.families.family import Family, FamilySettings
+from ...models.families.presets import resolved
+from ...models.references import is_reference
 from . import beam
 
 DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
@@ -242,184 +244,49 @@ class TokenizerConfig(_Section):
         return self
 
 
-class _ModelConfig(_Section):
-    context_length: Annotated[int, Field(ge=8, le=65_536)] = 128
-    """Tokens that the model sees at once."""
-    initial_weights: Annotated[str, Field(min_length=1)] | None = None
-    """Folder of a preset that an earlier run has saved, or of a pipeline (`ROOT/NAME`)
-    for what it trained last: training goes on with those weights, and needs their
-    tokenizer (`tokenizer.type: preset`). Family and hyperparameters are the preset's
-    where they are not given."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+def _of_its_family(content: Any) -> FamilySettings:
+    """The section `model`: what is said of a model, as its family has it."""
+    if isinstance(content, FamilySettings):
+        return content
+    if not isinstance(content, dict):
+        raise ValueError(f"model: {content!r} cannot be: it has keys, such as family")
+    if "family" not in content:
+        raise ValueError("the key model.family is missing")
+    return _family(content["family"]).settings.model_validate(content)
 
 
-class TransformerConfig(_ModelConfig):
-    """A Transformer decoder."""
-
-    family: Literal["transformer"]
-    num_layers: Annotated[int, Field(ge=1)] = 4
-    num_heads: Annotated[int, Field(ge=1)] = 4
-    num_key_value_heads: Annotated[int, Field(ge=1)] | None = None
-    """Heads of keys and values, where they are fewer than `num_heads`."""
-    hidden_dim: Annotated[int, Field(ge=2)] = 128
-    intermediate_dim: Annotated[int, Field(ge=1)] | None = None
-    activation: Literal["swiglu", "gelu", "gelu_approximate"] = "swiglu"
-    positions: Literal["rotary", "learned", "sinusoidal"] = "rotary"
-    rope_base: Annotated[float, Field(gt=1)] = 10000.0
-    normalization: Literal["rms_norm", "layer_norm"] = "rms_norm"
-    norm_epsilon: Annotated[float, Field(gt=0)] = 1e-6
-    use_bias: bool = False
-    tie_embeddings: bool = True
-    initializer_range: Annotated[float, Field(gt=0)] = 0.02
-
-    @pydantic.model_validator(mode="after")
-    def _heads_divide_the_width(self) -> TransformerConfig:
-        rotary = self.positions == "rotary"
-        if self.hidden_dim % (self.num_heads * (2 if rotary else 1)):
-            raise ValueError(
-                f"hidden_dim {self.hidden_dim} must be a multiple of "
-                f"{'twice ' if rotary else ''}num_heads {self.num_heads}"
-            )
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _key_value_heads_divide_the_heads(self) -> TransformerConfig:
-        if self.num_heads % (self.num_key_value_heads or 1):
-            raise ValueError(
-                f"num_heads {self.num_heads} must be a multiple of "
-                f"num_key_value_heads {self.num_key_value_heads}"
-            )
-        return self
+def _family(name: Any) -> Family:
+    if name not in FAMILIES and not is_reference(str(name)):
+        known = ", ".join(map(repr, FAMILIES))
+        raise ValueError(
+            f"model.family: {name!r} is not known: it is {known}, or module:NAME for "
+            "one of your own"
+        )
+    try:
+        return family_of(name)
+    except ValueError as error:
+        raise ValueError(f"model.family: {error}") from error
 
 
-class _RecurrentConfig(_ModelConfig):
-    num_layers: Annotated[int, Field(ge=1)] = 1
-    hidden_dim: Annotated[int, Field(ge=1)] = 256
-    embedding_dim: Annotated[int, Field(ge=1)] | None = None
-    """Width of the embeddings, where it is not `hidden_dim`."""
-    tie_embeddings: bool = True
-    normalize: bool = True
-    embedding_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the vocabulary whose embeddings are zero in a step."""
-    input_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """On the embeddings, in place of `dropout`."""
-    output_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """On the output of the last layer, in place of `dropout`."""
-    recurrent_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """On what a layer sees of its last output; one mask for all positions."""
-    weight_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """DropConnect on the recurrent weights."""
-    variational_dropout: bool = False
-    """Whether every dropout has one mask for all positions."""
-    use_cudnn: Literal["auto", False] = "auto"
-    """Whether cuDNN computes the layers, on an NVIDIA card. Where it does not, as with
-    `recurrent_dropout`, XLA may compile the training step there, too."""
+class _InSchema:
+    """Tells the families of the zoo in the JSON schema of the section `model`."""
 
-
-class RNNConfig(_RecurrentConfig):
-    """A stack of simple recurrent layers."""
-
-    family: Literal["rnn"]
-
-
-class GRUConfig(_RecurrentConfig):
-    """A stacked GRU."""
-
-    family: Literal["gru"]
-
-
-class LSTMConfig(_RecurrentConfig):
-    """A stacked LSTM."""
-
-    family: Literal["lstm"]
-
-
-class GatedConvConfig(_ModelConfig):
-    """A gated convolutional network."""
-
-    family: Literal["gated_conv"]
-    num_layers: Annotated[int, Field(ge=1)] = 6
-    hidden_dim: Annotated[int, Field(ge=1)] = 128
-    kernel_size: Annotated[int, Field(ge=2)] = 4
-    bottleneck_dim: Annotated[int, Field(ge=1)] | None = None
-
-
-class TCNConfig(_ModelConfig):
-    """A temporal convolutional network."""
-
-    family: Literal["tcn"]
-    num_layers: Annotated[int, Field(ge=1)] = 4
-    hidden_dim: Annotated[int, Field(ge=1)] = 128
-    filters: Annotated[int, Field(ge=1)] | None = None
-    """Width of all blocks but the last, where it is not `hidden_dim`."""
-    kernel_size: Annotated[int, Field(ge=2)] = 3
-
-
-class NgramConfig(_Section):
-    """An n-gram model with Kneser-Ney smoothing; the trainer only counts."""
-
-    family: Literal["ngram"]
-    context_length: Annotated[int, Field(ge=8, le=65_536)] = 128
-    """Tokens of a window; a prediction sees the last `order - 1`."""
-    order: Annotated[int, Field(ge=1, le=8)] = 5
-    """Tokens of the longest n-gram."""
-
-
-class KerasHubConfig(_Section):
-    """A causal language model of KerasHub."""
-
-    family: Literal["keras_hub"]
-    preset: Annotated[str, Field(min_length=1)]
-    """A folder, or a name or handle (`hf://...`) that KerasHub knows."""
-    pretrained: bool = False
-    """Whether to start from the preset's weights, which need its tokenizer
-    (`tokenizer.type: preset`); otherwise they are drawn anew."""
-    context_length: Annotated[int, Field(ge=8, le=65_536)] = 128
-    """Tokens that the model sees at once."""
-
-    @pydantic.model_validator(mode="after")
-    def _folder_holds_a_preset(self) -> KerasHubConfig:
-        folder = Path(self.preset).expanduser()
-        is_path = "://" not in self.preset and len(folder.parts) > 1
-        if not folder.is_dir() and not is_path:
-            return self
-        try:
-            content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            positions = content.get("config", {}).get("max_sequence_length")
-        except (OSError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"model.preset {self.preset!r} is no folder with a KerasHub preset: "
-                f"{error}"
-            ) from error
-        if self.pretrained and positions and self.context_length > positions:
-            raise ValueError(
-                f"model.context_length {self.context_length} must be at most the "
-                f"{positions} positions of the preset {self.preset!r}"
-            )
-        return self
+    def __get_pydantic_json_schema__(
+        self, core_schema: Any, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        sections = []
+        for name, family in FAMILIES.items():
+            section = handler(family.settings.__pydantic_core_schema__)
+            section["properties"]["family"] = {"const": name}
+            sections.append(section)
+        return {"oneOf": sections, "discriminator": {"propertyName": "family"}}
 
 
 ModelConfig = Annotated[
-    TransformerConfig
-    | RNNConfig
-    | GRUConfig
-    | LSTMConfig
-    | GatedConvConfig
-    | TCNConfig
-    | NgramConfig
-    | KerasHubConfig,
-    Field(discriminator="family"),
+    pydantic.SerializeAsAny[FamilySettings],
+    pydantic.PlainValidator(_of_its_family),
+    _InSchema(),
 ]
-_FAMILIES = {
-    "transformer": TransformerConfig,
-    "rnn": RNNConfig,
-    "gru": GRUConfig,
-    "lstm": LSTMConfig,
-    "gated_conv": GatedConvConfig,
-    "tcn": TCNConfig,
-    "ngram": NgramConfig,
-    KERAS_HUB: KerasHubConfig,
-}
 
 
 class AugmentationConfig(_Section):
@@ -828,7 +695,7 @@ class Config(_Section):
         search, model = content.get("search"), content.get("model")
         if not isinstance(search, dict) or search.get("space") is not None:
             return content
-        if not isinstance(model, dict) or model.get("family") not in _FAMILIES:
+        if not isinstance(model, dict) or "family" not in model:
             return content
         if model.get("initial_weights"):
             raise ValueError(
@@ -842,8 +709,13 @@ class Config(_Section):
                 f"search.space is needed with trainer.optimizer {optimizer}: learning "
                 "rates of the family's are adamw's"
             )
-        space = search_space.default_space(model["family"])
-        return {**content, "search": {**search, "space": space}}
+        space = _family(model["family"]).search_space
+        if not space:
+            raise ValueError(
+                f"search.space is needed with model.family {model['family']}, which "
+                "has none of its own"
+            )
+        return {**content, "search": {**search, "space": dict(space)}}
 
     @pydantic.model_validator(mode="after")
     def _lengths_fit(self) -> Config:
@@ -861,10 +733,10 @@ class Config(_Section):
     def _tokenizer_fits_the_model(self) -> Config:
         from_preset = self.tokenizer.type == "preset"
         weights = self.weights_preset
-        if from_preset and not (weights or isinstance(self.model, KerasHubConfig)):
+        if from_preset and not (weights or getattr(self.model, "preset", "")):
             raise ValueError(
                 "tokenizer.type preset takes the tokenizer of model.preset or "
-                f"model.initial_weights: it needs model.family {KERAS_HUB}, or weights"
+                "model.initial_weights: it needs model.family keras_hub, or weights"
             )
         pretrained = getattr(self.model, "pretrained", False)
         if (weights or pretrained) and not from_preset:
@@ -877,12 +749,8 @@ class Config(_Section):
 
     @pydantic.model_validator(mode="after")
     def _there_is_a_state_to_carry(self) -> Config:
-        if self.trainer.carry_state and not isinstance(self.model, _RecurrentConfig):
-            recurrent = [
-                family
-                for family, section in _FAMILIES.items()
-                if issubclass(section, _RecurrentConfig)
-            ]
+        if self.trainer.carry_state and not _family(self.model.family).carries_state:
+            recurrent = [it.name for it in FAMILIES.values() if it.carries_state]
             raise ValueError(
                 "trainer.carry_state needs a family that has a state, one of "
                 f"{', '.join(recurrent)}: model.family is {self.model.family}"
@@ -897,10 +765,13 @@ class Config(_Section):
                 "trainer.carry_state needs trainer.packing contiguous, where a row "
                 f"goes on from the one before: it is {packing}"
             )
-        if packing == "best_fit" and isinstance(self.model, KerasHubConfig):
+        family = _family(self.model.family)
+        apart = family.keeps_documents_apart or not family.learns_by_gradient
+        if packing == "best_fit" and not apart:
             raise ValueError(
                 "trainer.packing best_fit needs a family that keeps the documents of a "
-                f"row apart, which {KERAS_HUB} does not: take contiguous or lines"
+                f"row apart, which {self.model.family} does not: take contiguous or "
+                "lines"
             )
         return self
 
@@ -928,7 +799,7 @@ class Config(_Section):
         search_space.check_values(self.search.space, self._refusal)
         if self.search.algorithm != "hyperband":
             return self
-        if self.model.family == "ngram":
+        if not _family(self.model.family).learns_by_gradient:
             raise ValueError(
                 "search.algorithm hyperband tells trainings by their first steps, and "
                 "an n-gram model only counts: take random or bayesian"
@@ -1019,16 +890,12 @@ def _explain(error: pydantic.ValidationError, content: dict[str, Any]) -> str:
     """Puts the first problem into one line; others are counted."""
     problems = error.errors()
     problem = problems[0]
-    # The tag of a union is no key of the file.
-    location = [str(part) for part in problem["loc"] if part not in _FAMILIES]
+    location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         text = f"unknown key {key}{_suggest(location, content)}"
     elif problem["type"] == "missing":
         text = f"the key {key} is missing"
-    elif problem["type"] == "union_tag_invalid":
-        known = problem["ctx"]["expected_tags"]
-        text = f"{key}.family: {problem['ctx']['tag']!r} is not known: it is {known}"
     elif problem["type"] == "value_error":
         text = str(problem["ctx"]["error"])
     else:
@@ -1046,11 +913,12 @@ def _suggest(location: list[str], content: dict[str, Any]) -> str:
             continue
         annotation = section.model_fields[name].annotation
         if name == "model":
-            annotation = _FAMILIES[content["model"]["family"]]
+            annotation = family_of(content["model"]["family"]).settings
         if name == "search":  # which may be none
             annotation = SearchConfig
         section = annotation
-    known = list(section.model_fields)
+    of_a_model = issubclass(section, FamilySettings)
+    known = section.names() if of_a_model else list(section.model_fields)
     close = difflib.get_close_matches(location[-1], known, n=1)
     if close:
         return f": did you mean {close[0]}?"

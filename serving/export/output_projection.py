@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ...models.families import family_of_model
 from ...models.tasks.causal_lm import CausalLM
 
 _BLOCK = 64
@@ -51,10 +52,7 @@ class OutputProjection:
     def is_worth_it(model: Any) -> bool:
         """Whether a model's logits are such a product, and a large one."""
         return (
-            isinstance(model, CausalLM)
-            and isinstance(
-                model.backbone.token_embedding, keras.layers.ReversibleEmbedding
-            )
+            family_of_model(model).multiplies_output_weights
             and model.backbone.vocabulary_size >= _MIN_VOCABULARY
         )
 

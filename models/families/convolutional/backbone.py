@@ -16,6 +16,7 @@ from ...backbone import (
     require,
     token_inputs,
 )
+from .family import GATED_CONV, TCN
 from .layers import EPSILON, GatedConvBlock, TemporalBlock
 
 
@@ -166,6 +167,8 @@ class GatedConvBackbone(ConvBackbone):
         - [Dauphin et al., 2017](https://arxiv.org/abs/1612.08083)
     """
 
+    family = GATED_CONV
+
     def __init__(
         self,
         vocabulary_size: int,
@@ -269,6 +272,8 @@ class TCNBackbone(ConvBackbone):
         - [Salimans and Kingma, 2016](https://arxiv.org/abs/1602.07868)
         - [He et al., 2015](https://arxiv.org/abs/1502.01852)
     """
+
+    family = TCN
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from keras import ops
 
 from ...backbone import AnyOf, Cache, CausalBackbone, Tensor, require, token_inputs
 from ...tasks.causal_lm import CausalLM, CausalLMPreprocessor
+from .family import NGRAM
 from .kneser_ney import (
     _DOCUMENTS_A_CHUNK,
     _NO_TOKEN,
@@ -59,6 +60,8 @@ class NgramBackbone(CausalBackbone):
         - [Kneser and Ney, 1995](https://doi.org/10.1109/ICASSP.1995.479394)
         - [Chen and Goodman, 1999](https://doi.org/10.1006/csla.1999.0128)
     """
+
+    family = NGRAM
 
     def __init__(
         self,

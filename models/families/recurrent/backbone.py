@@ -14,7 +14,9 @@ from ...backbone import (
     normal_initializer,
     token_inputs,
 )
-from .layers import GRU, LSTM, EmbeddingDropout, RecurrentLayer, SimpleRNN
+from . import family as records
+from . import layers
+from .layers import EmbeddingDropout, RecurrentLayer
 
 _EPSILON = 1e-6
 # With no more tokens than this, the first layer's products of all of them take less
@@ -312,7 +314,8 @@ class SimpleRNNBackbone(RecurrentBackbone):
         - [Mikolov et al., 2010](https://doi.org/10.21437/Interspeech.2010-343)
     """
 
-    layer_cls = SimpleRNN
+    family = records.RNN
+    layer_cls = layers.SimpleRNN
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
@@ -331,7 +334,8 @@ class GRUBackbone(RecurrentBackbone):
         - [Chung et al., 2014](https://arxiv.org/abs/1412.3555) (against the LSTM)
     """
 
-    layer_cls = GRU
+    family = records.GRU
+    layer_cls = layers.GRU
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
@@ -355,4 +359,5 @@ class LSTMBackbone(RecurrentBackbone):
         - [Sundermeyer et al., 2012](https://doi.org/10.21437/Interspeech.2012-65)
     """
 
-    layer_cls = LSTM
+    family = records.LSTM
+    layer_cls = layers.LSTM

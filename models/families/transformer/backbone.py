@@ -18,9 +18,9 @@ from ...backbone import (
     require,
     token_inputs,
 )
-from ..sizes import default_intermediate_dim
 from .attention import CausalMask, Place, RotaryPositions, Rotation, SelfAttention
 from .block import ACTIVATIONS, DecoderBlock, FeedForward
+from .family import TRANSFORMER
 
 POSITIONS = ("rotary", "learned", "sinusoidal")
 NORMALIZATIONS = ("rms_norm", "layer_norm")
@@ -92,6 +92,8 @@ class TransformerBackbone(CausalBackbone):
         - RMSNorm: [Zhang and Sennrich, 2019](https://arxiv.org/abs/1910.07467)
     """
 
+    family = TRANSFORMER
+
     def __init__(
         self,
         vocabulary_size: int,
@@ -132,7 +134,10 @@ class TransformerBackbone(CausalBackbone):
             num_key_value_heads=num_key_value_heads,
         )
         if intermediate_dim is None:
-            intermediate_dim = default_intermediate_dim(hidden_dim, activation)
+            width = 4 * hidden_dim
+            intermediate_dim = (
+                -(-2 * width // 24) * 8 if activation == "swiglu" else width
+            )
 
         # === Config ===
         # First, as building the layers reads it.

@@ -8,7 +8,7 @@ import keras_hub
 from keras import ops
 
 from ...backbone import Cache, Tensor, require
-from .backbone import TransformerBackbone
+from .. import family_of_model
 
 # A logit beside which zeros count for nothing.
 _CERTAIN = 1e4
@@ -46,7 +46,7 @@ class SpeculativeSampler(keras_hub.samplers.SpeculativeSampler):
         self, draft_model: Any, num_speculative_tokens: int = 5, **kwargs: Any
     ) -> None:
         super().__init__(num_speculative_tokens, **kwargs)
-        _require_transformer(draft_model)
+        _require_forgetful(draft_model)
         self.draft_model = draft_model
 
     def __call__(
@@ -61,7 +61,7 @@ class SpeculativeSampler(keras_hub.samplers.SpeculativeSampler):
         model: Any = None,
     ) -> Tensor:
         draft = self.draft_model
-        _require_transformer(model)
+        _require_forgetful(model)
         require(
             draft.backbone.vocabulary_size == model.backbone.vocabulary_size,
             "The draft model must have the vocabulary of the model.",
@@ -131,9 +131,10 @@ def _logits_before(
     return ops.take(logits, places, axis=1), cache
 
 
-def _require_transformer(model: Any) -> None:
+def _require_forgetful(model: Any) -> None:
     require(
-        isinstance(model.backbone, TransformerBackbone),
-        "Speculative sampling needs models with a `TransformerBackbone`.",
+        family_of_model(model).cache_goes_back,
+        "Speculative sampling needs models whose cache can go back, such as those with "
+        "a `TransformerBackbone`.",
         backbone=type(model.backbone).__name__,
     )

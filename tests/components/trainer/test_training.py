@@ -18,7 +18,7 @@ from langzoo.components.trainer.rows.packing import make_windows
 from langzoo.components.trainer.rows.windows import TokenWindows
 from langzoo.components.trainer.settings import TrainingConfig
 from langzoo.models import ByteTokenizer, CausalLM, LSTMBackbone, build_causal_lm
-from langzoo.models.learning.recipe import RECIPES
+from langzoo.models.families import RECIPES
 
 STEPS = 12
 

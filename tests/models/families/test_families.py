@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from langzoo import models
 from langzoo.models.backbone import served_graphs
-from langzoo.models.families import presets
+from langzoo.models.families.transformer.family import ARCHITECTURES
 from langzoo.serving.export import saved_model
 
 SMALL = {
@@ -47,13 +47,13 @@ VARIANTS = {
     "tcn_filters": ("tcn", {**SMALL["tcn"], "filters": 20}),
     "gpt2": (
         "transformer",
-        {**SMALL["transformer"], **presets.ARCHITECTURES["gpt2"]},
+        {**SMALL["transformer"], **ARCHITECTURES["gpt2"]},
     ),
     "llama": (
         "transformer",
         {
             **SMALL["transformer"],
-            **presets.ARCHITECTURES["llama"],
+            **ARCHITECTURES["llama"],
             "num_heads": 4,
             "num_key_value_heads": 2,
         },

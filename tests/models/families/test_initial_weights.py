@@ -13,7 +13,7 @@ from langzoo.models import (
     train_word_piece,
     word_tokenizer,
 )
-from langzoo.models.families.presets import BACKBONES, resolved, saved_model
+from langzoo.models.families.presets import resolved, saved_model
 
 GRADIENT_FAMILIES = sorted(set(FAMILIES) - {"ngram"})
 SIZES = {"num_layers": 2, "hidden_dim": 16}
@@ -31,12 +31,6 @@ def saved(tmp_path):
     model = make()
     model.save_to_preset(str(tmp_path))
     return model, str(tmp_path)
-
-
-def test_every_family_is_known_by_its_backbone():
-    assert {family: name for name, family in BACKBONES.items()} == {
-        family: backbone.__name__ for family, backbone in FAMILIES.items()
-    }
 
 
 @pytest.mark.parametrize("family", GRADIENT_FAMILIES)

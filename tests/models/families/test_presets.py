@@ -8,16 +8,17 @@ import pytest
 import tensorflow as tf
 from langzoo import models
 from langzoo.models import zoo
-from langzoo.models.families import presets, sizes
+from langzoo.models.families import FAMILIES, presets
+from langzoo.models.families.transformer.family import ARCHITECTURES
 
 PRESETS = presets.PRESETS
 SMALL = 60
 CASES = {
     **{family: (family, {}) for family in zoo.FAMILIES if family != "ngram"},
-    "gpt2": ("transformer", presets.ARCHITECTURES["gpt2"]),
+    "gpt2": ("transformer", ARCHITECTURES["gpt2"]),
     "llama": (
         "transformer",
-        {**presets.ARCHITECTURES["llama"], "num_key_value_heads": 2},
+        {**ARCHITECTURES["llama"], "num_key_value_heads": 2},
     ),
     "layer_norm": ("transformer", {"normalization": "layer_norm", "num_layers": 1}),
     "lstm_stack": (
@@ -37,11 +38,17 @@ def backbone(family, context_length, hyperparameters):
     )
 
 
+def size(family, vocabulary_size, context_length, hyperparameters):
+    settings = FAMILIES[family].settings_of(**hyperparameters)
+    settings = settings.model_copy(update={"context_length": context_length})
+    return settings.size(vocabulary_size)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_formula_for_parameters_counts_those_of_a_model(case):
     family, hyperparameters = CASES[case]
     expected = backbone(family, 33, hyperparameters).count_params()
-    assert sizes.size(family, SMALL, 33, hyperparameters).parameters == expected
+    assert size(family, SMALL, 33, hyperparameters).parameters == expected
 
 
 def multiply_adds(graph):
@@ -67,7 +74,7 @@ def test_the_formula_for_operations_counts_those_of_the_graph(case):
         "padding_mask": tf.TensorSpec([1, length], tf.bool),
     }
     graph = tf.function(lambda x: model(x)).get_concrete_function(spec).graph
-    expected = sizes.size(family, SMALL, length, hyperparameters).flops_per_token
+    expected = size(family, SMALL, length, hyperparameters).flops_per_token
     assert 2 * multiply_adds(graph) == length * expected
 
 
@@ -92,7 +99,7 @@ def test_the_formula_for_operations_counts_those_of_the_graph(case):
     ],
 )
 def test_operations_are_those_counted_by_hand(family, hyperparameters, by_hand):
-    assert sizes.size(family, 60, 10, hyperparameters).flops_per_token == by_hand
+    assert size(family, 60, 10, hyperparameters).flops_per_token == by_hand
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from langzoo.models import FAMILIES, ByteTokenizer, build_causal_lm
+from langzoo.models import FAMILIES, RECIPES, ByteTokenizer, build_causal_lm
 from langzoo.models.learning.optimizers import OPTIMIZERS
-from langzoo.models.learning.recipe import RECIPES, Recipe
+from langzoo.models.learning.recipe import Recipe
 
 
 def rates(recipe, steps, at):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from langzoo import models
-from langzoo.models.families import presets
+from langzoo.models.families.transformer.family import ARCHITECTURES
 from langzoo.models.tasks.packed import PackedNetwork, document_positions
 
 START, END = 2, 3
@@ -14,10 +14,10 @@ SIZES = {"num_layers": 2, "hidden_dim": 16}
 HEADS = {**SIZES, "num_heads": 4}
 VARIANTS = {
     "transformer": ("transformer", HEADS),
-    "gpt2": ("transformer", {**HEADS, **presets.ARCHITECTURES["gpt2"]}),
+    "gpt2": ("transformer", {**HEADS, **ARCHITECTURES["gpt2"]}),
     "llama": (
         "transformer",
-        {**HEADS, **presets.ARCHITECTURES["llama"], "num_key_value_heads": 2},
+        {**HEADS, **ARCHITECTURES["llama"], "num_key_value_heads": 2},
     ),
     "sinusoidal": ("transformer", {**HEADS, "positions": "sinusoidal"}),
     "rnn": ("rnn", SIZES),

@@ -13,7 +13,7 @@ from langzoo.components.text_example_gen.sources import Source
 from langzoo.components.trainer.rows.packing import PACKINGS
 from langzoo.components.trainer.settings import TrainingConfig
 from langzoo.components.trainer.watching.watching import WatchingConfig
-from langzoo.models import ByteTokenizer, build_causal_lm, zoo
+from langzoo.models import ByteTokenizer, build_causal_lm
 from langzoo.models.families import presets
 from langzoo.models.learning.optimizers import OPTIMIZERS
 from langzoo.models.learning.precision import PRECISIONS
@@ -340,22 +340,13 @@ def test_checking_a_configuration_imports_no_tensorflow():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.parametrize("family", zoo.FAMILIES)
-def test_hyperparameters_and_their_defaults_are_those_of_the_zoo(family):
-    section = config.load(settings=[f"model={{family: {family}}}"]).model
-    given = section.model_dump(exclude={"family", "context_length", "initial_weights"})
-    assert given == {
-        name: default
-        for name, default in zoo.hyperparameters(family).items()
-        if name != "dtype"
-    }
-
-
 def test_the_trainer_s_settings_and_their_defaults_are_those_of_the_component():
     settings = config.TrainerConfig().model_dump()
     recipe = [settings.pop(name) for name in Recipe._fields]
     assert set(recipe) == {None}  # the family's
-    assert TrainingConfig(settings["steps"]) == TrainingConfig.of("any", **settings)
+    assert TrainingConfig(settings["steps"]) == TrainingConfig.of(
+        "keras_hub", **settings
+    )
     names = [field.name for field in dataclasses.fields(TrainingConfig)]
     assert list(settings) == [name for name in names if name != "recipe"]
 

@@ -1,0 +1,59 @@
+"""The models of KerasHub.
+
+Importing this module imports neither TensorFlow nor Keras.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import pydantic
+from pydantic import Field
+
+from ..family import Family, FamilySettings
+
+
+class KerasHubSettings(FamilySettings):
+    """A causal language model of KerasHub."""
+
+    preset: Annotated[str, Field(min_length=1)]
+    """A folder, or a name or handle (`hf://...`) that KerasHub knows."""
+    pretrained: bool = False
+    """Whether to start from the preset's weights, which need its tokenizer
+    (`tokenizer.type: preset`); otherwise they are drawn anew."""
+
+    @pydantic.model_validator(mode="after")
+    def _folder_holds_a_preset(self) -> KerasHubSettings:
+        folder = Path(self.preset).expanduser()
+        is_path = "://" not in self.preset and len(folder.parts) > 1
+        if not folder.is_dir() and not is_path:
+            return self
+        try:
+            content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            positions = content.get("config", {}).get("max_sequence_length")
+        except (OSError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"model.preset {self.preset!r} is no folder with a KerasHub preset: "
+                f"{error}"
+            ) from error
+        if self.pretrained and positions and self.context_length > positions:
+            raise ValueError(
+                f"model.context_length {self.context_length} must be at most the "
+                f"{positions} positions of the preset {self.preset!r}"
+            )
+        return self
+
+
+KERAS_HUB = Family(
+    name="keras_hub",
+    settings=KerasHubSettings,
+    tasks={"causal_lm": "langzoo.models.families.keras_hub.presets:build_from_preset"},
+    search_space={
+        "trainer.learning_rate": {"min": 0.00001, "max": 0.003, "sampling": "log"},
+        "trainer.weight_decay": [0.0, 0.01, 0.1],
+        "trainer.warmup_steps": [10, 50],
+    },
+    multiplies_output_weights=False,
+)

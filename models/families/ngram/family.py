@@ -1,0 +1,38 @@
+"""The n-gram models.
+
+Importing this module imports neither TensorFlow nor Keras.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ..family import Family, FamilySettings, Preset
+
+
+class NgramSettings(FamilySettings):
+    """An n-gram model with Kneser-Ney smoothing; the trainer only counts."""
+
+    context_length: Annotated[int, Field(ge=8, le=65_536)] = 128
+    """Tokens of a window; a prediction sees the last `order - 1`."""
+    order: Annotated[int, Field(ge=1, le=8)] = 5
+    """Tokens of the longest n-gram."""
+
+
+NGRAM = Family(
+    name="ngram",
+    settings=NgramSettings,
+    backbone="langzoo.models.families.ngram.causal_lm:NgramBackbone",
+    tasks={"causal_lm": "langzoo.models.families.ngram.causal_lm:NgramCausalLM"},
+    presets={
+        "ngram_base": Preset(
+            NgramSettings(family="ngram", order=5), vocabulary_size=8192
+        )
+    },
+    # For `search.algorithm: random`.
+    search_space={"model.order": {"min": 2, "max": 7}},
+    learns_by_gradient=False,
+    multiplies_output_weights=False,
+)

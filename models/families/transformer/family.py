@@ -1,0 +1,246 @@
+"""The Transformer, and what makes it GPT-2 or Llama.
+
+Importing this module imports neither TensorFlow nor Keras.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from ...learning.recipe import Recipe
+from ..family import Counts, Family, LearnedSettings, Preset
+
+
+class TransformerSettings(LearnedSettings):
+    """A Transformer decoder."""
+
+    num_layers: Annotated[int, Field(ge=1)] = 4
+    """Blocks."""
+    num_heads: Annotated[int, Field(ge=1)] = 4
+    """Attention heads."""
+    num_key_value_heads: Annotated[int, Field(ge=1)] | None = None
+    """Heads of keys and values, where they are fewer than `num_heads`, each shared by
+    as many query heads (grouped-query attention)."""
+    hidden_dim: Annotated[int, Field(ge=2)] = 128
+    """Width of the residual stream; a multiple of `num_heads`, and of `2 * num_heads`
+    for rotary positions."""
+    intermediate_dim: Annotated[int, Field(ge=1)] | None = None
+    """Width of the feed-forward networks. Without, `4 * hidden_dim`, or with SwiGLU,
+    whose first layer is twice as wide, the multiple of 8 next above two thirds of it.
+    """
+    activation: Literal["swiglu", "gelu", "gelu_approximate"] = "swiglu"
+    """`gelu_approximate` is by tanh, as in GPT-2."""
+    positions: Literal["rotary", "learned", "sinusoidal"] = "rotary"
+    """`learned` is one vector a position, added to the embeddings; `sinusoidal` is
+    added to the embeddings times `sqrt(hidden_dim)`, as Vaswani et al. do."""
+    rope_base: Annotated[float, Field(gt=1)] = 10000.0
+    """Base of the rotary angles."""
+    normalization: Literal["rms_norm", "layer_norm"] = "rms_norm"
+    """Before attention, before each feed-forward network and at the end."""
+    norm_epsilon: Annotated[float, Field(gt=0)] = 1e-6
+    """What the normalizations add to the variance."""
+    use_bias: bool = False
+    """Whether dense layers and LayerNorms have biases."""
+    tie_embeddings: bool = True
+    """Whether the output weights are the token embeddings."""
+    initializer_range: Annotated[float, Field(gt=0)] = 0.02
+    """Standard deviation of the weights when they are drawn."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout on embeddings, attention weights and branches."""
+
+    @pydantic.model_validator(mode="after")
+    def _heads_divide_the_width(self) -> TransformerSettings:
+        rotary = self.positions == "rotary"
+        if self.hidden_dim % (self.num_heads * (2 if rotary else 1)):
+            raise ValueError(
+                f"hidden_dim {self.hidden_dim} must be a multiple of "
+                f"{'twice ' if rotary else ''}num_heads {self.num_heads}"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _key_value_heads_divide_the_heads(self) -> TransformerSettings:
+        if self.num_heads % (self.num_key_value_heads or 1):
+            raise ValueError(
+                f"num_heads {self.num_heads} must be a multiple of "
+                f"num_key_value_heads {self.num_key_value_heads}"
+            )
+        return self
+
+    def resolved(self) -> TransformerSettings:
+        width = 4 * self.hidden_dim
+        if self.activation == "swiglu":
+            width = -(-2 * width // 24) * 8
+        return self.model_copy(
+            update={
+                "num_key_value_heads": self.num_key_value_heads or self.num_heads,
+                "intermediate_dim": self.intermediate_dim or width,
+            }
+        )
+
+    def counts(self, vocabulary_size: int) -> Counts:
+        settings: Any = self.resolved()
+        hidden_dim, width = self.hidden_dim, settings.intermediate_dim
+        shared = settings.num_key_value_heads * hidden_dim // self.num_heads
+        first_layer = 2 * width if self.activation == "swiglu" else width
+        projected = hidden_dim + 2 * shared  # queries, keys, values
+        products = hidden_dim * (projected + hidden_dim + first_layer + width)
+        biases = projected + hidden_dim + first_layer + hidden_dim
+        has_centers = self.normalization == "layer_norm" and self.use_bias
+        norm = hidden_dim * (2 if has_centers else 1)
+        embeddings = vocabulary_size * hidden_dim
+        places = self.context_length if self.positions == "learned" else 0
+        return Counts(
+            products=self.num_layers * products + embeddings,
+            others=self.num_layers * ((biases if self.use_bias else 0) + 2 * norm)
+            + norm
+            + (0 if self.tie_embeddings else embeddings)
+            + places * hidden_dim,
+            # Scores and the weighted sum of values.
+            attention=self.num_layers * 2 * self.context_length * hidden_dim,
+        )
+
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        "activation": "gelu_approximate",
+        "positions": "learned",
+        "normalization": "layer_norm",
+        "norm_epsilon": 1e-5,
+        "use_bias": True,
+        "tie_embeddings": True,
+    },
+    "llama": {
+        "activation": "swiglu",
+        "positions": "rotary",
+        "normalization": "rms_norm",
+        "norm_epsilon": 1e-5,
+        "use_bias": False,
+        "tie_embeddings": False,
+    },
+}
+"""What makes a Transformer GPT-2 or Llama, whatever its sizes.
+
+References:
+    - [Radford et al., 2019](https://github.com/openai/gpt-2/blob/master/src/model.py)
+    - [Touvron et al., 2023](https://arxiv.org/abs/2307.09288) (Llama 2)
+"""
+
+
+def _preset(
+    vocabulary_size: int,
+    source: str = "",
+    architecture: str | None = None,
+    **sizes: Any,
+) -> Preset:
+    options = ARCHITECTURES[architecture] if architecture else {}
+    settings = TransformerSettings(family="transformer", **{**options, **sizes})
+    return Preset(settings, vocabulary_size, source)
+
+
+def _gpt2(
+    num_layers: int,
+    num_heads: int,
+    hidden_dim: int,
+    context_length: int = 1024,
+    vocabulary_size: int = 50257,
+    source: str = "Radford et al., 2019",
+) -> Preset:
+    return _preset(
+        vocabulary_size,
+        source,
+        "gpt2",
+        context_length=context_length,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        hidden_dim=hidden_dim,
+        intermediate_dim=4 * hidden_dim,
+    )
+
+
+PRESETS = {
+    "transformer_tiny": Preset.tiny(TransformerSettings, "transformer"),
+    "transformer_small": _preset(
+        8192, context_length=256, num_layers=6, num_heads=6, hidden_dim=384
+    ),
+    "transformer_base": _preset(
+        32_000, context_length=1024, num_layers=12, num_heads=12, hidden_dim=768
+    ),
+    "gpt2_tiny": _gpt2(4, 4, 128, 128, 260, source=""),
+    "gpt2_base": _gpt2(12, 12, 768),
+    "gpt2_medium": _gpt2(24, 16, 1024),
+    "gpt2_large": _gpt2(36, 20, 1280),
+    "gpt2_extra_large": _gpt2(48, 25, 1600),
+    "llama_tiny": _preset(
+        260,
+        architecture="llama",
+        context_length=128,
+        num_layers=4,
+        num_heads=4,
+        num_key_value_heads=2,
+        hidden_dim=128,
+    ),
+    "llama_small": _preset(
+        8192,
+        architecture="llama",
+        context_length=256,
+        num_layers=6,
+        num_heads=6,
+        num_key_value_heads=2,
+        hidden_dim=384,
+    ),
+    "tinyllama_1b": _preset(
+        32_000,
+        "Zhang et al., 2024",
+        "llama",
+        context_length=2048,
+        num_layers=22,
+        num_heads=32,
+        num_key_value_heads=4,
+        hidden_dim=2048,
+        intermediate_dim=5632,
+    ),
+    "llama2_7b": _preset(
+        32_000,
+        "Touvron et al., 2023",
+        "llama",
+        context_length=4096,
+        num_layers=32,
+        num_heads=32,
+        hidden_dim=4096,
+        intermediate_dim=11_008,
+    ),
+    "llama3_8b": _preset(
+        128_256,
+        "Grattafiori et al., 2024",
+        "llama",
+        context_length=8192,
+        num_layers=32,
+        num_heads=32,
+        num_key_value_heads=8,
+        hidden_dim=4096,
+        intermediate_dim=14_336,
+        rope_base=500_000.0,
+    ),
+}
+
+TRANSFORMER = Family(
+    name="transformer",
+    settings=TransformerSettings,
+    backbone="langzoo.models.families.transformer.backbone:TransformerBackbone",
+    recipe=Recipe(learning_rate=3e-3),
+    presets=PRESETS,
+    search_space={
+        "trainer.learning_rate": {"min": 0.001, "max": 0.01, "sampling": "log"},
+        "model.num_layers": [3, 4, 6],
+        "model.num_heads": [2, 4, 8],
+        "model.hidden_dim": [128, 192],
+        "model.dropout": {"min": 0.0, "max": 0.2, "step": 0.1},
+    },
+    keeps_documents_apart=True,
+    shows_attention=True,
+    cache_goes_back=True,
+)
