@@ -175,7 +175,7 @@ def grow(corpus: Path, folder: Path, *beam_arguments: str) -> dict[str, Any]:
     """
     from langzoo.components.text_example_gen import executor as ingestion
     from langzoo.components.text_example_gen.component import TextExampleGen
-    from langzoo.components.text_example_gen.sources import Source
+    from langzoo.components.text_example_gen.settings import CorpusSettings
     from langzoo.components.transform import executor as transform
     from langzoo.components.transform.component import Transform
     from langzoo.components.types import Tokenizer
@@ -189,7 +189,9 @@ def grow(corpus: Path, folder: Path, *beam_arguments: str) -> dict[str, Any]:
     os.mkdir(schema.uri)
     Path(schema.uri, "schema.pbtxt").write_text(_SCHEMA)
     tokenizer.uri = str(folder / "bpe")
-    example_gen = TextExampleGen([Source(str(corpus), documents="paragraph")])
+    example_gen = TextExampleGen(
+        CorpusSettings(path=str(corpus), documents="paragraph")
+    )
     outputs = {"examples": [examples]}
     stages = {"ingestion": run(ingestion.Executor, example_gen, {}, outputs)}
     component = Transform(
@@ -225,7 +227,7 @@ def _timed(
     folder: Path,
     beam_arguments: Sequence[str],
 ) -> dict[str, float]:
-    from langzoo.pipelines.configuration import config
+    from langzoo.pipelines.configuration import loading
     from tfx.utils import proto_utils
 
     properties = {
@@ -237,7 +239,7 @@ def _timed(
     for name, (artifact,) in outputs.items():
         artifact.uri = str(folder / component.id / name)
     context = executor.Context(
-        beam_pipeline_args=[*config.load().beam_pipeline_args, *beam_arguments],
+        beam_pipeline_args=[*loading.load().beam_pipeline_args, *beam_arguments],
         tmp_dir=str(folder / component.id / "scratch"),
         unique_id="1",
     )

@@ -75,7 +75,7 @@ def load_config(
     settings: list[str] | None = None,
 ) -> Config:
     """Reads the configuration; a mistake in it ends the command in a line."""
-    from ..pipelines.configuration.config import ConfigError, load
+    from ..pipelines.configuration.loading import ConfigError, load
 
     try:
         return load(path, changes_of(corpus, strict, settings))

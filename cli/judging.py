@@ -104,8 +104,8 @@ def compare(
     Nothing is pushed without --push-best, and the gate's last blessed model stays as it
     is. Ends with status 1 where a model failed; with --push-best as `run` does.
     """
-    from ..pipelines import comparison
-    from ..pipelines.configuration.config import ConfigError
+    from ..pipelines.configuration.loading import ConfigError
+    from ..pipelines.local import comparison
 
     names = [name.strip() for name in (models or "").split(",") if name.strip()]
     try:

@@ -58,7 +58,7 @@ def run(
 @app.command()
 def demo() -> None:
     """Run the demo: pipeline, server, a question to it, a table of what happened."""
-    from ..pipelines.configuration.config import load
+    from ..pipelines.configuration.loading import load
 
     config = load()
     result = _run(config)

@@ -42,11 +42,12 @@ def read_text(path: str) -> str:
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a file; its folder is made where it is missing."""
+    """Writes a file, whole or not at all; its folder is made where it is missing."""
     folder = os.path.dirname(path)
     if not is_remote(path):
         os.makedirs(folder or ".", exist_ok=True)
-        Path(path).write_text(text, encoding="utf-8")
+        Path(f"{path}.new").write_text(text, encoding="utf-8")
+        os.replace(f"{path}.new", path)
         return
     with reached(path) as fileio:
         fileio.makedirs(folder)

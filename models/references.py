@@ -35,14 +35,18 @@ def load(reference: str) -> Any:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and f"{module}.".startswith(f"{error.name}."):
-            raise ImportError(
-                f"{reference}: no such module in {os.getcwd()} or among the installed "
-                "packages"
-            ) from error
+            raise no_such_module(reference) from error
         raise ImportError(f"{reference}: {error}") from error
     if not hasattr(found, name):
         raise ImportError(f"{reference}: the module has no {name}")
     return getattr(found, name)
+
+
+def no_such_module(reference: str) -> ImportError:
+    """The error for a name whose module does not exist."""
+    return ImportError(
+        f"{reference}: no such module in {os.getcwd()} or among the installed packages"
+    )
 
 
 def look_in_working_directory() -> None:

@@ -6,7 +6,14 @@ that uses it. Importing this module imports neither TensorFlow nor Keras.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
 import pydantic
+from pydantic_core import PydanticCustomError
+
+_UNKNOWN = "unknown_key"
 
 
 class Section(pydantic.BaseModel):
@@ -20,3 +27,47 @@ class Section(pydantic.BaseModel):
         # The text under a field is its description.
         use_attribute_docstrings=True,
     )
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _knows_every_key(cls, content: Any) -> Any:
+        for key in content if isinstance(content, dict) else ():
+            if key not in cls.model_fields:
+                raise PydanticCustomError(
+                    _UNKNOWN,
+                    "unknown key {key}: {hint}",
+                    {"key": str(key), "hint": hint(str(key), cls.names())},
+                )
+        return content
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Its keys, in the order in which they are told."""
+        return list(cls.model_fields)
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """What may have been meant by a name, or all names that there are."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+
+
+def explain(error: pydantic.ValidationError) -> str:
+    """Puts the first problem of sections into one line; others are counted."""
+    problems = error.errors()
+    problem = problems[0]
+    kind, told = problem["type"], problem.get("ctx", {})
+    key = ".".join(map(str, problem["loc"]))
+    if kind == _UNKNOWN:
+        place = f"{key}.{told['key']}" if key else told["key"]
+        text = f"unknown key {place}: {told['hint']}"
+    elif kind == "missing":
+        text = f"the key {key} is missing"
+    elif kind == "value_error":
+        text = str(told["error"])
+    else:
+        reason = problem["msg"][0].lower() + problem["msg"][1:]
+        text = f"{key}: {problem['input']!r} cannot be: {reason}"
+    more = len(problems) - 1
+    return f"{text} (and {more} more problem(s))" if more else text

@@ -19,7 +19,7 @@ from ..components.evaluator.records import CANDIDATE, LAST_BLESSED, NGRAM
 from ..components.progress import report
 from ..components.text_example_gen import files, readers
 from ..components.text_example_gen.documents import Document
-from ..components.text_example_gen.sources import Source
+from ..components.text_example_gen.settings import SourceSettings
 from ..components.text_example_gen.streams import UnusableError
 from ..serving.errors import ServingError
 from ..serving.in_process import saved_model_folder
@@ -99,18 +99,15 @@ def _folder(path: str) -> str:
 
 def _examples(config: Config, data: str, path: Path) -> Documents:
     """Writes documents as a pipeline's examples are."""
-    corpus = config.corpus
-    source = Source(
-        data, corpus.format, corpus.documents, corpus.text_field, corpus.fields
-    )
+    source = config.corpus.reading(data)
     options = tf.io.TFRecordOptions(compression_type="GZIP")
     with tf.io.TFRecordWriter(str(path), options) as writer:
-        for document in _read(source, strict=corpus.strict):
+        for document in _read(source, strict=config.corpus.strict):
             writer.write(_example(document.fields | {"text": document.text}))
     return Documents([str(path)])
 
 
-def _read(source: Source, strict: bool) -> Iterator[Document]:
+def _read(source: SourceSettings, strict: bool) -> Iterator[Document]:
     """Reads the documents; what cannot be used is told, or an error if `strict`."""
     for file in files.find([source]):
         try:

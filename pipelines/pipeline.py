@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 import tensorflow_data_validation as tfdv
@@ -18,9 +18,8 @@ from ..components.example_validator.component import ExampleValidator
 from ..components.pusher.component import Pusher
 from ..components.pusher.settings import Card
 from ..components.serving_validator.component import ServingValidator
-from ..components.text_example_gen.cleaning import Cleaning
 from ..components.text_example_gen.component import TextExampleGen
-from ..components.text_example_gen.sources import Source
+from ..components.text_example_gen.settings import CorpusSettings
 from ..components.tokenizer_trainer.component import TokenizerTrainer
 from ..components.trainer.component import Trainer
 from ..components.trainer.ngram import NgramTrainer
@@ -32,55 +31,72 @@ from .report.reading import COMPARISON_NODE
 
 BASELINE_RESOLVER = "BaselineResolver"
 
+_Nodes = dict[str, BaseNode]
 
-def make_components(
-    config: Config,
-    *,
-    corpus: Sequence[Source],
-    fingerprint: str,
-    checkpoint_root: str,
-    ingestion_record: str,
-    watch: dict[str, Any] | str,
-    baseline_strategy: type[ResolverStrategy] | None = None,
-    blessed_record: str | None = None,
-    compared: bool = False,
-) -> list[BaseNode]:
-    """Wires the components.
 
-    Args:
-        config: The configuration.
-        corpus: The sources of the corpus, paths resolved.
-        fingerprint: Changes when the corpus does; "" where that is not known.
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """What is for a runner to say.
+
+    Attributes:
+        corpus: That of the configuration, with paths that the runner can read.
         checkpoint_root: Folder for training checkpoints.
         ingestion_record: File that tells a run how many documents the last one had.
         watch: How the training is watched, or the file that says it.
+        fingerprint: Changes when the corpus does; "" where that is not known.
         baseline_strategy: Chooses the model that the candidate must beat.
         blessed_record: File that tells it, where there is no strategy.
         compared: Whether the model is only to be judged, by itself: there is no
             baseline, and nothing is pushed. An evaluation under another node's name
             tells such a verdict from one that blesses a model to be served.
     """
+
+    corpus: CorpusSettings
+    checkpoint_root: str
+    ingestion_record: str
+    watch: dict[str, Any] | str
+    fingerprint: str = ""
+    baseline_strategy: type[ResolverStrategy] | None = None
+    blessed_record: str | None = None
+    compared: bool = False
+
+
+def make_components(config: Config, choices: Choices) -> list[BaseNode]:
+    """Wires the components, in the order in which they run."""
+    nodes = _ingest(config, choices)
+    nodes |= _learn(config, choices, nodes)
+    nodes |= _judge(config, choices, nodes)
+    if not choices.compared:
+        nodes |= _push(config, nodes)
+    return list(nodes.values())
+
+
+def _ingest(config: Config, choices: Choices) -> _Nodes:
+    """Text to examples, and what they are like."""
     example_gen = TextExampleGen(
-        corpus,
-        eval_fraction=config.corpus.eval_fraction,
-        test_fraction=config.corpus.test_fraction,
-        strict=config.corpus.strict,
-        steps=Cleaning(**config.cleaning.model_dump()),
-        record=ingestion_record,
-        allow_fewer_documents=config.corpus.allow_fewer_documents,
-        fingerprint=fingerprint,
+        choices.corpus,
+        cleaning=config.cleaning,
+        record=choices.ingestion_record,
+        fingerprint=choices.fingerprint,
     )
-    examples = example_gen.outputs["examples"]
-    labels = sorted({name for source in corpus for name in source.fields})
     statistics_gen = StatisticsGen(
-        examples=examples,
+        examples=example_gen.outputs["examples"],
         # Of an id every value is new; in the schema each would be an anomaly.
-        stats_options=tfdv.StatsOptions(feature_allowlist=["text", *labels]),
+        stats_options=tfdv.StatsOptions(
+            feature_allowlist=["text", *choices.corpus.features]
+        ),
     )
     statistics = statistics_gen.outputs["statistics"]
     schema_gen = SchemaGen(statistics=statistics, infer_feature_shape=True)
-    schema = schema_gen.outputs["schema"]
-    example_validator = ExampleValidator(statistics=statistics, schema=schema)
+    example_validator = ExampleValidator(
+        statistics=statistics, schema=schema_gen.outputs["schema"]
+    )
+    return _by_id(example_gen, statistics_gen, schema_gen, example_validator)
+
+
+def _learn(config: Config, choices: Choices, nodes: _Nodes) -> _Nodes:
+    """Examples to tokens, and to a model; to an n-gram model where a rule asks."""
+    examples = nodes["TextExampleGen"].outputs["examples"]
     tokenizer_trainer = TokenizerTrainer(
         examples,
         preset=config.weights_preset or getattr(config.model, "preset", ""),
@@ -88,80 +104,85 @@ def make_components(
     )
     transform = Transform(
         examples=examples,
-        schema=schema,
+        schema=nodes["SchemaGen"].outputs["schema"],
         tokenizer=tokenizer_trainer.outputs["tokenizer"],
     )
-    learner = {
+    data = {
         "examples": transform.outputs["transformed_examples"],
         "transform_graph": transform.outputs["transform_graph"],
+        "checkpoint_root": choices.checkpoint_root,
+    }
+    learner = {
+        **data,
         "model": config.model.model_dump(exclude_none=True),
         "training": config.trainer.model_dump(),
-        "checkpoint_root": checkpoint_root,
     }
-    tuners = []
-    hyperparameters = None
+    learned = _by_id(tokenizer_trainer, transform)
+    found = None
     if config.search:
-        tuners = [Tuner(**learner, search=config.search_settings)]
-        hyperparameters = tuners[0].outputs["best_hyperparameters"]
-    trainer = Trainer(
-        **learner,
-        hyperparameters=hyperparameters,
-        export={
-            "stride": config.serving.score_stride,
-            "max_new_tokens": config.serving.max_new_tokens,
-        },
-        watch=watch,
+        tuner = Tuner(**learner, search=config.search_settings)
+        learned |= _by_id(tuner)
+        found = tuner.outputs["best_hyperparameters"]
+    export = {
+        "stride": config.serving.score_stride,
+        "max_new_tokens": config.serving.max_new_tokens,
+    }
+    learned |= _by_id(
+        Trainer(**learner, hyperparameters=found, export=export, watch=choices.watch)
     )
-    model = trainer.outputs["model"]
-    ngram_trainers = []
     if config.gate.needs_ngram:
-        ngram_trainers = [_ngram_trainer(config, learner)]
-    evaluated = {
-        "examples": examples,
-        "model": model,
-        "ngram_model": ngram_trainers[0].outputs["model"] if ngram_trainers else None,
+        # By all defaults, on the same tokens.
+        model = NGRAM.settings_of(context_length=config.model.context_length)
+        ngram_trainer = NgramTrainer(
+            **data,
+            model=model.model_dump(),
+            training=TrainerConfig().model_dump(),
+            export={**export, "max_new_tokens": None},
+        )
+        learned |= _by_id(ngram_trainer)
+    return learned
+
+
+def _judge(config: Config, choices: Choices, nodes: _Nodes) -> _Nodes:
+    """Whether the model is good enough, and better than the last one."""
+    judged: _Nodes = {}
+    told: dict[str, Any] = {
+        "examples": nodes["TextExampleGen"].outputs["examples"],
+        "model": nodes["Trainer"].outputs["model"],
         "settings": config.gate.asked(config.corpus.features),
     }
-    trained = [
-        example_gen,
-        statistics_gen,
-        schema_gen,
-        example_validator,
-        tokenizer_trainer,
-        transform,
-        *tuners,
-        trainer,
-        *ngram_trainers,
-    ]
-    if compared:
-        return [*trained, Evaluator(**evaluated).with_id(COMPARISON_NODE)]
-    resolvers = []
-    baseline_model = None
-    if baseline_strategy:
-        resolvers = [
-            Resolver(
-                strategy_class=baseline_strategy,
-                config={"push_folder": config.push_folder},
-                model=Channel(type=standard_artifacts.Model),
-                model_blessing=Channel(type=standard_artifacts.ModelBlessing),
-                candidate=model,
-            ).with_id(BASELINE_RESOLVER)
-        ]
-        baseline_model = resolvers[0].outputs["model"]
-    record = None
-    if blessed_record:
-        record = BlessedRecord(file=blessed_record, push_folder=config.push_folder)
-    evaluator = Evaluator(
-        **evaluated, baseline_model=baseline_model, blessed_record=record
-    )
+    if "NgramTrainer" in nodes:
+        told["ngram_model"] = nodes["NgramTrainer"].outputs["model"]
+    if choices.compared:
+        return _by_id(Evaluator(**told).with_id(COMPARISON_NODE))
+    if choices.baseline_strategy:
+        resolver = Resolver(
+            strategy_class=choices.baseline_strategy,
+            config={"push_folder": config.push_folder},
+            model=Channel(type=standard_artifacts.Model),
+            model_blessing=Channel(type=standard_artifacts.ModelBlessing),
+            candidate=told["model"],
+        ).with_id(BASELINE_RESOLVER)
+        judged |= _by_id(resolver)
+        told["baseline_model"] = resolver.outputs["model"]
+    if choices.blessed_record:
+        told["blessed_record"] = BlessedRecord(
+            file=choices.blessed_record, push_folder=config.push_folder
+        )
+    return judged | _by_id(Evaluator(**told))
+
+
+def _push(config: Config, nodes: _Nodes) -> _Nodes:
+    """A blessed model that a server answers with becomes a version."""
+    examples = nodes["TextExampleGen"].outputs["examples"]
+    model = nodes["Trainer"].outputs["model"]
+    blessing = nodes["Evaluator"].outputs["blessing"]
     serving_validator = ServingValidator(
-        model=model,
-        model_blessing=evaluator.outputs["blessing"],
-        examples=examples,
+        model=model, model_blessing=blessing, examples=examples
     )
     pusher = Pusher(
         model=model,
-        model_blessing=evaluator.outputs["blessing"],
+        model_blessing=blessing,
         infra_blessing=serving_validator.outputs["blessing"],
         push_folder=config.push_folder,
         card=Card(
@@ -171,16 +192,12 @@ def make_components(
             sources=[source.path for source in config.corpus.all_sources],
             **config.card.model_dump(),
         ),
-        evaluation=evaluator.outputs["evaluation"],
+        evaluation=nodes["Evaluator"].outputs["evaluation"],
         examples=examples,
-        model_run=trainer.outputs["model_run"],
+        model_run=nodes["Trainer"].outputs["model_run"],
     )
-    return [*trained, *resolvers, evaluator, serving_validator, pusher]
+    return _by_id(serving_validator, pusher)
 
 
-def _ngram_trainer(config: Config, learner: dict[str, Any]) -> NgramTrainer:
-    """Trains the n-gram model of the gate: by all defaults, on the same tokens."""
-    model = NGRAM.settings_of(context_length=config.model.context_length)
-    changed = {"model": model.model_dump(), "training": TrainerConfig().model_dump()}
-    export = {"stride": config.serving.score_stride, "max_new_tokens": None}
-    return NgramTrainer(**{**learner, **changed}, export=export)
+def _by_id(*nodes: BaseNode) -> _Nodes:
+    return {node.id: node for node in nodes}

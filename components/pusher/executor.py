@@ -17,7 +17,7 @@ from ..evaluator.records import Evaluation, Verdict
 from ..progress import report
 from ..push_folder.push_folder import PushFolder
 from ..push_folder.records import CARD_FILE, Marker, PushedSource, Source
-from ..text_example_gen.executor import Summary
+from ..text_example_gen.records import Summary
 from ..trainer.records import TrainingResult
 from .model_card import model_card
 from .settings import Card

@@ -22,7 +22,7 @@ from ... import __version__
 from ..evaluator import wording
 from ..evaluator.gated import GATED
 from ..evaluator.records import CANDIDATE, OVERALL, Evaluation, Measure, Verdict
-from ..text_example_gen.executor import Summary
+from ..text_example_gen.records import Summary
 from ..trainer.records import TrainingResult
 from .settings import Card
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
-import importlib.util
 import json
 import os
 import re
-import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
@@ -18,12 +15,14 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.pvalue import AsSingleton
 
+from ...models import references
 from ..errors import InputError
+from ..scratch import read_json, write_one
 from ..source import source_hash
 from .documents import Document
 from .near_duplicates import FindNearDuplicates, MinHash, hash_of
 from .repeated_keys import RepeatedKeys, Sieve
-from .scratch import read_json, write_one
+from .settings import CleaningSettings
 
 EMAIL_MASK = "[EMAIL]"
 PHONE_MASK = "[PHONE]"
@@ -67,72 +66,6 @@ _DROPPED = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Cleaning:
-    """Which steps documents go through, in this order; none by default.
-
-    Attributes:
-        normalize: Unicode normalization form.
-        remove_control_characters: Removes all but newline and tab; those that count as
-            white space, such as a form feed, become a space.
-        mask_emails: Puts `[EMAIL]` in the place of e-mail addresses.
-        mask_phones: Puts `[PHONE]` in the place of phone numbers: international ones
-            that start with `+`, and national ones with an area code and separators. A
-            bare run of digits stays.
-        min_bytes: Fewest UTF-8 bytes of a document; shorter ones are dropped, as below.
-        max_bytes: Most UTF-8 bytes of a document.
-        min_characters: Fewest characters.
-        max_characters: Most characters.
-        filter: A function, `module:function`, from a text to a bool or a score, each
-            time the same for the same text.
-        filter_threshold: Documents that score less are dropped; a bool counts 0 or 1.
-        drop_duplicates: Of documents that are equal, text and fields, keeps the one
-            with the smallest id.
-        drop_near_duplicates: Drops a document that is much like one with a smaller id
-            and equal fields; also drops exact duplicates.
-        near_duplicate_threshold: Least Jaccard similarity of near duplicates' sets of
-            shingles.
-        shingles: What a shingle is made of. Languages without spaces need characters.
-        shingle_length: Words, or characters, in a shingle.
-    """
-
-    normalize: Literal["NFC", "NFKC"] | None = None
-    remove_control_characters: bool = False
-    mask_emails: bool = False
-    mask_phones: bool = False
-    min_bytes: int | None = None
-    max_bytes: int | None = None
-    min_characters: int | None = None
-    max_characters: int | None = None
-    filter: str | None = None
-    filter_threshold: float = 0.5
-    drop_duplicates: bool = False
-    drop_near_duplicates: bool = False
-    near_duplicate_threshold: float = 0.8
-    shingles: Literal["words", "characters"] = "words"
-    shingle_length: int = 5
-
-    @property
-    def steps(self) -> list[str]:
-        """Names of the counts of those steps that are on; empty where none is."""
-        rewrites = {
-            "normalized": self.normalize,
-            "control_characters": self.remove_control_characters,
-            "emails": self.mask_emails,
-            "phones": self.mask_phones,
-        }
-        switches = {
-            **rewrites,
-            "empty": any(rewrites.values()),
-            "too_short": self.min_bytes or self.min_characters,
-            "too_long": self.max_bytes or self.max_characters,
-            "filtered": self.filter,
-            "duplicates": self.drop_duplicates or self.drop_near_duplicates,
-            "near_duplicates": self.drop_near_duplicates,
-        }
-        return [name for name, on in switches.items() if on]
-
-
 def normalize(text: str, form: Literal["NFC", "NFKC"]) -> str:
     """Normalizes Unicode, as in its Standard Annex 15."""
     return unicodedata.normalize(form, text)
@@ -162,12 +95,11 @@ def load_function(name: str) -> Callable[[str], float]:
     Raises:
         InputError: Where there is no such module or function.
     """
-    module_name, _, function_name = name.partition(":")
-    _look_in_working_directory()
     try:
-        return getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"cleaning.filter {name}: {error}") from error
+        function: Callable[[str], float] = references.load(name)
+    except ImportError as error:
+        raise InputError(f"cleaning.filter {error}") from error
+    return function
 
 
 def function_hash(name: str | None) -> str:
@@ -181,22 +113,12 @@ def function_hash(name: str | None) -> str:
     """
     if name is None:
         return ""
-    _look_in_working_directory()
+    references.look_in_working_directory()
     try:
         return source_hash(name)
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"cleaning.filter {name}: no such module in {os.getcwd()} or among the "
-            "installed packages"
-        ) from error
-    except ImportError as error:
-        raise InputError(f"cleaning.filter {name}: {error}") from error
-
-
-def _look_in_working_directory() -> None:
-    # An installed command does not, unlike `python -m`.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+        said = references.no_such_module(name)
+        raise InputError(f"cleaning.filter {said}") from error
 
 
 class Clean(beam.PTransform):
@@ -214,7 +136,7 @@ class Clean(beam.PTransform):
 
     def __init__(
         self,
-        cleaning: Cleaning,
+        cleaning: CleaningSettings,
         folder: str,
         again: Callable[[str], beam.PCollection] | None = None,
     ) -> None:
@@ -278,7 +200,7 @@ class Clean(beam.PTransform):
         )
 
 
-def read_counts(cleaning: Cleaning, folder: str) -> dict[str, int]:
+def read_counts(cleaning: CleaningSettings, folder: str) -> dict[str, int]:
     """Reads how many documents each step that is on has changed or dropped.
 
     Args:
@@ -317,7 +239,7 @@ class _CleanEach(beam.DoFn):
     dropped one, and under `failed` what the user's filter could not judge.
     """
 
-    def __init__(self, cleaning: Cleaning) -> None:
+    def __init__(self, cleaning: CleaningSettings) -> None:
         self._cleaning = cleaning
 
     def setup(self) -> None:

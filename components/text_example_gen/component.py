@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Sequence
 
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.proto import example_gen_pb2
@@ -17,9 +15,9 @@ from tfx.types.component_spec import (
 )
 
 from ..source import source_hash
-from . import cleaning, executor, sources
-from .cleaning import Cleaning
-from .sources import Source
+from . import executor
+from .cleaning import function_hash
+from .settings import CleaningSettings, CorpusSettings
 
 HASH_BUCKETS = 1000
 
@@ -53,21 +51,15 @@ class TextExampleGen(base_beam_component.BaseBeamComponent):
     straddles them and its exact copies stay together.
 
     ```python
-    example_gen = TextExampleGen([Source("books/*.txt", documents="paragraph")])
+    example_gen = TextExampleGen(CorpusSettings(path="books/*.txt", strict=True))
     statistics_gen = StatisticsGen(examples=example_gen.outputs["examples"])
     ```
 
     Args:
-        corpus: Where text lies and how it is read.
-        eval_fraction: Share of documents in the `eval` split, in steps of 0.001.
-        test_fraction: Likewise in the `test` split, which there is only where it has a
-            share; the rest is `train`.
-        strict: Whether a file or record that cannot be used is an error. Otherwise it
-            is named, counted and skipped.
-        steps: How documents are cleaned.
+        corpus: Where text lies, how it is read, and how it is split.
+        cleaning: How documents are cleaned.
         record: File in which a run leaves its number of documents for the next, which
             stops where there are ten times fewer; "" for none.
-        allow_fewer_documents: Whether it goes on there.
         fingerprint: Anything that changes when the files do (see
             `files.fingerprint`), so that the cache notices.
     """
@@ -77,36 +69,35 @@ class TextExampleGen(base_beam_component.BaseBeamComponent):
 
     def __init__(
         self,
-        corpus: Sequence[Source],
+        corpus: CorpusSettings,
         *,
-        eval_fraction: float = 0.1,
-        test_fraction: float = 0.0,
-        strict: bool = False,
-        steps: Cleaning | None = None,
+        cleaning: CleaningSettings | None = None,
         record: str = "",
-        allow_fewer_documents: bool = False,
         fingerprint: str = "",
     ) -> None:
         output_config = example_gen_pb2.Output(
             split_config=example_gen_pb2.SplitConfig(
-                splits=_splits(eval_fraction, test_fraction),
+                splits=_splits(corpus),
                 partition_feature_name=executor.TEXT_FEATURE,
             )
         )
-        steps = steps or Cleaning()
-        input_split = example_gen_pb2.Input.Split(name="corpus", pattern=corpus[0].path)
+        cleaning = cleaning or CleaningSettings()
+        sources = corpus.all_sources
+        input_split = example_gen_pb2.Input.Split(
+            name="corpus", pattern=sources[0].path
+        )
         super().__init__(
             TextExampleGenSpec(
                 input_config=example_gen_pb2.Input(splits=[input_split]),
                 output_config=output_config,
                 output_data_format=example_gen_pb2.FORMAT_TF_EXAMPLE,
                 output_file_format=example_gen_pb2.FORMAT_TFRECORDS_GZIP,
-                sources=sources.to_json(corpus),
-                strict=int(strict),
-                cleaning=json.dumps(dataclasses.asdict(steps)),
+                sources=json.dumps([source.model_dump() for source in sources]),
+                strict=int(corpus.strict),
+                cleaning=json.dumps(cleaning.model_dump()),
                 record=record,
-                allow_fewer_documents=int(allow_fewer_documents),
-                filter_hash=cleaning.function_hash(steps.filter),
+                allow_fewer_documents=int(corpus.allow_fewer_documents),
+                filter_hash=function_hash(cleaning.filter),
                 fingerprint=fingerprint,
                 source_hash=source_hash(executor.__name__),
                 examples=Channel(type=standard_artifacts.Examples),
@@ -114,15 +105,13 @@ class TextExampleGen(base_beam_component.BaseBeamComponent):
         )
 
 
-def _splits(
-    eval_fraction: float, test_fraction: float
-) -> list[example_gen_pb2.SplitConfig.Split]:
+def _splits(corpus: CorpusSettings) -> list[example_gen_pb2.SplitConfig.Split]:
     """Gives each split its buckets: `train` the first, `eval` the last.
 
     So a document stays in `eval` when a `test` split is added: that is taken from
     `train`.
     """
-    shares = {"eval": eval_fraction, "test": test_fraction}
+    shares = {"eval": corpus.eval_fraction, "test": corpus.test_fraction}
     buckets = {name: round(share * HASH_BUCKETS) for name, share in shares.items()}
     buckets["train"] = HASH_BUCKETS - sum(buckets.values())
     return [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -17,18 +16,17 @@ from tfx.components.example_gen import write_split
 from tfx.components.example_gen.base_example_gen_executor import (
     BaseExampleGenExecutor,
 )
-from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 
-from .. import demo_corpus
+from .. import storage
 from ..errors import InputError
 from ..progress import report
-from . import cleaning, files, last_run, profiles, readers, sources
-from .cleaning import Cleaning
+from ..scratch import read_json, write_one
+from . import cleaning, demo_corpus, files, last_run, profiles, readers
 from .documents import Document
-from .scratch import read_json, write_one
+from .records import LastRun, Profile, Summary
+from .settings import CleaningSettings, SourceSettings
 from .shards import write_shards
-from .sources import Source
 from .streams import UnusableError
 
 SOURCES_KEY = "sources"
@@ -38,53 +36,11 @@ RECORD_KEY = "record"
 ALLOW_FEWER_KEY = "allow_fewer_documents"
 TEXT_FEATURE = "text"
 ID_FEATURE = "id"
-SUMMARY_FILE = "ingestion.json"
 
 _WEIGHT_FEATURE = "__weight"  # gone before anything is written
 _SKIPPED = "skipped"
 _NAMES_SHOWN = 10
 _REASONS_SHOWN = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """What an ingestion read.
-
-    Attributes:
-        documents: Number of documents in each split, repetitions by weight included.
-        bytes: UTF-8 bytes of text in each split.
-        files: Number of files found.
-        skipped: Why a file, or some of its records, were skipped, by its path.
-        skipped_records: Number of records skipped in files that were read.
-        spans: Span and version that were read of each path with `{SPAN}` in it.
-        cleaning: Number of documents that each cleaning step has changed or dropped.
-        profiles: What the documents of each split are like, before they are repeated.
-    """
-
-    documents: dict[str, int]
-    bytes: dict[str, int]
-    files: int
-    skipped: dict[str, str]
-    skipped_records: int = 0
-    spans: dict[str, str] = dataclasses.field(default_factory=dict)
-    cleaning: dict[str, int] = dataclasses.field(default_factory=dict)
-    profiles: dict[str, profiles.Profile] = dataclasses.field(default_factory=dict)
-
-    @classmethod
-    def read(cls, artifact_uri: str) -> Summary:
-        """Reads the summary that lies in an Examples artifact of TextExampleGen."""
-        with fileio.open(os.path.join(artifact_uri, SUMMARY_FILE), "r") as file:
-            content = json.load(file)
-        content["profiles"] = {
-            name: profiles.Profile(**profile)
-            for name, profile in content["profiles"].items()
-        }
-        return cls(**content)
-
-    def write(self, artifact_uri: str) -> None:
-        """Writes the summary into an Examples artifact."""
-        with fileio.open(os.path.join(artifact_uri, SUMMARY_FILE), "w") as file:
-            json.dump(dataclasses.asdict(self), file, indent=1)
 
 
 class Executor(BaseExampleGenExecutor):
@@ -104,20 +60,21 @@ class Executor(BaseExampleGenExecutor):
         """
         self._scratch = os.path.join(self._get_tmp_dir(), "ingestion")
         self._examples = output_dict["examples"]
-        self._cleaning = Cleaning(**json.loads(exec_properties[CLEANING_KEY]))
+        self._cleaning = CleaningSettings(**json.loads(exec_properties[CLEANING_KEY]))
         super().Do(input_dict, output_dict, exec_properties)
         summary = self._collect_summary()
         _report_skipped(summary.skipped, strict=bool(exec_properties[STRICT_KEY]))
         if summary.cleaning:
             report(cleaning.describe(summary.cleaning))
-        _require_documents(summary, sources.from_json(exec_properties[SOURCES_KEY]))
-        found = last_run.Record(
-            exec_properties[SOURCES_KEY],
-            sum(summary.documents.values()),
-            summary.profiles["train"],
+        _require_documents(summary, _sources(exec_properties))
+        found = LastRun(
+            sources=exec_properties[SOURCES_KEY],
+            documents=sum(summary.documents.values()),
+            profile=summary.profiles["train"],
         )
         record = exec_properties[RECORD_KEY]
-        last = last_run.Record.read(record) if record else None
+        said = storage.read_text(record) if record else ""
+        last = LastRun.parse(said) if said else None
         if not exec_properties[ALLOW_FEWER_KEY]:
             last_run.require_no_loss(found, last)
         examples = artifact_utils.get_single_instance(output_dict["examples"])
@@ -132,7 +89,7 @@ class Executor(BaseExampleGenExecutor):
         if drift := last_run.drift(found, last):
             report(drift.line("the last run and this one"))
         if record:
-            found.write(record)
+            storage.write_text(record, found.dump())
 
     def GetInputSourceToExamplePTransform(self) -> Callable[..., beam.PTransform]:
         """Returns what makes the transform from a file pattern to examples."""
@@ -142,17 +99,17 @@ class Executor(BaseExampleGenExecutor):
         self, exec_properties: dict[str, Any], pattern: str
     ) -> beam.PTransform:
         del pattern  # of one source; the property holds all
-        corpus = sources.from_json(exec_properties[SOURCES_KEY])
+        corpus = _sources(exec_properties)
         self._found = files.find([self._with_demo(source) for source in corpus])
         return _ReadCorpus(self._found, self._cleaning, self._scratch)
 
-    def _with_demo(self, source: Source) -> Source:
+    def _with_demo(self, source: SourceSettings) -> SourceSettings:
         """Writes the demo's corpus where it is the source, as in a container."""
         if source.path != demo_corpus.NAME:
             return source
         folder = pathlib.Path(self._get_tmp_dir(), "demo-corpus").absolute()
         demo_corpus.write(folder)
-        return dataclasses.replace(source, path=str(folder))
+        return source.model_copy(update={"path": str(folder)})
 
     def GenerateExamplesByBeam(
         self, pipeline: beam.Pipeline, exec_properties: dict[str, Any]
@@ -165,8 +122,7 @@ class Executor(BaseExampleGenExecutor):
                 examples
                 | f"Text[{name}]" >> beam.Map(_text)
                 | f"Profile[{name}]" >> beam.CombineGlobally(profiles.MakeProfile())
-                | f"Fields[{name}]" >> beam.Map(dataclasses.asdict)
-                | f"FormatProfile[{name}]" >> beam.Map(json.dumps)
+                | f"FormatProfile[{name}]" >> beam.Map(Profile.dump)
                 | f"WriteProfile[{name}]"
                 >> write_one(os.path.join(self._scratch, f"profile-{name}"))
             )
@@ -223,12 +179,17 @@ class Executor(BaseExampleGenExecutor):
             },
             cleaning=cleaning.read_counts(self._cleaning, self._scratch),
             profiles={
-                name: profiles.Profile(
+                name: Profile(
                     **read_json(os.path.join(self._scratch, f"profile-{name}"))
                 )
                 for name in self._split_names
             },
         )
+
+
+def _sources(exec_properties: dict[str, Any]) -> list[SourceSettings]:
+    told = json.loads(exec_properties[SOURCES_KEY])
+    return [SourceSettings(**source) for source in told]
 
 
 class ReadDocuments(beam.DoFn):
@@ -239,7 +200,7 @@ class ReadDocuments(beam.DoFn):
     unusable.
     """
 
-    def process(self, element: tuple[str, Source]) -> Iterator[Any]:
+    def process(self, element: tuple[str, SourceSettings]) -> Iterator[Any]:
         """Yields the documents of a file."""
         path, source = element
         skipped = _Skipped()
@@ -292,7 +253,9 @@ class _Skipped:
 class _ReadCorpus(beam.PTransform):
     """Files to examples; what was skipped goes to the scratch folder."""
 
-    def __init__(self, found: list[files.File], steps: Cleaning, scratch: str) -> None:
+    def __init__(
+        self, found: list[files.File], steps: CleaningSettings, scratch: str
+    ) -> None:
         super().__init__()
         self._found = found
         self._steps = steps
@@ -409,14 +372,14 @@ def _report_skipped(skipped: dict[str, str], strict: bool) -> None:
         report(f"... and {len(skipped) - _NAMES_SHOWN} more files skipped")
 
 
-def _report_profiles(found: dict[str, profiles.Profile]) -> None:
+def _report_profiles(found: dict[str, Profile]) -> None:
     train, evaluation = found["train"], found["eval"]
     report(str(train))
     drift = profiles.Drift.between(train, evaluation)
     report(drift.line("train and eval"))
 
 
-def _require_documents(summary: Summary, corpus: list[Source]) -> None:
+def _require_documents(summary: Summary, corpus: list[SourceSettings]) -> None:
     total = sum(summary.documents.values())
     if total == 0 and any(summary.cleaning.values()):
         raise InputError(

@@ -14,7 +14,7 @@ from apache_beam.io.filesystems import FileSystems
 from .. import s3
 from ..errors import InputError
 from . import hubs
-from .sources import Source
+from .settings import SourceSettings
 
 _WILDCARDS = "*?["
 _NUMBERS = re.compile(r"\{(SPAN|VERSION)\}")
@@ -44,12 +44,12 @@ class File:
     """
 
     path: str
-    source: Source
+    source: SourceSettings
     state: str
     span: Span | None
 
 
-def find(sources: Sequence[Source]) -> list[File]:
+def find(sources: Sequence[SourceSettings]) -> list[File]:
     """Lists the files of all sources, those of each sorted by path.
 
     Raises:
@@ -68,7 +68,7 @@ def find(sources: Sequence[Source]) -> list[File]:
     return list(found.values())
 
 
-def fingerprint(sources: Sequence[Source]) -> str:
+def fingerprint(sources: Sequence[SourceSettings]) -> str:
     """Hashes path, size and time of change of every file of a corpus.
 
     Of a dataset by name it knows only the name.
@@ -82,7 +82,7 @@ def fingerprint(sources: Sequence[Source]) -> str:
     return digest.hexdigest()
 
 
-def _find(source: Source) -> list[File]:
+def _find(source: SourceSettings) -> list[File]:
     if hubs.is_dataset(source.path):
         hubs.require_package(source.path)
         return [File(source.path, source, state="", span=None)]

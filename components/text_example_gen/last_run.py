@@ -2,52 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-
-from tfx.dsl.io import fileio
-
 from ..errors import InputError
-from .profiles import Drift, Profile
+from .profiles import Drift
+from .records import LastRun
 
 _LARGEST_DROP = 10
 
 
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """What the last ingestion of a pipeline found.
-
-    Attributes:
-        sources: Where and how it read; a run that reads elsewhere is not compared.
-        documents: Number of documents in all splits.
-        profile: What those of the training split are like.
-    """
-
-    sources: str
-    documents: int
-    profile: Profile | None = None
-
-    @classmethod
-    def read(cls, path: str) -> Record | None:
-        """Reads a record; `None` where there is none."""
-        if not fileio.exists(path):
-            return None
-        with fileio.open(path, "r") as file:
-            content = json.load(file)
-        if content.get("profile"):
-            content["profile"] = Profile(**content["profile"])
-        return cls(**content)
-
-    def write(self, path: str) -> None:
-        """Writes the record, whole or not at all."""
-        fileio.makedirs(os.path.dirname(path))
-        with fileio.open(f"{path}.new", "w") as file:
-            json.dump(dataclasses.asdict(self), file)
-        fileio.rename(f"{path}.new", path, overwrite=True)
-
-
-def require_no_loss(found: Record, last: Record | None) -> None:
+def require_no_loss(found: LastRun, last: LastRun | None) -> None:
     """Refuses a tenfold drop in documents.
 
     Raises:
@@ -64,7 +26,7 @@ def require_no_loss(found: Record, last: Record | None) -> None:
         )
 
 
-def drift(found: Record, last: Record | None) -> Drift | None:
+def drift(found: LastRun, last: LastRun | None) -> Drift | None:
     """How far the documents are from those of the last run; `None` if incomparable.
 
     The sources are the same, so it is their content that has changed: another span, or

@@ -11,40 +11,11 @@ from collections.abc import Iterable, Sequence
 import apache_beam as beam
 import numpy as np
 
-_BINS_AN_OCTAVE = 8
-_LENGTH_BINS = 64 * _BINS_AN_OCTAVE
+from .records import BINS_AN_OCTAVE, Profile
+
+_LENGTH_BINS = 64 * BINS_AN_OCTAVE
 _SAMPLE = 4096
 _WARNED_DRIFT = 0.1
-
-
-@dataclasses.dataclass(frozen=True)
-class Profile:
-    """What documents are like.
-
-    Attributes:
-        lengths: Number of documents by length: `lengths[i]` of them have from
-            2**(i / 8) bytes to less than 2**((i + 1) / 8).
-        byte_counts: How often each of the 256 bytes occurs in the texts.
-        duplicate_rate: Share of documents that are copies of another, from those whose
-            digest is among the 4096 smallest; exact where no more are distinct.
-    """
-
-    lengths: list[int]
-    byte_counts: list[int]
-    duplicate_rate: float
-
-    def percentile(self, share: float) -> int:
-        """Returns the length in bytes, within 9 %, that a share do not exceed."""
-        reached = np.cumsum(self.lengths)
-        index = int(np.searchsorted(reached, share * reached[-1]))
-        return round(2 ** ((index + 0.5) / _BINS_AN_OCTAVE))
-
-    def __str__(self) -> str:
-        short, median, long = (self.percentile(share) for share in (0.05, 0.5, 0.95))
-        return (
-            f"lengths about {median:,} bytes, 90 % of them {short:,} to {long:,}; "
-            f"{self.duplicate_rate:.1%} duplicates"
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +41,7 @@ class Drift:
     def between(cls, one: Profile, other: Profile) -> Drift:
         """Compares two profiles, each of one document or more."""
         lengths = [
-            np.reshape(profile.lengths, [-1, _BINS_AN_OCTAVE]).sum(axis=1)
+            np.reshape(profile.lengths, [-1, BINS_AN_OCTAVE]).sum(axis=1)
             for profile in (one, other)
         ]
         of_lengths = _divergence(*lengths)
@@ -124,7 +95,7 @@ class MakeProfile(beam.CombineFn):
         return _Tally(np.zeros(_LENGTH_BINS, int), np.zeros(256, int), {})
 
     def add_input(self, tally: _Tally, text: bytes) -> _Tally:
-        tally.lengths[int(_BINS_AN_OCTAVE * math.log2(max(len(text), 1)))] += 1
+        tally.lengths[int(BINS_AN_OCTAVE * math.log2(max(len(text), 1)))] += 1
         values = np.frombuffer(text, np.uint8)
         tally.byte_counts += np.bincount(values, minlength=256)
         digest = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
@@ -147,7 +118,7 @@ class MakeProfile(beam.CombineFn):
         documents = sum(tally.copies.values())
         duplicates = documents - len(tally.copies)
         return Profile(
-            tally.lengths.tolist(),
-            tally.byte_counts.tolist(),
-            duplicates / documents if documents else 0.0,
+            lengths=tally.lengths.tolist(),
+            byte_counts=tally.byte_counts.tolist(),
+            duplicate_rate=duplicates / documents if documents else 0.0,
         )

@@ -17,9 +17,17 @@ import pyarrow.parquet
 
 from . import hubs
 from .documents import Document
-from .sources import Source
+from .settings import SourceSettings
 from .streams import UnusableError, open_stream
 
+_FORMATS = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
+_COMPRESSIONS = (".gz", ".zst", ".zstd", ".bz2", ".xz", ".lzma", ".deflate")
 _BLANKS = "\n \t"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _NOT_UTF_8 = "not UTF-8"
@@ -43,7 +51,7 @@ class _BrokenRecordError(ValueError):
     """Why a record cannot be used."""
 
 
-def read(path: str, source: Source) -> Iterator[Document | Broken]:
+def read(path: str, source: SourceSettings) -> Iterator[Document | Broken]:
     """Reads the documents of a file or dataset.
 
     A document's id is the path, and `#` with its number in the file (from 0, broken
@@ -60,7 +68,9 @@ def read(path: str, source: Source) -> Iterator[Document | Broken]:
         for number, record in enumerate(hubs.read(path)):
             yield _document(path, source, number, f"record {number}", record)
         return
-    file_format = source.format_of(path)
+    file_format: str = source.format
+    if file_format == "auto":
+        file_format = _format_of(path)
     with open_stream(path) as stream:
         if file_format == "parquet":
             yield from _read_parquet(stream, path, source)
@@ -72,6 +82,14 @@ def read(path: str, source: Source) -> Iterator[Document | Broken]:
             yield from reader(stream, path, source)
         else:
             yield from _read_table(stream, path, source, file_format)
+
+
+def _format_of(path: str) -> str:
+    """The format that a file's name tells; what is not known is text."""
+    name = path.lower()
+    for ending in _COMPRESSIONS:
+        name = name.removesuffix(ending)
+    return next((f for end, f in _FORMATS.items() if name.endswith(end)), "text")
 
 
 def split_lines(lines: Iterable[str], unit: str) -> Iterator[tuple[int, str]]:
@@ -99,7 +117,7 @@ def split_lines(lines: Iterable[str], unit: str) -> Iterator[tuple[int, str]]:
 
 
 def _read_text(
-    stream: io.BufferedReader, path: str, source: Source
+    stream: io.BufferedReader, path: str, source: SourceSettings
 ) -> Iterator[Document | Broken]:
     if source.fields:
         raise UnusableError(
@@ -124,7 +142,7 @@ def _read_text(
 
 
 def _read_json_lines(
-    stream: io.BufferedReader, path: str, source: Source
+    stream: io.BufferedReader, path: str, source: SourceSettings
 ) -> Iterator[Document | Broken]:
     lines = ((n, line.strip()) for n, line in enumerate(stream, 1))
     records = ((n, line) for n, line in lines if line)
@@ -141,7 +159,7 @@ def _read_json_lines(
 
 
 def _read_table(
-    stream: io.BufferedReader, path: str, source: Source, file_format: str
+    stream: io.BufferedReader, path: str, source: SourceSettings, file_format: str
 ) -> Iterator[Document | Broken]:
     lines = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
     if file_format == "csv":
@@ -178,7 +196,7 @@ def _read_table(
 
 
 def _read_parquet(
-    stream: io.BufferedReader, path: str, source: Source
+    stream: io.BufferedReader, path: str, source: SourceSettings
 ) -> Iterator[Document | Broken]:
     with tempfile.TemporaryFile() as seekable:
         if not stream.seekable():
@@ -203,7 +221,7 @@ def _read_parquet(
             raise UnusableError(f"not Parquet ({reason})") from error
 
 
-def _require_columns(columns: list[str], source: Source) -> None:
+def _require_columns(columns: list[str], source: SourceSettings) -> None:
     for name in (source.text_field, *source.fields.values()):
         if name not in columns:
             raise UnusableError(_no_field(name, columns))
@@ -219,7 +237,7 @@ def _no_field(name: str, known: Iterable[str]) -> str:
 
 
 def _document(
-    path: str, source: Source, number: int, place: str, record: Any
+    path: str, source: SourceSettings, number: int, place: str, record: Any
 ) -> Document | Broken:
     """Makes a document of a record: a mapping from names to values."""
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.channel import BaseChannel, Channel
@@ -14,18 +16,20 @@ from tfx.types.component_spec import (
 from ..source import preset_hash, source_hash
 from ..types import Tokenizer
 from . import executor
+from .settings import TokenizerSettings
 
 
 class TokenizerTrainerSpec(ComponentSpec):
     """Interface of `TokenizerTrainer`."""
 
     PARAMETERS = {
-        executor.TYPE_KEY: ExecutionParameter(type=str),
-        executor.VOCABULARY_SIZE_KEY: ExecutionParameter(type=int),
-        executor.SAMPLE_BYTES_KEY: ExecutionParameter(type=int),
-        executor.SEED_KEY: ExecutionParameter(type=int),
+        # Those of the settings.
+        "type": ExecutionParameter(type=str),
+        "vocabulary_size": ExecutionParameter(type=int),
+        "sample_bytes": ExecutionParameter(type=int),
+        "seed": ExecutionParameter(type=int),
+        "path": ExecutionParameter(type=str),
         executor.PRESET_KEY: ExecutionParameter(type=str),
-        executor.PATH_KEY: ExecutionParameter(type=str),
         "preset_hash": ExecutionParameter(type=str),
         "source_hash": ExecutionParameter(type=str),
     }
@@ -48,41 +52,24 @@ class TokenizerTrainer(base_beam_component.BaseBeamComponent):
 
     Args:
         examples: Examples with the feature `text`.
-        type: `"bpe"` or `"unigram"` (SentencePiece), `"word_piece"`, `"words"`,
-            `"characters"`, or `"bytes"`, `"preset"` or `"file"`, which learn nothing.
-        vocabulary_size: Number of tokens; a small corpus may give fewer.
-        sample_bytes: Largest sample of text to learn from, in bytes.
-        seed: Chooses the sample.
         preset: KerasHub preset whose tokenizer the type `"preset"` takes.
-        path: File or folder that the type `"file"` takes; see
-            `models.tokenizer_files.load_tokenizer`.
+        **settings: Those of `TokenizerSettings`.
     """
 
     SPEC_CLASS = TokenizerTrainerSpec
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
 
     def __init__(
-        self,
-        examples: BaseChannel,
-        *,
-        type: str = "bpe",
-        vocabulary_size: int = 8192,
-        sample_bytes: int = 10_000_000,
-        seed: int = 0,
-        preset: str = "",
-        path: str | None = None,
+        self, examples: BaseChannel, *, preset: str = "", **settings: Any
     ) -> None:
-        preset = preset if type == "preset" else ""
-        path = path or ""
+        chosen = TokenizerSettings(**settings)
+        preset = preset if chosen.type == "preset" else ""
+        path = chosen.path or ""
         super().__init__(
             TokenizerTrainerSpec(
                 examples=examples,
-                type=type,
-                vocabulary_size=vocabulary_size,
-                sample_bytes=sample_bytes,
-                seed=seed,
+                **{**chosen.model_dump(), "path": path},
                 preset=preset,
-                path=path,
                 preset_hash=preset_hash(preset or path),
                 source_hash=source_hash(executor.__name__),
                 tokenizer=Channel(type=Tokenizer),

@@ -26,13 +26,9 @@ from .. import storage
 from ..documents import split
 from ..errors import InputError
 from ..progress import report
+from .settings import TokenizerSettings
 
-TYPE_KEY = "type"
-VOCABULARY_SIZE_KEY = "vocabulary_size"
-SAMPLE_BYTES_KEY = "sample_bytes"
-SEED_KEY = "seed"
 PRESET_KEY = "preset"
-PATH_KEY = "path"
 
 _BATCH = 256  # documents that are counted together
 _WORDS = 1_000_000  # different ones that pieces are learned from
@@ -56,12 +52,17 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         Raises:
             InputError: Where the corpus or the preset cannot give such a tokenizer.
         """
-        tokenizer = self._tokenizer(input_dict, exec_properties)
+        # They were checked where they were given.
+        settings = TokenizerSettings.model_construct(
+            **{name: exec_properties[name] for name in TokenizerSettings.model_fields}
+        )
+        preset = exec_properties[PRESET_KEY]
+        tokenizer = self._tokenizer(settings, preset, input_dict.get("examples", []))
         output = artifact_utils.get_single_instance(output_dict["tokenizer"])
         with storage.written_here(output.uri) as folder:
             tokenizer.save_to_preset(folder)
-        kind, size = exec_properties[TYPE_KEY], tokenizer.vocabulary_size()
-        report(f"{kind} tokenizer with {size:,} tokens")
+        size = tokenizer.vocabulary_size()
+        report(f"{settings.type} tokenizer with {size:,} tokens")
         if tokenizer.normalizes:
             report(
                 "warning: it changes white space, signs or letters before it cuts a "
@@ -69,44 +70,42 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             )
 
     def _tokenizer(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
+        self, settings: TokenizerSettings, preset: str, examples: list[types.Artifact]
     ) -> TextTokenizer:
-        kind = exec_properties[TYPE_KEY]
-        if kind == "bytes":
+        if settings.type == "bytes":
             return ByteTokenizer()
         try:
-            if kind == "preset":
-                return preset_tokenizer(exec_properties[PRESET_KEY])
-            if kind == "file":
-                return load_tokenizer(exec_properties[PATH_KEY])
+            if settings.type == "preset":
+                return preset_tokenizer(preset)
+            if settings.type == "file":
+                return load_tokenizer(str(settings.path))
         except ValueError as error:
-            place = "model." if kind == "preset" else ""
-            raise InputError(f"tokenizer.type {kind}: {place}{error}") from error
-        return self._learned(input_dict["examples"], exec_properties)
+            place = "model." if settings.type == "preset" else ""
+            raise InputError(
+                f"tokenizer.type {settings.type}: {place}{error}"
+            ) from error
+        return self._learned(settings, examples)
 
     def _learned(
-        self, examples: list[types.Artifact], exec_properties: dict[str, Any]
+        self, settings: TokenizerSettings, examples: list[types.Artifact]
     ) -> TextTokenizer:
-        kind = exec_properties[TYPE_KEY]
-        size = exec_properties[VOCABULARY_SIZE_KEY]
-        if kind == "characters":
+        size = settings.vocabulary_size
+        if settings.type == "characters":
             limit = size - _SPECIALS_AND_BYTES
             listed = self._listed(examples, count_characters, limit)
             return character_tokenizer(listed)
-        if kind == "words":
+        if settings.type == "words":
             listed = self._listed(examples, words.count_words, size - _SPECIALS)
             return words.word_tokenizer(listed)
         try:
-            if kind == "word_piece":
+            if settings.type == "word_piece":
                 counts, _ = self._commonest(examples, words.count_words, _WORDS)
                 return word_piece.word_piece_of_counts(counts, vocabulary_size=size)
             return train_sentencepiece(
-                self._sample(examples, exec_properties),
+                self._sample(examples, settings),
                 vocabulary_size=size,
-                model_type=kind,
-                seed=exec_properties[SEED_KEY],
+                model_type=settings.type,
+                seed=settings.seed,
             )
         except ValueError as error:
             raise InputError(f"no tokenizer can be learned: {error}") from error
@@ -152,13 +151,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         return dict(units), total
 
     def _sample(
-        self, examples: list[types.Artifact], exec_properties: dict[str, Any]
+        self, examples: list[types.Artifact], settings: TokenizerSettings
     ) -> list[str]:
         """Returns the sampled documents, in an order that only the seed decides."""
         path = os.path.join(self._get_tmp_dir(), "sample")
-        sample = BoundedSample(
-            exec_properties[SAMPLE_BYTES_KEY], exec_properties[SEED_KEY]
-        )
+        sample = BoundedSample(settings.sample_bytes, settings.seed)
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import os
@@ -13,51 +12,13 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx import types
-from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 
 from .. import documents
-from ..text_example_gen.scratch import read_json, write_one
+from ..scratch import read_json, write_one
+from .records import Tokens, TokenStatistics
 
-STATISTICS_FILE = "tokens.json"
 _BATCH = 512  # documents that are counted together
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenStatistics:
-    """What a tokenizer makes of the documents of a split.
-
-    Attributes:
-        tokens: Number of tokens, without start and end.
-        unknown: How many of them are the tokenizer's unknown.
-        bytes: UTF-8 bytes of the texts.
-    """
-
-    tokens: int
-    unknown: int
-    bytes: int
-
-    @property
-    def bytes_per_token(self) -> float:
-        """Mean length of a token in the text; 0 without tokens."""
-        return self.bytes / self.tokens if self.tokens else 0.0
-
-    @property
-    def unknown_rate(self) -> float:
-        """Share of the tokens that are unknown."""
-        return self.unknown / self.tokens if self.tokens else 0.0
-
-    def as_dict(self) -> dict[str, float]:
-        """Counts and rates by name."""
-        rates = ("bytes_per_token", "unknown_rate")
-        counts = dataclasses.asdict(self)
-        return {**counts, **{name: getattr(self, name) for name in rates}}
-
-    def __str__(self) -> str:
-        return (
-            f"{self.tokens:,} tokens of {self.bytes_per_token:.2f} bytes, "
-            f"{self.unknown_rate:.2%} unknown"
-        )
 
 
 def gather(
@@ -106,10 +67,11 @@ def gather(
                 | f"Format[{split}]" >> beam.Map(json.dumps)
                 | f"Write[{split}]" >> write_one(path)
             )
-    found = {split: TokenStatistics(*read_json(path)) for split, path in files.items()}
-    content = {split: statistics.as_dict() for split, statistics in found.items()}
-    with fileio.open(os.path.join(transformed.uri, STATISTICS_FILE), "w") as file:
-        json.dump(content, file, indent=1)
+    found = {}
+    for split, path in files.items():
+        tokens, unknown, size = read_json(path)
+        found[split] = TokenStatistics(tokens=tokens, unknown=unknown, bytes=size)
+    Tokens(splits=found).write(transformed.uri)
     return found
 
 

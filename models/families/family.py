@@ -257,5 +257,7 @@ def _in_one_line(error: pydantic.ValidationError) -> str:
     problem = error.errors()[0]
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
+    if not problem["loc"]:
+        return problem["msg"]
     name = ".".join(map(str, problem["loc"]))
     return f"`{name}`: {problem['msg']}. Received: {name}={problem['input']!r}"

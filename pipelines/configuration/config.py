@@ -1,14 +1,12 @@
-"""The configuration of a pipeline: one YAML file, checked before anything starts.
+"""The configuration of a pipeline: its sections, and what goes across them.
 
 Importing this module imports neither TensorFlow nor TFX.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,280 +14,20 @@ import pydantic
 import yaml
 from pydantic import Field
 
-from ...components import demo_corpus
-from ...components.evaluator.settings import GateSettings, RuleSettings
+from ...components.evaluator.settings import GateSettings
+from ...components.push_folder.settings import ServingSettings
 from ...components.pusher.settings import CardSettings
-from ...components.text_example_gen.sources import Source
+from ...components.text_example_gen.settings import CleaningSettings, CorpusSettings
+from ...components.tokenizer_trainer.settings import TokenizerSettings
 from ...components.tuner import search_space
-from ...models.families import FAMILIES, family_of
-from ...models.families.family import Family, FamilySettings
-from ...models.families.presets import resolved
-from ...models.references import is_reference
+from ...models.families import FAMILIES
+from ...models.settings import Section, explain
 from . import beam
-
-DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
-DEMO_CORPUS = demo_corpus.NAME
-# The special tokens, and the bytes at the start of a word and within it.
-_WORD_PIECE_BYTES = 4 + 2 * 256
+from .kubeflow import KubeflowSettings
+from .model import ModelSettings, family_named
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message is one line for the user."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1, but 3e-4 is a number, as it is in YAML 1.2 and as people write it."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+"), "-+0123456789"
-)
-
-
-def _parse(text: str) -> Any:
-    return yaml.load(text, _Loader)
-
-
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-_Format = Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"]
-_Unit = Literal["file", "paragraph", "line"]
-_FieldName = Annotated[str, Field(min_length=1)]
-
-
-class SourceConfig(_Section):
-    """One of several sources; what is not given is as in the corpus."""
-
-    path: Annotated[str, Field(min_length=1)]
-    format: _Format | None = None
-    documents: _Unit | None = None
-    text_field: _FieldName | None = None
-    fields: dict[str, _FieldName] | None = None
-    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    """How often a document stands in the training split; 2.5 is twice, and half of the
-    documents three times; 0.1 keeps a tenth of them. The document's hash decides."""
-
-
-class CorpusConfig(_Section):
-    """What text goes in."""
-
-    path: Annotated[str, Field(min_length=1)] = DEMO_CORPUS
-    """A file, a folder (read recursively) or a pattern, plain or compressed (`.gz`,
-    `.zst`), on any filesystem of Beam's or `s3://`; of `{SPAN}` and `{VERSION}` in it
-    the highest number is read. Or a dataset, `hf://NAME:CONFIGURATION@SPLIT` or
-    `tfds://NAME@SPLIT`. `demo` is Python's own documentation."""
-    format: _Format = "auto"
-    """`auto` goes by the ending of each file's name: `.jsonl`, `.ndjson`, `.csv`,
-    `.tsv`, `.parquet`, before that of the compression; others are text."""
-    documents: _Unit = "file"
-    """What one document of a text file is; in other formats it is a record."""
-    text_field: _FieldName = "text"
-    """The field or column that holds the text, where documents are records."""
-    fields: dict[str, _FieldName] = {}
-    """Fields or columns that travel with the text, by the name of the feature that they
-    become, such as `{label: sentiment}`; as strings, into the transformed examples."""
-    sources: list[SourceConfig] = []
-    """Several sources in one corpus, in place of `path`."""
-    eval_fraction: Annotated[float, Field(ge=0.001, le=0.5)] = 0.1
-    """Share of documents held out for evaluation."""
-    test_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Share of documents that neither training nor evaluation sees, as `test`."""
-    allow_fewer_documents: bool = False
-    """Whether to go on where the last run had ten times as many documents."""
-    strict: bool = False
-    """Whether a file or record that cannot be used is an error instead of skipped."""
-
-    @property
-    def all_sources(self) -> list[Source]:
-        """The sources, each with all that it takes from the corpus."""
-        given = self.sources or [SourceConfig(path=self.path)]
-        options = self.model_dump(
-            include={"format", "documents", "text_field", "fields"}
-        )
-        return [
-            Source(**(options | source.model_dump(exclude_none=True)))
-            for source in given
-        ]
-
-    @property
-    def features(self) -> list[str]:
-        """Features that the examples have besides the text."""
-        return sorted({name for source in self.all_sources for name in source.fields})
-
-    @pydantic.model_validator(mode="after")
-    def _something_is_left_for_training(self) -> CorpusConfig:
-        if self.eval_fraction + self.test_fraction > 0.999:
-            raise ValueError(
-                f"corpus.eval_fraction {self.eval_fraction} and corpus.test_fraction "
-                f"{self.test_fraction} must leave documents for training"
-            )
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _is_one_path_or_several_sources(self) -> CorpusConfig:
-        if self.sources and self.path != DEMO_CORPUS:
-            raise ValueError(
-                f"corpus.path {self.path!r} and corpus.sources: give one of them"
-            )
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _fields_have_names_of_their_own(self) -> CorpusConfig:
-        for source in self.all_sources:
-            for name in source.fields:
-                if not name.isidentifier() or name in ("text", "id", "token_ids"):
-                    raise ValueError(
-                        f"corpus.fields: {name!r} cannot be the name of a feature: "
-                        "it is one word, not text, id or token_ids, such as label"
-                    )
-        return self
-
-
-_FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
-
-
-class CleaningConfig(_Section):
-    """What is done to documents before they are split, in this order."""
-
-    normalize: Literal["NFC", "NFKC"] | None = None
-    """Unicode normalization form."""
-    remove_control_characters: bool = False
-    """All but newline and tab."""
-    mask_emails: bool = False
-    mask_phones: bool = False
-    """Those with a `+`, or with an area code and separators."""
-    min_bytes: Annotated[int, Field(ge=1)] | None = None
-    """Shorter documents are dropped; likewise below."""
-    max_bytes: Annotated[int, Field(ge=1)] | None = None
-    min_characters: Annotated[int, Field(ge=1)] | None = None
-    max_characters: Annotated[int, Field(ge=1)] | None = None
-    filter: Annotated[str, Field(pattern=_FUNCTION)] | None = None
-    """A function of yours, `module:function`, from a text to a bool or a score."""
-    filter_threshold: float = 0.5
-    """Documents that score less are dropped; a bool counts 0 or 1."""
-    drop_duplicates: bool = False
-    """Of equal documents, keeps the one with the smallest id."""
-    drop_near_duplicates: bool = False
-    """Of documents much alike, keeps the one with the smallest id (MinHash)."""
-    near_duplicate_threshold: Annotated[float, Field(ge=0.3, lt=1)] = 0.8
-    """Share of their shingles that near duplicates have in common (Jaccard)."""
-    shingles: Literal["words", "characters"] = "words"
-    """What a shingle is made of; languages without spaces need characters."""
-    shingle_length: Annotated[int, Field(ge=1, le=100)] = 5
-    """Words, or characters, in a shingle."""
-
-    @pydantic.model_validator(mode="after")
-    def _some_length_is_allowed(self) -> CleaningConfig:
-        for unit in ("bytes", "characters"):
-            least, most = getattr(self, f"min_{unit}"), getattr(self, f"max_{unit}")
-            if least and most and least > most:
-                raise ValueError(
-                    f"cleaning.min_{unit} {least} must be at most cleaning.max_{unit} "
-                    f"{most}"
-                )
-        return self
-
-
-class TokenizerConfig(_Section):
-    """How text becomes tokens."""
-
-    type: Literal[
-        "bpe",
-        "unigram",
-        "word_piece",
-        "words",
-        "characters",
-        "bytes",
-        "preset",
-        "file",
-    ] = "bpe"
-    """All give back any text exactly, but `words`, which loses words that it does not
-    know: spelling them is counted in bits per byte, as uniform bytes, and not in the
-    perplexity of a token. `preset` takes the tokenizer of `model.preset` or
-    `model.initial_weights`, and `file` that of `path`, instead of learning one."""
-    vocabulary_size: Annotated[int, Field(ge=300, le=1_000_000)] = 8192
-    """Tokens at most. With `bpe`, `unigram` and `characters` 256 of them are bytes, and
-    with `word_piece` 512, so any text is covered."""
-    sample_bytes: Annotated[int, Field(ge=1000)] = 10_000_000
-    """Largest sample of the corpus that `bpe` and `unigram` are learned from; words and
-    characters are counted in the whole corpus, and `word_piece` learns from counts."""
-    seed: int = 0
-    path: Annotated[str, Field(min_length=1)] | None = None
-    """For `file`: a SentencePiece model, a `tokenizer.json` of Hugging Face with byte
-    pairs of GPT-2's, Llama 2's or Llama 3's kind, Unigram of T5's or WordPiece of
-    BERT's, or the folder of a KerasHub preset. What a vocabulary lacks is spelled in
-    bits per byte; what one normalizes before it cuts a text (case, white space) is not
-    counted, and the run warns of it."""
-
-    @pydantic.model_validator(mode="after")
-    def _a_path_goes_with_a_file(self) -> TokenizerConfig:
-        if (self.type == "file") != (self.path is not None):
-            raise ValueError(
-                "tokenizer.path and tokenizer.type file need each other: type is "
-                f"{self.type}, path is {self.path}"
-            )
-        if self.path is not None and not Path(self.path).expanduser().exists():
-            raise ValueError(f"tokenizer.path {self.path!r} does not exist")
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _the_bytes_fit(self) -> TokenizerConfig:
-        if self.type == "word_piece" and self.vocabulary_size < _WORD_PIECE_BYTES:
-            raise ValueError(
-                f"tokenizer.vocabulary_size {self.vocabulary_size} must be at least "
-                f"{_WORD_PIECE_BYTES} with type word_piece"
-            )
-        return self
-
-
-def _of_its_family(content: Any) -> FamilySettings:
-    """The section `model`: what is said of a model, as its family has it."""
-    if isinstance(content, FamilySettings):
-        return content
-    if not isinstance(content, dict):
-        raise ValueError(f"model: {content!r} cannot be: it has keys, such as family")
-    if "family" not in content:
-        raise ValueError("the key model.family is missing")
-    return _family(content["family"]).settings.model_validate(content)
-
-
-def _family(name: Any) -> Family:
-    if name not in FAMILIES and not is_reference(str(name)):
-        known = ", ".join(map(repr, FAMILIES))
-        raise ValueError(
-            f"model.family: {name!r} is not known: it is {known}, or module:NAME for "
-            "one of your own"
-        )
-    try:
-        return family_of(name)
-    except ValueError as error:
-        raise ValueError(f"model.family: {error}") from error
-
-
-class _InSchema:
-    """Tells the families of the zoo in the JSON schema of the section `model`."""
-
-    def __get_pydantic_json_schema__(
-        self, core_schema: Any, handler: pydantic.GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        sections = []
-        for name, family in FAMILIES.items():
-            section = handler(family.settings.__pydantic_core_schema__)
-            section["properties"]["family"] = {"const": name}
-            sections.append(section)
-        return {"oneOf": sections, "discriminator": {"propertyName": "family"}}
-
-
-ModelConfig = Annotated[
-    pydantic.SerializeAsAny[FamilySettings],
-    pydantic.PlainValidator(_of_its_family),
-    _InSchema(),
-]
-
-
-class AugmentationConfig(_Section):
+class AugmentationConfig(Section):
     """Noise for small corpora: in training, and only there, `<unk>` takes the place of
     some of the tokens that the model reads; what it predicts stays."""
 
@@ -318,7 +56,7 @@ _SETTINGS_OF = {
 _RECIPE = {"optimizer": "adamw", "schedule": "cosine"}
 
 
-class TrainerConfig(_Section):
+class TrainerConfig(Section):
     """How the model is trained: by default AdamW, linear warm-up, cosine decay.
 
     What is not given, from `learning_rate` to `gradient_accumulation_steps`, is as in
@@ -434,7 +172,7 @@ class TrainerConfig(_Section):
         return self
 
 
-class WatchConfig(_Section):
+class WatchConfig(Section):
     """How the training can be watched. Nothing of it changes what is learned, and a
     change of it neither trains again nor loses a checkpoint."""
 
@@ -473,7 +211,7 @@ class WatchConfig(_Section):
 _SHORTEST = 9  # Of a trial of Hyperband, whose others are 3 and 9 times as long.
 
 
-class SearchConfig(_Section):
+class SearchConfig(Section):
     """A search for hyperparameters before the training, which takes the best.
 
     A trial is a training with values of `space` in the place of the configuration's;
@@ -507,117 +245,6 @@ class SearchConfig(_Section):
         return self
 
 
-class ServingConfig(_Section):
-    """How the model is exported and where it is pushed."""
-
-    push_folder: Annotated[str, Field(min_length=1)] | None = None
-    """Folder that the model server watches; default `ROOT/NAME/serving`."""
-    score_stride: Annotated[int, Field(ge=1)] | None = None
-    """Step between the windows in which long documents are scored; default half the
-    context."""
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Most tokens that one request may generate; default half the context."""
-
-
-class TolerationConfig(_Section):
-    """A taint of nodes that a container may run on, as Kubernetes has it."""
-
-    key: Annotated[str, Field(min_length=1)]
-    operator: Literal["Equal", "Exists"] = "Exists"
-    value: str = ""
-    """What the taint's value is, with `Equal`."""
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """Which of the key's taints; without, all."""
-
-
-class ContainerConfig(_Section):
-    """Where a component runs on Kubeflow, and with what. What is not given here is as
-    in `kubeflow`, and without that as the cluster has it."""
-
-    image: Annotated[str, Field(min_length=1)] | None = None
-    """An image with langzoo in it: see the Dockerfile."""
-    cpu: Annotated[float, Field(gt=0)] | None = None
-    """Cores at most."""
-    memory_gb: Annotated[float, Field(gt=0)] | None = None
-    """Gigabytes of memory at most; what needs more is killed."""
-    accelerator: Annotated[str, Field(min_length=1)] | None = None
-    """Resource of the cluster, such as `nvidia.com/gpu` or `google.com/tpu`."""
-    accelerator_count: Annotated[int, Field(ge=1)] = 1
-    environment: dict[str, str] = {}
-    """Variables, on top of those of `kubeflow`."""
-    retries: Annotated[int, Field(ge=0)] | None = None
-    """How often a container that failed is started again; a training goes on from its
-    last checkpoint then."""
-    cache: bool | None = None
-    """Whether an earlier result stands where inputs and parameters are the same; by
-    default not, and the Evaluator's never. New files behind the same path are not seen
-    then."""
-    node_selector: dict[str, str] = {}
-    """Labels of the nodes that the container may run on."""
-    tolerations: list[TolerationConfig] = []
-
-
-class KubeflowConfig(ContainerConfig):
-    """How the compiled pipeline runs: for all components, and for some of them.
-
-    A Trainer on a GPU is `trainer: {accelerator: nvidia.com/gpu, image: ...}`.
-    """
-
-    volumes: dict[str, str] = {}
-    """By name of a claim (PersistentVolumeClaim), the absolute path where all
-    containers find it, such as `{models: /models}` for a push folder in it."""
-    pipeline_root: (
-        Annotated[str, Field(pattern=r"^(gs|s3|minio)://[^/=]+(/[^/=]+)*$")] | None
-    ) = None
-    """What Kubeflow takes for the place of artifacts, such as the store that it brings
-    along, `minio://mlpipeline/v2/artifacts`. They lie in `root`, which is then a folder
-    on a volume. Without it they lie where `root`, an address itself, says."""
-    text_example_gen: ContainerConfig = ContainerConfig()
-    statistics_gen: ContainerConfig = ContainerConfig()
-    schema_gen: ContainerConfig = ContainerConfig()
-    example_validator: ContainerConfig = ContainerConfig()
-    tokenizer_trainer: ContainerConfig = ContainerConfig()
-    transform: ContainerConfig = ContainerConfig()
-    tuner: ContainerConfig = ContainerConfig()
-    trainer: ContainerConfig = ContainerConfig()
-    ngram_trainer: ContainerConfig = ContainerConfig()
-    evaluator: ContainerConfig = ContainerConfig()
-    serving_validator: ContainerConfig = ContainerConfig()
-    pusher: ContainerConfig = ContainerConfig()
-
-    def of(self, component: str) -> ContainerConfig:
-        """What holds for a component.
-
-        Args:
-            component: Its name, such as `TextExampleGen`.
-        """
-        key = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", component).lower()
-        own: ContainerConfig = getattr(self, key)
-        inherited: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in ContainerConfig.model_fields
-            if name not in own.model_fields_set
-        }
-        if "accelerator" in own.model_fields_set:
-            inherited.pop("accelerator_count", None)
-        changes: dict[str, Any] = {
-            "environment": {**self.environment, **own.environment}
-        }
-        if component == "Evaluator":
-            # Which model was blessed last is not among its parameters.
-            changes |= {"cache": False}
-        return own.model_copy(update={**inherited, **changes})
-
-    @pydantic.model_validator(mode="after")
-    def _paths_are_absolute(self) -> KubeflowConfig:
-        for claim, path in self.volumes.items():
-            if not path.startswith("/"):
-                raise ValueError(
-                    f"kubeflow.volumes.{claim} {path!r} must be an absolute path"
-                )
-        return self
-
-
 def _root(folder: str) -> str:
     scheme, separator, _ = folder.partition("://")
     if separator and scheme not in ("gs", "file", "ram"):
@@ -629,7 +256,7 @@ def _root(folder: str) -> str:
     return folder.rstrip("/") if separator else folder
 
 
-class Config(_Section):
+class Config(Section):
     """Everything that a run depends on."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
@@ -639,18 +266,18 @@ class Config(_Section):
     )
     """Folder for artifacts, metadata and logs of all pipelines; not `s3://`, which
     TensorFlow does not write."""
-    corpus: CorpusConfig = CorpusConfig()
-    cleaning: CleaningConfig = CleaningConfig()
-    tokenizer: TokenizerConfig = TokenizerConfig()
-    model: ModelConfig
+    corpus: CorpusSettings = CorpusSettings()
+    cleaning: CleaningSettings = CleaningSettings()
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    model: ModelSettings
     trainer: TrainerConfig = TrainerConfig()
     watch: WatchConfig = WatchConfig()
     search: SearchConfig | None = None
     """`{}` is a search with all defaults; without, `model` and `trainer` decide."""
     gate: GateSettings = GateSettings()
-    serving: ServingConfig = ServingConfig()
+    serving: ServingSettings = ServingSettings()
     card: CardSettings = CardSettings()
-    kubeflow: KubeflowConfig = KubeflowConfig()
+    kubeflow: KubeflowSettings = KubeflowSettings()
     beam_pipeline_args: Annotated[list[str], pydantic.AfterValidator(beam.checked)] = (
         beam.LOCALLY
     )
@@ -709,7 +336,7 @@ class Config(_Section):
                 f"search.space is needed with trainer.optimizer {optimizer}: learning "
                 "rates of the family's are adamw's"
             )
-        space = _family(model["family"]).search_space
+        space = family_named(model["family"]).search_space
         if not space:
             raise ValueError(
                 f"search.space is needed with model.family {model['family']}, which "
@@ -719,14 +346,7 @@ class Config(_Section):
 
     @pydantic.model_validator(mode="after")
     def _lengths_fit(self) -> Config:
-        context_length = self.model.context_length
-        for field in ("score_stride", "max_new_tokens"):
-            value = getattr(self.serving, field)
-            if value is not None and value >= context_length:
-                raise ValueError(
-                    f"serving.{field} {value} must be below model.context_length "
-                    f"{context_length}"
-                )
+        self.serving.lengths(self.model.context_length)
         return self
 
     @pydantic.model_validator(mode="after")
@@ -749,7 +369,10 @@ class Config(_Section):
 
     @pydantic.model_validator(mode="after")
     def _there_is_a_state_to_carry(self) -> Config:
-        if self.trainer.carry_state and not _family(self.model.family).carries_state:
+        if (
+            self.trainer.carry_state
+            and not family_named(self.model.family).carries_state
+        ):
             recurrent = [it.name for it in FAMILIES.values() if it.carries_state]
             raise ValueError(
                 "trainer.carry_state needs a family that has a state, one of "
@@ -765,7 +388,7 @@ class Config(_Section):
                 "trainer.carry_state needs trainer.packing contiguous, where a row "
                 f"goes on from the one before: it is {packing}"
             )
-        family = _family(self.model.family)
+        family = family_named(self.model.family)
         apart = family.keeps_documents_apart or not family.learns_by_gradient
         if packing == "best_fit" and not apart:
             raise ValueError(
@@ -799,7 +422,7 @@ class Config(_Section):
         search_space.check_values(self.search.space, self._refusal)
         if self.search.algorithm != "hyperband":
             return self
-        if not _family(self.model.family).learns_by_gradient:
+        if not family_named(self.model.family).learns_by_gradient:
             raise ValueError(
                 "search.algorithm hyperband tells trainings by their first steps, and "
                 "an n-gram model only counts: take random or bayesian"
@@ -826,7 +449,7 @@ class Config(_Section):
         try:
             Config.model_validate(content)
         except pydantic.ValidationError as error:
-            return _explain(error, content)
+            return explain(error)
         return None
 
     def to_yaml(self) -> str:
@@ -836,90 +459,3 @@ class Config(_Section):
 
 def _absolute(folder: str) -> str:
     return folder if "://" in folder else os.path.abspath(folder)
-
-
-def load(path: Path | None = None, settings: Sequence[str] = ()) -> Config:
-    """Reads and checks a configuration.
-
-    Args:
-        path: A YAML file; by default the demo's.
-        settings: Changes of the form `section.key=value`; values are YAML.
-
-    Raises:
-        ConfigError: Naming the file and the key, the value, and what would be right.
-    """
-    path = path or DEMO_CONFIG
-    try:
-        content = _parse(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error}") from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML: {reason}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold keys and values, such as 'name: demo'")
-    for setting in settings:
-        _apply(content, setting)
-    if isinstance(content.get("model"), dict):
-        try:
-            content["model"] = resolved(content["model"])
-        except ValueError as error:
-            raise ConfigError(f"{path}: model: {error}") from error
-    try:
-        return Config.model_validate(content)
-    except pydantic.ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error, content)}") from error
-
-
-def _apply(content: dict[str, Any], setting: str) -> None:
-    key, equals, value = setting.partition("=")
-    *sections, name = key.strip().split(".")
-    if not equals or not all([*sections, name]):
-        raise ConfigError(f"--set {setting}: write it as section.key=value")
-    for section in sections:
-        content = content.setdefault(section, {})
-        if not isinstance(content, dict):
-            raise ConfigError(f"--set {setting}: {section} is no section")
-    try:
-        content[name] = _parse(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {setting}: the value is not YAML") from error
-
-
-def _explain(error: pydantic.ValidationError, content: dict[str, Any]) -> str:
-    """Puts the first problem into one line; others are counted."""
-    problems = error.errors()
-    problem = problems[0]
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        text = f"unknown key {key}{_suggest(location, content)}"
-    elif problem["type"] == "missing":
-        text = f"the key {key} is missing"
-    elif problem["type"] == "value_error":
-        text = str(problem["ctx"]["error"])
-    else:
-        reason = problem["msg"][0].lower() + problem["msg"][1:]
-        text = f"{key}: {problem['input']!r} cannot be: {reason}"
-    more = len(problems) - 1
-    return f"{text} (and {more} more problem(s))" if more else text
-
-
-def _suggest(location: list[str], content: dict[str, Any]) -> str:
-    section: Any = Config
-    for name in location[:-1]:
-        if name.isdigit():  # of a list of sections
-            section = RuleSettings if location[0] == "gate" else SourceConfig
-            continue
-        annotation = section.model_fields[name].annotation
-        if name == "model":
-            annotation = family_of(content["model"]["family"]).settings
-        if name == "search":  # which may be none
-            annotation = SearchConfig
-        section = annotation
-    of_a_model = issubclass(section, FamilySettings)
-    known = section.names() if of_a_model else list(section.model_fields)
-    close = difflib.get_close_matches(location[-1], known, n=1)
-    if close:
-        return f": did you mean {close[0]}?"
-    return f": known are {', '.join(known)}"

@@ -19,8 +19,10 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from ... import ENVIRONMENT, __version__
 from ...components.errors import InputError
 from ...components.evaluator.gate import last_blessed
-from ..configuration.config import Config, ContainerConfig
-from ..pipeline import make_components
+from ...components.text_example_gen.records import LastRun
+from ..configuration.config import Config
+from ..configuration.kubeflow import ContainerSettings
+from ..pipeline import Choices, make_components
 from . import container as entry
 
 _IMAGE = f"langzoo:{__version__}"
@@ -146,14 +148,15 @@ def _compiled(config: Config) -> dict[str, Any]:
         pipeline_root=f"{folder}/artifacts",
         components=make_components(
             config,
-            corpus=config.corpus.all_sources,
-            # The cluster's files are not seen from here.
-            fingerprint="",
-            checkpoint_root=config.checkpoint_root,
-            ingestion_record=f"{folder}/ingestion.json",
-            watch=config.watch.model_dump(),
-            # The open-source backend has no resolvers ("not implemented").
-            blessed_record=f"{folder}/{last_blessed.FILE}",
+            # The cluster's files are not seen from here: there is no fingerprint.
+            Choices(
+                corpus=config.corpus,
+                checkpoint_root=config.checkpoint_root,
+                ingestion_record=f"{folder}/{LastRun.FILE}",
+                watch=config.watch.model_dump(),
+                # The open-source backend has no resolvers ("not implemented").
+                blessed_record=f"{folder}/{last_blessed.FILE}",
+            ),
         ),
         beam_pipeline_args=config.beam_pipeline_args,
     )
@@ -233,7 +236,7 @@ def _unquote_numbers(
 def _place(
     task: dict[str, Any],
     container: dict[str, Any],
-    wanted: ContainerConfig,
+    wanted: ContainerSettings,
     located: dict[str, str],
 ) -> None:
     """Says where a container runs, and with what."""

@@ -25,20 +25,20 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.portable import runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 
-from ...components import demo_corpus, storage
+from ...components import storage
 from ...components.evaluator.gate.decision import Decision
 from ...components.push_folder.push_folder import PushFolder
 from ...components.serving_validator.records import read_refusal
 from ...components.source import source_hash
-from ...components.text_example_gen import files
-from ...components.text_example_gen.executor import Summary
-from ...components.text_example_gen.sources import Source
+from ...components.text_example_gen import demo_corpus, files
+from ...components.text_example_gen.records import LastRun, Summary
+from ...components.text_example_gen.settings import CorpusSettings
 from ...components.trainer.records import TrainingResult
 from ...components.trainer.watching import weights_and_biases
 from ...components.tuner.executor import read_results
 from ...components.tuner.search import Trial
-from ..configuration.config import DEMO_CORPUS, Config
-from ..pipeline import make_components
+from ..configuration.config import Config
+from ..pipeline import Choices, make_components
 from ..report import page, reading
 from . import baseline, worker_processes
 from .console import NodeProgress
@@ -118,7 +118,7 @@ def execute(config: Config, console: Console, *, compared: bool = False) -> str:
     config.folder.mkdir(parents=True, exist_ok=True)
     with _only_run(config.folder, console):
         corpus = _resolve_corpus(config)
-        fingerprint = files.fingerprint(corpus)
+        fingerprint = files.fingerprint(corpus.all_sources)
         run_id = datetime.datetime.now().isoformat(timespec="microseconds")
         _record_run(config, run_id)
         database = _database(config)
@@ -128,13 +128,15 @@ def execute(config: Config, console: Console, *, compared: bool = False) -> str:
             pipeline_root=str(config.folder / "artifacts"),
             components=make_components(
                 config,
-                corpus=corpus,
-                fingerprint=fingerprint,
-                checkpoint_root=config.checkpoint_root,
-                ingestion_record=str(config.folder / "ingestion.json"),
-                watch=_record_watching(config),
-                baseline_strategy=baseline.PreviousBlessedModelStrategy,
-                compared=compared,
+                Choices(
+                    corpus=corpus,
+                    checkpoint_root=config.checkpoint_root,
+                    ingestion_record=str(config.folder / LastRun.FILE),
+                    watch=_record_watching(config),
+                    fingerprint=fingerprint,
+                    baseline_strategy=baseline.PreviousBlessedModelStrategy,
+                    compared=compared,
+                ),
             ),
             enable_cache=True,
             metadata_connection_config=metadata.sqlite_metadata_connection_config(
@@ -197,15 +199,16 @@ class _NodeByNodeRunner(LocalDagRunner):
             self._progress.finish(cached=node_id in cached)
 
 
-def _resolve_corpus(config: Config) -> list[Source]:
-    return [
-        dataclasses.replace(source, path=_resolve_path(source.path, config))
+def _resolve_corpus(config: Config) -> CorpusSettings:
+    sources = [
+        source.model_copy(update={"path": _resolve_path(source.path, config)})
         for source in config.corpus.all_sources
     ]
+    return config.corpus.model_copy(update={"sources": sources})
 
 
 def _resolve_path(path: str, config: Config) -> str:
-    if path != DEMO_CORPUS:
+    if path != demo_corpus.NAME:
         return os.path.expanduser(path)
     folder = Path(config.root, "demo-corpus").absolute()
     demo_corpus.write(folder)

@@ -60,6 +60,7 @@ import tensorflow as tf
 from ... import __version__
 from ...models.families.recurrent.cudnn import without_cudnn
 from .checks import ExportError, check_export
+from .settings import ExportSettings
 from .signatures import build_signatures
 from .traced_model import TracedModel
 from .warmup_requests import write_warmup_requests
@@ -94,9 +95,8 @@ def export_causal_lm(
         ValueError: an option is out of its range.
         ExportError: `directory` is in use, or the export fails a check.
     """
-    context = int(model.context_length)
-    stride = _in_range("stride", stride, context // 2, context)
-    cap = _in_range("max_new_tokens", max_new_tokens, context // 2, context - 1)
+    given = ExportSettings(score_stride=stride, max_new_tokens=max_new_tokens)
+    stride, cap = given.lengths(int(model.context_length))
     directory = os.fspath(directory).rstrip("/")
     if tf.io.gfile.exists(directory) and tf.io.gfile.listdir(directory):
         raise ExportError(f"{directory} is not empty")
@@ -123,13 +123,6 @@ def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """
     with tf.io.gfile.GFile(os.path.join(directory, METADATA_FILE)) as file:
         return json.load(file)
-
-
-def _in_range(name: str, value: int | None, default: int, highest: int) -> int:
-    value = default if value is None else value
-    if not 1 <= value <= highest:
-        raise ValueError(f"{name} must be from 1 to {highest}. Received: {value}")
-    return value
 
 
 def _save(model: Any, directory: str, *, stride: int, cap: int) -> None:

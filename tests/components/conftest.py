@@ -58,11 +58,16 @@ def run_example_gen(tmp_path):
     """Runs TextExampleGen's executor on sources; returns the artifact."""
     from langzoo.components.text_example_gen import executor
     from langzoo.components.text_example_gen.component import TextExampleGen
+    from langzoo.components.text_example_gen.settings import CorpusSettings
     from tfx.types import standard_artifacts
     from tfx.utils import proto_utils
 
     def run(sources, name="examples", **options):
-        component = TextExampleGen(sources, **options)
+        others = {
+            key: options.pop(key) for key in ("cleaning", "record") if key in options
+        }
+        corpus = CorpusSettings(sources=sources, **options)
+        component = TextExampleGen(corpus, **others)
         properties = {
             key: proto_utils.proto_to_json(value)
             if hasattr(value, "SerializeToString")

@@ -14,7 +14,7 @@ import tensorflow_transform as tft
 from langzoo.components.example_validator.component import ExampleValidator
 from langzoo.components.trainer.rows.windows import read_token_ids
 from langzoo.components.transform.component import Transform
-from langzoo.components.transform.token_statistics import TokenStatistics
+from langzoo.components.transform.records import TokenStatistics
 from langzoo.components.types import Tokenizer
 from langzoo.models import word_tokenizer
 from tfx.components import SchemaGen, StatisticsGen
@@ -188,5 +188,6 @@ def test_tokens_bytes_and_unknowns_of_each_split_are_kept_and_shown(outputs, sai
 
 
 def test_no_tokens_have_no_rates():
-    assert str(TokenStatistics(0, 0, 0)) == "0 tokens of 0.00 bytes, 0.00% unknown"
-    assert np.isfinite(TokenStatistics(0, 0, 5).bytes_per_token)
+    nothing = TokenStatistics(tokens=0, unknown=0, bytes=5)
+    assert str(nothing) == "0 tokens of 0.00 bytes, 0.00% unknown"
+    assert np.isfinite(nothing.bytes_per_token)

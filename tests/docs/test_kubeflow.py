@@ -15,7 +15,7 @@ import yaml
 from kfp import components
 from kfp.cli import cli as kfp_cli
 from langzoo import cli
-from langzoo.pipelines.configuration import config
+from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.kubeflow import container
 from langzoo.pipelines.kubeflow.compiler import compile_pipeline
 
@@ -83,7 +83,7 @@ def test_kfp_knows_its_commands(words, folder):
 def test_langzoo_knows_its_commands(words, folder):
     parsed(typer.main.get_command(cli.app).commands[words[0]], words)
     if words[0] != "rehearse":
-        config.load(folder / "my.yaml", settings_of(words))
+        loading.load(folder / "my.yaml", settings_of(words))
 
 
 def test_every_command_is_of_a_known_program():
@@ -99,7 +99,7 @@ def test_kubeflow_is_that_of_the_sdk():
 def specification(tmp_path_factory):
     path = tmp_path_factory.mktemp("guide")
     (path / "my.yaml").write_text(yaml.safe_dump(COMPLETE))
-    compile_pipeline(config.load(path / "my.yaml"), path / "pipeline.yaml")
+    compile_pipeline(loading.load(path / "my.yaml"), path / "pipeline.yaml")
     return path / "pipeline.yaml"
 
 
@@ -154,7 +154,7 @@ def test_sections_are_accepted_by_the_configuration(content, tmp_path):
     merged = {key: {**COMPLETE.get(key, {}), **value} for key, value in content.items()}
     path = tmp_path / "my.yaml"
     path.write_text(yaml.safe_dump({**COMPLETE, **merged}))
-    assert config.load(path).kubeflow.of("Trainer").accelerator == "nvidia.com/gpu"
+    assert loading.load(path).kubeflow.of("Trainer").accelerator == "nvidia.com/gpu"
 
 
 def test_services_and_deployments_are_in_the_manifests():

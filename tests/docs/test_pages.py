@@ -22,7 +22,7 @@ import typer
 import yaml
 from langzoo import cli
 from langzoo.components.evaluator.probes import templates
-from langzoo.pipelines.configuration import config
+from langzoo.pipelines.configuration import loading
 from langzoo.serving.client import Client
 
 ROOT = Path(langzoo.__file__).parent
@@ -96,7 +96,7 @@ def folder(tmp_path_factory):
     (folder / "texts").mkdir()
     for number in range(40):
         (folder / "texts" / f"{number}.txt").write_text(f"{text}{number}")
-    shutil.copy(config.DEMO_CONFIG, folder / "my.yaml")
+    shutil.copy(loading.DEMO_CONFIG, folder / "my.yaml")
     (folder / "tokenizer.json").write_text("{}")
     shutil.copy(templates.SHIPPED, folder / "my_sentences.yaml")
     for name, code in MODULES.items():
@@ -321,11 +321,11 @@ def merged(content, changes):
     ids=lambda block: block.page,
 )
 def test_the_configuration_takes_what_a_page_shows(block, first, own_modules, tmp_path):
-    changes = config._parse(block.text)
-    content = config._parse((own_modules / "my.yaml").read_text())
+    changes = loading._parse(block.text)
+    content = loading._parse((own_modules / "my.yaml").read_text())
     path = tmp_path / "shown.yaml"
     path.write_text(yaml.safe_dump(merged(content, changes)))
-    assert config.load(path)
+    assert loading.load(path)
 
 
 @pytest.mark.parametrize("words", commands("langzoo"), ids=" ".join)

@@ -21,7 +21,8 @@ import trustme
 from gcp_storage_emulator import server as emulator
 from gcp_storage_emulator import storage as emulated
 from gcp_storage_emulator.handlers import buckets
-from langzoo.pipelines.configuration import config as pipeline_config
+from langzoo.pipelines.configuration import loading
+from langzoo.pipelines.configuration.config import Config
 from langzoo.pipelines.local import runner
 from rich.console import Console
 
@@ -58,7 +59,7 @@ def run_pipeline(settings):
     """Runs it with changed settings; gives configuration, result and what was shown."""
 
     def run(*changes):
-        config = pipeline_config.load(settings=[*settings, *changes])
+        config = loading.load(settings=[*settings, *changes])
         output = io.StringIO()
         result = runner.run(config, Console(file=output, width=200))
         return config, result, output.getvalue()
@@ -95,7 +96,7 @@ class Resumed:
         again: Runs it again, and returns the result.
     """
 
-    config: pipeline_config.Config
+    config: Config
     result: runner.RunResult
     shown: str
     versions: list[Path]

@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 from langzoo.cli import judging
-from langzoo.pipelines import comparison
-from langzoo.pipelines.configuration.config import ConfigError
-from langzoo.pipelines.configuration.config import load as load_config
+from langzoo.pipelines.configuration.loading import ConfigError
+from langzoo.pipelines.configuration.loading import load as load_config
+from langzoo.pipelines.local import comparison
 from langzoo.pipelines.report import page
 from langzoo.pipelines.report.data import ComparisonReport
 from langzoo.pipelines.report.reading import Runs

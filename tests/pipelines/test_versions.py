@@ -10,7 +10,7 @@ import uuid
 
 import pytest
 from langzoo.components.errors import InputError
-from langzoo.pipelines.configuration import config as pipeline_config
+from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.versions import roll_back, versions
 
 
@@ -75,7 +75,7 @@ def test_versions_tell_what_is_live_and_refused_before_and_after_a_rollback(
 
 def test_versions_without_runs_are_those_of_the_folder(options, tmp_path):
     settings, number = options
-    config = pipeline_config.load(settings=[*settings, f"root={tmp_path}"])
+    config = loading.load(settings=[*settings, f"root={tmp_path}"])
     found = versions(config)
     assert [version.version for version in found][:2] == [number, number + 1]
     assert all(not version.run for version in found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import random
 import sys
 import time
@@ -16,10 +15,10 @@ import pytest
 from hypothesis import strategies as st
 from langzoo.components.errors import InputError
 from langzoo.components.text_example_gen import cleaning
-from langzoo.components.text_example_gen.cleaning import Cleaning
 from langzoo.components.text_example_gen.documents import Document
 from langzoo.components.text_example_gen.near_duplicates import MinHash
-from langzoo.pipelines.configuration.config import CleaningConfig, ConfigError, load
+from langzoo.components.text_example_gen.settings import CleaningSettings
+from langzoo.pipelines.configuration.loading import ConfigError, load
 
 RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
@@ -29,7 +28,7 @@ def clean(tmp_path):
     """Cleans documents, given as texts by id; returns those kept and the counts."""
 
     def run(texts, **steps):
-        chosen = Cleaning(**steps)
+        chosen = CleaningSettings(**steps)
         documents = [
             text if isinstance(text, Document) else Document(name, text)
             for name, text in texts.items()
@@ -53,11 +52,7 @@ def clean(tmp_path):
 
 
 def test_every_step_is_off_by_default():
-    assert Cleaning().steps == []
-
-
-def test_settings_and_their_defaults_are_those_of_the_component():
-    assert CleaningConfig().model_dump() == dataclasses.asdict(Cleaning())
+    assert CleaningSettings().steps == []
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,13 @@ import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
 from langzoo.components.errors import InputError
 from langzoo.components.example_validator import executor as validator
-from langzoo.components.text_example_gen import executor, last_run
-from langzoo.components.text_example_gen.cleaning import Cleaning
+from langzoo.components.text_example_gen import last_run
 from langzoo.components.text_example_gen.profiles import Drift, MakeProfile
-from langzoo.components.text_example_gen.sources import Source
+from langzoo.components.text_example_gen.records import LastRun, Summary
+from langzoo.components.text_example_gen.settings import (
+    CleaningSettings,
+    SourceSettings,
+)
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import json_utils
@@ -32,12 +35,12 @@ def ingest(tmp_path, run_example_gen):
         runs.append(lines)
         corpus = tmp_path / "corpus.txt"
         corpus.write_text("\n".join(lines))
-        source = Source(str(corpus), documents="line")
+        source = SourceSettings(path=str(corpus), documents="line")
         examples = run_example_gen([source], f"examples-{len(runs)}", **options)
         splits = artifact_utils.decode_split_names(examples.split_names)
         return (
             {split: read_texts(examples, split) for split in splits},
-            executor.Summary.read(examples.uri),
+            Summary.read(examples.uri),
         )
 
     return run
@@ -67,8 +70,8 @@ LINES = [f"Line {number} of some text." for number in range(300)]
 
 def test_clean_documents_are_what_is_written_and_the_counts_are_said(ingest, said):
     lines = [*LINES, *LINES[:20], "x", "Write to ann@example.org."]
-    steps = Cleaning(mask_emails=True, min_characters=5, drop_duplicates=True)
-    splits, summary = ingest(lines, steps=steps)
+    steps = CleaningSettings(mask_emails=True, min_characters=5, drop_duplicates=True)
+    splits, summary = ingest(lines, cleaning=steps)
     written = [text for texts in splits.values() for text in texts]
     assert sorted(written) == sorted([*LINES, "Write to [EMAIL]."])
     counts = {"emails": 1, "empty": 0, "too_short": 1, "duplicates": 20}
@@ -90,7 +93,7 @@ def test_without_cleaning_equal_documents_stay_and_their_rate_is_said(ingest, sa
 
 def test_cleaning_that_leaves_nothing_is_refused_and_says_which_step(ingest):
     with pytest.raises(InputError, match=r"no document is left.*dropped 300 too short"):
-        ingest(LINES, steps=Cleaning(min_bytes=1000))
+        ingest(LINES, cleaning=CleaningSettings(min_bytes=1000))
 
 
 def test_the_test_split_is_taken_from_train_and_eval_stays_as_it_was(ingest):
@@ -116,7 +119,7 @@ def test_splits_are_where_they_were_before_there_was_a_test_split(ingest):
 
 
 def test_a_document_keeps_its_split_when_others_are_added_before_it(ingest):
-    options = {"test_fraction": 0.2, "steps": Cleaning(drop_duplicates=True)}
+    options = {"test_fraction": 0.2, "cleaning": CleaningSettings(drop_duplicates=True)}
     before, _ = ingest(LINES, **options)
     after, _ = ingest([*(f"New {n}." for n in range(50)), *LINES, *LINES], **options)
     for split, texts in before.items():
@@ -154,20 +157,30 @@ def test_drift_since_the_last_run_is_shown_and_a_notable_one_is_a_warning(
 
 def test_a_record_without_a_profile_or_of_other_sources_shows_no_drift():
     profile = profile_of(LINES)
-    found = last_run.Record("books", 300, profile)
-    assert last_run.drift(found, last_run.Record("books", 300, profile)).bytes == 0
-    assert last_run.drift(found, last_run.Record("books", 300)) is None
-    assert last_run.drift(found, last_run.Record("letters", 300, profile)) is None
+    found = LastRun(sources="books", documents=300, profile=profile)
+    assert (
+        last_run.drift(
+            found, LastRun(sources="books", documents=300, profile=profile)
+        ).bytes
+        == 0
+    )
+    assert last_run.drift(found, LastRun(sources="books", documents=300)) is None
+    assert (
+        last_run.drift(
+            found, LastRun(sources="letters", documents=300, profile=profile)
+        )
+        is None
+    )
     assert last_run.drift(found, None) is None
 
 
 def test_only_a_tenfold_drop_in_the_same_sources_is_a_loss():
-    last = last_run.Record("books", 300)
-    last_run.require_no_loss(last_run.Record("books", 31), last)
-    last_run.require_no_loss(last_run.Record("letters", 1), last)
-    last_run.require_no_loss(last_run.Record("books", 1), None)
+    last = LastRun(sources="books", documents=300)
+    last_run.require_no_loss(LastRun(sources="books", documents=31), last)
+    last_run.require_no_loss(LastRun(sources="letters", documents=1), last)
+    last_run.require_no_loss(LastRun(sources="books", documents=1), None)
     with pytest.raises(InputError, match="looks like a loss"):
-        last_run.require_no_loss(last_run.Record("books", 30), last)
+        last_run.require_no_loss(LastRun(sources="books", documents=30), last)
 
 
 def profile_of(texts, parts=3):

@@ -17,8 +17,9 @@ from langzoo.components.errors import InputError
 from langzoo.components.push_folder import object_stores
 from langzoo.components.push_folder.records import Marker
 from langzoo.components.pusher.executor import Executor as PusherExecutor
-from langzoo.components.text_example_gen import executor, files, readers
-from langzoo.components.text_example_gen.sources import Source
+from langzoo.components.text_example_gen import files, readers
+from langzoo.components.text_example_gen.records import Summary
+from langzoo.components.text_example_gen.settings import SourceSettings
 from langzoo.components.text_example_gen.streams import UnusableError
 from tfx.dsl.io import fileio
 from tfx.proto import pusher_pb2
@@ -167,7 +168,7 @@ def ingest(run_example_gen):
     """Runs the executor on a corpus; returns its summary."""
 
     def run(source):
-        return executor.Summary.read(run_example_gen([source]).uri)
+        return Summary.read(run_example_gen([source]).uri)
 
     return run
 
@@ -179,7 +180,7 @@ def test_a_corpus_is_read(bucket, ingest):
     lines = "".join(json.dumps({"text": text}) + "\n" for text in texts[40:])
     bucket.put("corpus/more/rest.jsonl.gz", gzip.compress(lines.encode()))
     bucket.put("corpus/more/empty.txt", b"")
-    summary = ingest(Source(f"{bucket.url}/corpus"))
+    summary = ingest(SourceSettings(path=f"{bucket.url}/corpus"))
     assert sum(summary.documents.values()) == 60
     assert sum(summary.bytes.values()) == sum(len(t.strip().encode()) for t in texts)
     assert summary.skipped == {f"{bucket.url}/corpus/more/empty.txt": "empty"}
@@ -191,7 +192,7 @@ def test_a_corpus_is_read(bucket, ingest):
 def test_a_corpus_is_a_bucket_a_folder_a_file_or_a_pattern(bucket, path):
     bucket.put("a/b/1.txt", b"One.")
     bucket.put("a/b/", b"")  # as the consoles of stores make folders
-    (file,) = files.find([Source(f"{bucket.url}{path}")])
+    (file,) = files.find([SourceSettings(path=f"{bucket.url}{path}")])
     assert file.path == f"{bucket.url}/a/b/1.txt"
 
 
@@ -201,12 +202,12 @@ def test_a_table_is_read_where_it_lies(bucket):
     pa.parquet.write_table(table, content)
     bucket.put("rows.parquet", content.getvalue())
     path = f"{bucket.url}/rows.parquet"
-    documents = list(readers.read(path, Source(path)))
+    documents = list(readers.read(path, SourceSettings(path=path)))
     assert [document.text for document in documents] == table["text"].to_pylist()
 
 
 def test_the_newest_span_is_read_and_a_change_seen(bucket):
-    source = Source(f"{bucket.url}/day-{{SPAN}}/*.txt")
+    source = SourceSettings(path=f"{bucket.url}/day-{{SPAN}}/*.txt")
     bucket.put("day-3/a.txt", b"Three.")
     bucket.put("day-3/deep/a.csv", b"Three.")
     fingerprints = {files.fingerprint([source])}
@@ -224,20 +225,20 @@ def test_the_newest_span_is_read_and_a_change_seen(bucket):
 @pytest.mark.parametrize("path", ["absent", "absent/*.txt", "absent-{SPAN}/*.txt"])
 def test_a_corpus_that_is_missing_is_named(bucket, path):
     with pytest.raises(InputError, match=r"no file matches the corpus 's3://.*absent"):
-        files.find([Source(f"{bucket.url}/{path}")])
+        files.find([SourceSettings(path=f"{bucket.url}/{path}")])
 
 
 def test_a_bucket_that_is_missing_is_named(endpoint):
     with pytest.raises(InputError, match=r"no file matches .* 's3://no-such-bucket/x'"):
-        files.find([Source("s3://no-such-bucket/x")])
+        files.find([SourceSettings(path="s3://no-such-bucket/x")])
 
 
 def test_a_corpus_that_must_not_be_read_is_named(bucket, forbidden):
     url = f"{bucket.url}/texts"
     with pytest.raises(InputError, match=rf"'{url}' cannot be listed: .*ACCESS_DENIED"):
-        files.find([Source(url)])
+        files.find([SourceSettings(path=url)])
     with pytest.raises(UnusableError, match=r"not readable .*ACCESS_DENIED"):
-        list(readers.read(f"{url}/a.txt", Source(url)))
+        list(readers.read(f"{url}/a.txt", SourceSettings(path=url)))
 
 
 # The push

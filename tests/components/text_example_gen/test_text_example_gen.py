@@ -20,20 +20,22 @@ import pyarrow.parquet
 import pytest
 import tensorflow as tf
 import zstandard
-from langzoo.components import demo_corpus
 from langzoo.components.errors import InputError
 from langzoo.components.text_example_gen import (
-    executor,
+    demo_corpus,
     files,
     readers,
     repeated_keys,
     shards,
 )
-from langzoo.components.text_example_gen.cleaning import Cleaning
 from langzoo.components.text_example_gen.documents import Document
 from langzoo.components.text_example_gen.readers import Broken
+from langzoo.components.text_example_gen.records import Summary
 from langzoo.components.text_example_gen.repeated_keys import RepeatedKeys
-from langzoo.components.text_example_gen.sources import Source
+from langzoo.components.text_example_gen.settings import (
+    CleaningSettings,
+    SourceSettings,
+)
 from langzoo.components.text_example_gen.streams import UnusableError
 from tfx.types import artifact_utils
 
@@ -44,7 +46,9 @@ def ingest(run_example_gen):
 
     def run(*corpus, **options):
         sources = [
-            source if isinstance(source, Source) else Source(str(source))
+            source
+            if isinstance(source, SourceSettings)
+            else SourceSettings(path=str(source))
             for source in corpus
         ]
         return run_example_gen(sources, **options)
@@ -92,7 +96,7 @@ def test_every_file_becomes_one_document_in_one_split(ingest, folder):
     texts = {**train, **evaluation}
     assert len(texts) == 60
     assert texts[str(folder / "deep" / "7.txt")] == "Document 7 über\nsome lines."
-    summary = executor.Summary.read(examples.uri)
+    summary = Summary.read(examples.uri)
     assert summary.documents == {"train": len(train), "eval": len(evaluation)}
     assert sum(summary.bytes.values()) == sum(len(t.encode()) for t in texts.values())
 
@@ -117,7 +121,7 @@ def test_the_split_of_a_document_survives_adding_documents(ingest, folder, tmp_p
 def test_units_of_documents(tmp_path, unit, documents):
     path = tmp_path / "one.txt"
     path.write_bytes(b"\xef\xbb\xbf\n\nOne\r\ntwo.\r\r  \nThree.\n")
-    read = readers.read(str(path), Source("", documents=unit))
+    read = readers.read(str(path), SourceSettings(path="x", documents=unit))
     found = {document.id: document.text for document in read}
     assert found == {f"{path}{number}": text for number, text in documents.items()}
 
@@ -133,7 +137,7 @@ def test_paragraphs_stand_between_blank_lines(text):
 def test_unusable_files_are_named_counted_and_skipped(ingest, folder):
     (folder / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
     (folder / "empty.txt").write_bytes(b"")
-    summary = executor.Summary.read(ingest(folder).uri)
+    summary = Summary.read(ingest(folder).uri)
     assert summary.skipped == {
         str(folder / "empty.txt"): "empty",
         str(folder / "latin.txt"): "not UTF-8 (byte 3)",
@@ -165,7 +169,7 @@ def test_a_corpus_too_small_to_split_says_what_to_do(ingest, tmp_path):
 
 
 def test_the_fingerprint_follows_the_files(folder):
-    corpus = [Source(str(folder))]
+    corpus = [SourceSettings(path=str(folder))]
     before = files.fingerprint(corpus)
     assert files.fingerprint(corpus) == before
     (folder / "deep" / "0.txt").write_text("changed")
@@ -174,7 +178,7 @@ def test_the_fingerprint_follows_the_files(folder):
 
 def texts_of(path, **options):
     """Reads a file; returns texts by number and what was broken, by place."""
-    items = list(readers.read(str(path), Source(str(path), **options)))
+    items = list(readers.read(str(path), SourceSettings(path=str(path), **options)))
     texts = {
         int(item.id.removeprefix(f"{path}#")): item.text
         for item in items
@@ -218,7 +222,7 @@ def test_compressed_data_cut_short_are_an_error_after_what_there_is(tmp_path, en
 def test_a_file_that_is_not_what_its_name_says_is_skipped(ingest, folder):
     path = folder / "plain.txt.gz"
     path.write_text("not compressed")
-    (reason,) = executor.Summary.read(ingest(folder).uri).skipped.values()
+    (reason,) = Summary.read(ingest(folder).uri).skipped.values()
     assert reason.startswith("not gzip")
 
 
@@ -268,7 +272,9 @@ def test_records_give_text_and_fields_by_name(tmp_path, file_format, ending):
     WRITERS[file_format](plain)
     path = tmp_path / f"records.{file_format}{ending}"
     path.write_bytes(COMPRESSORS[ending](plain.read_bytes()))
-    source = Source("", text_field="body", fields={"label": "mood", "target": "stars"})
+    source = SourceSettings(
+        path="x", text_field="body", fields={"label": "mood", "target": "stars"}
+    )
     assert list(readers.read(str(path), source)) == [
         Document(f"{path}#0", "First.\nSecond line.", {"label": "good", "target": "5"}),
         Document(f"{path}#1", '"quoted", with\ttab', {"label": "bad", "target": "1"}),
@@ -365,7 +371,7 @@ def test_a_field_longer_than_the_csv_module_s_limit_is_read(tmp_path):
 def test_skipped_records_are_counted_and_summed_up(ingest, folder):
     lines = [f'{{"text": "Text {number}."}}' for number in range(20)] + ["{"] * 3
     (folder / "x.jsonl").write_text("\n".join(lines))
-    summary = executor.Summary.read(ingest(folder).uri)
+    summary = Summary.read(ingest(folder).uri)
     assert summary.skipped == {
         str(folder / "x.jsonl"): "3 records, first line 21: not JSON"
     }
@@ -383,7 +389,7 @@ def test_fields_become_features(ingest, tmp_path):
     path = tmp_path / "x.tsv"
     rows = "".join(f"Text {number}.\t{number % 2}\n" for number in range(60))
     path.write_text(f"text\tsense\n{rows}")
-    examples = ingest(Source(str(path), fields={"label": "sense"}))
+    examples = ingest(SourceSettings(path=str(path), fields={"label": "sense"}))
     for feature in read_features(examples, "train"):
         text, label = (feature[name].bytes_list.value[0] for name in ("text", "label"))
         assert int(label) == int(text[5:-1]) % 2
@@ -391,7 +397,7 @@ def test_fields_become_features(ingest, tmp_path):
 
 def test_text_files_have_no_fields(ingest, folder):
     with pytest.raises(InputError, match=r"corpus\.fields need JSON Lines, CSV, TSV"):
-        ingest(Source(str(folder), fields={"label": "label"}))
+        ingest(SourceSettings(path=str(folder), fields={"label": "label"}))
 
 
 def write_numbered(path, count, what="Text"):
@@ -402,11 +408,14 @@ def write_numbered(path, count, what="Text"):
 def test_a_weight_repeats_training_documents_only(ingest, tmp_path):
     twice = write_numbered(tmp_path / "twice.txt", 300)
     once = write_numbered(tmp_path / "once.txt", 300, what="Other")
-    before = ingest(*(Source(path, documents="line") for path in (twice, once)))
+    before = ingest(
+        *(SourceSettings(path=path, documents="line") for path in (twice, once))
+    )
     train, evaluation = (read_texts(before, split) for split in ("train", "eval"))
     tf.io.gfile.rmtree(before.uri)
     after = ingest(
-        Source(twice, documents="line", weight=2.5), Source(once, documents="line")
+        SourceSettings(path=twice, documents="line", weight=2.5),
+        SourceSettings(path=once, documents="line"),
     )
     assert read_texts(after, "eval") == evaluation
     counts = collections.Counter(read_texts(after, "train").values())
@@ -418,14 +427,14 @@ def test_a_weight_repeats_training_documents_only(ingest, tmp_path):
     # A binomial of 270 halves: five standard deviations.
     assert abs(texts.count(3) - len(texts) / 2) < 5 * (len(texts) / 4) ** 0.5
     assert all("__weight" not in feature for feature in read_features(after, "train"))
-    assert executor.Summary.read(after.uri).documents["train"] == counts.total()
+    assert Summary.read(after.uri).documents["train"] == counts.total()
 
 
 def test_a_small_weight_keeps_a_share_that_is_the_same_each_time(ingest, tmp_path):
     path = write_numbered(tmp_path / "x.txt", 300)
     kept = []
     for _ in range(2):
-        examples = ingest(Source(path, documents="line", weight=0.2))
+        examples = ingest(SourceSettings(path=path, documents="line", weight=0.2))
         kept.append(read_texts(examples, "train"))
         tf.io.gfile.rmtree(examples.uri)
     assert kept[0] == kept[1]
@@ -434,15 +443,21 @@ def test_a_small_weight_keeps_a_share_that_is_the_same_each_time(ingest, tmp_pat
 
 def test_a_file_cannot_belong_to_two_sources(ingest, folder):
     with pytest.raises(InputError, match=r"0\.txt belongs to two sources"):
-        ingest(Source(str(folder)), Source(f"{folder}/**/0.txt"))
+        ingest(
+            SourceSettings(path=str(folder)), SourceSettings(path=f"{folder}/**/0.txt")
+        )
 
 
 def test_the_ids_of_documents_stay_when_sources_are_added(ingest, tmp_path):
-    first = Source(write_numbered(tmp_path / "b.txt", 50), documents="line")
+    first = SourceSettings(
+        path=write_numbered(tmp_path / "b.txt", 50), documents="line"
+    )
     before = ingest(first)
     ids = {**read_texts(before, "train"), **read_texts(before, "eval")}
     tf.io.gfile.rmtree(before.uri)
-    added = Source(write_numbered(tmp_path / "a.txt", 50, "Else"), documents="line")
+    added = SourceSettings(
+        path=write_numbered(tmp_path / "a.txt", 50, "Else"), documents="line"
+    )
     after = ingest(added, first)
     assert (
         ids.items()
@@ -472,7 +487,7 @@ def test_the_newest_span_and_version_are_read(tmp_path, pattern, names, span):
     for path in paths:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("Text.")
-    found = files.find([Source(f"{tmp_path}/{pattern}")])
+    found = files.find([SourceSettings(path=f"{tmp_path}/{pattern}")])
     assert [file.path for file in found] == [f"{tmp_path}/{name}" for name in names]
     assert {str(file.span) for file in found} == {span}
 
@@ -480,7 +495,7 @@ def test_the_newest_span_and_version_are_read(tmp_path, pattern, names, span):
 def test_a_new_span_changes_the_fingerprint_and_is_what_the_artifact_says(
     ingest, tmp_path
 ):
-    corpus = Source(f"{tmp_path}/x-{{SPAN}}.txt", documents="line")
+    corpus = SourceSettings(path=f"{tmp_path}/x-{{SPAN}}.txt", documents="line")
     write_numbered(tmp_path / "x-3.txt", 50)
     before = files.fingerprint([corpus])
     write_numbered(tmp_path / "x-12.txt", 50, what="Newer")
@@ -490,7 +505,7 @@ def test_a_new_span_changes_the_fingerprint_and_is_what_the_artifact_says(
         text.startswith("Newer") for text in read_texts(examples, "train").values()
     )
     assert (examples.span, examples.version) == (12, 0)
-    assert executor.Summary.read(examples.uri).spans == {corpus.path: "span 12"}
+    assert Summary.read(examples.uri).spans == {corpus.path: "span 12"}
 
 
 @pytest.mark.parametrize(
@@ -503,7 +518,7 @@ def test_a_new_span_changes_the_fingerprint_and_is_what_the_artifact_says(
 )
 def test_paths_that_cannot_be_found_are_named(pattern, said):
     with pytest.raises(InputError, match=said):
-        files.find([Source(pattern)])
+        files.find([SourceSettings(path=pattern)])
 
 
 @pytest.mark.parametrize(
@@ -524,7 +539,7 @@ def test_relative_paths_are_of_the_working_directory(
     (tmp_path / "day-1").mkdir()
     (tmp_path / "day-1" / "b.txt").write_text("Text.")
     monkeypatch.chdir(tmp_path)
-    assert [file.path for file in files.find([Source(pattern)])] == [path]
+    assert [file.path for file in files.find([SourceSettings(path=pattern)])] == [path]
 
 
 @pytest.mark.parametrize("path", ["hf://imdb", "tfds://imdb_reviews"])
@@ -532,7 +547,7 @@ def test_a_dataset_without_its_package_names_the_extra(path, monkeypatch):
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "meta_path", [])
     with pytest.raises(InputError, match=r"pip install 'langzoo\[datasets\]'"):
-        files.find([Source(path)])
+        files.find([SourceSettings(path=path)])
 
 
 def test_a_hugging_face_dataset_is_read_by_name(ingest, tmp_path):
@@ -542,7 +557,9 @@ def test_a_hugging_face_dataset_is_read_by_name(ingest, tmp_path):
     rows = [f'{{"body": "Text {n}.", "label": {n % 2}}}' for n in range(60)]
     (folder / "validation.jsonl").write_text("\n".join(rows))
     name = f"hf://{folder}@validation"
-    examples = ingest(Source(name, text_field="body", fields={"label": "label"}))
+    examples = ingest(
+        SourceSettings(path=name, text_field="body", fields={"label": "label"})
+    )
     texts = {**read_texts(examples, "train"), **read_texts(examples, "eval")}
     assert texts == {f"{name}#{n}": f"Text {n}." for n in range(60)}
 
@@ -568,7 +585,7 @@ def test_a_tensorflow_dataset_is_read_by_name(tmp_path):
     LangzooSample(data_dir=tmp_path).download_and_prepare()
     tfds.core.add_data_dir(tmp_path)
     name = "tfds://langzoo_sample@validation"
-    documents = readers.read(name, Source(name, fields={"label": "label"}))
+    documents = readers.read(name, SourceSettings(path=name, fields={"label": "label"}))
     assert {document.text: document.fields for document in documents} == {
         f"Zoë {number}.": {"label": str(number)} for number in range(3)
     }
@@ -577,7 +594,7 @@ def test_a_tensorflow_dataset_is_read_by_name(tmp_path):
 def test_a_dataset_that_does_not_exist_is_named(ingest, tmp_path):
     pytest.importorskip("datasets")
     with pytest.raises(InputError, match=r"none of the 1 file.*not readable"):
-        ingest(Source(f"hf://{tmp_path}/absent"))
+        ingest(SourceSettings(path=f"hf://{tmp_path}/absent"))
 
 
 def test_memory_stays_flat_as_a_file_grows(tmp_path):
@@ -586,7 +603,7 @@ def test_memory_stays_flat_as_a_file_grows(tmp_path):
         for number in range(60_000):
             file.write(f'{{"text": "Text {number}, {"padding " * 20}"}}\n')
     tracemalloc.start()
-    count = sum(1 for _ in readers.read(str(path), Source("")))
+    count = sum(1 for _ in readers.read(str(path), SourceSettings(path="x")))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert count == 60_000  # 12 MB
@@ -599,7 +616,9 @@ def memory(kind):
     return int(line) * 1024
 
 
-@pytest.mark.parametrize("steps", [Cleaning(), Cleaning(drop_duplicates=True)])
+@pytest.mark.parametrize(
+    "steps", [CleaningSettings(), CleaningSettings(drop_duplicates=True)]
+)
 def test_memory_stays_flat_as_the_corpus_grows(ingest, tmp_path, monkeypatch, steps):
     monkeypatch.setattr(repeated_keys, "_BITS", 1 << 20)
     path = tmp_path / "x.txt"
@@ -609,7 +628,7 @@ def test_memory_stays_flat_as_the_corpus_grows(ingest, tmp_path, monkeypatch, st
         with open(path, "w") as file:
             file.writelines(f"{n} {'padding ' * 1000}\n" for n in range(documents))
         Path("/proc/self/clear_refs").write_text("5")
-        ingest(Source(str(path), documents="line"), steps=steps)
+        ingest(SourceSettings(path=str(path), documents="line"), cleaning=steps)
         return memory("VmHWM")
 
     before = peak(1000)  # with what is loaded and reserved once
@@ -621,7 +640,7 @@ def test_memory_stays_flat_as_the_corpus_grows(ingest, tmp_path, monkeypatch, st
 def test_shards_follow_the_size_and_keep_the_order(ingest, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "SHARD_BYTES", 20_000)
     path = write_numbered(tmp_path / "x.txt", 3000)
-    examples = ingest(Source(path, documents="line"))
+    examples = ingest(SourceSettings(path=path, documents="line"))
     uri = Path(artifact_utils.get_split_uri([examples], "train"))
     names = sorted(file.name for file in uri.iterdir())
     number = len(names)
@@ -654,6 +673,6 @@ def test_a_sieve_holds_all_that_came_again_and_little_else():
 
 def test_the_demo_s_corpus_is_written_where_it_is_read(ingest):
     # As in a container, which no one has given any files.
-    examples = ingest(Source(demo_corpus.NAME))
-    summary = executor.Summary.read(examples.uri)
+    examples = ingest(SourceSettings(path=demo_corpus.NAME))
+    summary = Summary.read(examples.uri)
     assert sum(summary.documents.values()) == len(list(demo_corpus.documents()))

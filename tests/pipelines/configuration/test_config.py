@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import yaml
-from langzoo.components.text_example_gen.sources import Source
+from langzoo.components.text_example_gen.settings import SourceSettings
 from langzoo.components.trainer.rows.packing import PACKINGS
 from langzoo.components.trainer.settings import TrainingConfig
 from langzoo.components.trainer.watching.watching import WatchingConfig
@@ -19,11 +19,11 @@ from langzoo.models.learning.optimizers import OPTIMIZERS
 from langzoo.models.learning.precision import PRECISIONS
 from langzoo.models.learning.recipe import Recipe
 from langzoo.models.learning.schedules import SCHEDULES
-from langzoo.pipelines.configuration import config
+from langzoo.pipelines.configuration import config, loading
 
 
 def test_the_demo_configuration_resolves_every_default():
-    resolved = yaml.safe_load(config.load().to_yaml())
+    resolved = yaml.safe_load(loading.load().to_yaml())
     assert resolved["tokenizer"]["sample_bytes"] == 10_000_000
     assert resolved["model"]["family"] == "lstm"
     assert resolved["model"]["hidden_dim"] == 256
@@ -31,20 +31,20 @@ def test_the_demo_configuration_resolves_every_default():
 
 def test_the_resolved_configuration_reads_back_as_itself(tmp_path):
     path = tmp_path / "resolved.yaml"
-    original = config.load(settings=["model.family=lstm", "trainer.steps=7"])
+    original = loading.load(settings=["model.family=lstm", "trainer.steps=7"])
     path.write_text(original.to_yaml())
-    assert config.load(path) == original
+    assert loading.load(path) == original
 
 
 @pytest.mark.parametrize("family", ["transformer", "lstm", "gated_conv", "tcn"])
 def test_every_family_can_stand_in_the_demo(family):
-    loaded = config.load(settings=[f"model.family={family}"])
+    loaded = loading.load(settings=[f"model.family={family}"])
     assert loaded.model.family == family
 
 
 def test_a_preset_stands_for_its_family_and_hyperparameters():
     setting = "model={preset: gpt2_tiny, num_layers: 2}"
-    model = config.load(settings=[setting]).model
+    model = loading.load(settings=[setting]).model
     assert (model.family, model.context_length) == ("transformer", 128)
     assert (model.positions, model.num_layers) == ("learned", 2)
 
@@ -55,7 +55,7 @@ def test_every_preset_can_stand_in_the_demo(name):
     preset = presets.PRESETS[name]
     if preset.context_length <= 64:
         setting = f"model={{preset: {name}, context_length: 65}}"
-    assert config.load(settings=[setting]).model.family == preset.family
+    assert loading.load(settings=[setting]).model.family == preset.family
 
 
 @pytest.mark.parametrize("preset", ["gpt2_base_en", "hf://author/model"])
@@ -64,22 +64,22 @@ def test_a_preset_of_keras_hub_is_not_one_of_ours(preset, tmp_path):
         f"model={{family: keras_hub, preset: '{preset}', pretrained: true}}",
         "tokenizer.type=preset",
     ]
-    loaded = config.load(settings=settings)
+    loaded = loading.load(settings=settings)
     assert loaded.model.preset == preset
     (tmp_path / "resolved.yaml").write_text(loaded.to_yaml())
-    assert config.load(tmp_path / "resolved.yaml") == loaded
+    assert loading.load(tmp_path / "resolved.yaml") == loaded
 
 
 def test_a_context_longer_than_the_positions_of_a_preset_is_refused(gpt2_preset):
     def load(**model):
         model = {"family": "keras_hub", "preset": gpt2_preset, **model}
-        return config.load(
+        return loading.load(
             settings=[f"model={json.dumps(model)}", "tokenizer.type=preset"]
         )
 
     assert load(context_length=48, pretrained=True).model.context_length == 48
     assert load(context_length=49).model.context_length == 49
-    with pytest.raises(config.ConfigError) as raised:
+    with pytest.raises(loading.ConfigError) as raised:
         load(context_length=49, pretrained=True)
     said = "model.context_length 49 must be at most the 48 positions of the preset"
     assert said in str(raised.value)
@@ -90,12 +90,14 @@ def test_a_folder_that_holds_no_preset_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     model = json.dumps({"family": "keras_hub", "preset": str(tmp_path)})
-    with pytest.raises(config.ConfigError, match="is no folder with a KerasHub preset"):
-        config.load(settings=[f"model={model}"])
+    with pytest.raises(
+        loading.ConfigError, match="is no folder with a KerasHub preset"
+    ):
+        loading.load(settings=[f"model={model}"])
 
 
 def test_settings_replace_keys_of_the_file():
-    loaded = config.load(
+    loaded = loading.load(
         settings=["trainer.learning_rate=5e-4", "corpus.path=texts/*.txt"]
     )
     assert loaded.trainer.learning_rate == 5e-4
@@ -103,7 +105,7 @@ def test_settings_replace_keys_of_the_file():
 
 
 def test_the_folders_of_a_root_in_a_store_have_one_slash_between_them():
-    loaded = config.load(settings=["name=x", "root=gs://bucket/"])
+    loaded = loading.load(settings=["name=x", "root=gs://bucket/"])
     assert loaded.checkpoint_root == "gs://bucket/x/checkpoints"
     assert loaded.push_folder == "gs://bucket/x/serving"
 
@@ -279,8 +281,8 @@ def test_the_folders_of_a_root_in_a_store_have_one_slash_between_them():
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_line_that_names_it(setting, said):
-    with pytest.raises(config.ConfigError) as raised:
-        config.load(settings=[setting])
+    with pytest.raises(loading.ConfigError) as raised:
+        loading.load(settings=[setting])
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -296,20 +298,20 @@ def test_a_wrong_setting_is_refused_in_one_line_that_names_it(setting, said):
 def test_a_file_that_is_no_configuration_is_named(tmp_path, content, said):
     path = tmp_path / "mine.yaml"
     path.write_text(content)
-    with pytest.raises(config.ConfigError) as raised:
-        config.load(path)
+    with pytest.raises(loading.ConfigError) as raised:
+        loading.load(path)
     assert str(path) in str(raised.value)
     assert said in str(raised.value)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(config.ConfigError, match=r"cannot read .*absent\.yaml"):
-        config.load(tmp_path / "absent.yaml")
+    with pytest.raises(loading.ConfigError, match=r"cannot read .*absent\.yaml"):
+        loading.load(tmp_path / "absent.yaml")
 
 
 def test_a_path_is_a_corpus_of_one_source():
-    corpus = config.load(settings=["corpus.path=texts/"]).corpus
-    assert corpus.all_sources == [Source("texts/")]
+    corpus = loading.load(settings=["corpus.path=texts/"]).corpus
+    assert corpus.all_sources == [SourceSettings(path="texts/")]
 
 
 def test_a_source_takes_from_the_corpus_what_it_does_not_say(tmp_path):
@@ -317,23 +319,24 @@ def test_a_source_takes_from_the_corpus_what_it_does_not_say(tmp_path):
         "corpus={text_field: body, fields: {label: mood}, documents: line, sources: "
         "[{path: a, weight: 2}, {path: b, format: csv, text_field: t, fields: {}}]}"
     )
-    loaded = config.load(settings=[setting])
+    loaded = loading.load(settings=[setting])
     assert loaded.corpus.all_sources == [
-        Source("a", "auto", "line", "body", {"label": "mood"}, 2),
-        Source("b", "csv", "line", "t", {}, 1),
+        SourceSettings(
+            path="a",
+            documents="line",
+            text_field="body",
+            fields={"label": "mood"},
+            weight=2,
+        ),
+        SourceSettings(path="b", format="csv", documents="line", text_field="t"),
     ]
     (tmp_path / "resolved.yaml").write_text(loaded.to_yaml())
-    assert config.load(tmp_path / "resolved.yaml") == loaded
-
-
-def test_the_defaults_of_a_source_are_those_of_the_component():
-    (source,) = config.CorpusConfig().all_sources
-    assert source == Source(config.DEMO_CORPUS)
+    assert loading.load(tmp_path / "resolved.yaml") == loaded
 
 
 def test_checking_a_configuration_imports_no_tensorflow():
     code = (
-        "import sys, langzoo.pipelines.configuration.config as c; c.load(); "
+        "import sys, langzoo.pipelines.configuration.loading as c; c.load(); "
         "heavy = ('tensorflow', 'tfx', 'keras', 'apache_beam'); "
         "sys.exit(any(m in sys.modules for m in heavy))"
     )
@@ -367,7 +370,7 @@ def test_the_trainer_knows_what_the_models_know(name, known):
     more = ["trainer.eval_every_steps=10"]
     for value in known:
         needed = ["trainer.decay_every_steps=5"] if value == "step" else []
-        loaded = config.load(settings=[f"trainer.{name}={value}", *more, *needed])
+        loaded = loading.load(settings=[f"trainer.{name}={value}", *more, *needed])
         assert getattr(loaded.trainer, name) == value
 
 
@@ -382,53 +385,55 @@ def saved_lstm(tmp_path_factory):
 
 def test_initial_weights_stand_for_their_architecture(saved_lstm, tmp_path):
     model = f"model={{initial_weights: {saved_lstm}, dropout: 0.5}}"
-    loaded = config.load(settings=[model, "tokenizer.type=preset"])
+    loaded = loading.load(settings=[model, "tokenizer.type=preset"])
     assert (loaded.model.family, loaded.model.context_length) == ("lstm", 48)
     assert (loaded.model.hidden_dim, loaded.model.dropout) == (8, 0.5)
     assert loaded.weights_preset == saved_lstm
     (tmp_path / "resolved.yaml").write_text(loaded.to_yaml())
-    assert config.load(tmp_path / "resolved.yaml") == loaded
+    assert loading.load(tmp_path / "resolved.yaml") == loaded
 
 
 def test_initial_weights_need_their_tokenizer(saved_lstm):
-    with pytest.raises(config.ConfigError, match="initial_weights needs the tokenizer"):
-        config.load(settings=[f"model={{initial_weights: {saved_lstm}}}"])
+    with pytest.raises(
+        loading.ConfigError, match="initial_weights needs the tokenizer"
+    ):
+        loading.load(settings=[f"model={{initial_weights: {saved_lstm}}}"])
 
 
 def test_initial_weights_of_another_family_are_refused(saved_lstm):
     setting = f"model={{initial_weights: {saved_lstm}, family: gru}}"
-    with pytest.raises(config.ConfigError, match="of family 'lstm', not 'gru'"):
-        config.load(settings=[setting, "tokenizer.type=preset"])
+    with pytest.raises(loading.ConfigError, match="of family 'lstm', not 'gru'"):
+        loading.load(settings=[setting, "tokenizer.type=preset"])
 
 
 def test_a_family_without_a_state_cannot_carry_it():
-    with pytest.raises(config.ConfigError, match="one of rnn, gru, lstm"):
-        config.load(settings=["model.family=tcn", "trainer.carry_state=true"])
+    with pytest.raises(loading.ConfigError, match="one of rnn, gru, lstm"):
+        loading.load(settings=["model.family=tcn", "trainer.carry_state=true"])
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_every_packing_of_the_component_can_be_chosen(packing):
-    loaded = config.load(settings=[f"trainer.packing={packing}"])
+    loaded = loading.load(settings=[f"trainer.packing={packing}"])
     assert loaded.trainer.packing == packing
 
 
 def test_a_state_is_carried_through_contiguous_rows_only():
     settings = ["model={family: lstm}", "trainer.carry_state=true"]
-    with pytest.raises(config.ConfigError, match=r"trainer\.packing contiguous"):
-        config.load(settings=[*settings, "trainer.packing=lines"])
+    with pytest.raises(loading.ConfigError, match=r"trainer\.packing contiguous"):
+        loading.load(settings=[*settings, "trainer.packing=lines"])
 
 
 def test_a_model_of_keras_hub_cannot_keep_the_documents_of_a_row_apart():
     model = "model={family: keras_hub, preset: gpt2_base_en}"
-    with pytest.raises(config.ConfigError, match="take contiguous or lines"):
-        config.load(settings=[model, "trainer.packing=best_fit"])
-    assert config.load(settings=[model, "trainer.packing=lines"])
+    with pytest.raises(loading.ConfigError, match="take contiguous or lines"):
+        loading.load(settings=[model, "trainer.packing=best_fit"])
+    assert loading.load(settings=[model, "trainer.packing=lines"])
 
 
 @pytest.mark.parametrize("family", ["rnn", "gru", "lstm"])
 def test_a_recurrent_family_can_carry_its_state(family):
     settings = [f"model={{family: {family}}}", "trainer.carry_state=true"]
-    assert config.load(settings=settings).trainer.carry_state
+    assert loading.load(settings=settings).trainer.carry_state
 
 
 def test_rules_inherit_the_significance_of_the_gate_where_they_compare():
@@ -438,9 +443,9 @@ def test_rules_inherit_the_significance_of_the_gate_where_they_compare():
         "gate.rules=[{metric: perplexity, max: 9}, {metric: size_mb, against: ngram, "
         "significant: false}, {metric: perplexity, against: ngram}]",
     ]
-    gate = config.load(settings=settings).gate
+    gate = loading.load(settings=settings).gate
     assert gate.needs_ngram
-    assert not config.load().gate.needs_ngram
+    assert not loading.load().gate.needs_ngram
     assert [str(rule) for rule in gate.all_rules] == [
         "bits_per_byte <= 2.2",
         "bits_per_byte <= last_blessed - 0.1, significantly",

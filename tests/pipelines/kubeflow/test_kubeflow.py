@@ -9,7 +9,7 @@ import yaml
 from google.protobuf import json_format
 from kfp import components
 from langzoo.components.errors import InputError
-from langzoo.pipelines.configuration import config
+from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.kubeflow.compiler import compile_pipeline
 
 PLACED = """{
@@ -25,7 +25,7 @@ def specification(tmp_path_factory):
     path = tmp_path_factory.mktemp("kubeflow") / "pipeline.yaml"
     rules = "gate.rules=[{metric: bits_per_byte, against: ngram, significant: true}]"
     settings = ["root=gs://bucket/langzoo", "search={}", rules, f"kubeflow={PLACED}"]
-    compile_pipeline(config.load(settings=settings), path)
+    compile_pipeline(loading.load(settings=settings), path)
     return path
 
 
@@ -97,7 +97,7 @@ def test_artifacts_lie_under_the_configured_root(specification):
 def test_they_lie_on_a_volume_where_kubeflow_has_an_address_for_them(tmp_path):
     address, path = "minio://mlpipeline/v2/artifacts", tmp_path / "pipeline.yaml"
     settings = ["root=/runs", f"kubeflow.pipeline_root={address}"]
-    compile_pipeline(config.load(settings=settings), path)
+    compile_pipeline(loading.load(settings=settings), path)
     specification = yaml.safe_load(path.read_text())
     assert specification["defaultPipelineRoot"] == address
     for executor in specification["deploymentSpec"]["executors"].values():
@@ -110,12 +110,12 @@ def test_they_lie_on_a_volume_where_kubeflow_has_an_address_for_them(tmp_path):
 
 def test_an_output_that_is_neither_yaml_nor_json_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"must end in \.yaml or \.json"):
-        compile_pipeline(config.load(), tmp_path / "pipeline.txt")
+        compile_pipeline(loading.load(), tmp_path / "pipeline.txt")
 
 
 def test_all_parameters_have_the_configured_values_as_defaults(loaded):
     parameters = loaded[0]["root"]["inputDefinitions"]["parameters"]
-    demo = config.load()
+    demo = loading.load()
     assert {name: one["defaultValue"] for name, one in parameters.items()} == {
         "corpus": "demo",
         "steps": demo.trainer.steps,
@@ -173,19 +173,19 @@ def test_every_task_is_retried_and_cached_but_the_evaluation_not_cached(loaded):
 def test_a_corpus_of_several_sources_is_no_parameter(tmp_path):
     path = tmp_path / "pipeline.json"
     sources = "corpus.sources=[{path: a.txt}, {path: b.txt}]"
-    compile_pipeline(config.load(settings=[sources]), path)
+    compile_pipeline(loading.load(settings=[sources]), path)
     specification = json.loads(path.read_text())["pipelineSpec"]
     assert "corpus" not in specification["root"]["inputDefinitions"]["parameters"]
 
 
 def test_a_name_that_kubeflow_does_not_know_is_refused(tmp_path):
     with pytest.raises(InputError, match="name 'my_model' cannot be"):
-        compile_pipeline(config.load(settings=["name=my_model"]), tmp_path / "a.yaml")
+        compile_pipeline(loading.load(settings=["name=my_model"]), tmp_path / "a.yaml")
 
 
 def test_volumes_need_a_yaml_file(tmp_path):
     with pytest.raises(InputError, match=r"need a \.yaml file"):
         compile_pipeline(
-            config.load(settings=["kubeflow.volumes={models: /models}"]),
+            loading.load(settings=["kubeflow.volumes={models: /models}"]),
             tmp_path / "pipeline.json",
         )

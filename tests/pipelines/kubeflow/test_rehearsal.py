@@ -22,7 +22,7 @@ from langzoo.components.push_folder.push_folder import PushFolder
 from langzoo.components.push_folder.records import CARD_FILE
 from langzoo.components.trainer.records import TrainingResult
 from langzoo.components.tuner.executor import read_results
-from langzoo.pipelines.configuration import config as pipeline_config
+from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.kubeflow.compiler import compile_pipeline
 from langzoo.pipelines.kubeflow.rehearsal import (
     RESOURCES_FILE,
@@ -35,7 +35,7 @@ from langzoo.pipelines.versions import roll_back, versions
 from tfx.utils import io_utils
 
 # The components must be found by processes that do not know how pytest found them.
-PACKAGE_ROOT = str(Path(pipeline_config.__file__).parents[2])
+PACKAGE_ROOT = str(Path(loading.__file__).parents[2])
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def specification(settings, store, tmp_path_factory):
         "kubeflow.cache": True,
     }
     changes = [f"{name}={json.dumps(value)}" for name, value in changed.items()]
-    config = pipeline_config.load(settings=[*settings, *changes])
+    config = loading.load(settings=[*settings, *changes])
     compile_pipeline(config, folder / "pipeline.yaml")
     return folder / "pipeline.yaml"
 
@@ -165,7 +165,7 @@ def test_after_a_rollback_a_candidate_is_compared_with_what_is_live(
     rehearsal, specification, settings, store, tmp_path
 ):
     result, _ = rehearsal
-    config = pipeline_config.load(settings=[*settings, f"root={store}/runs"])
+    config = loading.load(settings=[*settings, f"root={store}/runs"])
     pushed = result.metadata("Pusher", "pushed_model")["pushed_destination"]
     PushFolder(config.push_folder).push(pushed)
     copied = PushFolder(str(tmp_path / "serving")).push(pushed)

@@ -24,12 +24,12 @@ from apache_beam.runners.portability.fn_api_runner import fn_runner
 from langzoo.components.errors import InputError
 from langzoo.components.text_example_gen import executor as ingestion
 from langzoo.components.text_example_gen.component import TextExampleGen
-from langzoo.components.text_example_gen.sources import Source
+from langzoo.components.text_example_gen.settings import SourceSettings
 from langzoo.components.transform import executor as transform
 from langzoo.components.transform.component import Transform
 from langzoo.components.types import Tokenizer
 from langzoo.models.tokenizers.sentence_piece import train_sentencepiece
-from langzoo.pipelines.configuration import config
+from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.kubeflow import compiler
 from langzoo.pipelines.local import runner, worker_processes
 from rich.console import Console
@@ -38,7 +38,7 @@ from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 from tfx.types import artifact_utils, channel, standard_artifacts
 from tfx.utils import proto_utils
 
-IN_PROCESS = config.load().beam_pipeline_args
+IN_PROCESS = loading.load().beam_pipeline_args
 PROCESSES = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 WORKERS = [*IN_PROCESS, *PROCESSES]
 SCHEMA = """
@@ -57,7 +57,7 @@ def corpus(topics, tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     for number, text in enumerate(topics[:12]):
         (folder / f"{number:02}.txt").write_text(text, encoding="utf-8")
-    return Source(str(folder), documents="paragraph")
+    return SourceSettings(path=str(folder), documents="paragraph")
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +252,7 @@ def test_what_fails_in_the_middle_leaves_nothing_and_the_next_run_is_right(
 
     def run(arguments):
         changes = [f"beam_pipeline_args={arguments}"]
-        loaded = config.load(settings=[*settings, *changes])
+        loaded = loading.load(settings=[*settings, *changes])
         runner.run(loaded, Console(file=io.StringIO()))
 
     folder = Path("runs/demo/artifacts/TextExampleGen/examples")
@@ -321,7 +321,7 @@ ELSEWHERE = {
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_a_runner_elsewhere_is_told_to_the_containers_as_beam_wants_it(name, tmp_path):
     arguments = [f"--runner={name}", *ELSEWHERE[name]]
-    loaded = config.load(settings=[f"beam_pipeline_args={arguments}"])
+    loaded = loading.load(settings=[f"beam_pipeline_args={arguments}"])
     compiler.compile_pipeline(loaded, tmp_path / "pipeline.yaml")
     content = yaml.safe_load((tmp_path / "pipeline.yaml").read_text())
     for executor in content["deploymentSpec"]["executors"].values():
@@ -338,7 +338,7 @@ def test_a_runner_elsewhere_is_told_to_the_containers_as_beam_wants_it(name, tmp
 
 
 def test_without_a_runner_this_machine_does_the_work():
-    loaded = config.load(settings=[f"beam_pipeline_args={PROCESSES}"])
+    loaded = loading.load(settings=[f"beam_pipeline_args={PROCESSES}"])
     assert loaded.beam_pipeline_args == WORKERS
 
 
@@ -366,6 +366,6 @@ def test_without_a_runner_this_machine_does_the_work():
     ],
 )
 def test_arguments_that_cannot_be_are_named(arguments, said):
-    with pytest.raises(config.ConfigError, match=said) as raised:
-        config.load(settings=[f"beam_pipeline_args={arguments}"])
+    with pytest.raises(loading.ConfigError, match=said) as raised:
+        loading.load(settings=[f"beam_pipeline_args={arguments}"])
     assert "\n" not in str(raised.value)

@@ -12,7 +12,7 @@ from langzoo.components.errors import InputError
 from langzoo.components.trainer import component as trainer
 from langzoo.components.trainer.jobs import Job
 from langzoo.pipelines import pipeline
-from langzoo.pipelines.configuration import config as pipeline_config
+from langzoo.pipelines.configuration import loading
 from tensorflow.compat.v1.train import summary_iterator
 from tfx.components.trainer.fn_args_utils import FnArgs
 
@@ -147,7 +147,7 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(resumed):
 
 
 def test_changed_code_is_another_execution_to_the_cache(settings, monkeypatch):
-    config = pipeline_config.load(settings=settings)
+    config = loading.load(settings=settings)
 
     def told():
         components = pipeline.make_components(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from langzoo.models import CausalLM
 from langzoo.models.families import FAMILIES
-from langzoo.pipelines.configuration import config
+from langzoo.pipelines.configuration import loading
 
 
 def load(family="transformer", **search):
@@ -16,11 +16,11 @@ def load(family="transformer", **search):
     if family == "keras_hub":
         model["preset"] = "gpt2_base_en"
     settings = [f"model={json.dumps(model)}", f"search={json.dumps(search)}"]
-    return config.load(settings=settings)
+    return loading.load(settings=settings)
 
 
 def test_without_the_section_nothing_is_searched():
-    assert config.load().search is None
+    assert loading.load().search is None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -29,7 +29,7 @@ def test_every_family_has_a_space(family, tmp_path):
     loaded = load(family, algorithm=algorithm)
     assert loaded.search.space
     (tmp_path / "resolved.yaml").write_text(loaded.to_yaml())
-    assert config.load(tmp_path / "resolved.yaml") == loaded
+    assert loading.load(tmp_path / "resolved.yaml") == loaded
 
 
 def test_a_range_of_what_has_fractions_is_one_of_fractions():
@@ -115,7 +115,7 @@ WIDTHS = {"model.hidden_dim": [16, 24, 32]}
     ],
 )
 def test_a_wrong_search_is_refused_in_one_line_that_names_it(search, said):
-    with pytest.raises(config.ConfigError) as raised:
+    with pytest.raises(loading.ConfigError) as raised:
         load(**search)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -127,7 +127,7 @@ def test_a_value_that_is_wrong_in_some_company_only_is_left_to_the_search():
 
 
 def test_n_grams_have_no_first_steps():
-    with pytest.raises(config.ConfigError, match="an n-gram model only counts"):
+    with pytest.raises(loading.ConfigError, match="an n-gram model only counts"):
         load("ngram")
 
 
@@ -139,16 +139,20 @@ def test_initial_weights_need_a_space_of_ones_own(tmp_path):
         "tokenizer.type=preset",
         "search={}",
     ]
-    with pytest.raises(config.ConfigError, match=r"search\.space is needed with model"):
-        config.load(settings=settings)
+    with pytest.raises(
+        loading.ConfigError, match=r"search\.space is needed with model"
+    ):
+        loading.load(settings=settings)
 
 
 def test_another_optimizer_needs_a_space_of_ones_own():
     settings = ["trainer.optimizer=sgd", "search={}"]
-    with pytest.raises(config.ConfigError, match=r"is needed with trainer.optimizer s"):
-        config.load(settings=settings)
+    with pytest.raises(
+        loading.ConfigError, match=r"is needed with trainer.optimizer s"
+    ):
+        loading.load(settings=settings)
     settings[1] = "search={space: {trainer.learning_rate: {min: 0.1, max: 9}}}"
-    assert config.load(settings=settings).search.algorithm == "hyperband"
+    assert loading.load(settings=settings).search.algorithm == "hyperband"
 
 
 def test_the_training_takes_what_was_found(run_pipeline):

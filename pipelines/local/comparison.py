@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from ..components.errors import InputError
-from ..components.evaluator.gated import GATED
-from ..components.evaluator.records import Definition
-from .configuration.config import Config, ConfigError, load
-from .report import data, page
-from .report.reading import Runs
+from ...components.errors import InputError
+from ...components.evaluator.gated import GATED
+from ...components.evaluator.records import Definition
+from ..configuration.config import Config
+from ..configuration.loading import ConfigError, load
+from ..report import data, page
+from ..report.reading import Runs
 
 if TYPE_CHECKING:
-    from .local.runner import RunResult
+    from .runner import RunResult
 
 # What configurations must have in common, that the models learn from the same data.
 _SHARED = ("corpus", "cleaning")
@@ -147,7 +148,7 @@ def compare(plan: Mapping[str, Config], console: Console) -> data.ComparisonRepo
 
 
 def _run(name: str, config: Config, console: Console) -> data.Candidate:
-    from .local import runner
+    from . import runner
 
     try:
         run_id = runner.execute(config, console, compared=True)
@@ -203,7 +204,7 @@ def push_best(
     Raises:
         InputError: Where no model was ranked, or as `local.run` says.
     """
-    from .local import runner
+    from . import runner
 
     best = report.candidates[0]
     if best.rank is None:

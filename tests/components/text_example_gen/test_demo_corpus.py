@@ -15,8 +15,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from langzoo.components import demo_corpus
 from langzoo.components.errors import InputError
+from langzoo.components.text_example_gen import demo_corpus
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_documents_come_in_the_same_order_in_every_process(
 ) -> None:
     names = _run(
         """
-        from langzoo.components import demo_corpus
+        from langzoo.components.text_example_gen import demo_corpus
         print(*(document.name for document in demo_corpus.documents()), sep="\\n")
         """,
         PYTHONHASHSEED="1",
@@ -120,7 +120,7 @@ def test_nothing_of_the_standard_library_is_executed() -> None:
     output = _run(
         """
         import sys
-        from langzoo.components import demo_corpus
+        from langzoo.components.text_example_gen import demo_corpus
         names = {document.name for document in demo_corpus.documents()}
         documented = {name.partition(".")[0] for name in names}
         print("antigravity" in documented or "turtle" in documented)

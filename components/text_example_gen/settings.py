@@ -1,0 +1,205 @@
+"""What text goes in, and how it is cleaned: sections of the configuration.
+
+Importing this module imports neither TensorFlow nor TFX.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from ...models.references import PATTERN
+from ...models.settings import Section
+from . import demo_corpus
+
+_Path = Annotated[str, Field(min_length=1)]
+_FieldName = Annotated[str, Field(min_length=1)]
+_Length = Annotated[int, Field(ge=1)]
+
+
+class _Reading(Section):
+    path: _Path = demo_corpus.NAME
+    """A file, a folder (read recursively) or a pattern, plain or compressed (`.gz`,
+    `.zst`), on any filesystem of Beam's or `s3://`; of `{SPAN}` and `{VERSION}` in it
+    the highest number is read. Or a dataset, `hf://NAME:CONFIGURATION@SPLIT` or
+    `tfds://NAME@SPLIT`. `demo` is Python's own documentation."""
+    format: Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"] = "auto"
+    """`auto` goes by the ending of each file's name: `.jsonl`, `.ndjson`, `.csv`,
+    `.tsv`, `.parquet`, before that of the compression; others are text."""
+    documents: Literal["file", "paragraph", "line"] = "file"
+    """What one document of a text file is, paragraphs being separated by blank lines;
+    in other formats it is a record."""
+    text_field: _FieldName = "text"
+    """The field or column that holds the text, where documents are records."""
+    fields: dict[str, _FieldName] = {}
+    """Fields or columns that travel with the text, by the name of the feature that they
+    become, such as `{label: sentiment}`; as strings, into the transformed examples."""
+
+
+class SourceSettings(_Reading):
+    """Files of one kind, or a dataset. What is not given is as in the corpus."""
+
+    path: _Path
+    """As of the corpus."""
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """How often a document stands in the training split; 2.5 is twice, and half of the
+    documents three times; 0.1 keeps a tenth of them. The document's hash decides. The
+    other splits have each document once."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _null_is_not_given(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        return {
+            key: value
+            for key, value in content.items()
+            if value is not None or key not in _Reading.model_fields
+        }
+
+
+class CorpusSettings(_Reading):
+    """What text goes in."""
+
+    sources: list[SourceSettings] = []
+    """Several sources in one corpus, in place of `path`."""
+    eval_fraction: Annotated[float, Field(ge=0.001, le=0.5)] = 0.1
+    """Share of documents held out for evaluation, in steps of 0.001."""
+    test_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of documents that neither training nor evaluation sees, as `test`."""
+    allow_fewer_documents: bool = False
+    """Whether to go on where the last run had ten times as many documents."""
+    strict: bool = False
+    """Whether a file or record that cannot be used is an error instead of skipped."""
+
+    @property
+    def all_sources(self) -> list[SourceSettings]:
+        """The sources, each with all that it takes from the corpus."""
+        return self.sources or [self.reading(self.path)]
+
+    def reading(self, path: str) -> SourceSettings:
+        """A source elsewhere that is read as the corpus is."""
+        told = self.model_dump(include={*_Reading.model_fields})
+        return SourceSettings(**{**told, "path": path})
+
+    @property
+    def features(self) -> list[str]:
+        """Features that the examples have besides the text."""
+        return sorted({name for source in self.all_sources for name in source.fields})
+
+    @pydantic.field_validator("sources")
+    @classmethod
+    def _sources_take_from_the_corpus(
+        cls, sources: list[SourceSettings], told: pydantic.ValidationInfo
+    ) -> list[SourceSettings]:
+        shared = {
+            name: told.data[name]
+            for name in _Reading.model_fields
+            if name in told.data and name != "path"
+        }
+        return [
+            source.model_copy(
+                update={
+                    name: value
+                    for name, value in shared.items()
+                    if name not in source.model_fields_set
+                }
+            )
+            for source in sources
+        ]
+
+    @pydantic.model_validator(mode="after")
+    def _something_is_left_for_training(self) -> CorpusSettings:
+        if self.eval_fraction + self.test_fraction > 0.999:
+            raise ValueError(
+                f"corpus.eval_fraction {self.eval_fraction} and corpus.test_fraction "
+                f"{self.test_fraction} must leave documents for training"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _is_one_path_or_several_sources(self) -> CorpusSettings:
+        if self.sources and self.path != demo_corpus.NAME:
+            raise ValueError(
+                f"corpus.path {self.path!r} and corpus.sources: give one of them"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _fields_have_names_of_their_own(self) -> CorpusSettings:
+        for name in self.features:
+            if not name.isidentifier() or name in ("text", "id", "token_ids"):
+                raise ValueError(
+                    f"corpus.fields: {name!r} cannot be the name of a feature: "
+                    "it is one word, not text, id or token_ids, such as label"
+                )
+        return self
+
+
+class CleaningSettings(Section):
+    """What is done to documents before they are split, in this order."""
+
+    normalize: Literal["NFC", "NFKC"] | None = None
+    """Unicode normalization form."""
+    remove_control_characters: bool = False
+    """All but newline and tab; those that count as white space, such as a form feed,
+    become a space."""
+    mask_emails: bool = False
+    """Whether `[EMAIL]` takes the place of e-mail addresses."""
+    mask_phones: bool = False
+    """Whether `[PHONE]` takes the place of phone numbers: those with a `+`, or with an
+    area code and separators. A bare run of digits stays."""
+    min_bytes: _Length | None = None
+    """Shorter documents are dropped; likewise below. Bytes are those of UTF-8."""
+    max_bytes: _Length | None = None
+    min_characters: _Length | None = None
+    max_characters: _Length | None = None
+    filter: Annotated[str, Field(pattern=PATTERN)] | None = None
+    """A function of yours, `module:function`, from a text to a bool or a score, each
+    time the same for the same text."""
+    filter_threshold: float = 0.5
+    """Documents that score less are dropped; a bool counts 0 or 1."""
+    drop_duplicates: bool = False
+    """Of equal documents, text and fields, keeps the one with the smallest id."""
+    drop_near_duplicates: bool = False
+    """Of documents much alike, and with equal fields, keeps the one with the smallest
+    id (MinHash); also drops exact duplicates."""
+    near_duplicate_threshold: Annotated[float, Field(ge=0.3, lt=1)] = 0.8
+    """Share of their shingles that near duplicates have in common (Jaccard)."""
+    shingles: Literal["words", "characters"] = "words"
+    """What a shingle is made of; languages without spaces need characters."""
+    shingle_length: Annotated[int, Field(ge=1, le=100)] = 5
+    """Words, or characters, in a shingle."""
+
+    @property
+    def steps(self) -> list[str]:
+        """Names of the counts of those steps that are on; empty where none is."""
+        rewrites = {
+            "normalized": self.normalize,
+            "control_characters": self.remove_control_characters,
+            "emails": self.mask_emails,
+            "phones": self.mask_phones,
+        }
+        switches = {
+            **rewrites,
+            "empty": any(rewrites.values()),
+            "too_short": self.min_bytes or self.min_characters,
+            "too_long": self.max_bytes or self.max_characters,
+            "filtered": self.filter,
+            "duplicates": self.drop_duplicates or self.drop_near_duplicates,
+            "near_duplicates": self.drop_near_duplicates,
+        }
+        return [name for name, on in switches.items() if on]
+
+    @pydantic.model_validator(mode="after")
+    def _some_length_is_allowed(self) -> CleaningSettings:
+        for unit in ("bytes", "characters"):
+            least, most = getattr(self, f"min_{unit}"), getattr(self, f"max_{unit}")
+            if least and most and least > most:
+                raise ValueError(
+                    f"cleaning.min_{unit} {least} must be at most cleaning.max_{unit} "
+                    f"{most}"
+                )
+        return self

@@ -1,0 +1,40 @@
+"""How a model is exported: the section `serving` of the configuration, but for where.
+
+Importing this module imports neither TensorFlow nor Keras.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ...models.settings import Section
+
+
+class ExportSettings(Section):
+    """Lengths that are fixed when a model is exported."""
+
+    score_stride: Annotated[int, Field(ge=1)] | None = None
+    """Step between the windows in which long documents are scored; default half the
+    context."""
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens that one request may generate; default half the context."""
+
+    def lengths(self, context_length: int) -> tuple[int, int]:
+        """The stride and the most new tokens of a model with such a context.
+
+        Raises:
+            ValueError: One does not fit into it.
+        """
+        half = context_length // 2
+        stride, cap = self.score_stride or half, self.max_new_tokens or half
+        if stride > context_length:
+            raise _misfit(f"score_stride {stride} must be at most", context_length)
+        if cap >= context_length:
+            raise _misfit(f"max_new_tokens {cap} must be below", context_length)
+        return stride, cap
+
+
+def _misfit(said: str, context_length: int) -> ValueError:
+    return ValueError(f"serving.{said} model.context_length {context_length}")
