@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,9 @@ import yaml
 from langzoo.components.evaluator import probes
 from langzoo.components.evaluator.measures.metric import Metric
 from langzoo.components.evaluator.measures.tables import EXPORT_MEASURES, TASK_MEASURES
+from langzoo.models.families import FAMILIES, RECIPES
+from langzoo.models.families.presets import PRESETS
+from langzoo.models.learning.recipe import COMMON
 from langzoo.pipelines.configuration.config import Config
 
 FOLDER = Path(__file__).parents[1] / "docs"
@@ -31,29 +34,40 @@ class _Heading(NamedTuple):
     """A section of the settings, and the title under which it is told."""
 
     title: str
-    schema: dict[str, Any]
+    schema: Mapping[str, Any]
 
 
 class Reference:
-    """The page of the configuration, from the JSON schema of a class of settings."""
+    """Tables of keys, from the JSON schema of a class of settings.
 
-    def __init__(self, schema: dict[str, Any]) -> None:
+    Args:
+        schema: That of the class.
+        more: What is told after some sections besides their keys, by title.
+    """
+
+    def __init__(
+        self,
+        schema: Mapping[str, Any],
+        more: Mapping[str, Callable[[], Iterator[str]]] | None = None,
+    ) -> None:
         self._schema = schema
         self._definitions: dict[str, Any] = schema.get("$defs", {})
+        self._more = more or {}
         self._titles: dict[str, str] = {}
         self._ahead: list[_Heading] = []
 
-    def sections(self) -> Iterator[str]:
-        """Yields Markdown: the keys at the top, then section by section."""
-        yield self._table("", self._schema)
+    def sections(self, title: str = "") -> Iterator[str]:
+        """Yields Markdown: the class's own keys, then section by section."""
+        yield self._table(title, self._schema)
         while self._ahead:
             title, schema = self._ahead.pop(0)
-            level = "##" if "." not in title else "###"
-            yield f"{level} {title}"
+            yield f"{'###' if '.' in title else '##'} {title}"
             yield _paragraphs(schema.get("description", ""))
             yield self._table(title, schema)
+            if title in self._more:
+                yield from self._more[title]()
 
-    def _table(self, title: str, schema: dict[str, Any]) -> str:
+    def _table(self, title: str, schema: Mapping[str, Any]) -> str:
         required = schema.get("required", ())
         found: list[_Heading] = []
         rows = []
@@ -73,8 +87,9 @@ class Reference:
         """What a field takes, in words; sections in it are told later."""
         if "$ref" in field:
             return self._section(key, field["$ref"].rpartition("/")[2], found)
-        if "discriminator" in field:
-            return self._variants(key, field, found)
+        if "properties" in field:
+            found.append(_Heading(key, field))
+            return f"[section](#{_anchor(key)})"
         if "anyOf" in field:
             kinds = [
                 self._kind(key, one, found)
@@ -106,16 +121,6 @@ class Reference:
         title = self._titles[name]
         return f"[section](#{_anchor(title)})"
 
-    def _variants(self, key: str, field: dict[str, Any], found: list[_Heading]) -> str:
-        name = field["discriminator"]["propertyName"]
-        links = []
-        for schema in field["oneOf"]:
-            value = schema["properties"][name]["const"]
-            title = f"{key}.{name}: {value}"
-            found.append(_Heading(title, schema))
-            links.append(f"[`{value}`](#{_anchor(title)})")
-        return f"section with {name} " + ", ".join(links)
-
     @staticmethod
     def _default(field: dict[str, Any]) -> str:
         value = field.get("default")
@@ -141,7 +146,7 @@ def _range(field: dict[str, Any]) -> str:
 def _as_yaml(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return f"{value:.1f}" if abs(value) < 1000 else f"{value:,.0f}"
-    text = yaml.safe_dump(value, default_flow_style=True, width=1000)
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
     return text.removesuffix("...\n").strip().removesuffix("\n...")
 
 
@@ -170,8 +175,52 @@ def configuration() -> str:
         "changes a key of it. Keys are told here with what they take and what holds "
         "where they are left out. A mistake is one line that names the key.",
     ]
-    sections = Reference(Config.model_json_schema()).sections()
+    more = {"model": _families, "trainer": _recipes}
+    sections = Reference(Config.model_json_schema(), more).sections()
     return "\n\n".join([*head, *filter(None, sections)]) + "\n"
+
+
+def _families() -> Iterator[str]:
+    """Of the section `model`: what each family has of its own, and the presets."""
+    for name, family in FAMILIES.items():
+        schema = family.settings.model_json_schema()
+        del schema["properties"]["family"]
+        yield f"### model.family: {name}"
+        yield _paragraphs(schema["description"])
+        yield from Reference(schema).sections(f"model.family: {name}")
+        if family.search_space:
+            yield f"A search without `search.space` tries {_told(family.search_space)}."
+    yield "### model.preset"
+    yield (
+        "In the place of `model.family`; hyperparameters beside it change it. "
+        "Parameters are for that vocabulary, FLOPs for a forward pass over a full "
+        "context."
+    )
+    rows = []
+    for name, preset in PRESETS.items():
+        sizes = [f"{number:,}" for number in preset.size or ()] or ["", ""]
+        lengths = [f"{preset.vocabulary_size:,}", f"{preset.context_length:,}"]
+        rows.append((f"`{name}`", preset.family, sizes[0], *lengths, *sizes[1:]))
+    heads = ("preset", "family", "parameters", "vocabulary", "context", "FLOPs a token")
+    yield table(heads, rows)
+
+
+def _recipes() -> Iterator[str]:
+    """Of the section `trainer`: what holds where it does not say."""
+    yield "### trainer, by family"
+    yield "What holds where nothing is said: for all, and for a family instead."
+    common = COMMON._asdict()
+    rows = [("all", _told(common))]
+    for name, recipe in RECIPES.items():
+        own = {k: v for k, v in recipe._asdict().items() if v != common[k]}
+        rows.append((f"`{name}`", _told(own)))
+    yield table(("family", "recipe"), rows)
+
+
+def _told(values: Mapping[str, Any]) -> str:
+    """Keys with their values, those that are none left out."""
+    told = [f"`{k}: {_as_yaml(v)}`" for k, v in values.items() if v is not None]
+    return ", ".join(told)
 
 
 def metrics() -> str:
