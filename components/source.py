@@ -66,10 +66,10 @@ def _folder_of(package: str) -> Path:
         return _HERE
     sys.path_importer_cache.clear()  # It may be new.
     spec = importlib.util.find_spec(package)
-    if spec is None or not spec.origin:
+    if spec is None:
         raise ModuleNotFoundError(f"No module named {package!r}", name=package)
-    origin = Path(spec.origin)
-    return origin.parent if origin.name == "__init__.py" else origin
+    folders = spec.submodule_search_locations
+    return Path(folders[0] if folders else str(spec.origin))
 
 
 def _resolve(roots: dict[str, Path], name: str) -> list[Path]:
@@ -84,12 +84,15 @@ def _resolve(roots: dict[str, Path], name: str) -> list[Path]:
     for part in parts:
         files.append(path / "__init__.py")
         if (path / f"{part}.py").is_file():
-            return [*files, path / f"{part}.py"]
-        if not (path / part / "__init__.py").is_file():
-            return files
+            files.append(path / f"{part}.py")
+            break
+        if not (path / part).is_dir():
+            break
         path = path / part
-    # A package, which `python -m` may run.
-    files += [path / "__init__.py", path / "__main__.py"]
+    else:
+        # A package, which `python -m` may run.
+        files += [path / "__init__.py", path / "__main__.py"]
+    # The folder of a package needs no file.
     return [file for file in files if file.is_file()]
 
 

@@ -100,8 +100,11 @@ def own(reference: str) -> Metric:
     """
     try:
         metric = references.load(reference)
+    except ImportError as error:
+        raise ValueError(str(error)) from error
     except Exception as error:  # of whatever the module does
-        raise ValueError(" ".join(str(error).split()) or repr(error)) from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{reference}: {type(error).__name__}: {reason}") from error
     problem = _problem(metric)
     if problem:
         raise ValueError(f"{reference} is no metric: {problem}")
