@@ -195,17 +195,12 @@ def _load(address: str, clients: int) -> float:
         RuntimeError: if one fails.
     """
     import grpc
-    from langzoo.serving import protocol
-    from langzoo.serving.client.channel import PREDICT
+    from langzoo.serving.client import Client, channel, questions
 
-    request = protocol.PredictRequest()
-    request.model_spec.name = "langzoo"
-    request.model_spec.signature_name = "serving_default"
-    text = protocol.tensor(protocol.DType.STRING, [_TEXT.encode()])
-    request.inputs["text"].CopyFrom(text)
-    message = request.SerializeToString()
-    with grpc.insecure_channel(address) as channel:
-        answer = channel.unary_unary(PREDICT.path)(message)
+    call = channel.predict(Client(address), questions.next_tokens([_TEXT]))
+    message = call.request.SerializeToString()
+    with grpc.insecure_channel(address) as connection:
+        answer = connection.unary_unary(call.path)(message)
     with tempfile.NamedTemporaryFile() as body:
         body.write(b"\0" + len(message).to_bytes(4, "big") + message)
         body.flush()
@@ -218,7 +213,7 @@ def _load(address: str, clients: int) -> float:
                 "-Hcontent-type: application/grpc",
                 "-Hte: trailers",
                 f"--data={body.name}",
-                f"http://{address}{PREDICT.path}",
+                f"http://{address}{call.path}",
             ],
             capture_output=True,
             text=True,

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
 import itertools
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..serving.export.contract import BEAM_SEARCH, GENERATE
 from .common import app, fail, fields_of, print_json, printable
+from .connecting import asks, option_of
 
 if TYPE_CHECKING:
     from ..serving.client import Beam, Generation, Score, SyncClient, TokenScores
@@ -23,120 +23,6 @@ if TYPE_CHECKING:
 # How many lines of a file are asked about at a time.
 _CHUNK = 64
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one line a text.")]
-_CONNECTION = "Connection"
-
-
-@contextlib.contextmanager
-def _client(
-    server: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT|URL",
-            help="Address for gRPC, or of http:// or https:// for REST; default: "
-            "127.0.0.1:8500, with --rest 8501.",
-            rich_help_panel=_CONNECTION,
-        ),
-    ] = None,
-    rest: Annotated[
-        bool, typer.Option("--rest", help="Ask by REST.", rich_help_panel=_CONNECTION)
-    ] = False,
-    model_name: Annotated[
-        str, typer.Option(help="Name of the model.", rich_help_panel=_CONNECTION)
-    ] = "langzoo",
-    model_version: Annotated[
-        int | None, typer.Option(help="Default: newest.", rich_help_panel=_CONNECTION)
-    ] = None,
-    timeout: Annotated[
-        float,
-        typer.Option(help="Seconds until an answer.", rich_help_panel=_CONNECTION),
-    ] = 60.0,
-    retries: Annotated[
-        int,
-        typer.Option(
-            help="How often, up to 4, to ask a server again that is away or busy.",
-            rich_help_panel=_CONNECTION,
-        ),
-    ] = 0,
-    header: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="Goes along with each request.",
-            rich_help_panel=_CONNECTION,
-        ),
-    ] = None,
-    tls: Annotated[
-        bool, typer.Option("--tls", help="Use TLS.", rich_help_panel=_CONNECTION)
-    ] = False,
-    tls_ca: Annotated[
-        Path | None,
-        typer.Option(
-            help="PEM of whom to believe; default: the system's.",
-            rich_help_panel=_CONNECTION,
-        ),
-    ] = None,
-    tls_key: Annotated[
-        Path | None,
-        typer.Option(
-            help="PEM of the key to show to the server.", rich_help_panel=_CONNECTION
-        ),
-    ] = None,
-    tls_certificate: Annotated[
-        Path | None,
-        typer.Option(
-            help="PEM of that key's certificates.", rich_help_panel=_CONNECTION
-        ),
-    ] = None,
-) -> Iterator[SyncClient]:
-    """A client; what is wrong with it or its answers ends the command in a line."""
-    from ..serving.client import Client, RestClient, ServingError, Tls
-
-    rest = rest or (server or "").startswith(("http://", "https://"))
-    headers = dict(_split_header(text) for text in header or ())
-    try:
-        files = (tls_ca, tls_key, tls_certificate)
-        secure: Tls | None = Tls(*files) if tls or any(files) else None
-        kind: Any = RestClient if rest else Client
-        with kind(
-            server or ("127.0.0.1:8501" if rest else "127.0.0.1:8500"),
-            model_name,
-            version=model_version,
-            timeout=timeout,
-            retries=retries,
-            credentials=secure,
-            headers=headers,
-        ) as client:
-            yield client
-    except (ServingError, ValueError) as error:
-        fail(str(error))
-
-
-def _split_header(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        fail(f"--header {text}: it is NAME=VALUE")
-    return name, value
-
-
-def _asks(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command a client, and its command line the options of `_client`."""
-    types = {"SyncClient": object}
-    own = inspect.signature(command, locals=types, eval_str=True).parameters
-    shared = inspect.signature(_client, locals=types, eval_str=True).parameters
-
-    @functools.wraps(command)
-    def run(**options: Any) -> None:
-        with _client(**{name: options.pop(name) for name in shared}) as client:
-            command(client, **options)
-
-    # This is what Typer reads.
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [*list(own.values())[1:], *shared.values()]
-    )
-    run.__annotations__ = {}
-    return run
-
-
 Texts = Annotated[
     list[str] | None, typer.Argument(help="Texts; - reads them as --file - does.")
 ]
@@ -150,78 +36,35 @@ Tokens = Annotated[bool, typer.Option("--tokens", help="Show every token.")]
 
 
 @app.command()
-@_asks
+@asks(GENERATE, BEAM_SEARCH)
 def generate(
     client: SyncClient,
     prompts: Texts = None,
     file: File = None,
-    max_new_tokens: Annotated[int | None, typer.Option(min=0)] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="0 takes the likeliest token.")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(help="0 turns it off.")] = None,
-    top_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same text.")] = None,
-    seed_offset: Annotated[
-        int | None, typer.Option(help="Tokens that the seed has drawn before.")
-    ] = None,
-    repetition_penalty: Annotated[
-        float | None, typer.Option(help="On tokens of prompt and text; 1 is none.")
-    ] = None,
-    presence_penalty: Annotated[
-        float | None, typer.Option(help="On tokens of the text; 0 is none.")
-    ] = None,
-    frequency_penalty: Annotated[
-        float | None, typer.Option(help="The same for each time; 0 is none.")
-    ] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="End before this; up to four.")
-    ] = None,
-    beams: Annotated[
-        int | None, typer.Option(min=1, help="Search so many likeliest texts instead.")
-    ] = None,
-    length_penalty: Annotated[
-        float | None, typer.Option(help="Of --beams; above 1 favours long texts.")
-    ] = None,
+    *,
+    settings: Any,
     tokens: Tokens = False,
     as_json: Json = False,
 ) -> None:
-    """Continue texts."""
-    stops = stop or None
-    sampling: Any = {
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "seed": seed,
-        "seed_offset": seed_offset,
-        "repetition_penalty": repetition_penalty,
-        "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty,
-    }
-    unfit = sampling | {"tokens": tokens or None} if beams else {}
-    unfit |= {} if beams else {"length_penalty": length_penalty}
-    if given := [name for name, value in unfit.items() if value is not None]:
-        option = given[0].replace("_", "-")
-        fail(f"--{option} does not go {'with' if beams else 'without'} --beams")
+    """Continue texts; with --beams by a search for the likeliest."""
+    searches = "num_beams" in settings
+    fit = (BEAM_SEARCH if searches else GENERATE).settings
+    unfit = [option_of(name) for name in settings if name not in fit]
+    unfit += ["--tokens"] if tokens and searches else []
+    if unfit:
+        fail(f"{unfit[0]} does not go {'with' if searches else 'without'} --beams")
     for chunk in _chunks(prompts, file):
-        if beams:
-            found = client.beam_search(
-                chunk,
-                max_new_tokens,
-                num_beams=beams,
-                length_penalty=length_penalty,
-                stop=stops,
-            )
-            for prompt, continuations in zip(chunk, found, strict=True):
-                _print_beams(prompt, continuations, as_json)
+        if searches:
+            found = client.beam_search(chunk, **settings)
+            for prompt, beams in zip(chunk, found, strict=True):
+                _print_beams(prompt, beams, as_json)
             continue
-        generations = client.generate(chunk, max_new_tokens, stop=stops, **sampling)
-        for prompt, generation in zip(chunk, generations, strict=True):
-            _print_generation(prompt, generation, tokens, as_json)
+        for prompt, text in zip(chunk, client.generate(chunk, **settings), strict=True):
+            _print_generation(prompt, text, tokens, as_json)
 
 
 @app.command()
-@_asks
+@asks()
 def score(
     client: SyncClient,
     texts: Texts = None,
@@ -238,7 +81,7 @@ def score(
 
 
 @app.command("next")
-@_asks
+@asks()
 def next_token(
     client: SyncClient, texts: Texts = None, file: File = None, as_json: Json = False
 ) -> None:
@@ -253,7 +96,7 @@ def next_token(
 
 
 @app.command()
-@_asks
+@asks()
 def explain(
     client: SyncClient,
     output: Annotated[Path, typer.Option(help="HTML file to write.")],

@@ -10,8 +10,10 @@ from typing import Annotated
 
 import typer
 
-from ..components import storage
+from ..serving.gateway.options import GatewayOptions
+from ..serving.server import base_path as base_paths
 from .common import ConfigFile, app, fail, load_config
+from .connecting import Timeout, TlsCa, TlsCertificate, TlsKey
 
 
 @app.command()
@@ -42,8 +44,8 @@ def serve(
 ) -> None:
     """Serve the pushed model; new versions are picked up."""
     base_path = model_base_path or load_config(config).push_folder
-    is_remote = storage.is_remote(base_path)
-    if not is_remote:
+    trouble = base_paths.refusal(base_path)
+    if not trouble:
         base_path = str(Path(base_path).absolute())
     flags = [
         f"--port={port}",
@@ -54,11 +56,8 @@ def serve(
         *(f"--{more.removeprefix('--')}" for more in flag or ()),
     ]
     if engine == "embedded":
-        if is_remote:
-            fail(
-                f"{base_path} is no folder of this machine: mount it, or copy its "
-                "versions to one"
-            )
+        if trouble:
+            fail(trouble)
         command = [sys.executable, "-m", "langzoo.serving.server", *flags]
     elif engine == "tensorflow_model_server":
         binary = shutil.which(engine) or fail(
@@ -95,49 +94,36 @@ def gateway(
         list[str] | None,
         typer.Option(help="Let pages of this origin ask; * stands for all."),
     ] = None,
-    timeout: Annotated[
-        float, typer.Option(help="Seconds that the server may take to answer.")
-    ] = 60.0,
+    timeout: Timeout = 60.0,
     max_completions: Annotated[
         int, typer.Option(min=1, help="Most prompts times n in one request.")
-    ] = 64,
+    ] = GatewayOptions.max_completions,
     max_body_bytes: Annotated[
         int, typer.Option(min=1, help="Most bytes of one request.")
-    ] = 1 << 20,
+    ] = GatewayOptions.max_body_bytes,
     max_requests: Annotated[
         int, typer.Option(min=1, help="Most requests worked on at a time.")
-    ] = 256,
+    ] = GatewayOptions.max_requests,
     tls: Annotated[bool, typer.Option(help="Speak TLS to the server.")] = False,
-    tls_ca: Annotated[
-        Path | None, typer.Option(help="PEM of whom to believe; default: the system's.")
-    ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option(help="PEM of the key to show to the server.")
-    ] = None,
-    tls_certificate: Annotated[
-        Path | None, typer.Option(help="PEM of that key's certificates.")
-    ] = None,
+    tls_ca: TlsCa = None,
+    tls_key: TlsKey = None,
+    tls_certificate: TlsCertificate = None,
 ) -> None:
     """Speak OpenAI's completions API in front of a model server; a playground on /."""
-    from ..serving.gateway.app import GatewayOptions
+    from ..serving.client import Tls
     from ..serving.gateway.command import GatewayError, Upstream, run
 
     names = [name.partition("=") for name in model or ["langzoo"]]
-    options = GatewayOptions(
-        api_keys=api_key or (),
-        cors_origins=cors_origin or (),
-        max_completions=max_completions,
-        max_body_bytes=max_body_bytes,
-        max_requests=max_requests,
+    limits = GatewayOptions(
+        api_key or (), cors_origin or (), max_completions, max_body_bytes, max_requests
     )
     try:
-        run(
-            {name: upstream or name for name, _, upstream in names},
-            Upstream(server, timeout, tls, tls_ca, tls_key, tls_certificate),
-            options,
-            host=host,
-            port=port,
-            announce=typer.echo,
-        )
+        credentials = Tls.wanted(tls, tls_ca, tls_key, tls_certificate)
+    except ValueError as error:
+        fail(str(error))
+    models = {name: upstream or name for name, _, upstream in names}
+    upstream = Upstream(server, timeout, credentials)
+    try:
+        run(models, upstream, limits, host=host, port=port, announce=typer.echo)
     except GatewayError as error:
         fail(str(error))

@@ -16,6 +16,7 @@ Tensor = Any
 Cache = Any
 
 _served = contextvars.ContextVar("served_graphs", default=False)
+_portable = contextvars.ContextVar("portable_graphs", default=False)
 
 
 @contextlib.contextmanager
@@ -36,6 +37,21 @@ def served_graphs() -> Iterator[None]:
 def is_served() -> bool:
     """Whether a graph is made for a model server, see `served_graphs()`."""
     return _served.get()
+
+
+@contextlib.contextmanager
+def portable_graphs() -> Iterator[None]:
+    """Within it, graphs are made that a CPU can run, whatever device makes them."""
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
+
+
+def is_portable() -> bool:
+    """Whether a graph is made for any device, see `portable_graphs()`."""
+    return _portable.get()
 
 
 def prompt_of(token_ids: Tensor, length: Tensor) -> Tensor:

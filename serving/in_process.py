@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import os
 from types import TracebackType
-from typing import TypeVar, Unpack
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
 from grpc import StatusCode
-from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from .client import (
-    GenerateSettings,
-    Generation,
-    NextTokens,
-    Score,
-    TokenScores,
-    questions,
-)
-from .client.questions import Answer, Each, Question, Texts
+from .client.base import Asker, Deadline
+from .client.questions import Answer, Question
 from .errors import ServingError
+from .export.checks import graphs_of
+from .export.contract import SAVED_MODEL_FILE
 from .server.servable import load_servable
 
 Result = TypeVar("Result")
 
-_SAVED_MODEL = "saved_model.pb"
 
+class ExportedModel(Asker):
+    """A SavedModel with the signatures of `contract`, loaded as a server does.
 
-class ExportedModel:
-    """A SavedModel with the signatures of `export_causal_lm`, loaded as a server does.
+    `timeout` of a method is looked at between batches; by default there is none.
 
     Args:
         directory: the folder of a SavedModel, or a folder of versions, of which the
@@ -51,28 +46,6 @@ class ExportedModel:
         self.directory = saved_model_folder(directory)
         self._batch_size = batch_size
         self._servable = load_servable(0, self.directory)
-
-    def next_tokens(self, texts: Texts) -> list[NextTokens]:
-        """The likeliest next tokens after each text."""
-        return self._ask(questions.next_tokens(texts))
-
-    def score(self, texts: Texts) -> list[Score]:
-        """How well the model predicts each text."""
-        return self._ask(questions.score(texts))
-
-    def token_scores(self, texts: Texts) -> list[TokenScores]:
-        """How well the model predicts each token of each text."""
-        return self._ask(questions.token_scores(texts))
-
-    def generate(
-        self,
-        prompts: Texts,
-        max_new_tokens: Each[int] | None = None,
-        **settings: Unpack[GenerateSettings],
-    ) -> list[Generation]:
-        """Continues each prompt; see `GenerateSettings`."""
-        given = {"max_new_tokens": max_new_tokens, **settings}
-        return self._ask(questions.generate(prompts, given))
 
     def close(self) -> None:
         """Frees what the model holds."""
@@ -96,8 +69,11 @@ class ExportedModel:
                 StatusCode.NOT_FOUND,
                 f"{self.directory} has no signature {question.signature}",
             )
+        seconds = math.inf if question.timeout is None else question.timeout
+        deadline = Deadline(seconds, self.directory)
         results: list[Result] = []
         for batch in question.batches(self._batch_size):
+            deadline.left()
             columns = {
                 name: np.array(values, tf.dtypes.as_dtype(int(dtype)).as_numpy_dtype)
                 for name, (dtype, values) in batch.columns.items()
@@ -110,11 +86,9 @@ class ExportedModel:
 
 def signatures(directory: str | os.PathLike[str]) -> list[str]:
     """Names of the signatures of a SavedModel; none where there is no SavedModel."""
-    file = os.path.join(os.fspath(directory), _SAVED_MODEL)
-    if not tf.io.gfile.exists(file):
+    if not tf.io.gfile.exists(os.path.join(directory, SAVED_MODEL_FILE)):
         return []
-    with tf.io.gfile.GFile(file, "rb") as stream:
-        (graph,) = SavedModel.FromString(stream.read()).meta_graphs
+    (graph,) = graphs_of(directory)
     return sorted(graph.signature_def)
 
 
@@ -125,16 +99,16 @@ def saved_model_folder(directory: str | os.PathLike[str]) -> str:
         ServingError: there is none.
     """
     folder = os.fspath(directory)
-    if tf.io.gfile.exists(os.path.join(folder, _SAVED_MODEL)):
+    if tf.io.gfile.exists(os.path.join(folder, SAVED_MODEL_FILE)):
         return folder
     names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
     versions = [name for name in (n.rstrip("/") for n in names) if name.isdecimal()]
     if versions:
         newest = os.path.join(folder, max(versions, key=int))
-        if tf.io.gfile.exists(os.path.join(newest, _SAVED_MODEL)):
+        if tf.io.gfile.exists(os.path.join(newest, SAVED_MODEL_FILE)):
             return newest
     raise ServingError(
         StatusCode.NOT_FOUND,
         f"{folder} is no exported model: neither it nor its newest version holds a "
-        f"{_SAVED_MODEL}",
+        f"{SAVED_MODEL_FILE}",
     )

@@ -119,6 +119,39 @@ def test_floor_knows_no_library_of_the_floors_above(floor: str) -> None:
     )
 
 
+NETWORK = ("server", "client", "gateway")
+
+
+@pytest.mark.parametrize("room", NETWORK)
+def test_the_network_knows_of_exports_what_the_contract_says(room: str) -> None:
+    def allowed(module: str) -> bool:
+        return not f"{module}.".startswith(
+            ("langzoo.models.", "langzoo.serving.export.", "langzoo.serving.in_process")
+        ) or f"{module}.".startswith("langzoo.serving.export.contract.")
+
+    assert not _violations(f"serving/{room}", allowed)
+
+
+def test_the_served_graph_knows_no_network() -> None:
+    def allowed(module: str) -> bool:
+        return not module.startswith("langzoo.serving.") or module.startswith(
+            "langzoo.serving.export."
+        )
+
+    assert not _violations("serving/export", allowed)
+
+
+def test_rooms_of_the_network_import_in_one_direction() -> None:
+    for room, others in {
+        "client": ("server", "gateway"),
+        "server": NETWORK[1:],
+    }.items():
+        above = tuple(f"langzoo.serving.{other}." for other in others)
+        assert not _violations(
+            f"serving/{room}", lambda module, above=above: not module.startswith(above)
+        )
+
+
 def test_package_itself_imports_none_of_its_floors() -> None:
     modules = imported_modules((ROOT / "__init__.py").read_text(), "langzoo")
     assert not [module for module in modules if module.startswith("langzoo")]
@@ -138,6 +171,24 @@ def _loaded(code: str) -> set[str]:
 
 def test_importing_the_package_loads_no_heavy_library() -> None:
     assert not _loaded("import langzoo") & {"tensorflow", "keras", "numpy", "tfx"}
+
+
+def test_who_asks_a_model_loads_neither_tensorflow_nor_models() -> None:
+    loaded = _loaded("import langzoo.serving.client, langzoo.serving.gateway.command")
+    assert not loaded & {"tensorflow", "keras", "numpy", "langzoo.models"}
+
+
+def test_a_model_is_served_without_the_code_that_made_it() -> None:
+    loaded = _loaded("import langzoo.serving.server.app, langzoo.serving.in_process")
+    assert "langzoo.models" not in loaded
+
+
+def test_the_contract_takes_nothing_but_python() -> None:
+    before = _loaded("import langzoo, typing, dataclasses, collections.abc")
+    loaded = _loaded("import langzoo.serving.export.contract") - before
+    assert loaded == {
+        f"langzoo.serving{name}" for name in ("", ".export", ".export.contract")
+    }
 
 
 @pytest.mark.parametrize("floor", ["models", "serving"])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import apache_beam as beam
 
+from ...serving.export import contract
 from ...serving.in_process import ExportedModel, signatures
 from ..documents import Documents
 from ..progress import report
@@ -21,10 +22,7 @@ from .measures.metric import own
 from .records import CANDIDATE, Baseline, Sample
 from .settings import EvaluatorSettings
 
-SIGNATURES = (
-    *("serving_default", "score", "token_scores", "token_alternatives"),
-    *("generate", "beam_search", "evaluate"),
-)
+SIGNATURES = [signature.name for signature in contract.SIGNATURES["causal_lm"]]
 _SAMPLES = 3
 _PROMPT_WORDS = 6
 _LATENCY_TEXTS = 20
@@ -74,7 +72,7 @@ def measure(
 ) -> Measured:
     """Measures a candidate, and the models that it is compared with; see `judge`."""
     missing = missing_signatures(models[CANDIDATE])
-    if analysis.SIGNATURE in missing:
+    if contract.EVALUATE.name in missing:
         return Measured(missing_signatures=missing)
     models = dict(_comparable(models))
     seconds: dict[str, float] = {}
@@ -121,10 +119,10 @@ def missing_signatures(path: str) -> list[str]:
 def _comparable(models: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """The models that can be evaluated; an export of old may lack the signature."""
     for name, path in models.items():
-        if analysis.SIGNATURE in signatures(path):
+        if contract.EVALUATE.name in signatures(path):
             yield name, path
         else:
-            report(f"{name} is not compared with: it has no {analysis.SIGNATURE}")
+            report(f"{name} is not compared with: it has no {contract.EVALUATE.name}")
 
 
 def _measure_exports(

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 from tfx.dsl.io import fileio
 
+from ...serving.export.contract import SAVED_MODEL_FILE
 from .. import storage
-from .records import GRAPH_FILE, Marker
+from .records import Marker
 from .versions import next_number
 
 
@@ -48,7 +49,7 @@ def push(
     # A version that is pushed again has a marker of its own.
     copied = set(_files(model_path)) - {Marker.FILE, *texts}
     # The graph makes the folder a model to a server.
-    files = sorted(copied, key=lambda path: (path == GRAPH_FILE, path))
+    files = sorted(copied, key=lambda path: (path == SAVED_MODEL_FILE, path))
     for path, text in texts.items():
         storage.write_text(f"{target}/{path}", text)
     for path in files:

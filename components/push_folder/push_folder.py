@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ...serving.export.contract import SAVED_MODEL_FILE
 from .. import storage
 from ..errors import InputError
 from . import versions
-from .records import GRAPH_FILE, Source, WentBack
+from .records import Source, WentBack
 
 
 class Kept(NamedTuple):
@@ -205,7 +206,7 @@ class PushFolder:
 
 
 def _is_model(folder: str) -> bool:
-    return storage.exists(f"{folder}/{GRAPH_FILE}")
+    return storage.exists(f"{folder}/{SAVED_MODEL_FILE}")
 
 
 def containing(version: str) -> tuple[PushFolder, int]:

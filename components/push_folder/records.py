@@ -9,8 +9,6 @@ from typing import ClassVar
 
 from ..records import FileRecord
 
-GRAPH_FILE = "saved_model.pb"
-"""What makes a folder a model to TensorFlow Serving."""
 CARD_FILE = "assets.extra/README.md"
 """Where a version has its model card."""
 

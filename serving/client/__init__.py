@@ -19,11 +19,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ServingError
+from ..export.contract import BeamSettings, GenerateSettings
 from ..protocol import DType, State
 from .async_client import AsyncClient
 from .base import SyncClient
 from .grpc_client import Client
-from .questions import BeamSettings, GenerateSettings
 from .results import (
     Alternative,
     Beam,

@@ -4,47 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import Any, Concatenate, TypeVar
 
 import grpc
 import grpc.aio
 
-from .. import protocol
 from ..errors import ServingError
-from . import questions
-from .base import POLL_SECONDS, Connection, Deadline, statuses, trouble_of
-from .channel import (
-    GET_METADATA,
-    GET_STATUS,
-    PREDICT,
-    Credentials,
-    Rpc,
-    channel_credentials,
-    channel_options,
-    grpc_metadata,
-    metadata_request,
-    model_spec,
-    predict_request,
-    read_answer,
-    read_metadata,
-    serving_error,
+from . import channel, questions
+from .base import (
+    POLL_SECONDS,
+    Connection,
+    Deadline,
+    Parameters,
+    as_method,
+    trouble_of,
 )
-from .questions import BeamSettings, Each, GenerateSettings, Question, Texts
-from .results import (
-    Beam,
-    Generation,
-    Metadata,
-    NextTokens,
-    Score,
-    TokenAlternatives,
-    TokenScores,
-    VersionStatus,
-)
+from .channel import Call, Credentials
+from .questions import Question
+from .results import Metadata, VersionStatus
 
 Result = TypeVar("Result")
+
+
+def asks(
+    question: Callable[Parameters, Question[Result]],
+) -> Callable[Concatenate[Any, Parameters], Awaitable[list[Result]]]:
+    """A coroutine that asks a question and gives the results."""
+
+    async def method(
+        self: Any, /, *args: Parameters.args, **options: Parameters.kwargs
+    ) -> list[Result]:
+        answered: list[Result] = await self._ask(question(*args, **options))
+        return answered
+
+    return as_method(method, question)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -67,75 +64,26 @@ class AsyncClient(Connection):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check("max_in_flight", self.max_in_flight >= 1, "at least 1")
-        self._secure = channel_credentials(self.credentials)
+        self._secure = channel.channel_credentials(self.credentials)
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
         # Made late, because it belongs to the loop that runs by then.
-        options = channel_options(self.retries)
+        options = channel.channel_options(self.retries)
         if self._secure is None:
             return grpc.aio.insecure_channel(self.target, options)
         return grpc.aio.secure_channel(self.target, self._secure, options)
 
-    async def next_tokens(
-        self, texts: Texts, *, timeout: float | None = None
-    ) -> list[NextTokens]:
-        """The likeliest next tokens after each text."""
-        return await self._ask(questions.next_tokens(texts), timeout)
-
-    async def score(self, texts: Texts, *, timeout: float | None = None) -> list[Score]:
-        """How well the model predicts each text."""
-        return await self._ask(questions.score(texts), timeout)
-
-    async def token_scores(
-        self, texts: Texts, *, timeout: float | None = None
-    ) -> list[TokenScores]:
-        """How well the model predicts each token of each text."""
-        return await self._ask(questions.token_scores(texts), timeout)
-
-    async def token_alternatives(
-        self, texts: Texts, *, timeout: float | None = None
-    ) -> list[TokenAlternatives]:
-        """The same, and for each token what is likeliest in its place."""
-        return await self._ask(questions.token_alternatives(texts), timeout)
-
-    async def generate(
-        self,
-        prompts: Texts,
-        max_new_tokens: Each[int] | None = None,
-        *,
-        timeout: float | None = None,
-        **settings: Unpack[GenerateSettings],
-    ) -> list[Generation]:
-        """Continues each prompt; see `GenerateSettings`.
-
-        Raises:
-            TypeError, ValueError: a setting is not as it should be.
-        """
-        given = {"max_new_tokens": max_new_tokens, **settings}
-        return await self._ask(questions.generate(prompts, given), timeout)
-
-    async def beam_search(
-        self,
-        prompts: Texts,
-        max_new_tokens: Each[int] | None = None,
-        *,
-        timeout: float | None = None,
-        **settings: Unpack[BeamSettings],
-    ) -> list[tuple[Beam, ...]]:
-        """The likeliest continuations of each prompt, best first; see `BeamSettings`.
-
-        Raises:
-            TypeError, ValueError: a setting is not as it should be.
-        """
-        given = {"max_new_tokens": max_new_tokens, **settings}
-        return await self._ask(questions.beam_search(prompts, given), timeout)
+    next_tokens = asks(questions.next_tokens)
+    score = asks(questions.score)
+    token_scores = asks(questions.token_scores)
+    token_alternatives = asks(questions.token_alternatives)
+    generate = asks(questions.generate)
+    beam_search = asks(questions.beam_search)
 
     async def status(self, *, timeout: float | None = None) -> list[VersionStatus]:
         """The states of the model's versions."""
-        spec = model_spec(self.model_name, self.version)
-        request = protocol.GetModelStatusRequest(model_spec=spec)
-        return statuses(await self._call(GET_STATUS, request, self._deadline(timeout)))
+        return await self._call(channel.status(self), self._deadline(timeout))
 
     async def metadata(self, *, timeout: float | None = None) -> Metadata:
         """The signatures of the version that answers."""
@@ -177,10 +125,8 @@ class AsyncClient(Connection):
     ) -> None:
         await self.close()
 
-    async def _ask(
-        self, question: Question[Result], timeout: float | None
-    ) -> list[Result]:
-        deadline = self._deadline(timeout)
+    async def _ask(self, question: Question[Result]) -> list[Result]:
+        deadline = self._deadline(question.timeout)
         known = self._signatures
         try:
             return await self._ask_completed(question, deadline)
@@ -219,25 +165,19 @@ class AsyncClient(Connection):
     async def _predict(
         self, question: Question[Result], deadline: Deadline
     ) -> list[Result]:
-        spec = model_spec(self.model_name, self.version, question.signature)
-        response = await self._call(PREDICT, predict_request(spec, question), deadline)
-        return question.read(read_answer(response, question, self.target))
+        answer = await self._call(channel.predict(self, question), deadline)
+        return question.read(answer)
 
     async def _metadata(self, deadline: Deadline) -> Metadata:
-        request = metadata_request(model_spec(self.model_name, self.version))
-        return read_metadata(await self._call(GET_METADATA, request, deadline))
+        return await self._call(channel.metadata(self), deadline)
 
-    async def _call(self, rpc: Rpc, request: Any, deadline: Deadline) -> Any:
-        call = self._channel.unary_unary(
-            rpc.path,
-            request_serializer=type(request).SerializeToString,
-            response_deserializer=rpc.response_type.FromString,
-        )
+    async def _call(self, call: Call[Result], deadline: Deadline) -> Result:
         try:
-            return await call(
-                request,
+            response = await call.method(self._channel)(
+                call.request,
                 timeout=deadline.left(),
-                metadata=grpc_metadata(self.headers),
+                metadata=channel.grpc_metadata(self.headers),
             )
         except grpc.RpcError as error:
-            raise serving_error(error, self.target, deadline) from None
+            raise channel.serving_error(error, self.target, deadline) from None
+        return call.read(response)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
 
@@ -15,21 +17,11 @@ from .. import protocol
 from ..errors import ServingError
 from ..protocol import DType, State
 from . import questions
-from .questions import Answer, BeamSettings, Each, GenerateSettings, Question, Texts
-from .results import (
-    Beam,
-    Generation,
-    Metadata,
-    NextTokens,
-    Score,
-    Signature,
-    TensorSpec,
-    TokenAlternatives,
-    TokenScores,
-    VersionStatus,
-)
+from .questions import Answer, Question
+from .results import Metadata, Signature, TensorSpec, VersionStatus
 
 Result = TypeVar("Result")
+Parameters = ParamSpec("Parameters")
 Self = TypeVar("Self", bound="SyncClient")
 
 POLL_SECONDS = 0.1
@@ -110,67 +102,57 @@ class Connection:
         )
 
 
-class SyncClient(Connection, ABC):
+def asks(
+    question: Callable[Parameters, Question[Result]],
+) -> Callable[Concatenate[Any, Parameters], list[Result]]:
+    """A method that asks a question and gives its results; it takes what that takes."""
+
+    def method(
+        self: Any, /, *args: Parameters.args, **options: Parameters.kwargs
+    ) -> list[Result]:
+        answered: list[Result] = self._ask(question(*args, **options))
+        return answered
+
+    return as_method(method, question)
+
+
+def as_method(method: Any, question: Callable[..., Question]) -> Any:
+    """Gives a method that asks a question its name, documentation and signature."""
+    functools.update_wrapper(method, question)
+    own = inspect.signature(question)
+    self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    method.__signature__ = own.replace(
+        parameters=[self, *own.parameters.values()],
+        return_annotation=str(own.return_annotation).replace("Question", "list", 1),
+    )
+    return method
+
+
+class Asker(ABC):
+    """Whoever can be asked, and is waited for.
+
+    `timeout` of a method stands for the asker's own, in seconds.
+    """
+
+    next_tokens = asks(questions.next_tokens)
+    score = asks(questions.score)
+    token_scores = asks(questions.token_scores)
+    token_alternatives = asks(questions.token_alternatives)
+    generate = asks(questions.generate)
+    beam_search = asks(questions.beam_search)
+
+    @abstractmethod
+    def _ask(self, question: Question[Result]) -> list[Result]:
+        """The answers to a question, however many rows it has."""
+
+
+class SyncClient(Connection, Asker):
     """The methods of a client whose calls wait for the answer.
 
     Every method raises `ServingError` where there is no good answer: `code` says what
     kind of trouble it is, the message says it in one line. `timeout` stands for the
     client's own, in seconds.
     """
-
-    def next_tokens(
-        self, texts: Texts, *, timeout: float | None = None
-    ) -> list[NextTokens]:
-        """The likeliest next tokens after each text."""
-        return self._ask(questions.next_tokens(texts), timeout)
-
-    def score(self, texts: Texts, *, timeout: float | None = None) -> list[Score]:
-        """How well the model predicts each text."""
-        return self._ask(questions.score(texts), timeout)
-
-    def token_scores(
-        self, texts: Texts, *, timeout: float | None = None
-    ) -> list[TokenScores]:
-        """How well the model predicts each token of each text."""
-        return self._ask(questions.token_scores(texts), timeout)
-
-    def token_alternatives(
-        self, texts: Texts, *, timeout: float | None = None
-    ) -> list[TokenAlternatives]:
-        """The same, and for each token what is likeliest in its place."""
-        return self._ask(questions.token_alternatives(texts), timeout)
-
-    def generate(
-        self,
-        prompts: Texts,
-        max_new_tokens: Each[int] | None = None,
-        *,
-        timeout: float | None = None,
-        **settings: Unpack[GenerateSettings],
-    ) -> list[Generation]:
-        """Continues each prompt; see `GenerateSettings`.
-
-        Raises:
-            TypeError, ValueError: a setting is not as it should be.
-        """
-        given = {"max_new_tokens": max_new_tokens, **settings}
-        return self._ask(questions.generate(prompts, given), timeout)
-
-    def beam_search(
-        self,
-        prompts: Texts,
-        max_new_tokens: Each[int] | None = None,
-        *,
-        timeout: float | None = None,
-        **settings: Unpack[BeamSettings],
-    ) -> list[tuple[Beam, ...]]:
-        """The likeliest continuations of each prompt, best first; see `BeamSettings`.
-
-        Raises:
-            TypeError, ValueError: a setting is not as it should be.
-        """
-        given = {"max_new_tokens": max_new_tokens, **settings}
-        return self._ask(questions.beam_search(prompts, given), timeout)
 
     def status(self, *, timeout: float | None = None) -> list[VersionStatus]:
         """The states of the model's versions."""
@@ -225,8 +207,8 @@ class SyncClient(Connection, ABC):
     @abstractmethod
     def _metadata(self, deadline: Deadline) -> Metadata: ...
 
-    def _ask(self, question: Question[Result], timeout: float | None) -> list[Result]:
-        deadline = self._deadline(timeout)
+    def _ask(self, question: Question[Result]) -> list[Result]:
+        deadline = self._deadline(question.timeout)
         known = self._signatures
         try:
             return self._ask_completed(question, deadline)
@@ -261,16 +243,6 @@ def trouble_of(versions: Sequence[VersionStatus]) -> str | None:
     newest = max(versions, key=lambda status: status.version)
     reason = newest.error or newest.state.name.lower()
     return f"version {newest.version}: {' '.join(reason.split())}"
-
-
-def statuses(message: Any) -> list[VersionStatus]:
-    """The states that a `GetModelStatusResponse` tells."""
-    return [
-        VersionStatus(
-            status.version, State(status.state), status.status.error_message or None
-        )
-        for status in message.model_version_status
-    ]
 
 
 def signatures(message: Any) -> dict[str, Signature]:

@@ -3,38 +3,109 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import grpc
 
 from .. import protocol
 from ..errors import ServingError
-from .base import BACKOFF_JITTER, FIRST_BACKOFF_SECONDS, Deadline, signatures
+from ..protocol import State
+from .base import (
+    BACKOFF_JITTER,
+    FIRST_BACKOFF_SECONDS,
+    Connection,
+    Deadline,
+    signatures,
+)
 from .questions import Answer, Question
-from .results import Metadata
+from .results import Metadata, VersionStatus
 from .tls import Tls
 
 assert BACKOFF_JITTER == 0.2, "gRPC's own, which cannot be chosen"
 
 Credentials: TypeAlias = Tls | grpc.ChannelCredentials
+Result = TypeVar("Result")
 
 
-class Rpc(NamedTuple):
-    """A method of a server: its path and how to read the answer."""
+class Call(NamedTuple, Generic[Result]):
+    """A call of a server's method.
+
+    Attributes:
+        path: of the method.
+        request: the message.
+        response_type: of the answer's message.
+        read: what that message says.
+    """
 
     path: str
+    request: Any
     response_type: Any
+    read: Callable[[Any], Result]
+
+    def method(self, channel: Any) -> Any:
+        """What makes the call, on a channel of gRPC that waits or does not."""
+        return channel.unary_unary(
+            self.path,
+            request_serializer=type(self.request).SerializeToString,
+            response_deserializer=self.response_type.FromString,
+        )
 
 
-PREDICT = Rpc("/tensorflow.serving.PredictionService/Predict", protocol.PredictResponse)
-GET_METADATA = Rpc(
-    "/tensorflow.serving.PredictionService/GetModelMetadata",
-    protocol.GetModelMetadataResponse,
-)
-GET_STATUS = Rpc(
-    "/tensorflow.serving.ModelService/GetModelStatus", protocol.GetModelStatusResponse
-)
+def predict(connection: Connection, question: Question[Any]) -> Call[Answer]:
+    """Asks a question in one request."""
+    request = protocol.PredictRequest(model_spec=_spec(connection, question.signature))
+    for name, (dtype, values) in question.columns.items():
+        request.inputs[name].CopyFrom(protocol.tensor(dtype, values))
+
+    def read(response: Any) -> Answer:
+        outputs, rows = response.outputs, question.rows
+        return Answer(outputs, protocol.nested_list, rows, connection.target)
+
+    path = "/tensorflow.serving.PredictionService/Predict"
+    return Call(path, request, protocol.PredictResponse, read)
+
+
+def status(connection: Connection) -> Call[list[VersionStatus]]:
+    """Asks for the states of the model's versions."""
+
+    def read(response: Any) -> list[VersionStatus]:
+        return [
+            VersionStatus(
+                status.version, State(status.state), status.status.error_message or None
+            )
+            for status in response.model_version_status
+        ]
+
+    request = protocol.GetModelStatusRequest(model_spec=_spec(connection))
+    path = "/tensorflow.serving.ModelService/GetModelStatus"
+    return Call(path, request, protocol.GetModelStatusResponse, read)
+
+
+def metadata(connection: Connection) -> Call[Metadata]:
+    """Asks for the signatures of the version that answers."""
+
+    def read(response: Any) -> Metadata:
+        packed = response.metadata["signature_def"].value
+        return Metadata(
+            response.model_spec.name,
+            response.model_spec.version.value,
+            signatures(protocol.SignatureDefMap.FromString(packed)),
+        )
+
+    request = protocol.GetModelMetadataRequest(
+        model_spec=_spec(connection), metadata_field=["signature_def"]
+    )
+    path = "/tensorflow.serving.PredictionService/GetModelMetadata"
+    return Call(path, request, protocol.GetModelMetadataResponse, read)
+
+
+def _spec(connection: Connection, signature: str = "") -> Any:
+    """Which model, version and signature is asked."""
+    spec = protocol.ModelSpec(name=connection.model_name, signature_name=signature)
+    if connection.version is not None:
+        spec.version.value = connection.version
+    return spec
 
 
 def channel_options(retries: int) -> list[tuple[str, Any]]:
@@ -78,44 +149,6 @@ def channel_credentials(
 def grpc_metadata(headers: Mapping[str, str] | None) -> list[tuple[str, str]]:
     """Headers as gRPC sends them."""
     return [(name.lower(), value) for name, value in (headers or {}).items()]
-
-
-def model_spec(name: str, version: int | None, signature: str = "") -> Any:
-    """Which model, version and signature is asked."""
-    spec = protocol.ModelSpec(name=name, signature_name=signature)
-    if version is not None:
-        spec.version.value = version
-    return spec
-
-
-def predict_request(spec: Any, question: Question[Any]) -> Any:
-    """The message that asks a question."""
-    request = protocol.PredictRequest(model_spec=spec)
-    for name, (dtype, values) in question.columns.items():
-        request.inputs[name].CopyFrom(protocol.tensor(dtype, values))
-    return request
-
-
-def read_answer(response: Any, question: Question[Any], target: str) -> Answer:
-    """The answer that a message holds."""
-    return Answer(response.outputs, protocol.nested_list, question.rows, target)
-
-
-def metadata_request(spec: Any) -> Any:
-    """The message that asks for the signatures."""
-    return protocol.GetModelMetadataRequest(
-        model_spec=spec, metadata_field=["signature_def"]
-    )
-
-
-def read_metadata(response: Any) -> Metadata:
-    """The signatures that a message holds."""
-    packed = response.metadata["signature_def"].value
-    return Metadata(
-        response.model_spec.name,
-        response.model_spec.version.value,
-        signatures(protocol.SignatureDefMap.FromString(packed)),
-    )
 
 
 def serving_error(error: Any, target: str, deadline: Deadline) -> ServingError:

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
-from .. import protocol
-from .base import Deadline, SyncClient, statuses
-from .channel import (
-    GET_METADATA,
-    GET_STATUS,
-    PREDICT,
-    Credentials,
-    Rpc,
-    channel_credentials,
-    channel_options,
-    grpc_metadata,
-    metadata_request,
-    model_spec,
-    predict_request,
-    read_answer,
-    read_metadata,
-    serving_error,
-)
+from . import channel
+from .base import Deadline, SyncClient
+from .channel import Call, Credentials
 from .questions import Answer, Question
 from .results import Metadata, VersionStatus
+
+Result = TypeVar("Result")
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -51,8 +38,8 @@ class Client(SyncClient):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        options = channel_options(self.retries)
-        secure = channel_credentials(self.credentials)
+        options = channel.channel_options(self.retries)
+        secure = channel.channel_credentials(self.credentials)
         self._channel = (
             grpc.insecure_channel(self.target, options=options)
             if secure is None
@@ -64,30 +51,21 @@ class Client(SyncClient):
         self._channel.close()
 
     def _predict(self, question: Question[Any], deadline: Deadline) -> Answer:
-        spec = model_spec(self.model_name, self.version, question.signature)
-        response = self._call(PREDICT, predict_request(spec, question), deadline)
-        return read_answer(response, question, self.target)
+        return self._call(channel.predict(self, question), deadline)
 
     def _status(self, deadline: Deadline) -> list[VersionStatus]:
-        spec = model_spec(self.model_name, self.version)
-        request = protocol.GetModelStatusRequest(model_spec=spec)
-        return statuses(self._call(GET_STATUS, request, deadline))
+        return self._call(channel.status(self), deadline)
 
     def _metadata(self, deadline: Deadline) -> Metadata:
-        request = metadata_request(model_spec(self.model_name, self.version))
-        return read_metadata(self._call(GET_METADATA, request, deadline))
+        return self._call(channel.metadata(self), deadline)
 
-    def _call(self, rpc: Rpc, request: Any, deadline: Deadline) -> Any:
-        call = self._channel.unary_unary(
-            rpc.path,
-            request_serializer=type(request).SerializeToString,
-            response_deserializer=rpc.response_type.FromString,
-        )
+    def _call(self, call: Call[Result], deadline: Deadline) -> Result:
         try:
-            return call(
-                request,
+            response = call.method(self._channel)(
+                call.request,
                 timeout=deadline.left(),
-                metadata=grpc_metadata(self.headers),
+                metadata=channel.grpc_metadata(self.headers),
             )
         except grpc.RpcError as error:
-            raise serving_error(error, self.target, deadline) from None
+            raise channel.serving_error(error, self.target, deadline) from None
+        return call.read(response)

@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Generic, NamedTuple, TypeAlias, TypedDict, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, Generic, NamedTuple, TypeVar, Unpack
 
 import grpc
 
 from ..errors import ServingError
+from ..export import contract
+from ..export.contract import (
+    MAX_STOPS,
+    BeamSettings,
+    Each,
+    GenerateSettings,
+    Text,
+)
 from ..protocol import DType
 from .results import (
     Alternative,
@@ -23,75 +31,9 @@ from .results import (
     TokenScores,
 )
 
-T = TypeVar("T")
 Result = TypeVar("Result")
-Text = str | bytes
 Texts = Sequence[Text]
-# One value for all rows, or one for each.
-Each: TypeAlias = T | Sequence[T]
-# One string or several for all rows, or for each row one or several of its own.
-Stop = Text | Sequence[Text] | Sequence[Sequence[Text]]
-
-MAX_STOPS = 4
 _INT32 = range(-(2**31), 2**31)
-
-
-class GenerateSettings(TypedDict, total=False):
-    """How `generate` writes; what is left out, or None, is the model's default.
-
-    Each is one value for all prompts or a sequence with one for each.
-    """
-
-    temperature: Each[float] | None
-    """0 takes the likeliest token."""
-    top_k: Each[int] | None
-    """Draw from the k likeliest tokens; 0 turns it off."""
-    top_p: Each[float] | None
-    """Draw from the fewest tokens that have this probability together; 1: off."""
-    seed: Each[int] | None
-    """Same seed, same text."""
-    repetition_penalty: Each[float] | None
-    """Divides the odds of what prompt and text hold already; 1: off."""
-    presence_penalty: Each[float] | None
-    """Is taken from the logit of what the text holds already; 0: off."""
-    frequency_penalty: Each[float] | None
-    """The same, as often as the text holds it; 0: off."""
-    stop: Stop | None
-    """The text ends before any of these; a string or up to four, for all prompts or,
-    as a sequence of sequences, for each."""
-    seed_offset: Each[int] | None
-    """How many tokens of this text earlier requests have drawn with this seed."""
-
-
-class BeamSettings(TypedDict, total=False):
-    """How `beam_search` searches; as `GenerateSettings`."""
-
-    num_beams: Each[int] | None
-    """How many continuations are followed, and given back at most."""
-    length_penalty: Each[float] | None
-    """Beams are ranked by log-probability over length**length_penalty."""
-    stop: Stop | None
-    """As in `GenerateSettings`."""
-
-
-_GENERATE_DTYPES = {
-    "max_new_tokens": DType.INT32,
-    "temperature": DType.FLOAT32,
-    "top_k": DType.INT32,
-    "top_p": DType.FLOAT32,
-    "seed": DType.INT32,
-    "repetition_penalty": DType.FLOAT32,
-    "presence_penalty": DType.FLOAT32,
-    "frequency_penalty": DType.FLOAT32,
-    "stop": DType.STRING,
-    "seed_offset": DType.INT32,
-}
-_BEAM_DTYPES = {
-    "max_new_tokens": DType.INT32,
-    "num_beams": DType.INT32,
-    "length_penalty": DType.FLOAT32,
-    "stop": DType.STRING,
-}
 # What exports have not always told of a generation.
 _GENERATED_TOKENS = (
     "prompt_tokens",
@@ -170,6 +112,7 @@ class Question(Generic[Result]):
         columns: the inputs.
         rows: how many texts they have.
         read: makes results of an answer.
+        timeout: seconds for all of it; None is the client's own.
         has_settings: whether inputs may be left out that have a default.
     """
 
@@ -177,7 +120,8 @@ class Question(Generic[Result]):
     columns: Mapping[str, Column]
     rows: int
     read: Callable[[Answer], list[Result]]
-    has_settings: bool = False
+    timeout: float | None
+    has_settings: bool
 
     def batches(self, size: int) -> list[Question[Result]]:
         """The same in questions of at most `size` rows."""
@@ -225,8 +169,8 @@ class Question(Generic[Result]):
         return replace(self, columns=columns)
 
 
-def next_tokens(texts: Texts) -> Question[NextTokens]:
-    """Asks for the likeliest next tokens after each text."""
+def next_tokens(texts: Texts, *, timeout: float | None = None) -> Question[NextTokens]:
+    """The likeliest next tokens after each text."""
 
     def read(answer: Answer) -> list[NextTokens]:
         return [
@@ -234,21 +178,23 @@ def next_tokens(texts: Texts) -> Question[NextTokens]:
             for tokens, probabilities in answer.rows("token", "probability")
         ]
 
-    return _question("serving_default", "text", texts, read)
+    return _question(contract.NEXT, texts, read, timeout)
 
 
-def score(texts: Texts) -> Question[Score]:
-    """Asks how well the model predicts each text."""
-    names = ("nll", "tokens", "bytes", "words", "spelling_nll")
+def score(texts: Texts, *, timeout: float | None = None) -> Question[Score]:
+    """How well the model predicts each text."""
+    names = [field.name for field in fields(Score)]
 
     def read(answer: Answer) -> list[Score]:
         return [Score(*row) for row in answer.rows(*names)]
 
-    return _question("score", "text", texts, read)
+    return _question(contract.SCORE, texts, read, timeout)
 
 
-def token_scores(texts: Texts) -> Question[TokenScores]:
-    """Asks how well the model predicts each token of each text."""
+def token_scores(
+    texts: Texts, *, timeout: float | None = None
+) -> Question[TokenScores]:
+    """How well the model predicts each token of each text."""
 
     def read(answer: Answer) -> list[TokenScores]:
         return [
@@ -258,12 +204,13 @@ def token_scores(texts: Texts) -> Question[TokenScores]:
             )
         ]
 
-    return _question("token_scores", "text", texts, read)
+    return _question(contract.TOKEN_SCORES, texts, read, timeout)
 
 
-def token_alternatives(texts: Texts) -> Question[TokenAlternatives]:
-    """Asks for each token of each text what is likeliest in its place."""
-    names = ("token", "log_probability", "length", "top_token", "top_log_probability")
+def token_alternatives(
+    texts: Texts, *, timeout: float | None = None
+) -> Question[TokenAlternatives]:
+    """The same, and for each token what is likeliest in its place."""
 
     def read(answer: Answer) -> list[TokenAlternatives]:
         return [
@@ -278,34 +225,36 @@ def token_alternatives(texts: Texts) -> Question[TokenAlternatives]:
                 length,
                 top_tokens,
                 top_log_probabilities,
-            ) in answer.rows(*names)
+            ) in answer.rows(*contract.TOKEN_ALTERNATIVES.outputs)
         ]
 
-    return _question("token_alternatives", "text", texts, read)
+    return _question(contract.TOKEN_ALTERNATIVES, texts, read, timeout)
 
 
-def generate(prompts: Texts, settings: Mapping[str, Any]) -> Question[Generation]:
-    """Asks for a continuation of each prompt.
-
-    Args:
-        prompts: what to continue.
-        settings: as in `GenerateSettings`, and `max_new_tokens`.
+def generate(
+    prompts: Texts,
+    max_new_tokens: Each[int] | None = None,
+    *,
+    timeout: float | None = None,
+    **settings: Unpack[GenerateSettings],
+) -> Question[Generation]:
+    """Continues each prompt; see `GenerateSettings`.
 
     Raises:
         TypeError, ValueError: a setting is not as it should be.
     """
-    columns = _settings("generate", settings, _GENERATE_DTYPES, prompts)
-    return _question("generate", "prompt", prompts, _read_generations, columns)
+    given = {"max_new_tokens": max_new_tokens, **settings}
+    return _question(contract.GENERATE, prompts, _read_generations, timeout, given)
 
 
 def beam_search(
-    prompts: Texts, settings: Mapping[str, Any]
+    prompts: Texts,
+    max_new_tokens: Each[int] | None = None,
+    *,
+    timeout: float | None = None,
+    **settings: Unpack[BeamSettings],
 ) -> Question[tuple[Beam, ...]]:
-    """Asks for the likeliest continuations of each prompt.
-
-    Args:
-        prompts: what to continue.
-        settings: as in `BeamSettings`, and `max_new_tokens`.
+    """The likeliest continuations of each prompt, best first; see `BeamSettings`.
 
     Raises:
         TypeError, ValueError: a setting is not as it should be.
@@ -324,21 +273,33 @@ def beam_search(
             for row in answer.rows(*names)
         ]
 
-    columns = _settings("beam_search", settings, _BEAM_DTYPES, prompts)
-    return _question("beam_search", "prompt", prompts, read, columns)
+    given = {"max_new_tokens": max_new_tokens, **settings}
+    return _question(contract.BEAM_SEARCH, prompts, read, timeout, given)
 
 
 def _question(
-    signature: str,
-    text_input: str,
+    signature: contract.Signature,
     texts: Texts,
     read: Callable[[Answer], list[Result]],
-    settings: Mapping[str, Column] | None = None,
+    timeout: float | None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Question[Result]:
-    _check_texts(texts)
-    column = Column(DType.STRING, [_utf8(text) for text in texts])
-    columns = {text_input: column, **(settings or {})}
-    return Question(signature, columns, len(texts), read, settings is not None)
+    if isinstance(texts, Text):
+        raise TypeError("give a list of texts, not a single one")
+    if unknown := [name for name in settings or () if name not in signature.settings]:
+        known = ", ".join(signature.settings)
+        raise TypeError(
+            f"{signature.name} takes {known}. Received: {', '.join(unknown)}"
+        )
+    [name] = signature.required
+    columns = {name: Column(DType.STRING, [_utf8(text) for text in texts])}
+    for name, value in (settings or {}).items():
+        if value is not None:
+            dtype = DType[signature.inputs[name].dtype.upper()]
+            columns[name] = Column(dtype, _setting(name, dtype, value, len(texts)))
+    return Question(
+        signature.name, columns, len(texts), read, timeout, bool(signature.settings)
+    )
 
 
 def _read_generations(answer: Answer) -> list[Generation]:
@@ -386,24 +347,6 @@ def _alternatives(
         )
         for place in zip(tokens[:length], log_probabilities[:length], strict=True)
     )
-
-
-def _settings(
-    signature: str,
-    settings: Mapping[str, Any],
-    dtypes: Mapping[str, DType],
-    prompts: Texts,
-) -> dict[str, Column]:
-    _check_texts(prompts)
-    if unknown := [name for name in settings if name not in dtypes]:
-        raise TypeError(
-            f"{signature} takes {', '.join(dtypes)}. Received: {', '.join(unknown)}"
-        )
-    return {
-        name: Column(dtypes[name], _setting(name, dtypes[name], value, len(prompts)))
-        for name, value in settings.items()
-        if value is not None
-    }
 
 
 def _setting(name: str, dtype: DType, value: Any, rows: int) -> list[Any]:
@@ -468,11 +411,6 @@ def _no_stop(value: Any) -> TypeError:
         f"stop must be a string or up to {MAX_STOPS}, for all prompts or a list for "
         f"each. Received: {value!r}"
     )
-
-
-def _check_texts(texts: Texts) -> None:
-    if isinstance(texts, Text):
-        raise TypeError("give a list of texts, not a single one")
 
 
 def _utf8(text: Text) -> bytes:

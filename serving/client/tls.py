@@ -38,6 +38,11 @@ class Tls:
             # What can be wrong shows here, and not in the first request.
             object.__setattr__(self, name, _read(name, getattr(self, name)))
 
+    @classmethod
+    def wanted(cls, tls: bool, *files: Pem | None) -> Tls | None:
+        """Of the values in their order, where one is given or `tls` is true."""
+        return cls(*files) if tls or any(files) else None
+
     def grpc_credentials(self) -> grpc.ChannelCredentials:
         """For gRPC."""
         return grpc.ssl_channel_credentials(

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from .contract import MAX_BEAMS
 from .prompts import Prompts, column_of, like, with_column
 from .stop_strings import NO_CUT, StopStrings
 from .vocabulary import Vocabulary
 
-MAX_BEAMS = 4
 # Beyond, a power of the length leaves the range of floats.
 _MAX_LENGTH_PENALTY = 8.0
 _NEVER = float("-inf")
@@ -78,29 +78,81 @@ def beam_search(
             favour longer texts. Clipped to [-8, 8]; 1 where it is not a number.
         stops: of all beams of all rows, `[b * MAX_BEAMS, s]`: see `for_beams`.
     """
-    start, rows = prompts.start, tf.size(prompts.lengths)
     is_number = ~tf.math.is_nan(length_penalty)
     power = tf.where(is_number, length_penalty, 1.0)[:, tf.newaxis]
     power = tf.clip_by_value(power, -_MAX_LENGTH_PENALTY, _MAX_LENGTH_PENALTY)
     is_wanted = tf.range(MAX_BEAMS) < tf.maximum(num_beams, 1)[:, tf.newaxis]
+    first = tf.nest.map_structure(
+        lambda tensor: tf.repeat(tensor, MAX_BEAMS, axis=0),
+        model.prefill(prompts.tokens, prompts.start),
+    )
+    loop = _Loop(model, vocabulary, prompts, power, is_wanted, stops, first)
+    search = loop.run()
+    room = (prompts.limits - prompts.lengths)[:, tf.newaxis]
+    text, new_tokens = vocabulary.written(
+        prompts.new_ids(search.tokens), room, search.cut
+    )
+    is_there = search.log_probability > _NEVER
+    return Beams(
+        text=tf.where(is_there, text, ""),
+        log_probability=search.log_probability,
+        score=search.log_probability / loop.weight(search.length),
+        new_tokens=tf.where(is_there, new_tokens, 0),
+        stopped=is_there & ~search.is_open,
+    )
 
-    def weight(length: tf.Tensor) -> tf.Tensor:
-        return tf.cast(tf.maximum(length, 1), tf.float32) ** power
 
-    def body(position, search, cache):  # type: ignore[no-untyped-def]
+class _Loop(NamedTuple):
+    """The loop of `beam_search`, and what does not change in it.
+
+    `power` float32 `[b, 1]`, of the length; `is_wanted` bool `[b, k]`; the `first`
+    cache, of prompts alone.
+    """
+
+    model: Any
+    vocabulary: Vocabulary
+    prompts: Prompts
+    power: tf.Tensor
+    is_wanted: tf.Tensor
+    stops: StopStrings
+    first: Any
+
+    def weight(self, length: tf.Tensor) -> tf.Tensor:
+        """What sums of so many log-probabilities are divided by, float32 `[b, k]`."""
+        return tf.cast(tf.maximum(length, 1), tf.float32) ** self.power
+
+    def run(self) -> _Search:
+        """The beams when all have ended."""
+        limits = self.prompts.limits[:, tf.newaxis]
+        _, search, _ = tf.while_loop(
+            lambda position, search, *_: tf.reduce_any(
+                search.is_open & (position + 1 < limits)
+            ),
+            self._turn,
+            (self.prompts.start, _begin(self.prompts), self.first),
+            parallel_iterations=1,
+        )
+        return search
+
+    def _turn(
+        self, position: tf.Tensor, search: _Search, cache: Any
+    ) -> tuple[tf.Tensor, _Search, Any]:
+        vocabulary, prompts = self.vocabulary, self.prompts
+        rows = tf.size(prompts.lengths)
         column = column_of(for_model(search.tokens), position)
-        logits, _, cache = model.call_with_cache(column, cache, position)
+        logits, _, cache = self.model.call_with_cache(column, cache, position)
         position += 1
-        following, ids = _likeliest(vocabulary, logits, rows)
-        grows = search.is_open & prompts.is_writing(position)[:, tf.newaxis]
+        following, ids = _likeliest(vocabulary, logits, rows)  # (b, k, m)
+        grows = search.is_open & prompts.is_writing(position)[:, tf.newaxis]  # (b, k)
         length = search.length + tf.cast(grows, tf.int32)
-        parent, rank, total = _best(search, following, grows, weight(length))
+        parent, rank, total = _best(search, following, grows, self.weight(length))
         search = search._replace(length=length).picked(parent)
         grew = tf.gather(grows, parent, batch_dims=1)
-        ids = tf.gather(tf.gather(ids, parent, batch_dims=1), rank, batch_dims=2)
-        total = tf.where(is_wanted, total, _NEVER)
+        ids = tf.gather(ids, parent, batch_dims=1)
+        ids = tf.gather(ids, rank, batch_dims=2)  # (b, k)
+        total = tf.where(self.is_wanted, total, _NEVER)
         is_end = grew & (ids == vocabulary.end_id)
-        text, cut = stops.grown(
+        text, cut = self.stops.grown(
             search.text,
             search.cut,
             lambda: tf.where(grew & ~is_end, vocabulary.surface(ids), ""),
@@ -115,36 +167,11 @@ def beam_search(
             cut,
         )
         row = tf.range(rows)[:, tf.newaxis] * MAX_BEAMS
-        origin = tf.reshape(row + parent, [-1])
+        origin = tf.reshape(row + parent, [-1])  # (b k,)
         cache = tf.nest.map_structure(
-            lambda new, old: like(tf.gather(new, origin), old), cache, first
+            lambda new, old: like(tf.gather(new, origin), old), cache, self.first
         )
         return position, search, cache
-
-    prefilled = model.prefill(prompts.tokens, start)
-    first = tf.nest.map_structure(
-        lambda tensor: tf.repeat(tensor, MAX_BEAMS, axis=0), prefilled
-    )
-    _, search, _ = tf.while_loop(
-        lambda position, search, *_: tf.reduce_any(
-            search.is_open & (position + 1 < prompts.limits)[:, tf.newaxis]
-        ),
-        body,
-        (start, _begin(prompts), first),
-        parallel_iterations=1,
-    )
-    room = (prompts.limits - prompts.lengths)[:, tf.newaxis]
-    text, new_tokens = vocabulary.written(
-        prompts.new_ids(search.tokens), room, search.cut
-    )
-    is_there = search.log_probability > _NEVER
-    return Beams(
-        text=tf.where(is_there, text, ""),
-        log_probability=search.log_probability,
-        score=search.log_probability / weight(search.length),
-        new_tokens=tf.where(is_there, new_tokens, 0),
-        stopped=is_there & ~search.is_open,
-    )
 
 
 def for_model(tensor: tf.Tensor) -> tf.Tensor:

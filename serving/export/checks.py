@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.core.framework.node_def_pb2 import NodeDef
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
+from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from . import contract
 from .stock_ops import STOCK_OPS
 
 _COMPILED = "_XlaMustCompile"
@@ -20,7 +21,6 @@ _COMPILED = "_XlaMustCompile"
 INIT_SIGNATURE = "__saved_model_init_op"
 # Long enough to have a context and a token of several bytes, and the empty text.
 _PROBE_TEXTS = ["It works, naïvely.", ""]
-_PROBE_NEW_TOKENS = 4
 
 
 class ExportError(Exception):
@@ -44,9 +44,7 @@ def check_ops(directory: str | os.PathLike[str]) -> None:
         ExportError: an op that it lacks, or a function that asks to be compiled by XLA,
             which it has switched off; the message names the signatures that need it.
     """
-    with tf.io.gfile.GFile(os.path.join(directory, "saved_model.pb"), "rb") as file:
-        saved_model = SavedModel.FromString(file.read())
-    for meta_graph in saved_model.meta_graphs:
+    for meta_graph in graphs_of(directory):
         graph = meta_graph.graph_def
         for place, problem in _problems(graph):
             users = sorted(
@@ -60,6 +58,13 @@ def check_ops(directory: str | os.PathLike[str]) -> None:
                 f"{problem}, in {function}, used by {where}: "
                 "stock TensorFlow Serving cannot run this export"
             )
+
+
+def graphs_of(directory: str | os.PathLike[str]) -> Sequence[MetaGraphDef]:
+    """The graphs of a SavedModel, with their signatures."""
+    path = os.path.join(directory, contract.SAVED_MODEL_FILE)
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return SavedModel.FromString(file.read()).meta_graphs
 
 
 def check_signatures(directory: str | os.PathLike[str]) -> None:
@@ -85,8 +90,13 @@ def check_signatures(directory: str | os.PathLike[str]) -> None:
 
 def _check_call(session: Any, name: str, signature: SignatureDef) -> None:
     fetches = {key: info.name for key, info in signature.outputs.items()}
+    inputs: dict[str, Any] = {
+        key: tf.make_ndarray(value) for key, value in signature.defaults.items()
+    }
+    inputs |= probe(signature, rows=len(_PROBE_TEXTS))
+    feeds = {signature.inputs[key].name: value for key, value in inputs.items()}
     try:
-        outputs = session.run(fetches, _probe(signature))
+        outputs = session.run(fetches, feeds)
     except Exception as error:
         raise ExportError(f"signature {name} cannot be called: {error}") from error
     for key, value in outputs.items():
@@ -95,19 +105,18 @@ def _check_call(session: Any, name: str, signature: SignatureDef) -> None:
             raise ExportError(f"signature {name}: output {key} is not finite")
 
 
-def _probe(signature: SignatureDef) -> dict[str, Any]:
-    """What to feed: probe texts, and for all else the signature's defaults."""
-    feeds: dict[str, Any] = {}
-    for key, info in signature.inputs.items():
-        if key == "examples":
-            feeds[info.name] = [example_of(text) for text in _PROBE_TEXTS]
-        elif key == "max_new_tokens":
-            feeds[info.name] = [_PROBE_NEW_TOKENS] * len(_PROBE_TEXTS)
-        elif key in signature.defaults:
-            feeds[info.name] = tf.make_ndarray(signature.defaults[key])
-        else:
-            feeds[info.name] = _PROBE_TEXTS
-    return feeds
+def probe(signature: SignatureDef, rows: int) -> dict[str, list[Any]]:
+    """Short texts for a signature, and the settings that probes do not leave out."""
+    inputs: dict[str, list[Any]] = {}
+    for name in signature.inputs:
+        value = contract.probe_of(name)
+        if value is not None:
+            inputs[name] = [value] * rows
+        elif name in contract.EVALUATE.inputs:
+            inputs[name] = [example_of(text) for text in _PROBE_TEXTS[:rows]]
+        elif name not in signature.defaults:
+            inputs[name] = [text.encode() for text in _PROBE_TEXTS[:rows]]
+    return inputs
 
 
 def example_of(text: str) -> bytes:

@@ -1,16 +1,4 @@
-"""What the signature `evaluate` says of a document: sums, of which metrics are made.
-
-| output | what it sums up over a document |
-|---|---|
-| `nll`, `spelling_nll` | nats of its tokens and of `</s>`; nats to spell what is unknown |
-| `tokens` | its tokens and `</s>` |
-| `bytes`, `words`, `characters` | of its text: UTF-8, at white space, Unicode code points |
-| `unknown_tokens` | those of its tokens that are `<unk>` |
-| `correct_at_1`, `correct_at_5` | tokens that were the likeliest, or among five |
-| `calibration` | `[15, 3]`: by bins of the likeliest token's probability, equally wide, the tokens, the sum of that probability, and how often that token was right |
-
-All are float32 or int64 `[b]`, `calibration` is float32 `[b, 15, 3]`.
-"""  # noqa: E501
+"""What the signature `evaluate` says of a document: sums, of which metrics are made."""
 
 from __future__ import annotations
 
@@ -19,9 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from ...models.tasks.scoring import TokenOutcomes, spelling_nll, token_outcomes
+from .contract import CALIBRATION_BINS
 from .vocabulary import Vocabulary
-
-CALIBRATION_BINS = 15
 
 
 def document_sums(

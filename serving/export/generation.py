@@ -71,80 +71,135 @@ def generate(
         stops: what ends each row.
         cap: int. No row has a limit above it.
     """
-    lengths, start = prompts.lengths, prompts.start
-    draws = uniform_draws(sampling.seed, sampling.seed_offset, cap)
     penalties = penalties.sane()
     is_penalized = penalties.is_any()
-    is_plain = ~is_penalized & ~tf.reduce_any(sampling.temperature > 0)
+    loop = _Loop(
+        model,
+        vocabulary,
+        prompts,
+        sampling,
+        penalties,
+        stops,
+        draws=uniform_draws(sampling.seed, sampling.seed_offset, cap),
+        is_penalized=is_penalized,
+        is_plain=~is_penalized & ~tf.reduce_any(sampling.temperature > 0),
+        prefilled=model.prefill(prompts.tokens, prompts.start),
+    )
+    return _continuation(vocabulary, prompts, *loop.run())
 
-    def penalized(logits: tf.Tensor, tokens: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-        column = tf.range(tf.shape(tokens)[1])
-        # What earlier requests drew of this continuation ends the prompt.
-        earlier = tf.maximum(sampling.seed_offset, 0)
-        is_text = (column < end) & (tokens != vocabulary.start_id)
-        is_new = is_text & (column >= (lengths - earlier)[:, tf.newaxis])
-        logits = penalties.apply(logits, tokens, is_text, is_new)
-        return vocabulary.mask_unproposable(logits)
 
-    def choose(logits: tf.Tensor, tokens: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-        masked = tf.cond(
-            is_penalized,
-            lambda: penalized(logits, tokens, position),
-            lambda: vocabulary.mask_unproposable(logits),
+class _State(NamedTuple):
+    """What the loop carries from turn to turn.
+
+    `tokens` int32 `[b, w]`; `stopped` bool, `text` string and `cut` int32, all `[b]`;
+    `notes` of every turn, and the model's cache.
+    """
+
+    tokens: tf.Tensor
+    stopped: tf.Tensor
+    text: tf.Tensor
+    cut: tf.Tensor
+    notes: _Step
+    cache: Any
+
+
+class _Loop(NamedTuple):
+    """The loop of `generate`, and what does not change in it.
+
+    `draws` float32 `[b, cap]`; whether a row is penalized, or none draws, bool scalars.
+    """
+
+    model: Any
+    vocabulary: Vocabulary
+    prompts: Prompts
+    sampling: Sampling
+    penalties: Penalties
+    stops: StopStrings
+    draws: tf.Tensor
+    is_penalized: tf.Tensor
+    is_plain: tf.Tensor
+    prefilled: Any
+
+    def run(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, _Step]:
+        """Tokens, which rows stopped, where their texts are cut, and the notes."""
+        prompts = self.prompts
+        rows = tf.shape(prompts.lengths)
+        shape = tf.concat([[prompts.steps], rows], axis=0)
+        top = tf.concat([shape, [self.vocabulary.alternatives]], axis=0)
+        state = _State(
+            prompts.tokens,
+            stopped=tf.zeros(rows, tf.bool),
+            text=tf.fill(rows, ""),
+            cut=tf.fill(rows, NO_CUT),
+            notes=_Step(tf.zeros(shape), tf.zeros(top), tf.zeros(top, tf.int32)),
+            cache=self.prefilled,
         )
-        index = tf.clip_by_value(position - lengths, 0, cap - 1)
-        draw = tf.gather(draws, index, batch_dims=1)
-        return choose_tokens(vocabulary, masked, sampling, draw)
-
-    def body(position, tokens, stopped, text, cut, notes, cache):  # type: ignore[no-untyped-def]
-        logits, _, cache = model.call_with_cache(
-            column_of(tokens, position), cache, position
+        _, state = tf.while_loop(
+            lambda position, state: tf.reduce_any(
+                ~state.stopped & (position + 1 < prompts.limits)
+            ),
+            self._turn,
+            (prompts.start, state),
+            parallel_iterations=1,
         )
-        cache = tf.nest.map_structure(like, cache, prefilled)
-        logits = tf.cast(logits[:, 0, :], tf.float32)
+        return state.tokens, state.stopped, state.cut, state.notes
+
+    def _turn(self, position: tf.Tensor, state: _State) -> tuple[tf.Tensor, _State]:
+        vocabulary, prompts, tokens = self.vocabulary, self.prompts, state.tokens
+        logits, _, cache = self.model.call_with_cache(
+            column_of(tokens, position), state.cache, position
+        )
+        logits = tf.cast(logits[:, 0, :], tf.float32)  # (b, vocabulary)
         top, normalizer = vocabulary.likeliest(logits)
-        index, position = position - start, position + 1
+        index, position = position - prompts.start, position + 1
         chosen = tf.cond(
-            is_plain,
+            self.is_plain,
             lambda: top.ids[:, 0],
-            lambda: choose(logits, tokens, position),
+            lambda: self._choose(logits, tokens, position),
         )
-        is_new = prompts.is_writing(position) & ~stopped
+        is_new = prompts.is_writing(position) & ~state.stopped
         is_end = chosen == vocabulary.end_id
         log_probability = tf.gather(logits, chosen, batch_dims=1) - normalizer
-        notes = notes.put(index, _Step(log_probability, *top))
-        text, cut = stops.grown(
-            text,
-            cut,
+        text, cut = self.stops.grown(
+            state.text,
+            state.cut,
             lambda: tf.where(is_new & ~is_end, vocabulary.surface(chosen), ""),
         )
-        stopped |= (is_new & is_end) | (cut != NO_CUT)
         column = tf.where(is_new, chosen, tf.gather(tokens, position, axis=1))
-        tokens = with_column(tokens, position, column)
-        return position, tokens, stopped, text, cut, notes, cache
+        return position, _State(
+            with_column(tokens, position, column),
+            stopped=state.stopped | (is_new & is_end) | (cut != NO_CUT),
+            text=text,
+            cut=cut,
+            notes=state.notes.put(index, _Step(log_probability, *top)),
+            cache=tf.nest.map_structure(like, cache, self.prefilled),
+        )
 
-    rows = tf.shape(lengths)
-    shape = tf.concat([[prompts.steps], rows], axis=0)
-    top_shape = tf.concat([shape, [vocabulary.alternatives]], axis=0)
-    notes = _Step(tf.zeros(shape), tf.zeros(top_shape), tf.zeros(top_shape, tf.int32))
-    prefilled = model.prefill(prompts.tokens, start)
-    _, tokens, stopped, _, cut, notes, _ = tf.while_loop(
-        lambda position, tokens, stopped, *_: tf.reduce_any(
-            ~stopped & (position + 1 < prompts.limits)
-        ),
-        body,
-        (
-            start,
-            prompts.tokens,
-            tf.zeros(rows, tf.bool),
-            tf.fill(rows, ""),
-            tf.fill(rows, NO_CUT),
-            notes,
-            prefilled,
-        ),
-        parallel_iterations=1,
-    )
-    return _continuation(vocabulary, prompts, tokens, stopped, cut, notes)
+    def _choose(
+        self, logits: tf.Tensor, tokens: tf.Tensor, position: tf.Tensor
+    ) -> tf.Tensor:
+        """A token for each row, int32 `[b]`."""
+        masked = tf.cond(
+            self.is_penalized,
+            lambda: self._penalized(logits, tokens, position),
+            lambda: self.vocabulary.mask_unproposable(logits),
+        )
+        most = self.draws.shape[1] - 1
+        index = tf.clip_by_value(position - self.prompts.lengths, 0, most)
+        draw = tf.gather(self.draws, index, batch_dims=1)  # (b,)
+        return choose_tokens(self.vocabulary, masked, self.sampling, draw)
+
+    def _penalized(
+        self, logits: tf.Tensor, tokens: tf.Tensor, end: tf.Tensor
+    ) -> tf.Tensor:
+        column = tf.range(tf.shape(tokens)[1])
+        # What earlier requests drew of this continuation ends the prompt.
+        earlier = tf.maximum(self.sampling.seed_offset, 0)
+        first = self.prompts.lengths - earlier
+        is_text = (column < end) & (tokens != self.vocabulary.start_id)  # (b, w)
+        is_new = is_text & (column >= first[:, tf.newaxis])
+        logits = self.penalties.apply(logits, tokens, is_text, is_new)
+        return self.vocabulary.mask_unproposable(logits)
 
 
 def _continuation(

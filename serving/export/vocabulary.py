@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from ...models.tasks.scoring import framed
 from ...models.tokenizers.display import display_strings
+from .contract import ALTERNATIVES
 from .stop_strings import NO_CUT
 
-ALTERNATIVES = 5
 # Of blocks of so many logits the highest is found first, where there are many.
 _BLOCK = 64
 

@@ -14,15 +14,10 @@ from __future__ import annotations
 import os
 
 import tensorflow as tf
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
-from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis import prediction_log_pb2
 
-from .checks import INIT_SIGNATURE, example_of
-
-WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
-_TEXT = "It works, naïvely."
-_NEW_TOKENS = 4
+from .checks import INIT_SIGNATURE, graphs_of, probe
+from .contract import WARMUP_FILE
 
 
 def write_warmup_requests(directory: str | os.PathLike[str]) -> None:
@@ -30,27 +25,16 @@ def write_warmup_requests(directory: str | os.PathLike[str]) -> None:
 
     Inputs with a default are left out, as clients leave them out.
     """
-    with tf.io.gfile.GFile(os.path.join(directory, "saved_model.pb"), "rb") as file:
-        (graph,) = SavedModel.FromString(file.read()).meta_graphs
+    (graph,) = graphs_of(directory)
     path = os.path.join(directory, WARMUP_FILE)
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.TFRecordWriter(path) as writer:
         for name, signature in sorted(graph.signature_def.items()):
-            if name != INIT_SIGNATURE:
-                writer.write(_request(name, signature).SerializeToString())
-
-
-def _request(name: str, signature: SignatureDef) -> prediction_log_pb2.PredictionLog:
-    log = prediction_log_pb2.PredictionLog()
-    request = log.predict_log.request
-    request.model_spec.signature_name = name
-    for key in signature.inputs:
-        if key == "max_new_tokens":
-            value = tf.constant([_NEW_TOKENS])
-        elif key in signature.defaults:
-            continue
-        else:
-            text = example_of(_TEXT) if key == "examples" else _TEXT.encode()
-            value = tf.constant([text])
-        request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-    return log
+            if name == INIT_SIGNATURE:
+                continue
+            log = prediction_log_pb2.PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.signature_name = name
+            for key, values in probe(signature, rows=1).items():
+                request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
+            writer.write(log.SerializeToString())

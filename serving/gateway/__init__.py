@@ -1,11 +1,12 @@
-"""The OpenAI completions API in front of a TensorFlow Serving, ours or the stock one.
+"""OpenAI's API in front of a TensorFlow Serving, ours or the stock one.
 
 From the wire inwards:
 
-- `command` runs it as a process, `app` routes, authenticates, limits and counts;
+- `command` runs it as a process, `app` puts endpoints, page and health together;
   `playground.html` is the page that it shows;
-- `schema` is what a request may say, `errors` what is answered to any other;
-- `completions` asks the model's signatures, `streaming` piece by piece;
+- an endpoint is a room: `completions`, `models`;
+- `service` is what they share: it authenticates, limits and counts (`metrics`);
+  `errors` is what is answered to any other request;
 - `transcript` turns tokens into text, offsets and log-probabilities.
 
 It speaks gRPC to the model and imports no TensorFlow.

@@ -7,13 +7,13 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 import uvicorn
 
 from ..client import AsyncClient, Tls
-from .app import Gateway, GatewayOptions
+from .app import Gateway
+from .options import GatewayOptions
 
 _DRAIN_SECONDS = 30
 
@@ -29,18 +29,12 @@ class Upstream:
     Attributes:
         target: its gRPC address, `HOST:PORT`.
         timeout: seconds that it may take for an answer.
-        tls: whether to speak TLS to it.
-        root_certificates: PEM file of whom to believe; the system's by default.
-        private_key: PEM file of the gateway's own key, where the server asks for one.
-        certificate: PEM file of the certificates of that key.
+        credentials: to speak TLS to it.
     """
 
     target: str
     timeout: float = 60.0
-    tls: bool = False
-    root_certificates: Path | None = None
-    private_key: Path | None = None
-    certificate: Path | None = None
+    credentials: Tls | None = None
 
     def client(self, model_name: str) -> AsyncClient:
         """A client of one of its models."""
@@ -50,12 +44,8 @@ class Upstream:
             timeout=self.timeout,
             # A server that is replaced is away for a moment.
             retries=2,
-            credentials=self._credentials(),
+            credentials=self.credentials,
         )
-
-    def _credentials(self) -> Tls | None:
-        files = (self.root_certificates, self.private_key, self.certificate)
-        return Tls(*files) if self.tls or any(files) else None
 
 
 def run(
@@ -78,7 +68,7 @@ def run(
         announce: is given the line that says where it listens.
 
     Raises:
-        GatewayError: it cannot listen there, or a certificate cannot be used.
+        GatewayError: it cannot listen there, or the upstream's timeout is none.
     """
     try:
         clients = {name: upstream.client(model) for name, model in models.items()}

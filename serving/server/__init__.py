@@ -11,7 +11,8 @@ its own. From the wire inwards:
   and swaps its versions;
 - `servable` is one loaded version, `tflite` one of another kind, `batching` joins the
   requests that they are asked;
-- `config_files` reads what TensorFlow Serving's flags name, `metrics` counts.
+- `config_files` reads what TensorFlow Serving's flags name, `base_path` says which
+  paths it may follow, `metrics` counts.
 """
 
 from __future__ import annotations

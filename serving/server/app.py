@@ -17,6 +17,7 @@ import grpc
 from tensorflow.core.protobuf import config_pb2
 
 from ..errors import ServingError
+from ..export.contract import SAVED_MODEL_FILE
 from ..protocol import State
 from .batching import BatchingParameters, BatchingRunner, BatchScheduler
 from .config_files import (
@@ -29,13 +30,7 @@ from .core import ServerCore
 from .grpc_service import GrpcServer, ModelServices
 from .metrics import Metrics
 from .models import Models, ModelServerConfig, single_model
-from .repository import (
-    SAVED_MODEL_FILE,
-    ModelRepository,
-    Policy,
-    Retries,
-    VersionStatus,
-)
+from .repository import ModelRepository, Policy, Retries, VersionStatus
 from .rest import RestOptions, RestServer
 from .servable import DirectRunner, Runner, Servable, load_servable
 from .tflite import TFLITE_FILE, load_tflite

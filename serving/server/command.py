@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ... import __version__
+from .base_path import refusal
 from .flags import build_parser, notices
 
 if TYPE_CHECKING:
@@ -52,11 +53,8 @@ def _check(
     """Refuses flags that contradict each other."""
     if not (options.model_base_path or options.model_config_file):
         parser.error("--model_base_path or --model_config_file is required")
-    if "://" in (options.model_base_path or ""):
-        parser.error(
-            f"--model_base_path: {options.model_base_path} is no folder of this "
-            "machine: mount it, or copy its versions to one"
-        )
+    if trouble := refusal(options.model_base_path or ""):
+        parser.error(f"--model_base_path: {trouble}")
     if stock and not (options.port or options.grpc_socket_path):
         parser.error("--port or --grpc_socket_path must be set")
     if options.use_alts_credentials:

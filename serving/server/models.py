@@ -6,7 +6,6 @@ of errors are those of its `server_core.cc`.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,11 +20,10 @@ from tensorflow_serving.config.model_server_config_pb2 import (
 
 from ..errors import ServingError, invalid
 from ..protocol import State
+from .base_path import refusal
 from .repository import All, Latest, ModelRepository, Policy, Specific
 
 PLATFORM = "tensorflow"
-
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9.+-]*://")
 
 
 def single_model(name: str, base_path: str) -> ModelServerConfig:
@@ -133,11 +131,8 @@ class Models:
             names.add(model.name)
         for model in config.model_config_list.config:
             path = model.base_path
-            if _SCHEME.match(path):
-                raise invalid(
-                    f"Model {model.name}: {path} is no folder of this machine: mount "
-                    "it, or copy its versions to one"
-                )
+            if trouble := refusal(path):
+                raise invalid(f"Model {model.name}: {trouble}")
             if not path.startswith("/"):
                 raise invalid(
                     f"Expected model {model.name} to have an absolute path or URI; "

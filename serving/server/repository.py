@@ -24,11 +24,11 @@ from typing import Protocol
 from grpc import StatusCode
 
 from ..errors import ServingError
+from ..export.contract import SAVED_MODEL_FILE
 from ..protocol import State
 from .servable import Servable, load_servable
 
 _logger = logging.getLogger(__name__)
-SAVED_MODEL_FILE = "saved_model.pb"
 _VERSION_NAME = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 

@@ -14,7 +14,7 @@ from grpc import StatusCode
 from tensorflow_serving.apis import prediction_log_pb2
 
 from ..errors import ServingError, invalid, status_code
-from ..export.warmup_requests import WARMUP_FILE
+from ..export.contract import WARMUP_FILE
 from .inference import classify, multi_inference, predict, regress
 from .servable import Servable
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
-import pydoc_data.topics
 import shutil
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,86 +16,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import trustme
-from langzoo.serving.client import AsyncClient, Client, RestClient
+from langzoo.serving.export import contract
+from langzoo.serving.export.signatures.rows import signature
 from langzoo.serving.server import ModelServer
 
 TEXTS = tf.TensorSpec([None], tf.string)
 SYMBOLS = 64
 END = SYMBOLS  # of a text, and, as the symbol before the first, its start
-
-
-@pytest.fixture(scope="session")
-def paragraphs() -> list[str]:
-    """A thousand short paragraphs of Python's documentation."""
-    texts = (text for _, text in sorted(pydoc_data.topics.topics.items()))
-    found = (part.strip() for text in texts for part in text.split("\n\n"))
-    short = dict.fromkeys(part for part in found if 20 < len(part) < 150)
-    return list(short)[:1000]
-
-
-@pytest.fixture(scope="session")
-def evaluation_by_numpy(paragraphs: list[str]) -> Callable[..., dict[str, Any]]:
-    """What `evaluate` should give for the paragraphs, from logits and NumPy alone."""
-
-    def by_numpy(
-        logits_of: Callable[[dict[str, Any]], Any],
-        tokenizer: Any,
-        context: int,
-        stride: int,
-    ) -> dict[str, Any]:
-        documents = [
-            [int(tokenizer.start_token_id), *ids.numpy(), int(tokenizer.end_token_id)]
-            for ids in tokenizer.tokenize(tf.constant(paragraphs))
-        ]
-        windows = [
-            (row, start, document[start : start + context + 1])
-            for row, document in enumerate(documents)
-            for start in range(0, len(document), stride)
-            if not start or start - stride + context < len(document) - 1
-        ]
-        sums: dict[str, Any] = {
-            "nll": np.zeros(len(documents)),
-            "tokens": np.array([len(document) - 1 for document in documents]),
-            "bytes": np.array([len(text.encode()) for text in paragraphs]),
-            "words": np.array([len(text.split()) for text in paragraphs]),
-            "characters": np.array([len(text) for text in paragraphs]),
-            "unknown_tokens": np.array(
-                [d[1:-1].count(int(tokenizer.unk_token_id)) for d in documents]
-            ),
-            "correct_at_1": np.zeros(len(documents)),
-            "correct_at_5": np.zeros(len(documents)),
-            "calibration": np.zeros((len(documents), 15, 3)),
-        }
-        for at in range(0, len(windows), 256):
-            part = windows[at : at + 256]
-            ids = np.full((len(part), context), int(tokenizer.pad_token_id), np.int32)
-            mask = np.zeros(ids.shape, bool)
-            for index, (_, _, window) in enumerate(part):
-                ids[index, : len(window) - 1] = window[:-1]
-                mask[index, : len(window) - 1] = True
-            logits = np.asarray(
-                logits_of({"token_ids": ids, "padding_mask": mask}), np.float64
-            )
-            for (row, start, window), scores in zip(part, logits, strict=True):
-                new = context - stride if start else 0
-                _add(sums, row, scores[new : len(window) - 1], window[1 + new :])
-        return sums
-
-    return by_numpy
-
-
-def _add(sums: dict[str, Any], row: int, logits: Any, targets: list[int]) -> None:
-    top = logits.max(axis=-1, keepdims=True)
-    logs = logits - top - np.log(np.exp(logits - top).sum(axis=-1, keepdims=True))
-    order = np.argsort(-logits, axis=-1, kind="stable")
-    ranks = (order == np.array(targets)[:, None]).argmax(axis=-1)
-    sums["nll"][row] -= logs[np.arange(len(targets)), targets].sum()
-    sums["correct_at_1"][row] += (ranks < 1).sum()
-    sums["correct_at_5"][row] += (ranks < 5).sum()
-    confidence = np.exp(logs.max(axis=-1))
-    bins = np.minimum((confidence * 15).astype(int), 14)
-    told = np.stack([np.ones_like(confidence), confidence, ranks < 1], axis=1)
-    np.add.at(sums["calibration"][row], bins, told)
 
 
 class BigramModel(tf.Module):
@@ -191,22 +114,10 @@ class BigramModel(tf.Module):
         }
 
 
-_DEFAULTS = {
-    "max_new_tokens": 4,
-    "temperature": 1.0,
-    "top_k": 0,
-    "top_p": 1.0,
-    "seed": 0,
-    "repetition_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "stop": [""] * 4,
-    "seed_offset": 0,
-    "num_beams": 2,
-    "length_penalty": 1.0,
-}
-_GENERATE = [*_DEFAULTS][:10]
-_BEAM_SEARCH = ["max_new_tokens", "num_beams", "length_penalty", "stop"]
+# In this order the model says what it was asked.
+_TOLD = ["max_new_tokens", "temperature", "top_k", "top_p", "seed"]
+_TOLD += ["repetition_penalty", "presence_penalty", "frequency_penalty"]
+_TOLD += ["num_beams", "length_penalty", "stop", "seed_offset"]
 
 
 class TellingModel(BigramModel):
@@ -219,8 +130,10 @@ class TellingModel(BigramModel):
             "score": self.score,
             "token_scores": self.token_scores,
             "token_alternatives": self.token_alternatives,
-            "generate": self._with_settings(self._generated, _GENERATE),
-            "beam_search": self._with_settings(self._beams, _BEAM_SEARCH),
+            "generate": signature(contract.GENERATE, max_new_tokens=4)(self._generated),
+            "beam_search": signature(
+                contract.BEAM_SEARCH, max_new_tokens=4, num_beams=2
+            )(self._beams),
         }
 
     @tf.function(input_signature=[TEXTS])
@@ -235,40 +148,10 @@ class TellingModel(BigramModel):
             "top_log_probability": tf.broadcast_to(values, shape),
         }
 
-    def _with_settings(self, answer: Callable, names: list[str]) -> Any:
-        """A signature that gives `answer` prompts and the settings, one a row."""
-        defaults = [tf.constant([_DEFAULTS[name]], name=name) for name in names]
-        specs = [
-            tf.TensorSpec([None, *value.shape[1:]], value.dtype, name)
-            for name, value in zip(names, defaults, strict=True)
-        ]
-        parameter = inspect.Parameter
-        kind = parameter.POSITIONAL_OR_KEYWORD
-
-        def function(prompt: tf.Tensor, *settings: tf.Tensor) -> dict[str, tf.Tensor]:
-            rows = tf.shape(prompt)
-            same = [
-                tf.broadcast_to(value, tf.concat([rows, tf.shape(value)[1:]], 0))
-                for value in settings
-            ]
-            return answer(prompt, dict(zip(names, same, strict=True)))
-
-        # What a default is in the SavedModel, is a default in Python first.
-        function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [
-                parameter("prompt", kind),
-                *(
-                    parameter(name, kind, default=value)
-                    for name, value in zip(names, defaults, strict=True)
-                ),
-            ]
-        )
-        return tf.function(function, input_signature=[TEXTS, *specs])
-
     def _asked(self, prompt: tf.Tensor, settings: dict[str, tf.Tensor]) -> tf.Tensor:
         """The prompts with all settings behind them."""
         texts = []
-        for value in settings.values():
+        for value in (settings[name] for name in _TOLD if name in settings):
             if value.dtype == tf.string:
                 texts.append(tf.strings.reduce_join(value, axis=1, separator=","))
             elif value.dtype.is_floating:
@@ -278,7 +161,7 @@ class TellingModel(BigramModel):
         return tf.strings.join([prompt, *texts], "|")
 
     def _generated(
-        self, prompt: tf.Tensor, settings: dict[str, tf.Tensor]
+        self, prompt: tf.Tensor, **settings: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         count = settings["max_new_tokens"]
         places = tf.range(tf.reduce_max(count))
@@ -296,9 +179,7 @@ class TellingModel(BigramModel):
             "top_log_probability": tf.broadcast_to(values, shape),
         }
 
-    def _beams(
-        self, prompt: tf.Tensor, settings: dict[str, tf.Tensor]
-    ) -> dict[str, tf.Tensor]:
+    def _beams(self, prompt: tf.Tensor, **settings: tf.Tensor) -> dict[str, tf.Tensor]:
         beams = tf.range(4)
         there = beams < settings["num_beams"][:, tf.newaxis]
         log_probability = -1.1 * tf.cast(beams + 1, tf.float32)
@@ -472,94 +353,6 @@ def scale_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Pat
     return make
 
 
-def reference_beams(
-    log_probabilities: Callable[[list[int]], np.ndarray],
-    surface: list[bytes],
-    end_id: int,
-    *,
-    limit: int,
-    num_beams: int,
-    length_penalty: float,
-    stops: list[bytes],
-) -> list[tuple[float, float, bytes, int, str]]:
-    """Beam search written out: no cache, no batch, no graph.
-
-    Args:
-        log_probabilities: of the next token, after new tokens; -inf where it may not be
-            proposed.
-        surface: bytes of each token.
-        end_id: of `</s>`.
-        limit: the most new tokens.
-        num_beams: how many are kept.
-        length_penalty: exponent of the length.
-        stops: stop strings.
-
-    Returns:
-        Sum of log-probabilities, score, bytes, new tokens and reason, best first.
-    """
-
-    def score(beam: Any) -> float:
-        return beam[0] / max(len(beam[1]), 1) ** length_penalty
-
-    beams: list[tuple[float, list[int], str]] = [(0.0, [], "")]
-    for _ in range(limit):
-        grown = []
-        for total, tokens, reason in beams:
-            if reason:
-                grown.append((total, tokens, reason))
-                continue
-            logs = log_probabilities(tokens)
-            for token in np.flatnonzero(np.isfinite(logs)):
-                new = [*tokens, int(token)]
-                ends = token == end_id or reference_cut(new, surface, stops) is not None
-                grown.append((total + logs[token], new, "stop" if ends else ""))
-        beams = sorted(grown, key=score, reverse=True)[:num_beams]
-    found = []
-    for beam in beams:
-        total, tokens, reason = beam
-        text, count = reference_written(tokens, surface, end_id, stops)
-        found.append((total, score(beam), text, count, reason or "length"))
-    return found
-
-
-def reference_cut(
-    tokens: list[int], surface: list[bytes], stops: list[bytes]
-) -> int | None:
-    """Where a text ends by the first stop string in it that is complete."""
-    text = b"".join(surface[token] for token in tokens)
-    for end in range(1, len(text) + 1):
-        here = [len(stop) for stop in stops if stop and text[:end].endswith(stop)]
-        if here:
-            return end - max(here)
-    return None
-
-
-def reference_written(
-    tokens: list[int], surface: list[bytes], end_id: int, stops: list[bytes]
-) -> tuple[bytes, int]:
-    """The text of new tokens as it is served, and how many it has a part of."""
-    tokens = tokens[:-1] if tokens[-1:] == [end_id] else tokens
-    text = b"".join(surface[token] for token in tokens)
-    cut = reference_cut(tokens, surface, stops)
-    if cut is not None:
-        starts = np.cumsum([0, *(len(surface[token]) for token in tokens)])[:-1]
-        text, tokens = text[:cut], tokens[: int(np.sum(starts < cut))]
-    # Decoded as TensorFlow does: Python groups invalid bytes in another way.
-    return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8").numpy(), len(tokens)
-
-
-@pytest.fixture(name="reference_beams", scope="session")
-def reference_beams_fixture() -> Any:
-    """`reference_beams`, for tests, which cannot import this module."""
-    return reference_beams
-
-
-@pytest.fixture(name="reference_written", scope="session")
-def reference_written_fixture() -> Any:
-    """`reference_written`, for tests, which cannot import this module."""
-    return reference_written
-
-
 def push(model: Path, base_path: Path, version: int) -> None:
     """Puts a version into a base path at once, as our Pusher does."""
     unfinished = base_path / f".unfinished-{version}"
@@ -633,56 +426,6 @@ def serve() -> Callable[..., AbstractContextManager[ModelServer]]:
             yield server
 
     return serve
-
-
-class WaitingClient:
-    """An `AsyncClient` whose methods wait, as those of the others do."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._client = AsyncClient(*arguments, **options)
-        self._runner = asyncio.Runner()
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._client, name)
-        if not callable(value):
-            return value
-        return lambda *args, **options: self._runner.run(value(*args, **options))
-
-    def __enter__(self) -> WaitingClient:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-        self._runner.close()
-
-
-_CLIENTS = {"grpc": Client, "async": WaitingClient, "rest": RestClient}
-
-
-@pytest.fixture(params=_CLIENTS)
-def kind(request: pytest.FixtureRequest) -> str:
-    """Which of the clients `connect` connects."""
-    return request.param
-
-
-@pytest.fixture
-def connect(kind: str) -> Iterator[Callable[..., Any]]:
-    """Connects a client of this kind to a server, or to an address."""
-    with ExitStack() as stack:
-
-        def connect(server: ModelServer | str, *arguments: Any, **options: Any) -> Any:
-            if isinstance(server, ModelServer):
-                server = server.rest_address if kind == "rest" else server.grpc_address
-            return stack.enter_context(_CLIENTS[kind](server, *arguments, **options))
-
-        yield connect
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 class Authority:

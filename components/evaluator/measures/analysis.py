@@ -12,12 +12,12 @@ import tensorflow_text  # noqa: F401  (registers its ops, which exports use)
 from tensorflow_model_analysis.proto import config_pb2
 from tfx_bsl.tfxio import tf_example_record
 
+from ....serving.export.contract import EVALUATE
 from . import metrics
 from .slices import LENGTH, OVERALL, length_bucket
 from .sums import CorpusSums
 from .tables import MEASURES
 
-SIGNATURE = "evaluate"
 # Documents that a model is given at a time. A batch of one size makes the model's
 # numbers the same however Beam divides the work; more made no model faster.
 BATCH_SIZE = 128
@@ -43,7 +43,7 @@ def eval_config(
     return config_pb2.EvalConfig(
         model_specs=[
             config_pb2.ModelSpec(
-                name=name, signature_name=SIGNATURE, model_type=tfma.TF_GENERIC
+                name=name, signature_name=EVALUATE.name, model_type=tfma.TF_GENERIC
             )
             for name in models
         ],

@@ -1,9 +1,9 @@
 """Sums over a corpus, and over resamples of its documents.
 
 An exported model's `evaluate` signature gives sums for every document (see
-`serving.evaluation`); here they are sums over a corpus, or a slice of it. (A mean of
-the documents' perplexities is no perplexity of the corpus: it weighs a short document
-like a long one.)
+`serving.export.contract`); here they are sums over a corpus, or a slice of it. (A mean
+of the documents' perplexities is no perplexity of the corpus: it weighs a short
+document like a long one.)
 
 The bootstrap resamples documents: in each of `RESAMPLES` resamples a document counts as
 often as a Poisson variable of mean 1 says, which is what drawing as many documents as
@@ -24,18 +24,16 @@ from typing import Any
 
 import numpy as np
 
-BINS = 15
+from ....serving.export.contract import CALIBRATION_BINS, EVALUATE
+
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 # Below, an interval of percentiles would be far too narrow.
 MIN_DOCUMENTS = 10
 
-SCALARS = (
-    *("nll", "spelling_nll", "tokens", "bytes", "words", "characters"),
-    *("unknown_tokens", "correct_at_1", "correct_at_5"),
-)
+SCALARS = [name for name, tensor in EVALUATE.outputs.items() if not tensor.shape]
 NAMES = ("documents", *SCALARS)
-_COLUMNS = len(NAMES) + BINS * 3
+_COLUMNS = len(NAMES) + CALIBRATION_BINS * 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +82,7 @@ class CorpusSums:
     @property
     def calibration(self) -> np.ndarray:
         """Tokens, confidence and right ones by bin, `[1 + RESAMPLES, 15, 3]`."""
-        return self.values[:, len(NAMES) :].reshape(-1, BINS, 3)
+        return self.values[:, len(NAMES) :].reshape(-1, CALIBRATION_BINS, 3)
 
 
 def row(outputs: dict[str, Any]) -> np.ndarray:
@@ -101,7 +99,9 @@ def row(outputs: dict[str, Any]) -> np.ndarray:
         np.sum(outputs.get(name, missing.get(name, math.nan)), dtype=np.float64)
         for name in SCALARS
     ]
-    calibration = np.ravel(outputs.get("calibration", np.full(BINS * 3, math.nan)))
+    calibration = np.ravel(
+        outputs.get("calibration", np.full(CALIBRATION_BINS * 3, math.nan))
+    )
     return np.array([1.0, *scalars, *calibration], np.float64)
 
 

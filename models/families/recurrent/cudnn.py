@@ -17,17 +17,11 @@ References:
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-from collections.abc import Iterator
-
 import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
-from ...backbone import Tensor
+from ...backbone import Tensor, is_portable
 from .cells import Cell, Recurrence, State
-
-_forbidden = contextvars.ContextVar("cudnn_forbidden", default=False)
 
 
 def is_present() -> bool:
@@ -36,19 +30,9 @@ def is_present() -> bool:
     return bool(gpus) and tf.test.is_built_with_cuda()
 
 
-@contextlib.contextmanager
-def without_cudnn() -> Iterator[None]:
-    """Within it, recurrent layers call no cuDNN: for graphs that a CPU shall run."""
-    token = _forbidden.set(True)
-    try:
-        yield
-    finally:
-        _forbidden.reset(token)
-
-
 def may_be_called() -> bool:
-    """Whether a call may be put here: not in `without_cudnn()`, nor in XLA's graphs."""
-    if _forbidden.get():
+    """Whether a call may be put here: not in portable graphs, nor in XLA's graphs."""
+    if is_portable():
         return False
     # As TensorFlow's own loops ask it; there is no public way.
     return not GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())

@@ -13,6 +13,7 @@ import tensorflow as tf
 from langzoo import models
 from langzoo.components.trainer.networks import compile_network, network_of
 from langzoo.components.trainer.settings import TrainingConfig
+from langzoo.models.backbone import portable_graphs
 from langzoo.models.families.recurrent import cudnn
 from langzoo.models.families.recurrent.layers import GRU, LSTM, SimpleRNN
 from langzoo.models.families.recurrent.stateful import StatefulNetwork
@@ -131,7 +132,7 @@ def test_the_documented_equations_on_the_weights_give_our_outputs(layer, inputs)
         tf.transpose(inputs, (1, 0, 2)),
         state,
     )
-    with cudnn.without_cudnn():
+    with portable_graphs():
         ours, our_last = layer.run(inputs, state)
     np.testing.assert_allclose(tf.transpose(ours, (1, 0, 2)), outputs, atol=1e-5)
     for ours_, other in zip(our_last, last, strict=True):
@@ -270,7 +271,7 @@ def test_cudnn_is_called_where_it_can_be(taken, options, call, place, inputs):
             compiled(inputs), run_without(layer, inputs), atol=1e-5
         )
     elif place == "export":
-        with cudnn.without_cudnn():
+        with portable_graphs():
             assert FORWARD not in ops_of(run, inputs)
         assert FORWARD in ops_of(run, inputs)  # and only there
     else:
@@ -278,7 +279,7 @@ def test_cudnn_is_called_where_it_can_be(taken, options, call, place, inputs):
 
 
 def run_without(layer, inputs):
-    with cudnn.without_cudnn():
+    with portable_graphs():
         return layer(inputs, training=True)
 
 

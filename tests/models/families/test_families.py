@@ -10,7 +10,7 @@ import tensorflow as tf
 from langzoo import models
 from langzoo.models.backbone import served_graphs
 from langzoo.models.families.transformer.family import ARCHITECTURES
-from langzoo.serving.export import saved_model
+from langzoo.serving.export.signatures import causal_lm
 
 SMALL = {
     "transformer": {"num_layers": 2, "num_heads": 2, "hidden_dim": 16},
@@ -273,8 +273,8 @@ def test_scores_are_the_cross_entropy_of_the_logits(model):
 def test_scores_of_texts_are_those_of_the_signature_of_an_export(model, shakespeare):
     texts = ["To be", "", "naïve €", " ".join(shakespeare[:4])]  # the last is too long
     scores = model.score(texts)
-    signatures = saved_model.build_signatures(model, stride=CONTEXT // 2, cap=4)
-    expected = signatures["score"](tf.constant(texts))
+    served = causal_lm.build(model, stride=CONTEXT // 2, max_new_tokens=4)
+    expected = served.functions["score"](tf.constant(texts))
     np.testing.assert_array_equal(scores.row_lengths(), expected["tokens"])
     nll = -tf.reduce_sum(scores, axis=1)
     np.testing.assert_allclose(nll, expected["nll"], rtol=1e-4)

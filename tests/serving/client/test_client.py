@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -225,11 +223,3 @@ def test_waiting_for_a_server_that_is_yet_to_start(
             push(language_model, tmp_path, 2)
             client.wait_until_ready(60)
             assert client.score(["a"])
-
-
-def test_the_client_is_imported_without_tensorflow() -> None:
-    code = "import sys, langzoo.serving.client; print('tensorflow' in sys.modules)"
-    output = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert output.stdout == "False\n"

@@ -17,6 +17,7 @@ from langzoo.models.tasks.scoring import token_log_probabilities
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.tokenizers.sentence_piece import train_sentencepiece
 from langzoo.models.zoo import FAMILIES, build_causal_lm
+from langzoo.serving.export import contract
 from langzoo.serving.export.checks import example_of
 from langzoo.serving.export.saved_model import (
     ExportError,
@@ -24,7 +25,6 @@ from langzoo.serving.export.saved_model import (
     read_metadata,
 )
 from langzoo.serving.export.vocabulary import display_strings
-from langzoo.serving.export.warmup_requests import WARMUP_FILE
 from langzoo.serving.server.servable import load_servable
 from langzoo.serving.server.warmup import warm_up
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -100,41 +100,28 @@ class Export:
 
     def generate(self, prompts: list[Any], **options: Any) -> Outputs:
         """Options are one value for all rows or a list with one a row."""
-        defaults = {
-            "max_new_tokens": (CAP, np.int32),
-            "temperature": (1.0, np.float32),
-            "top_k": (0, np.int32),
-            "top_p": (1.0, np.float32),
-            "repetition_penalty": (1.0, np.float32),
-            "presence_penalty": (0.0, np.float32),
-            "frequency_penalty": (0.0, np.float32),
-            "seed": (0, np.int32),
-            "seed_offset": (0, np.int32),
-        }
-        return self._ask("generate", prompts, defaults, options)
+        return self._ask(contract.GENERATE, prompts, options)
 
     def beam_search(self, prompts: list[Any], **options: Any) -> Outputs:
         """Options are one value for all rows or a list with one a row."""
-        defaults = {
-            "max_new_tokens": (CAP, np.int32),
-            "num_beams": (4, np.int32),
-            "length_penalty": (1.0, np.float32),
-        }
-        return self._ask("beam_search", prompts, defaults, options)
+        return self._ask(contract.BEAM_SEARCH, prompts, options)
 
     def _ask(
-        self, name: str, prompts: list[Any], defaults: dict, options: dict[str, Any]
+        self, signature: contract.Signature, prompts: list[Any], given: dict[str, Any]
     ) -> Outputs:
+        count = len(prompts)
+        stops = given.pop("stop", [[]] * count)
+        stops = [(list(strings) + [b""] * 4)[:4] for strings in stops]
+        stop = tf.reshape(tf.constant(stops, tf.string), [count, 4])
+        defaults = {key: one.default for key, one in signature.settings.items()}
+        values = defaults | {"max_new_tokens": CAP} | given
         rows = {
-            key: np.broadcast_to(options.get(key, value), [len(prompts)]).astype(dtype)
-            for key, (value, dtype) in defaults.items()
+            key: np.broadcast_to(value, [count]).astype(signature.inputs[key].dtype)
+            for key, value in values.items()
+            if key != "stop"
         }
-        stop = [
-            (list(strings) + [b""] * 4)[:4]
-            for strings in options.get("stop", [[]] * len(prompts))
-        ]
-        rows["stop"] = tf.reshape(tf.constant(stop, tf.string), [len(prompts), 4])
-        return self.call(name, prompt=tf.constant(prompts, tf.string), **rows)
+        prompt = tf.constant(prompts, tf.string)
+        return self.call(signature.name, prompt=prompt, stop=stop, **rows)
 
     def ids(self, text: str) -> list[int]:
         return self.tokenizer.tokenize(tf.constant([text]))[0].numpy().tolist()
@@ -296,6 +283,30 @@ def test_signatures_have_the_names_dtypes_and_shapes_of_the_design(export):
             for key, info in tensors.items():
                 sizes = [dim.size for dim in info.tensor_shape.dim]
                 assert sizes == shape(name, key), (name, key)
+
+
+def test_the_signatures_are_those_of_the_contract(export):
+    def told(infos: Any) -> dict[str, Any]:
+        return {
+            name: (
+                tf.as_dtype(info.dtype).name,
+                [dim.size for dim in info.tensor_shape.dim],
+            )
+            for name, info in infos.items()
+        }
+
+    def promised(tensors: Any) -> dict[str, Any]:
+        return {
+            name: (tensor.dtype, [-1, *(size or -1 for size in tensor.shape)])
+            for name, tensor in tensors.items()
+        }
+
+    definitions = signature_defs(export.directory)
+    for signature in contract.SIGNATURES["causal_lm"]:
+        definition = definitions[signature.name]
+        assert told(definition.inputs) == promised(signature.inputs)
+        assert told(definition.outputs) == promised(signature.outputs)
+        assert definition.defaults.keys() == signature.settings.keys()
 
 
 def test_generate_carries_its_defaults(export):
@@ -819,7 +830,9 @@ def test_metadata_travels_inside_the_export(export):
 @one_export
 def test_a_server_answers_the_warm_up_requests_of_every_signature(export):
     path = Path(export.directory)
-    records = tf.data.TFRecordDataset(str(path / WARMUP_FILE)).as_numpy_iterator()
+    records = tf.data.TFRecordDataset(
+        str(path / contract.WARMUP_FILE)
+    ).as_numpy_iterator()
     logs = map(prediction_log_pb2.PredictionLog.FromString, records)
     asked = [log.predict_log.request.model_spec.signature_name for log in logs]
     assert sorted(asked) == read_metadata(export.directory)["signatures"]

@@ -9,7 +9,6 @@ import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import numpy as np
 import pytest
 import tensorflow as tf
-from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.tokenizers.sentence_piece import train_sentencepiece
 from langzoo.models.zoo import build_causal_lm
 from langzoo.serving.export.saved_model import export_causal_lm, read_metadata
@@ -44,19 +43,16 @@ class Served:
         return self._session.run(fetches, feeds)
 
 
-@pytest.fixture(scope="module", params=["bytes", "bpe"])
-def served(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Served:
-    learned, name = TEXTS[2:], request.param
-    tokenizer = (
-        ByteTokenizer()
-        if name == "bytes"
-        else train_sentencepiece(
-            learned[:20], vocabulary_size=400, model_type=name, seed=0
-        )
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: Any) -> Served:
+    """Of subwords; of bytes it is one of the kinds of `test_export`."""
+    learned = TEXTS[2:]
+    tokenizer = train_sentencepiece(
+        learned[:20], vocabulary_size=400, model_type="bpe", seed=0
     )
     model = build_causal_lm("ngram", tokenizer, CONTEXT, order=ORDER)
     model.fit(learned)
-    return Served(model, str(tmp_path_factory.mktemp(name) / "1"))
+    return Served(model, str(tmp_path_factory.mktemp("bpe") / "1"))
 
 
 def test_scores_of_long_documents_are_those_of_the_model_without_windows(served):
@@ -71,25 +67,6 @@ def test_scores_of_long_documents_are_those_of_the_model_without_windows(served)
     np.testing.assert_allclose(
         details["log_probability"], scores.to_tensor(0.0), atol=1e-4
     )
-
-
-def test_evaluate_gives_the_scores_of_serialized_examples(served):
-    examples = [
-        tf.train.Example(
-            features=tf.train.Features(
-                feature={
-                    "text": tf.train.Feature(
-                        bytes_list=tf.train.BytesList(value=[text.encode()])
-                    )
-                }
-            )
-        ).SerializeToString()
-        for text in UNSEEN
-    ]
-    outputs = served.call("evaluate", examples=examples)
-    expected = served.call("score", text=UNSEEN)
-    for key, value in expected.items():
-        np.testing.assert_allclose(outputs[key], value, rtol=1e-6)
 
 
 def test_the_next_tokens_are_the_likeliest_of_the_model(served):
@@ -122,15 +99,6 @@ def test_greedy_generation_equals_the_models(served):
         expected = served.model.generate(prompt, max_length=length)
         assert prompt + text.decode() == expected
         assert number == tokens
-
-
-def test_sampling_is_repeated_by_its_seed(served):
-    outputs = served.call(
-        "generate", prompt=["The "] * 4, seed=[5, 5, 6, 7], max_new_tokens=[12]
-    )
-    first, again, *others = outputs["text"]
-    assert first == again
-    assert any(other != first for other in others)
 
 
 def test_the_metadata_names_the_model(served):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from langzoo.models import (
 from langzoo.models.tasks.scoring import spelling_nll
 from langzoo.models.tokenizers.bert import BertTokenizer
 from langzoo.models.tokenizers.words import count_words
+from langzoo.serving.export.checks import example_of
 from langzoo.serving.export.saved_model import export_causal_lm
 from langzoo.serving.server.servable import load_servable
 
@@ -56,60 +58,75 @@ def brought_sentencepiece() -> SentencePieceTokenizer:
     return SentencePieceTokenizer(proto.getvalue(), special_pieces=specials)
 
 
-@pytest.mark.parametrize(
-    "kind", ["characters", "words", "word_piece", "bert", "sentencepiece"]
+class Exported(NamedTuple):
+    """A tokenizer, a model that reads with it, and that model's export."""
+
+    kind: str
+    tokenizer: Any
+    model: Any
+    servable: Any
+
+    def ask(self, signature: str, **rows: Any) -> dict[str, np.ndarray]:
+        return self.servable.signature(signature).run(rows)
+
+    def ask_texts(self, signature: str) -> dict[str, np.ndarray]:
+        texts = np.array([text.encode() for text in TEXTS], object)
+        return self.ask(signature, text=texts)
+
+
+@pytest.fixture(
+    scope="module",
+    params=["characters", "words", "word_piece", "bert", "sentencepiece"],
 )
-def test_every_signature_works_with_the_tokenizer(kind, tmp_path):
-    tokenizer = make_tokenizer(kind)
+def exported(request: Any, tmp_path_factory: Any) -> Iterator[Exported]:
+    tokenizer = make_tokenizer(request.param)
     model = build_causal_lm("lstm", tokenizer, CONTEXT, hidden_dim=8)
     generator = np.random.default_rng(7)
     for weight in model.weights:
         weight.assign(generator.normal(scale=0.5, size=weight.shape))
+    path = tmp_path_factory.mktemp(request.param) / "1"
     # It checks the ops, and every signature in a TF1 session.
-    export_causal_lm(model, tmp_path / "1")
-    servable = load_servable(1, tmp_path / "1")
+    export_causal_lm(model, path)
+    servable = load_servable(1, path)
+    yield Exported(request.param, tokenizer, model, servable)
+    servable.close()
 
-    def ask(signature: str, **rows: Any) -> dict[str, np.ndarray]:
-        return servable.signature(signature).run(rows)
 
-    texts = np.array([text.encode() for text in TEXTS], object)
-    score = ask("score", text=texts)
-    ids = tokenizer.tokenize(tf.constant(TEXTS))
-    nll = [-float(tf.reduce_sum(scores)) for scores in model.score(TEXTS)]
+def test_scores_are_the_models_own_and_count_what_was_written(exported: Exported):
+    score, tokenizer = exported.ask_texts("score"), exported.tokenizer
+    nll = [-float(tf.reduce_sum(scores)) for scores in exported.model.score(TEXTS)]
     np.testing.assert_allclose(score["nll"], nll, rtol=1e-4)
     np.testing.assert_array_equal(
         score["spelling_nll"], spelling_nll(tokenizer, tf.constant(TEXTS))
     )
-    assert (score["spelling_nll"][2] > 0) == (kind in UNKNOWING)
+    assert (score["spelling_nll"][2] > 0) == (exported.kind in UNKNOWING)
     assert score["spelling_nll"][0] == 0
+    ids = tokenizer.tokenize(tf.constant(TEXTS))
     assert score["tokens"].tolist() == (ids.row_lengths() + 1).numpy().tolist()
     assert score["bytes"].tolist() == [len(text.encode()) for text in TEXTS]
     assert score["words"].tolist() == [len(text.split()) for text in TEXTS]
 
-    examples = [
-        tf.train.Example(
-            features=tf.train.Features(
-                feature={
-                    "text": tf.train.Feature(
-                        bytes_list=tf.train.BytesList(value=[text.encode()])
-                    )
-                }
-            )
-        ).SerializeToString()
-        for text in TEXTS
-    ]
-    evaluated = ask("evaluate", examples=np.array(examples, object))
+
+def test_examples_are_evaluated_as_their_texts(exported: Exported):
+    score = exported.ask_texts("score")
+    examples = np.array([example_of(text) for text in TEXTS], object)
+    evaluated = exported.ask("evaluate", examples=examples)
     np.testing.assert_allclose(evaluated["nll"], score["nll"])
     np.testing.assert_array_equal(evaluated["spelling_nll"], score["spelling_nll"])
 
-    tokens = ask("token_scores", text=texts)["token"]
-    shown = tokenizer.detokenize(tokenizer.tokenize([KNOWN]))[0]
-    assert (shown == KNOWN) == (kind != "bert")
-    assert b"".join(tokens[0]).decode().removeprefix(" ") == f"{shown}</s>"
 
-    proposed = ask("serving_default", text=texts)["token"].ravel()
+def test_tokens_are_shown_and_proposed_as_text(exported: Exported):
+    tokens, tokenizer = exported.ask_texts("token_scores")["token"], exported.tokenizer
+    shown = tokenizer.detokenize(tokenizer.tokenize([KNOWN]))[0]
+    assert (shown == KNOWN) == (exported.kind != "bert")
+    assert b"".join(tokens[0]).decode().removeprefix(" ") == f"{shown}</s>"
+    proposed = exported.ask_texts("serving_default")["token"].ravel()
     assert not {b"<pad>", b"<unk>", b"<s>"}.intersection(proposed)
-    (text,) = ask(
+
+
+def test_greedy_text_is_the_models_own(exported: Exported):
+    model, tokenizer = exported.model, exported.tokenizer
+    (text,) = exported.ask(
         "generate",
         prompt=np.array([KNOWN.encode()], object),
         max_new_tokens=np.array([6], np.int32),
@@ -117,24 +134,19 @@ def test_every_signature_works_with_the_tokenizer(kind, tmp_path):
     )["text"]
     model.compile(sampler="greedy")
     length = 1 + len(tokenizer.tokenize([KNOWN])[0]) + 6
+    shown = tokenizer.detokenize(tokenizer.tokenize([KNOWN]))[0]
     assert model.generate([KNOWN], max_length=length) == [shown + text.decode()]
-    check_arbitrary_bytes(servable)
-    servable.close()
 
 
-def check_arbitrary_bytes(servable: Any) -> None:
-    """No bytes, wherever they stand, stop a signature."""
-
-    @settings(max_examples=10, deadline=None)
-    @given(texts=st.lists(st.binary(max_size=20), min_size=1, max_size=3))
-    def check(texts: list[bytes]) -> None:
-        rows, few = np.array(texts, object), np.array([3], np.int32)
-        stop = np.array([[*texts, b"", b"", b""][:4]], object)
-        for name in ("serving_default", "score", "token_alternatives"):
-            servable.signature(name).run({"text": rows})
-        for name in ("generate", "beam_search"):
-            inputs = {"prompt": rows, "max_new_tokens": few, "stop": stop}
-            for text in servable.signature(name).run(inputs)["text"].ravel():
-                text.decode("utf-8")
-
-    check()
+@settings(max_examples=10, deadline=None)
+@given(texts=st.lists(st.binary(max_size=20), min_size=1, max_size=3))
+def test_no_bytes_stop_a_signature(exported: Exported, texts: list[bytes]):
+    """Wherever they stand."""
+    rows, few = np.array(texts, object), np.array([3], np.int32)
+    stop = np.array([[*texts, b"", b"", b""][:4]], object)
+    for name in ("serving_default", "score", "token_alternatives"):
+        exported.ask(name, text=rows)
+    for name in ("generate", "beam_search"):
+        outputs = exported.ask(name, prompt=rows, max_new_tokens=few, stop=stop)
+        for text in outputs["text"].ravel():
+            text.decode("utf-8")

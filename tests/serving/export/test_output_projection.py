@@ -10,6 +10,7 @@ import tensorflow as tf
 from langzoo.models import CausalLMPreprocessor, character_tokenizer
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.zoo import build_causal_lm
+from langzoo.serving.export.contract import GENERATE
 from langzoo.serving.export.output_projection import OutputProjection
 from langzoo.serving.export.saved_model import export_causal_lm
 from langzoo.serving.export.vocabulary import Vocabulary
@@ -85,19 +86,10 @@ def test_an_export_of_many_tokens_writes_what_the_model_finds_likeliest(
 
 
 GREEDY = {
-    name: tf.constant([value, value])
-    for name, value in {
-        "temperature": 0.0,
-        "top_k": 0,
-        "top_p": 0.0,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "stop": [""] * 4,
-        "seed": 0,
-        "seed_offset": 0,
-    }.items()
-}
+    name: tf.constant([setting.default] * 2)
+    for name, setting in GENERATE.settings.items()
+    if name not in ("max_new_tokens", "temperature")
+} | {"temperature": tf.zeros(2)}
 
 
 @pytest.mark.parametrize("count", [1, 5, 16, 17, 300])

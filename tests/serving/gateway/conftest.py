@@ -11,14 +11,16 @@ from typing import Any
 
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import numpy as np
+import openai
 import pytest
 import uvicorn
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.tokenizers.sentence_piece import train_sentencepiece
 from langzoo.models.zoo import build_causal_lm
 from langzoo.serving.export.saved_model import export_causal_lm
-from langzoo.serving.gateway.app import Gateway, GatewayOptions
+from langzoo.serving.gateway.app import Gateway
 from langzoo.serving.gateway.command import Upstream
+from langzoo.serving.gateway.options import GatewayOptions
 from langzoo.serving.server import ModelServer
 
 
@@ -89,3 +91,11 @@ def gateway_url(gateway_server: ModelServer) -> Iterator[str]:
     """The address of a gateway to `gateway_server`."""
     with gateway(gateway_server.grpc_address) as url:
         yield url
+
+
+@pytest.fixture(scope="package")
+def api(gateway_url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(
+        base_url=f"{gateway_url}/v1", api_key="none", max_retries=0
+    ) as client:
+        yield client

@@ -1,4 +1,4 @@
-"""The gateway, asked by OpenAI's own client, in front of real models."""
+"""The gateway itself: its models and health, who may ask, and what breaks."""
 
 from __future__ import annotations
 
@@ -16,338 +16,12 @@ import grpc
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import openai
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from langzoo.serving.client import Client
-from langzoo.serving.gateway.app import GatewayOptions
+from langzoo.serving.client import Tls
+from langzoo.serving.gateway.options import GatewayOptions
 from langzoo.serving.server import ModelServer, ServerOptions
 from langzoo.serving.server.config_files import TlsConfig
 
 MODELS = ("bytes", "subwords")
-PROMPT = "The value of"
-CONTEXT, CAP = 64, 40
-
-
-@pytest.fixture(scope="module")
-def api(gateway_url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(
-        base_url=f"{gateway_url}/v1", api_key="none", max_retries=0
-    ) as client:
-        yield client
-
-
-@pytest.fixture(scope="module", params=MODELS)
-def model(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def direct(gateway_server: ModelServer, model: str) -> Iterator[Client]:
-    """A client of the model server itself."""
-    with Client(gateway_server.grpc_address, model) as client:
-        yield client
-
-
-def streamed(api: openai.OpenAI, **request: Any) -> tuple[str, str | None, list[Any]]:
-    """Text, finish reason and parts of a stream of one completion."""
-    parts = list(api.completions.create(stream=True, **request))
-    choices = [choice for part in parts for choice in part.choices]
-    reasons = [choice.finish_reason for choice in choices]
-    assert not any(reasons[:-1])
-    return "".join(choice.text for choice in choices), reasons[-1], parts
-
-
-def test_a_completion_is_what_the_signature_writes(
-    api: openai.OpenAI, direct: Client, model: str
-) -> None:
-    settings = {"temperature": 0.9, "top_p": 0.8, "seed": 5}
-    [expected] = direct.generate([PROMPT], 20, top_k=9, **settings)
-    answer = api.completions.create(
-        model=model, prompt=PROMPT, max_tokens=20, extra_body={"top_k": 9}, **settings
-    )
-    [choice] = answer.choices
-    assert choice.text == expected.text != ""
-    assert choice.finish_reason == expected.finish_reason
-    assert (answer.object, answer.model) == ("text_completion", model)
-    assert answer.usage.prompt_tokens == expected.prompt_tokens > 0
-    assert answer.usage.completion_tokens == expected.new_tokens
-    assert answer.usage.total_tokens == expected.prompt_tokens + expected.new_tokens
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"presence_penalty": 1.5, "frequency_penalty": 0.5, "temperature": 0},
-        {"repetition_penalty": 1.7, "temperature": 0},
-        {"stop": ["no such text"], "temperature": 1},
-    ],
-)
-def test_penalties_and_stops_are_those_of_the_signature(
-    api: openai.OpenAI, direct: Client, model: str, changes: dict[str, Any]
-) -> None:
-    same = {"seed": 5, "temperature": changes["temperature"]}
-    [plain] = direct.generate([PROMPT], 30, **same)
-    if "stop" in changes:
-        letter = next(t for t in plain.tokens[1:] if not t.startswith("<0x"))
-        changes = {**changes, "stop": ["no such text", letter]}
-    [expected] = direct.generate([PROMPT], 30, seed=5, **changes)
-    assert expected.text != plain.text
-    answer = api.completions.create(
-        model=model, prompt=PROMPT, max_tokens=30, seed=5, extra_body=changes
-    )
-    assert answer.choices[0].text == expected.text
-
-
-def test_completions_of_one_prompt_have_the_seeds_that_follow(
-    api: openai.OpenAI, direct: Client, model: str
-) -> None:
-    seeds = [2**31 - 1, -(2**31), -(2**31) + 1]  # the last one wraps
-    expected = direct.generate([PROMPT] * 3, 8, seed=seeds)
-    answer = api.completions.create(
-        model=model, prompt=PROMPT, n=3, max_tokens=8, seed=seeds[0]
-    )
-    assert [choice.text for choice in answer.choices] == [e.text for e in expected]
-    assert [choice.index for choice in answer.choices] == [0, 1, 2]
-    assert answer.usage.prompt_tokens == expected[0].prompt_tokens
-
-
-def test_a_prompt_is_completed_alike_alone_and_in_a_list(
-    api: openai.OpenAI, model: str
-) -> None:
-    prompts = [PROMPT, "", "naïve €"]
-    answer = api.completions.create(model=model, prompt=prompts, n=2, seed=1)
-    alone = [
-        choice.text
-        for prompt in prompts
-        for choice in api.completions.create(
-            model=model, prompt=prompt, n=2, seed=1
-        ).choices
-    ]
-    assert [choice.text for choice in answer.choices] == alone
-    assert [choice.index for choice in answer.choices] == list(range(6))
-
-
-def test_texts_without_a_seed_differ(api: openai.OpenAI, model: str) -> None:
-    asked = {"model": model, "prompt": [PROMPT, PROMPT], "n": 2, "max_tokens": 20}
-    choices = [
-        *api.completions.create(**asked).choices,
-        *api.completions.create(**asked).choices,
-    ]
-    assert len({choice.text for choice in choices}) == 8
-
-
-def test_best_of_answers_the_likeliest_a_token(
-    api: openai.OpenAI, direct: Client, model: str
-) -> None:
-    candidates = direct.generate([PROMPT] * 4, 6, seed=[3, 4, 5, 6])
-    means = {
-        c.text: sum(c.log_probabilities) / max(1, len(c.log_probabilities))
-        for c in candidates
-    }
-    answer = api.completions.create(
-        model=model, prompt=PROMPT, n=2, best_of=4, max_tokens=6, seed=3
-    )
-    best = sorted(means, key=means.__getitem__, reverse=True)[:2]
-    assert [choice.text for choice in answer.choices] == best
-    assert answer.usage.completion_tokens == sum(c.new_tokens for c in candidates)
-
-
-def test_log_probabilities_of_new_tokens(
-    api: openai.OpenAI, direct: Client, model: str
-) -> None:
-    [expected] = direct.generate([PROMPT], 12, seed=2)
-    [choice] = api.completions.create(
-        model=model, prompt=PROMPT, max_tokens=12, seed=2, logprobs=2
-    ).choices
-    scores = choice.logprobs
-    assert scores.tokens == list(expected.tokens)
-    assert scores.token_logprobs == list(expected.log_probabilities)
-    for top, token, likeliest in zip(
-        scores.top_logprobs, scores.tokens, expected.alternatives, strict=True
-    ):
-        assert set(top) == {token, *(other.token for other in likeliest[:2])}
-    assert len(scores.text_offset) == len(scores.tokens)
-    for token, offset in zip(scores.tokens, scores.text_offset, strict=True):
-        assert token.startswith("<0x") or choice.text[offset:].startswith(token)
-
-
-def test_zero_log_probabilities_are_those_of_the_tokens_alone(
-    api: openai.OpenAI,
-) -> None:
-    [choice] = api.completions.create(model="bytes", prompt="", logprobs=0).choices
-    assert len(choice.logprobs.token_logprobs) == len(choice.logprobs.tokens) > 0
-    assert choice.logprobs.top_logprobs is None
-
-
-@pytest.mark.parametrize("max_tokens", [0, 4])
-def test_echo_tells_how_likely_the_prompt_is(
-    api: openai.OpenAI, direct: Client, model: str, max_tokens: int
-) -> None:
-    prompt = "naïve 10 €"
-    [expected] = direct.token_alternatives([prompt])
-    [choice] = api.completions.create(
-        model=model, prompt=prompt, echo=True, max_tokens=max_tokens, logprobs=1, seed=1
-    ).choices
-    scores, count = choice.logprobs, len(expected.tokens) - 1  # without </s>
-    assert choice.text.startswith(prompt)
-    assert scores.tokens[:count] == list(expected.tokens[:count])
-    assert scores.token_logprobs[:count] == list(expected.log_probabilities[:count])
-    assert scores.text_offset[0] == 0
-    assert scores.text_offset[:count] == sorted(scores.text_offset[:count])
-    assert all(offset >= len(prompt) for offset in scores.text_offset[count:])
-    if not max_tokens:
-        assert choice.text == prompt
-        assert len(scores.tokens) == count
-
-
-def test_echo_without_log_probabilities(api: openai.OpenAI, model: str) -> None:
-    asked = {"model": model, "prompt": PROMPT, "seed": 1}
-    [plain] = api.completions.create(**asked).choices
-    [echoed] = api.completions.create(**asked, echo=True).choices
-    assert echoed.text == PROMPT + plain.text
-
-
-@pytest.mark.parametrize("continuation", [" is", " €"])
-def test_the_way_of_lm_evaluation_harness(
-    api: openai.OpenAI, direct: Client, model: str, continuation: str
-) -> None:
-    # Its `local-completions` sends context and continuation, asks for one token more,
-    # and reads the continuation's part of the log-probabilities, that token left out.
-    [context] = direct.token_scores([PROMPT])
-    [whole] = direct.token_scores([PROMPT + continuation])
-    context_length = len(context.tokens) - 1
-    [choice] = api.completions.create(
-        model=model,
-        prompt=[PROMPT + continuation],
-        temperature=0,
-        max_tokens=1,
-        logprobs=1,
-        seed=1234,
-        echo=True,
-    ).choices
-    scores = choice.logprobs
-    part = slice(context_length, -1)
-    assert scores.token_logprobs[part] == pytest.approx(
-        whole.log_probabilities[part], abs=1e-5
-    )
-    is_greedy = all(
-        own == max(top.values())
-        for own, top in zip(
-            scores.token_logprobs[part], scores.top_logprobs[part], strict=True
-        )
-    )
-    [greedy] = direct.generate([PROMPT], len(whole.tokens), temperature=0.0)
-    assert is_greedy == greedy.text.startswith(continuation)
-
-
-def test_the_end_of_a_text_counts_as_a_token_after_an_echo(
-    api: openai.OpenAI, direct: Client, model: str
-) -> None:
-    """Without it, lm-evaluation-harness would leave out a token of the prompt."""
-    for seed in range(4000):
-        [first] = direct.generate([PROMPT], 1, temperature=2.0, seed=seed)
-        if first.finish_reason == "stop":
-            break
-    [choice] = api.completions.create(
-        model=model,
-        prompt=PROMPT,
-        temperature=2,
-        max_tokens=1,
-        logprobs=1,
-        seed=seed,
-        echo=True,
-    ).choices
-    assert choice.text == PROMPT
-    assert choice.finish_reason == "stop"
-    [expected] = direct.token_alternatives([PROMPT])
-    assert choice.logprobs.tokens == list(expected.tokens)
-    assert choice.logprobs.tokens[-1] == "</s>"
-
-
-def test_beam_search(api: openai.OpenAI, direct: Client, model: str) -> None:
-    [expected] = direct.beam_search([PROMPT], 8, num_beams=3, length_penalty=0.5)
-    answer = api.completions.create(
-        model=model,
-        prompt=PROMPT,
-        n=2,
-        best_of=3,
-        max_tokens=8,
-        extra_body={"use_beam_search": True, "length_penalty": 0.5},
-    )
-    texts = [choice.text for choice in answer.choices]
-    assert texts == [beam.text for beam in expected[:2]]
-    assert answer.usage.completion_tokens == sum(beam.new_tokens for beam in expected)
-    assert answer.usage.prompt_tokens > 0
-
-
-@given(
-    seed=st.integers(0, 10**6),
-    prompt=st.sampled_from([PROMPT, "", "naïve €", "for x in range(10):\n    "]),
-    max_tokens=st.integers(0, CAP + 5),
-    stop=st.lists(st.sampled_from(["e", " a", "\n", "th", "x"]), max_size=2),
-    presence=st.sampled_from([0.0, 0.0, 1.0]),
-)
-@settings(max_examples=25, deadline=None)
-def test_a_streamed_text_is_the_text_of_one_answer(
-    api: openai.OpenAI,
-    seed: int,
-    prompt: str,
-    max_tokens: int,
-    stop: list[str],
-    presence: float,
-) -> None:
-    for model in MODELS:
-        asked = {
-            "model": model,
-            "prompt": prompt,
-            "max_tokens": max_tokens,
-            "seed": seed,
-            "stop": stop,
-            "presence_penalty": presence,
-            "temperature": 0.8,
-            "logprobs": 1,
-        }
-        answer = api.completions.create(**asked)
-        [whole] = answer.choices
-        text, reason, parts = streamed(
-            api, **asked, stream_options={"include_usage": True}
-        )
-        assert (text, reason) == (whole.text, whole.finish_reason)
-        assert parts[-1].usage == answer.usage
-        tokens, offsets = [], []
-        for part in parts[:-1]:
-            tokens += part.choices[0].logprobs.tokens
-            offsets += part.choices[0].logprobs.text_offset
-        assert tokens == whole.logprobs.tokens
-        assert offsets == whole.logprobs.text_offset
-
-
-def test_a_stream_comes_in_pieces(api: openai.OpenAI) -> None:
-    *_, parts = streamed(api, model="bytes", prompt=PROMPT, max_tokens=30, seed=3)
-    assert len(parts) > 3
-    assert all(part.id == parts[0].id for part in parts)
-    assert all(part.usage is None for part in parts)
-
-
-def test_a_streamed_text_after_a_prompt_that_has_to_give_way(
-    api: openai.OpenAI, model: str
-) -> None:
-    asked = {"model": model, "prompt": PROMPT * 20, "max_tokens": 30, "seed": 4}
-    text, *_ = streamed(api, **asked)
-    assert text == api.completions.create(**asked).choices[0].text
-
-
-def test_several_streams_in_one(api: openai.OpenAI, model: str) -> None:
-    asked = {"model": model, "prompt": [PROMPT, "To be"], "n": 2, "seed": 6}
-    asked |= {"echo": True, "logprobs": 1, "max_tokens": 9}
-    whole = api.completions.create(**asked)
-    texts, tokens = [""] * 4, [[] for _ in range(4)]
-    for part in api.completions.create(**asked, stream=True):
-        for choice in part.choices:
-            texts[choice.index] += choice.text
-            tokens[choice.index] += choice.logprobs.tokens
-    assert texts == [choice.text for choice in whole.choices]
-    assert tokens == [choice.logprobs.tokens for choice in whole.choices]
 
 
 def test_models(api: openai.OpenAI) -> None:
@@ -356,68 +30,6 @@ def test_models(api: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         api.models.retrieve("gpt-4")
     assert caught.value.code == "model_not_found"
-
-
-@pytest.mark.parametrize(
-    ("change", "param", "message"),
-    [
-        ({"temperature": 3}, "temperature", "less than or equal to 2"),
-        ({"temperature": "hot"}, "temperature", "valid number"),
-        ({"top_p": -0.1}, "top_p", "greater than or equal to 0"),
-        ({"max_tokens": -1}, "max_tokens", "greater than or equal to 0"),
-        ({"max_tokens": 2**31}, "max_tokens", "less than or equal"),
-        ({"n": 0}, "n", "greater than or equal to 1"),
-        ({"n": 3, "best_of": 2}, "best_of", "at least 'n'"),
-        ({"n": 65}, "n", "more than the 64"),
-        ({"prompt": ["a"] * 65}, "prompt", "more than the 64"),
-        ({"prompt": []}, "prompt", "at least 1"),
-        ({"prompt": [1, 2]}, "prompt", "token ids are not supported"),
-        ({"prompt": [[1], [2]]}, "prompt", "token ids are not supported"),
-        ({"prompt": 7}, "prompt", "valid (list|array)"),
-        ({"logprobs": 6}, "logprobs", "less than or equal to 5"),
-        ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "at most 4"),
-        ({"presence_penalty": 2.5}, "presence_penalty", "less than or equal to 2"),
-        ({"frequency_penalty": -3}, "frequency_penalty", "greater than or equal to -2"),
-        ({"repetition_penalty": 0}, "repetition_penalty", "greater than 0"),
-        ({"suffix": "end"}, "suffix", "cannot fill in"),
-        ({"logit_bias": {"50256": -100}}, "logit_bias", "not supported"),
-        ({"stream": True, "best_of": 2}, "best_of", "cannot be streamed"),
-        ({"stream_options": {}}, "stream_options", "for 'stream' only"),
-        ({"colour": "red"}, "colour", "Unrecognized request argument supplied: colour"),
-        ({"use_beam_search": True, "n": 5}, "best_of", "at most 4 beams"),
-        ({"use_beam_search": True, "logprobs": 1}, "logprobs", "Beam search"),
-        ({"use_beam_search": True, "stream": True}, "stream", "Beam search"),
-        (
-            {"use_beam_search": True, "presence_penalty": 1},
-            "presence_penalty",
-            "beam search",
-        ),
-    ],
-)
-def test_a_request_that_is_refused(
-    api: openai.OpenAI, change: dict[str, Any], param: str, message: str
-) -> None:
-    with pytest.raises(openai.BadRequestError, match=message) as caught:
-        api.completions.create(model="bytes", prompt=PROMPT, extra_body=change)
-    assert caught.value.param == param
-    assert caught.value.type == "invalid_request_error"
-
-
-def test_null_stands_for_the_default(api: openai.OpenAI) -> None:
-    nothing = dict.fromkeys(
-        ["suffix", "logit_bias", "stop", "n", "best_of", "temperature", "logprobs"]
-    )
-    answer = api.completions.create(
-        model="bytes", prompt=PROMPT, max_tokens=None, seed=1, extra_body=nothing
-    )
-    assert answer.usage.completion_tokens <= 16
-    assert answer.choices[0].logprobs is None
-
-
-def test_an_unknown_model(api: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="'gpt-4' does not exist") as caught:
-        api.completions.create(model="gpt-4", prompt=PROMPT)
-    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
 
 
 def ask(
@@ -474,7 +86,7 @@ def test_health_and_metrics(gateway_url: str, api: openai.OpenAI) -> None:
     seconds = 'langzoo_gateway_time_to_first_token_seconds_count{model="bytes"}'
     before = [count(line) for line in (tokens, answered, seconds)]
     usage = api.completions.create(model="bytes", prompt="a", n=2).usage
-    streamed(api, model="bytes", prompt="a", max_tokens=0)
+    list(api.completions.create(stream=True, model="bytes", prompt="a", max_tokens=0))
     after = [count(line) for line in (tokens, answered, seconds)]
     assert after == [before[0] + usage.completion_tokens, before[1] + 2, before[2] + 1]
 
@@ -555,18 +167,14 @@ def test_tls_to_the_model_server(
     (tmp_path / "ca.pem").write_text(authority.certificate)
     for name, pem in zip(("key", "cert"), authority.issue("client"), strict=True):
         (tmp_path / f"{name}.pem").write_text(pem)
-    files = {
-        "root_certificates": tmp_path / "ca.pem",
-        "private_key": tmp_path / "key.pem",
-        "certificate": tmp_path / "cert.pem",
-    }
+    files = [tmp_path / f"{name}.pem" for name in ("ca", "key", "cert")]
     (tmp_path / "models").mkdir()
     push(language_model, tmp_path / "models", 1)
     options = ServerOptions(tls=tls)
     with serve(tmp_path / "models", rest_port=None, options=options) as server:
         target = f"localhost:{server.grpc_port}"
-        for upstream, said in [(files, "versions of model bytes"), ({}, "no server")]:
-            with gateway(target, **upstream) as url:
+        for secure, said in [(files, "versions of model bytes"), ([], "no server")]:
+            with gateway(target, credentials=Tls.wanted(False, *secure)) as url:
                 models = json.loads(ask(f"{url}/health")[2])["models"]
             assert said in models["bytes"]
 

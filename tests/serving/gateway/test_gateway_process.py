@@ -91,11 +91,3 @@ def test_a_port_that_is_taken() -> None:
     assert output == (
         f"langzoo: cannot listen on 127.0.0.1:{port}: Address already in use\n"
     )
-
-
-def test_it_runs_without_tensorflow() -> None:
-    code = "import sys, langzoo.serving.gateway.command as c; print(*sys.modules)"
-    output = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert "tensorflow" not in output.stdout.split()

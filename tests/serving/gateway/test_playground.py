@@ -12,7 +12,7 @@ import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import pytest
 from langzoo.serving.client import Client
 from langzoo.serving.gateway import app as gateway_app
-from langzoo.serving.gateway.app import GatewayOptions
+from langzoo.serving.gateway.options import GatewayOptions
 from langzoo.serving.server import ModelServer
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 

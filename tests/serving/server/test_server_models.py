@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 from grpc import StatusCode
-from langzoo.serving.export.warmup_requests import WARMUP_FILE
+from langzoo.serving.export.contract import WARMUP_FILE
 from langzoo.serving.server import ModelServer, ServerOptions, ServerStartError
 from tensorflow_serving.apis import (
     get_model_status_pb2,

@@ -24,8 +24,9 @@ import math
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from ..client import AsyncClient, Generation
-from .completions import (
+from ...client import AsyncClient, Generation
+from ..transcript import ScoredToken, Transcript, logprobs_body
+from .serving import (
     STOPPED,
     Completion,
     Echo,
@@ -34,7 +35,6 @@ from .completions import (
     text_of,
     tokens_of,
 )
-from .transcript import ScoredToken, Transcript, logprobs_body
 
 _LARGEST_PIECE = 16
 _INT32_MAX = 2**31 - 1

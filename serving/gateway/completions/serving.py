@@ -14,27 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..client import Alternative, AsyncClient, Generation
-from .schema import CompletionRequest
-from .transcript import ScoredToken, Transcript, logprobs_body, offsets_in
+from ...client import Alternative, AsyncClient, Generation
+from ...export.contract import GENERATE
+from ..metrics import Usage
+from ..transcript import ScoredToken, Transcript, logprobs_body, offsets_in
+from .schema import PENALTIES, CompletionRequest
 
 STOPPED = "stop"
-
-
-@dataclass
-class Usage:
-    """How many tokens a request has read and written."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def body(self) -> dict[str, int]:
-        """`usage` of an answer."""
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-        }
 
 
 @dataclass
@@ -111,13 +97,16 @@ class Completion:
         not know it.
         """
         request = self.request
+        penalties = {name: getattr(request, name) for name in PENALTIES}
         return {
             "temperature": request.temperature,
             "top_k": max(0, request.top_k),
             "top_p": request.top_p,
-            "repetition_penalty": _unless(1, request.repetition_penalty),
-            "presence_penalty": _unless(0, request.presence_penalty),
-            "frequency_penalty": _unless(0, request.frequency_penalty),
+            **{
+                name: value
+                for name, value in penalties.items()
+                if value != GENERATE.settings[name].default
+            },
         }
 
     async def echoes(self) -> list[Echo]:
@@ -266,7 +255,3 @@ def _best(candidates: Sequence[Generation], count: int) -> Sequence[Generation]:
         return sum(scores) / max(1, len(scores))
 
     return sorted(candidates, key=mean, reverse=True)[:count]
-
-
-def _unless(off: float, value: float) -> float | None:
-    return None if value == off else value

@@ -1,8 +1,9 @@
 """What a request for completions may say.
 
-The fields, their defaults and their ranges are those of
+The fields and their ranges are those of
 https://platform.openai.com/docs/api-reference/completions/create; the last ones are not
-OpenAI's and have the names that vLLM gives them.
+OpenAI's and have the names that vLLM gives them. Defaults are the signatures' own,
+which are OpenAI's and vLLM's.
 """
 
 from __future__ import annotations
@@ -19,11 +20,23 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from ..client.questions import MAX_STOPS
-from .errors import ApiError, invalid
+from ...export.contract import (
+    ALTERNATIVES,
+    BEAM_SEARCH,
+    GENERATE,
+    MAX_BEAMS,
+    MAX_STOPS,
+)
+from ..errors import ApiError, invalid
+
+PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 _INT32_MAX = 2**31 - 1
-_MAX_BEAMS = 4
+_DEFAULTS = {
+    name: setting.default
+    for signature in (GENERATE, BEAM_SEARCH)
+    for name, setting in signature.settings.items()
+}
 
 
 def _prompts(value: Any) -> Any:
@@ -87,28 +100,28 @@ class CompletionRequest(BaseModel):
         list[str], BeforeValidator(_prompts), Field(min_length=1, strict=True)
     ] = [""]
     max_tokens: int = Field(16, ge=0, le=_INT32_MAX)
-    temperature: _Real = Field(1.0, ge=0, le=2)
-    top_p: _Real = Field(1.0, ge=0, le=1)
+    temperature: _Real = Field(_DEFAULTS["temperature"], ge=0, le=2)
+    top_p: _Real = Field(_DEFAULTS["top_p"], ge=0, le=1)
     n: int = Field(1, ge=1)
     best_of: int = Field(0, ge=1)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    logprobs: int | None = Field(None, ge=0, le=5)
+    logprobs: int | None = Field(None, ge=0, le=ALTERNATIVES)
     echo: bool = False
     stop: Annotated[
         list[str], BeforeValidator(_stops), Field(max_length=MAX_STOPS)
     ] = []
-    presence_penalty: _Real = Field(0.0, ge=-2, le=2)
-    frequency_penalty: _Real = Field(0.0, ge=-2, le=2)
+    presence_penalty: _Real = Field(_DEFAULTS["presence_penalty"], ge=-2, le=2)
+    frequency_penalty: _Real = Field(_DEFAULTS["frequency_penalty"], ge=-2, le=2)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     suffix: str = ""
     logit_bias: dict[str, float] = {}
     user: str = ""
 
-    top_k: int = Field(0, ge=-1, le=_INT32_MAX)
-    repetition_penalty: _Real = Field(1.0, gt=0)
+    top_k: int = Field(_DEFAULTS["top_k"], ge=-1, le=_INT32_MAX)
+    repetition_penalty: _Real = Field(_DEFAULTS["repetition_penalty"], gt=0)
     use_beam_search: bool = False
-    length_penalty: _Real = 1.0
+    length_penalty: _Real = _DEFAULTS["length_penalty"]
 
     @model_validator(mode="before")
     @classmethod
@@ -152,18 +165,15 @@ def _check_together(request: CompletionRequest) -> None:
         raise invalid("What is best of several cannot be streamed", "best_of")
     if not request.use_beam_search:
         return
-    if request.best_of > _MAX_BEAMS:
-        raise invalid(f"Beam search has at most {_MAX_BEAMS} beams", "best_of")
+    if request.best_of > MAX_BEAMS:
+        raise invalid(f"Beam search has at most {MAX_BEAMS} beams", "best_of")
     if request.stream:
         raise invalid("Beam search cannot be streamed", "stream")
     if request.logprobs is not None:
         raise invalid("Beam search gives no log-probabilities of tokens", "logprobs")
-    for name, off in _OFF.items():
-        if getattr(request, name) != off:
+    for name in PENALTIES:
+        if getattr(request, name) != _DEFAULTS[name]:
             raise invalid(f"'{name}' cannot be used with beam search", name)
-
-
-_OFF = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1}
 
 
 def _refusal(error: ValidationError) -> ApiError:

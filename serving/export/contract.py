@@ -1,0 +1,338 @@
+"""What an export promises: its files, and every signature's inputs and outputs.
+
+All of it is stated here alone. The graph is built by this table and an export is tried
+by it; clients, gateway, command line and the reference page read what they need to
+know. It takes nothing to import but Python.
+
+A setting is a key of a typed dictionary, because editors and type checkers read no
+other table: its name and what it takes are the key and the type, all else is its
+`Setting`. The signatures' inputs are made of these dictionaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import (
+    Annotated,
+    Any,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    get_args,
+    get_type_hints,
+)
+
+SAVED_MODEL_FILE = "saved_model.pb"
+METADATA_FILE = "assets.extra/langzoo.json"
+WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+
+MAX_STOPS = 4
+MAX_BEAMS = 4
+# The likeliest tokens that are told: after a text, and in the place of each token.
+NEXT_TOKENS = 10
+ALTERNATIVES = 5
+CALIBRATION_BINS = 15
+
+T = TypeVar("T")
+Text: TypeAlias = str | bytes
+# One value for all rows, or one for each.
+Each: TypeAlias = T | Sequence[T]
+Whole: TypeAlias = Each[int] | None
+Real: TypeAlias = Each[float] | None
+# One string or several for all rows, or for each row one or several of its own.
+Stop: TypeAlias = Text | Sequence[Text] | Sequence[Sequence[Text]] | None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What there is to say of an input that may be left out.
+
+    Attributes:
+        default: what holds for every row then.
+        meaning: in a sentence.
+        lowest, highest: what is beyond means nothing, though the graph takes it.
+        probe: what an export is tried with, if not the default.
+    """
+
+    default: Any
+    meaning: str
+    lowest: int | None = None
+    highest: int | None = None
+    probe: Any = None
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or an output.
+
+    Attributes:
+        dtype: as TensorFlow names it.
+        meaning: in a sentence, or a part of one.
+        shape: behind the batch; None is any size.
+        setting: of an input that may be left out.
+    """
+
+    dtype: str
+    meaning: str
+    shape: tuple[int | None, ...] = ()
+    setting: Setting | None = None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What is asked of a model, and what it answers.
+
+    Attributes:
+        name: of the signature.
+        meaning: what it does, in a sentence.
+        inputs: by name; all have the batch as first dimension, and so have outputs.
+        outputs: by name.
+    """
+
+    name: str
+    meaning: str
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """The inputs that may be left out."""
+        return {
+            name: tensor.setting
+            for name, tensor in self.inputs.items()
+            if tensor.setting is not None
+        }
+
+    @property
+    def required(self) -> list[str]:
+        """The inputs that must be given."""
+        return [name for name, tensor in self.inputs.items() if not tensor.setting]
+
+
+_NEW_TOKENS = Setting(
+    64, "The most tokens to write; the export's cap holds as well.", 0, probe=4
+)
+Stops = Annotated[
+    Stop,
+    Setting([""] * MAX_STOPS, f"The text ends before any of these; up to {MAX_STOPS}."),
+]
+
+
+class GenerateSettings(TypedDict, total=False):
+    """How `generate` writes; what is left out, or None, is the model's default.
+
+    Each is one value for all prompts or a sequence with one for each. `stop` is a
+    string or up to four, for all prompts or, as a sequence of sequences, for each.
+    """
+
+    temperature: Annotated[Real, Setting(1.0, "0 takes the likeliest token.")]
+    top_k: Annotated[Whole, Setting(0, "Draw from the k likeliest tokens; 0: of all.")]
+    top_p: Annotated[
+        Real,
+        Setting(1.0, "Draw from the fewest that are so likely together; 1: all.", 0, 1),
+    ]
+    repetition_penalty: Annotated[
+        Real, Setting(1.0, "Divides the odds of tokens of prompt and text; 1: off.")
+    ]
+    presence_penalty: Annotated[
+        Real, Setting(0.0, "Is taken from the logits of the text's tokens; 0: off.")
+    ]
+    frequency_penalty: Annotated[
+        Real, Setting(0.0, "The same, as often as the text has them; 0: off.")
+    ]
+    stop: Stops
+    seed: Annotated[Whole, Setting(0, "Same seed, same text.")]
+    seed_offset: Annotated[
+        Whole, Setting(0, "Tokens of this text that the seed has drawn before.")
+    ]
+
+
+class BeamSettings(TypedDict, total=False):
+    """How `beam_search` searches; as `GenerateSettings`."""
+
+    num_beams: Annotated[
+        Whole, Setting(MAX_BEAMS, f"Search for so many texts, up to {MAX_BEAMS}.", 1)
+    ]
+    length_penalty: Annotated[
+        Real,
+        Setting(1.0, "Rank by log-probability over length ** this; above 1: long."),
+    ]
+    stop: Stops
+
+
+_KINDS: dict[Any, tuple[str, tuple[int, ...]]] = {
+    Whole: ("int32", ()),
+    Real: ("float32", ()),
+    Stop: ("string", (MAX_STOPS,)),
+}
+
+
+def _settings(dictionary: type) -> dict[str, Tensor]:
+    """How many tokens to write, and all else that a dictionary says."""
+    most = _NEW_TOKENS
+    settings = {"max_new_tokens": Tensor("int32", most.meaning, setting=most)}
+    for name, hint in get_type_hints(dictionary, include_extras=True).items():
+        kind, setting = get_args(hint)
+        dtype, shape = _KINDS[kind]
+        settings[name] = Tensor(dtype, setting.meaning, shape, setting)
+    return settings
+
+
+def _tensors(table: str) -> dict[str, Tensor]:
+    """Of lines with name, dtype and what is behind the batch, and meaning."""
+    tensors = {}
+    for line in filter(str.strip, table.splitlines()):
+        name, kind, meaning = line.split(maxsplit=2)
+        dtype, _, sizes = kind.rstrip("]").partition("[")
+        shape = (
+            None if size == "n" else int(size) for size in sizes.split(",") if size
+        )
+        tensors[name] = Tensor(dtype, meaning, tuple(shape))
+    return tensors
+
+
+_TEXT = _tensors("text string of any bytes")
+_PROMPT = _tensors(
+    "prompt string what to continue, or as much as the context has room for"
+)
+_SUMS = _tensors("""
+    nll              float32  nats of the tokens and of `</s>`
+    spelling_nll     float32  nats to spell what is unknown, beyond `<unk>`
+    tokens           int64    tokens and `</s>`
+    bytes            int64    of the text in UTF-8
+    words            int64    of the text, at white space
+""")
+_TOKENS = _tensors("""
+    token            string[n]   each token, as it is shown
+    log_probability  float32[n]  of each token, in nats
+""")
+_LENGTH = _tensors("length int32 how many tokens there are; `</s>` is the last")
+_TOP = _tensors(f"""
+    top_token            string[n,{ALTERNATIVES}]   the likeliest in each token's place
+    top_log_probability  float32[n,{ALTERNATIVES}]  of each of these, in nats
+""")
+
+NEXT = Signature(
+    "serving_default",
+    "The likeliest next tokens after each text.",
+    _TEXT,
+    _tensors(f"""
+    token            string[{NEXT_TOKENS}]   the likeliest first
+    probability      float32[{NEXT_TOKENS}]  of each
+    """),
+)
+SCORE = Signature("score", "How well the model predicts each text.", _TEXT, _SUMS)
+TOKEN_SCORES = Signature(
+    "token_scores",
+    "How well the model predicts each token of each text.",
+    _TEXT,
+    _TOKENS | _LENGTH,
+)
+TOKEN_ALTERNATIVES = Signature(
+    "token_alternatives",
+    "The same, and for each token what is likeliest in its place.",
+    _TEXT,
+    _TOKENS | _LENGTH | _TOP,
+)
+GENERATE = Signature(
+    "generate",
+    "Continues each prompt.",
+    _PROMPT | _settings(GenerateSettings),
+    _tensors("""
+    text             string   the continuation, valid UTF-8
+    new_tokens       int32    tokens that the text has a part of, without `</s>`
+    finish_reason    string   `stop` (at `</s>` or a stop string) or `length`
+    prompt_tokens    int32    tokens of the prompt that were read
+    """)
+    | _TOKENS
+    | _TOP,
+)
+BEAM_SEARCH = Signature(
+    "beam_search",
+    "The likeliest continuations of each prompt, best first.",
+    _PROMPT | _settings(BeamSettings),
+    _tensors(f"""
+    text             string[{MAX_BEAMS}]   each continuation, valid UTF-8
+    log_probability  float32[{MAX_BEAMS}]  of its tokens, in nats; -inf: no such beam
+    score            float32[{MAX_BEAMS}]  that over its length ** `length_penalty`
+    new_tokens       int32[{MAX_BEAMS}]    as of `generate`
+    finish_reason    string[{MAX_BEAMS}]   as of `generate`
+    """),
+)
+EVALUATE = Signature(
+    "evaluate",
+    "Sums over each document, of which metrics are made.",
+    _tensors("examples string serialized `tf.train.Example`s with a `text`"),
+    _SUMS
+    | _tensors(f"""
+    characters       int64    of the text, in Unicode
+    unknown_tokens   int64    tokens that are `<unk>`
+    correct_at_1     int64    tokens that were the likeliest
+    correct_at_5     int64    tokens that were among the five likeliest
+    calibration      float32[{CALIBRATION_BINS},3]  by bins of the likeliest token's \
+probability, equally wide: tokens, the sum of it, how often that token was right
+    """),
+)
+
+# By task: what an export of it answers.
+SIGNATURES: dict[str, tuple[Signature, ...]] = {
+    "causal_lm": (
+        NEXT,
+        SCORE,
+        TOKEN_SCORES,
+        TOKEN_ALTERNATIVES,
+        GENERATE,
+        BEAM_SEARCH,
+        EVALUATE,
+    )
+}
+
+
+def probe_of(name: str) -> Any:
+    """What an input of this name is tried with, if it is not a text; else None."""
+    settings = (
+        signature.settings.get(name)
+        for signatures in SIGNATURES.values()
+        for signature in signatures
+    )
+    return next((setting.probe for setting in settings if setting), None)
+
+
+def reference() -> str:
+    """The table in Markdown, for people."""
+    return "\n".join(
+        line
+        for task, signatures in SIGNATURES.items()
+        for line in [
+            f"## `{task}`",
+            *(line for signature in signatures for line in _section(signature)),
+        ]
+    )
+
+
+def _section(signature: Signature) -> Iterator[str]:
+    yield from ("", f"### `{signature.name}`", "", signature.meaning, "")
+    yield from ("| input | tensor | default | |", "|---|---|---|---|")
+    for name, tensor in signature.inputs.items():
+        default, meaning = "", tensor.meaning
+        if tensor.setting is not None:
+            default = f"`{tensor.setting.default}`"
+            meaning += _range(tensor.setting)
+        yield f"| `{name}` | {_kind(tensor)} | {default} | {meaning} |"
+    yield from ("", "| output | tensor | |", "|---|---|---|")
+    for name, tensor in signature.outputs.items():
+        yield f"| `{name}` | {_kind(tensor)} | {tensor.meaning} |"
+
+
+def _range(setting: Setting) -> str:
+    if setting.lowest is None:
+        return ""
+    return f" From {setting.lowest}" + (
+        "." if setting.highest is None else f" to {setting.highest}."
+    )
+
+
+def _kind(tensor: Tensor) -> str:
+    sizes = ["b", *("n" if size is None else str(size) for size in tensor.shape)]
+    return f"{tensor.dtype} `[{', '.join(sizes)}]`"

@@ -1,0 +1,272 @@
+"""What an export of a causal language model answers.
+
+`contract` has a table of it; this is what does not fit in there.
+
+`<pad>`, `<unk>` and `<s>` are never proposed: their logits are masked before the
+softmax, so the probabilities of `serving_default` are those of real tokens and `</s>`.
+`nll` counts `</s>`, and so does `tokens` of `score`. An unknown piece is the one token
+`<unk>` in both, and in `token_scores`; `spelling_nll` is what its bytes cost on top of
+that, by a fixed code (see `models.tasks.scoring.spelling_nll`), and 0 where nothing is
+unknown: `nll + spelling_nll` is the length of a code of the text. The numbers of
+`token_alternatives` are those of `token_scores`: of all tokens, of which it shows those
+that may be proposed.
+
+`generate` draws from the 256 likeliest tokens; a prompt keeps its last (context length
+- `max_new_tokens`) tokens, and `prompt_tokens` says how many these are, `<s>` not
+counted. No request gets more tokens than the export's cap, and a setting that means
+nothing (not a number, out of range) is as good as none. The penalties are Hugging
+Face's (over prompt and new tokens) and OpenAI's (over new tokens), and lower the logits
+before anything is left out. `stop` has four strings a row, of any bytes, "" for none:
+the text ends before the first that is complete (of several complete at one byte, the
+longest), whatever the tokens are, and the row is written no further. `new_tokens`
+counts the tokens that `text` has a part of, without the `</s>` that ended it; what is
+told of each token is "" or 0 behind that. `finish_reason` is `stop` (at `</s>` or a
+stop string) or `length`. A row's text depends on its settings, its seed and its prompt,
+not on the rest of the batch. The log-probabilities are the model's own, in nats, among
+what may be proposed: before penalties, temperature and cuts. Who goes on piece by piece
+with one seed says in `seed_offset` how many tokens of the continuation the prompt ends
+with: they count for the penalties as new ones, and the pieces are those of one request
+(where the tokenizer cuts the text into the tokens that were drawn).
+
+`beam_search` keeps `num_beams` (at most four) continuations; see `beam_search`.
+`log_probability` is the sum over the tokens, `</s>` and those of a stop string among
+them, and `score` that over their number ** `length_penalty`. Where there are fewer
+beams these are -inf, and the text "".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from ....models.tasks.scoring import (
+    map_tokens,
+    next_token_logits,
+    token_log_probabilities,
+)
+from .. import contract
+from ..beam_search import beam_search, for_beams
+from ..document_sums import document_sums, evaluation_sums
+from ..generation import generate
+from ..prompts import Prompts
+from ..sampling import Penalties, Sampling
+from ..settings import ExportSettings
+from ..stop_strings import StopStrings
+from ..traced_model import TracedModel
+from ..vocabulary import Alternatives, Vocabulary, last_tokens
+from . import Signatures
+from .rows import signature
+
+_NEW_TOKENS = contract.GENERATE.settings["max_new_tokens"].default
+
+
+def build(
+    model: Any, *, stride: int | None = None, max_new_tokens: int | None = None
+) -> Signatures:
+    """The signatures of a causal language model.
+
+    Args:
+        model: a `langzoo.models.CausalLM`.
+        stride: int in [1, context length]. Distance between the windows in which a
+            document longer than the context is scored. Defaults to half the context.
+        max_new_tokens: int in [1, context length). The most tokens that a request may
+            generate. Defaults to half the context.
+    """
+    given = ExportSettings(score_stride=stride, max_new_tokens=max_new_tokens)
+    stride, cap = given.lengths(int(model.context_length))
+    traced = TracedModel(model)
+    vocabulary = Vocabulary(
+        model.preprocessor.tokenizer, model.backbone.vocabulary_size
+    )
+    score, token_scores = _scoring(traced, vocabulary, stride)
+
+    @signature(contract.EVALUATE)
+    def evaluate(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        texts = text_of_examples(examples)
+        return evaluation_sums(traced, vocabulary, texts, stride)
+
+    functions = {
+        "serving_default": _next_tokens(traced, vocabulary),
+        "score": score,
+        "token_scores": token_scores,
+        "token_alternatives": _alternatives(traced, vocabulary, stride),
+        "generate": _generate(traced, vocabulary, cap),
+        "beam_search": _beam_search(traced, vocabulary, cap),
+        "evaluate": evaluate,
+    }
+    options = {"stride": stride, "max_new_tokens": cap}
+    return Signatures(functions, traced.variables, options)
+
+
+def _next_tokens(model: Any, vocabulary: Vocabulary) -> Callable:
+    count = contract.NEXT_TOKENS
+    proposed = min(count, sum(vocabulary.proposable))
+
+    @signature(contract.NEXT)
+    def next_tokens(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        # One place is left free, so that the token proposed fits into the context: the
+        # first of them is what `generate` says greedily for one new token.
+        sequences = last_tokens(vocabulary.sequences(text), model.context_length - 1)
+        logits = vocabulary.mask_unproposable(next_token_logits(model, sequences))
+        probability, ids = tf.math.top_k(tf.nn.softmax(logits), proposed)
+        missing = [[0, 0], [0, count - proposed]]
+        return {
+            "token": tf.pad(vocabulary.display(ids), missing, constant_values=""),
+            "probability": tf.pad(probability, missing),
+        }
+
+    return next_tokens
+
+
+def _scoring(
+    model: Any, vocabulary: Vocabulary, stride: int
+) -> tuple[Callable, Callable]:
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    def log_probabilities(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+        documents = vocabulary.documents(text)
+        scores = token_log_probabilities(model, documents, stride=stride)
+        return documents[:, 1:], scores
+
+    @signature(contract.SCORE)
+    def score(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        _, scores = log_probabilities(text)
+        return document_sums(vocabulary, text, scores)
+
+    @signature(contract.TOKEN_SCORES)
+    def token_scores(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        return _scored(vocabulary, *log_probabilities(text))
+
+    return score, token_scores
+
+
+def _alternatives(model: Any, vocabulary: Vocabulary, stride: int) -> Callable:
+    def likeliest(features: dict, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        logits = tf.cast(model(features, training=False), tf.float32)
+        # Of all tokens, as in `token_scores`, though only some are shown.
+        normalizer = tf.reduce_logsumexp(logits, axis=-1)
+        masked = vocabulary.mask_unproposable(logits)
+        values, ids = tf.math.top_k(masked, vocabulary.alternatives)
+        target = tf.gather(logits, targets, axis=-1, batch_dims=2)
+        return target - normalizer, values - normalizer[..., tf.newaxis], ids
+
+    specs = (
+        tf.TensorSpec([None], tf.float32),
+        tf.TensorSpec([None, vocabulary.alternatives], tf.float32),
+        tf.TensorSpec([None, vocabulary.alternatives], tf.int32),
+    )
+
+    @signature(contract.TOKEN_ALTERNATIVES)
+    def token_alternatives(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        documents = vocabulary.documents(text)
+        results = map_tokens(model, documents, likeliest, specs, stride=stride)
+        scores, values, ids = results
+        top = Alternatives(values.to_tensor(0.0), ids.to_tensor(0))
+        is_there = tf.sequence_mask(scores.row_lengths(), tf.shape(top.ids)[1])
+        return {
+            **_scored(vocabulary, documents[:, 1:], scores),
+            **_shown(vocabulary, top, is_there),
+        }
+
+    return token_alternatives
+
+
+def _generate(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
+    @signature(contract.GENERATE, max_new_tokens=min(_NEW_TOKENS, cap))
+    def generate_text(
+        prompt: tf.Tensor,
+        max_new_tokens: tf.Tensor,
+        stop: tf.Tensor,
+        **settings: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        prompts = Prompts.of(
+            vocabulary,
+            prompt,
+            max_new_tokens,
+            context_length=model.context_length,
+            cap=cap,
+        )
+        new = generate(
+            model,
+            vocabulary,
+            prompts,
+            Sampling(*(settings[name] for name in Sampling._fields)),
+            Penalties(*(settings[f"{name}_penalty"] for name in Penalties._fields)),
+            StopStrings(stop),
+            cap=cap,
+        )
+        is_there = tf.sequence_mask(new.new_tokens, tf.shape(new.ids)[1])
+        return {
+            "text": new.text,
+            "new_tokens": new.new_tokens,
+            "finish_reason": _finish_reason(new.stopped),
+            "prompt_tokens": prompts.read,
+            "token": tf.where(is_there, vocabulary.display(new.ids), ""),
+            "log_probability": new.log_probability,
+            **_shown(vocabulary, new.top, is_there),
+        }
+
+    return generate_text
+
+
+def _beam_search(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
+    @signature(contract.BEAM_SEARCH, max_new_tokens=min(_NEW_TOKENS, cap))
+    def search(
+        prompt: tf.Tensor,
+        max_new_tokens: tf.Tensor,
+        num_beams: tf.Tensor,
+        length_penalty: tf.Tensor,
+        stop: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        prompts = Prompts.of(
+            vocabulary,
+            prompt,
+            max_new_tokens,
+            context_length=model.context_length,
+            cap=cap,
+        )
+        found = beam_search(
+            model, vocabulary, prompts, num_beams, length_penalty, for_beams(stop)
+        )
+        is_there = found.log_probability > float("-inf")
+        return {
+            "text": found.text,
+            "log_probability": found.log_probability,
+            "score": found.score,
+            "new_tokens": found.new_tokens,
+            "finish_reason": tf.where(is_there, _finish_reason(found.stopped), ""),
+        }
+
+    return search
+
+
+def _finish_reason(stopped: tf.Tensor) -> tf.Tensor:
+    return tf.where(stopped, "stop", "length")
+
+
+def _scored(
+    vocabulary: Vocabulary, ids: tf.RaggedTensor, scores: tf.RaggedTensor
+) -> dict[str, tf.Tensor]:
+    return {
+        "token": tf.ragged.map_flat_values(vocabulary.display, ids).to_tensor(""),
+        "log_probability": scores.to_tensor(0.0),
+        "length": tf.cast(scores.row_lengths(), tf.int32),
+    }
+
+
+def _shown(
+    vocabulary: Vocabulary, top: Alternatives, is_there: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    token, log_probability = vocabulary.shown(top, is_there)
+    return {"top_token": token, "top_log_probability": log_probability}
+
+
+def text_of_examples(examples: tf.Tensor) -> tf.Tensor:
+    """The feature `text` of serialized `tf.train.Example`s, string `[b]`.
+
+    A missing feature is an empty text; several values are joined.
+    """
+    features = {"text": tf.io.RaggedFeature(tf.string)}
+    parsed = tf.io.parse_example(examples, features)
+    return tf.strings.reduce_join(parsed["text"], axis=-1)

@@ -1,0 +1,214 @@
+"""What the endpoints share: the models, who may ask them and how much, and events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hmac
+import json
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+
+from ..client import AsyncClient
+from ..errors import ServingError
+from .errors import ApiError, api_error
+from .metrics import GatewayMetrics, Record, Usage
+from .options import GatewayOptions
+
+_Result = TypeVar("_Result")
+# What nginx calls a client that did not wait; nobody reads it but the metrics.
+_CLIENT_GONE = 499
+
+
+class Service:
+    """Models that may be asked, as far as the options let them.
+
+    Args:
+        clients: of the models, by the names that requests call them by.
+        options: who may ask, and how much.
+
+    Attributes:
+        metrics: what is counted.
+    """
+
+    def __init__(
+        self, clients: Mapping[str, AsyncClient], options: GatewayOptions
+    ) -> None:
+        self.clients = clients
+        self.options = options
+        self.metrics = GatewayMetrics()
+        self._in_progress = 0
+
+    def client(self, name: str) -> AsyncClient:
+        """The client of a model.
+
+        Raises:
+            ApiError: 404, if there is no such model.
+        """
+        if name not in self.clients:
+            message = f"The model '{name}' does not exist"
+            raise ApiError(404, message, param="model", code="model_not_found")
+        return self.clients[name]
+
+    def guarded(self, endpoint: Any) -> Any:
+        """An endpoint for those who may ask."""
+
+        @functools.wraps(endpoint)
+        async def guarded(request: Request) -> Response:
+            _check_key(request, self.options.api_keys)
+            return await endpoint(request)
+
+        return guarded
+
+    async def answered(
+        self,
+        request: Request,
+        answer: Callable[[Request, Record], Awaitable[Response]],
+    ) -> Response:
+        """An answer that takes the models' time, if there is room; it is counted."""
+        record = Record(self.metrics)
+        try:
+            self._check_room()
+            with self._working():
+                return await answer(request, record)
+        except (ApiError, ServingError) as error:
+            refusal = error if isinstance(error, ApiError) else api_error(error)
+            record.done(refusal.status)
+            raise refusal from error
+        except ClientDisconnect:
+            record.done(_CLIENT_GONE)
+            return Response(status_code=_CLIENT_GONE)
+
+    async def body(self, request: Request) -> bytes:
+        """The body of a request.
+
+        Raises:
+            ApiError: it is too large, or comes too slowly.
+        """
+        most = self.options.max_body_bytes
+
+        async def read() -> bytes:
+            body = bytearray()
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:
+                    raise ApiError(413, f"The request has more than {most} bytes")
+            return bytes(body)
+
+        try:
+            # Whoever sends slowly must not keep a place for ever.
+            return await asyncio.wait_for(read(), self.options.body_timeout)
+        except TimeoutError:
+            raise ApiError(408, "The request came too slowly") from None
+
+    async def streamed(
+        self,
+        request: Request,
+        parts: AsyncGenerator[dict[str, Any], None],
+        record: Record,
+        usage: Usage,
+    ) -> Response:
+        """An answer part by part, as server-sent events."""
+        # What goes wrong at once is told by the status, which is sent first.
+        first = await unless_gone(request, anext(parts))
+        record.first_token()
+        return StreamingResponse(
+            self._events(first, parts, record, usage),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        )
+
+    async def _events(
+        self,
+        first: dict[str, Any],
+        parts: AsyncGenerator[dict[str, Any], None],
+        record: Record,
+        usage: Usage,
+    ) -> AsyncGenerator[str, None]:
+        """Server-sent events: the parts, an error where one comes up, the end."""
+        status = _CLIENT_GONE
+        with self._working():
+            try:
+                async with contextlib.aclosing(parts):
+                    yield _event(first)
+                    async for part in parts:
+                        yield _event(part)
+                status = 200
+                yield "data: [DONE]\n\n"
+            except ServingError as error:
+                status = api_error(error).status
+                yield _event(api_error(error).body())
+            finally:
+                record.done(status, usage)
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        # One event loop runs all requests, so that a number is enough.
+        self._in_progress += 1
+        try:
+            yield
+        finally:
+            self._in_progress -= 1
+
+    def _check_room(self) -> None:
+        if self._in_progress >= self.options.max_requests:
+            raise ApiError(
+                429,
+                "Too many requests are worked on, try again",
+                kind="rate_limit_error",
+                code="rate_limit_exceeded",
+            )
+
+
+def _event(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+def _check_key(request: Request, keys: Sequence[str]) -> None:
+    if not keys:
+        return
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    given = given.strip() if scheme.lower() == "bearer" else ""
+    matches = [hmac.compare_digest(given.encode(), key.encode()) for key in keys]
+    if not given or not any(matches):
+        message = "Incorrect API key provided" if given else "You must give an API key"
+        raise ApiError(
+            401,
+            f"{message}: send it as 'Authorization: Bearer KEY'",
+            code="invalid_api_key",
+        )
+
+
+async def unless_gone(request: Request, answer: Awaitable[_Result]) -> _Result:
+    """The answer; where whoever asked hangs up, it is cancelled.
+
+    Raises:
+        ClientDisconnect: nobody waits for it any more.
+    """
+    work = asyncio.ensure_future(answer)
+    watch = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait([work, watch], return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientDisconnect
+        return work.result()
+    finally:
+        watch.cancel()
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
