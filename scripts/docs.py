@@ -23,6 +23,7 @@ from langzoo.models.families import FAMILIES, RECIPES
 from langzoo.models.families.presets import PRESETS
 from langzoo.models.learning.recipe import COMMON
 from langzoo.pipelines.configuration.config import Config
+from langzoo.serving.export import contract
 
 FOLDER = Path(__file__).parents[1] / "docs"
 _MADE = "<!-- Made by `make docs` from the code: change that, not this page. -->"
@@ -246,7 +247,24 @@ def _metrics(found: Iterable[Metric]) -> str:
     return table(("metric", "unit", "better", "what", "source"), rows)
 
 
-PAGES = {"configuration.md": configuration, "metrics.md": metrics}
+def signatures() -> str:
+    """The page of what an export answers."""
+    return "\n\n".join(
+        [
+            "# Signatures",
+            _MADE,
+            "What an exported model answers, by task. `b` is the batch, `n` a length. "
+            "[Serving](serving.md) and [clients](clients.md) say how to ask.",
+            contract.reference() + "\n",
+        ]
+    )
+
+
+PAGES = {
+    "configuration.md": configuration,
+    "metrics.md": metrics,
+    "signatures.md": signatures,
+}
 
 
 def main() -> None:
