@@ -7,7 +7,6 @@ tinyshakespeare a byte is a character and the split is the customary one.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import sys
@@ -76,7 +75,7 @@ def _zoo(side: str, *parts: bytes) -> dict[str, Any]:
     from langzoo.components.trainer import training
     from langzoo.components.trainer.counting import count
     from langzoo.components.trainer.rows.windows import TokenWindows
-    from langzoo.components.trainer.settings import TrainingConfig
+    from langzoo.components.trainer.settings import TrainerSettings
     from langzoo.models import ByteTokenizer, build_causal_lm
 
     tokenizer = ByteTokenizer()
@@ -84,10 +83,9 @@ def _zoo(side: str, *parts: bytes) -> dict[str, Any]:
     family, hyperparameters = side, {}
     if side in NGRAMS:
         family, hyperparameters = "ngram", {"order": NGRAMS[side]}
-    config = TrainingConfig.of(family, steps=0)
-    steps = _TOKENS // (config.batch_size * _CONTEXT)
-    config = dataclasses.replace(config, steps=steps)
-    keras.utils.set_random_seed(config.seed)
+    steps = _TOKENS // (TrainerSettings().batch_size * _CONTEXT)
+    settings = TrainerSettings(steps=steps).of_family(family)
+    keras.utils.set_random_seed(settings.seed)
     model = build_causal_lm(family, tokenizer, _CONTEXT, **hyperparameters)
     with tempfile.TemporaryDirectory() as folder:
         windows = []
@@ -102,10 +100,12 @@ def _zoo(side: str, *parts: bytes) -> dict[str, Any]:
             )
             windows.append(TokenWindows(f"{folder}/{name}", _CONTEXT))
         if side in NGRAMS:
-            result = count(model, ids[:1], *windows, config)
+            result = count(model, ids[:1], *windows, settings)
         else:
             network = keras.Model(model.input, model.output)
-            result = training.train(network, *windows, config, f"{folder}/checkpoints")
+            result = training.train(
+                network, *windows, settings, f"{folder}/checkpoints"
+            )
     return {
         "parameters": result.parameters,
         "tokens": result.tokens_seen,

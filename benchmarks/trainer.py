@@ -86,7 +86,7 @@ def measure(family: str) -> dict[str, float]:
     import numpy as np
     from langzoo.components.trainer.networks import network_of
     from langzoo.components.trainer.rows.windows import TokenWindows
-    from langzoo.components.trainer.settings import TrainingConfig
+    from langzoo.components.trainer.settings import TrainerSettings
     from langzoo.models import zoo
     from langzoo.models.families import family_of
     from langzoo.serving.export import saved_model
@@ -95,10 +95,9 @@ def measure(family: str) -> dict[str, float]:
     tokenizer = _tokenizer()
     vocabulary = tokenizer.vocabulary_size()
     model = zoo.build_causal_lm(family, tokenizer, _CONTEXT)
-    config = TrainingConfig.of(family, steps=_STEPS, batch_size=_BATCH)
-    network = network_of(model, config)
-    settings = family_of(family).settings_of(context_length=_CONTEXT)
-    size = settings.size(vocabulary)
+    settings = TrainerSettings(steps=_STEPS, batch_size=_BATCH).of_family(family)
+    network = network_of(model, settings)
+    size = family_of(family).settings_of(context_length=_CONTEXT).size(vocabulary)
     assert size is not None
     figures = {"flops": 3.0 * size.flops_per_token * _BATCH * _CONTEXT, "peak": _peak()}
     with tempfile.TemporaryDirectory() as folder:
@@ -113,7 +112,7 @@ def measure(family: str) -> dict[str, float]:
             unk_id=tokenizer.unk_token_id,
         )
         windows = TokenWindows(path, _CONTEXT)
-        figures["around"] = _around(network, windows, config, folder)
+        figures["around"] = _around(network, windows, settings, folder)
         figures |= _input(network, windows)
         started = time.perf_counter()
         saved_model.export_causal_lm(model, f"{folder}/export")
@@ -142,7 +141,7 @@ def _peak() -> float:
     return 2 * _MATRIX**3 / min(run_for(lambda: product().numpy(), 3.0))
 
 
-def _around(network: Any, windows: Any, config: Any, folder: str) -> float:
+def _around(network: Any, windows: Any, settings: Any, folder: str) -> float:
     """Seconds a step between the end of one and the beginning of the next."""
     from langzoo.components.trainer import training
 
@@ -163,7 +162,7 @@ def _around(network: Any, windows: Any, config: Any, folder: str) -> float:
         network.train_function = timed
 
     network.make_train_function = make_timed
-    training.train(network, windows, windows, config, f"{folder}/checkpoints")
+    training.train(network, windows, windows, settings, f"{folder}/checkpoints")
     network.make_train_function = make
     network.make_train_function(force=True)
     gaps = [begin - end for end, begin in zip(ended, begun[1:], strict=False)]

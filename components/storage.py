@@ -64,6 +64,12 @@ def replace(source: str, target: str) -> None:
         fileio.rename(source, target, overwrite=True)
 
 
+def write_whole(path: str, text: str) -> None:
+    """Writes a file that is there whole or not at all."""
+    write_text(f"{path}.part", text)
+    replace(f"{path}.part", path)
+
+
 def names(folder: str) -> list[str]:
     """Names of what is in a folder; none where there is no such folder."""
     if not is_remote(folder):

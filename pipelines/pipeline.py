@@ -23,10 +23,11 @@ from ..components.text_example_gen.settings import CorpusSettings
 from ..components.tokenizer_trainer.component import TokenizerTrainer
 from ..components.trainer.component import Trainer
 from ..components.trainer.ngram import NgramTrainer
+from ..components.trainer.settings import TrainerSettings
 from ..components.transform.component import Transform
 from ..components.tuner.component import Tuner
 from ..models.families.ngram.family import NGRAM
-from .configuration.config import Config, TrainerConfig
+from .configuration.config import Config
 from .report.reading import COMPARISON_NODE
 
 BASELINE_RESOLVER = "BaselineResolver"
@@ -136,7 +137,7 @@ def _learn(config: Config, choices: Choices, nodes: _Nodes) -> _Nodes:
         ngram_trainer = NgramTrainer(
             **data,
             model=model.model_dump(),
-            training=TrainerConfig().model_dump(),
+            training=TrainerSettings().model_dump(),
             export={**export, "max_new_tokens": None},
         )
         learned |= _by_id(ngram_trainer)

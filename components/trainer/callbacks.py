@@ -14,12 +14,11 @@ import tensorflow as tf
 from ...models.learning.optimizers import unwrapped
 from ..errors import InputError
 from ..progress import show
-from .checkpoints import Checkpoints, History, perplexity_of
-from .distribution import (
-    NATS,
-)
+from .checkpoints import Checkpoints
+from .distribution import NATS
 from .evaluation import Evaluations
-from .settings import TrainingConfig
+from .settings import TrainerSettings
+from .watching.history import History, perplexity_of
 from .watching.watching import Watching
 
 _SHOW_EVERY_SECONDS = 0.5
@@ -70,7 +69,7 @@ class Progress(keras.callbacks.Callback):
         evaluations: Evaluations,
         history: History,
         watching: Watching,
-        config: TrainingConfig,
+        settings: TrainerSettings,
         batches: int,
         tokens_a_step: float,
     ) -> None:
@@ -79,9 +78,9 @@ class Progress(keras.callbacks.Callback):
         self._evaluations = evaluations
         self._history = history
         self._watching = watching
-        self._config = config
+        self._settings = settings
         self._batches = batches
-        self._accumulated = config.recipe.gradient_accumulation_steps
+        self._accumulated = settings.recipe.gradient_accumulation_steps
         self._tokens_a_step = tokens_a_step
         self.is_sound = True
 
@@ -115,8 +114,8 @@ class Progress(keras.callbacks.Callback):
         self._take_note(logs or {})
         if self._batches % self._accumulated == 0:
             self._end_step(self._batches // self._accumulated)
-        if now - self._saved >= self._config.checkpoint_seconds or self._is_step_to(
-            self._config.checkpoint_steps
+        if now - self._saved >= self._settings.checkpoint_seconds or self._is_step_to(
+            self._settings.checkpoint_steps
         ):
             self.save()
             self._saved = self._ticked = time.monotonic()
@@ -144,13 +143,13 @@ class Progress(keras.callbacks.Callback):
             step = -(-self._batches // self._accumulated)
             rate = float(_value(self.model.optimizer.learning_rate))
             raise LossIsNotFinite(self._batches - 1, step, loss, rate)
-        smoothed = self._config.label_smoothing > 0
+        smoothed = self._settings.label_smoothing > 0
         self._history.pending.append(logs[NATS] if smoothed else loss)
 
     def _end_step(self, step: int) -> None:
         loss = float(np.mean(self._history.pending))
         self._history.pending.clear()
-        last = step == self._config.steps
+        last = step == self._settings.steps
         if last or self._ticked - self._shown >= _SHOW_EVERY_SECONDS:
             self._show(step, loss)
             self._shown = self._ticked
@@ -163,7 +162,7 @@ class Progress(keras.callbacks.Callback):
     def _show(self, step: int, loss: float) -> None:
         rate = float(_value(self.model.optimizer.learning_rate))
         row = {"step": step, "loss": loss, "learning_rate": rate, "time": time.time()}
-        said = f"step {step}/{self._config.steps}, loss {loss:.3f}, "
+        said = f"step {step}/{self._settings.steps}, loss {loss:.3f}, "
         said += f"perplexity {perplexity_of(loss):.1f}, "
         if self._timed_batches > self._shown_batches:
             row["tokens_per_second"] = speed = self._tokens_a_second()
@@ -181,7 +180,7 @@ class Progress(keras.callbacks.Callback):
         return steps * self._tokens_a_step / seconds
 
     def _time_left(self) -> datetime.timedelta:
-        batches = self._config.steps * self._accumulated - self._batches
+        batches = self._settings.steps * self._accumulated - self._batches
         seconds = batches * self._timed_seconds / self._timed_batches
         return datetime.timedelta(seconds=round(seconds))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -11,53 +10,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ..errors import InputError
+from ..errors import InputError, line_of
 from ..progress import report
 from .distribution import is_chief
+from .records import FAILURE_FILE
+from .watching.history import History
 
-FAILURE_FILE = "failure.json"
-BEST_FOLDER = "best"
-
-
-class History:
-    """The course of a training, kept with its checkpoints.
-
-    Attributes:
-        rows: What `TrainingResult.history` holds.
-        evaluations: What `TrainingResult.evaluations` holds.
-        samples: What `TrainingResult.samples` holds.
-        pending: Losses of the batches of a step that is not complete.
-        seconds: Time spent in training so far.
-    """
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-        self.evaluations: list[dict[str, float]] = []
-        self.samples: list[dict[str, Any]] = []
-        self.pending: list[float] = []
-        self.seconds = 0.0
-
-    def to_json(self) -> str:
-        """Returns the history as JSON."""
-        return json.dumps(vars(self))
-
-    def load_json(self, text: str) -> None:
-        """Takes up a history that `to_json` gave, in the lists that are there."""
-        content = json.loads(text)
-        self.seconds = content.pop("seconds")
-        for name, values in content.items():
-            getattr(self, name)[:] = values
-
-
-def curves_of(row: dict[str, float]) -> dict[str, float]:
-    """What there is to see of a row of a history, by name; perplexity is added."""
-    values = {name: row[name] for name in row if name not in ("step", "time")}
-    return {**values, "perplexity": perplexity_of(row["loss"])}
-
-
-def perplexity_of(loss: float) -> float:
-    """The perplexity of a loss in nats; one that is beyond all sense is cut off."""
-    return math.exp(min(loss, 50))
+_BEST_FOLDER = "best"
 
 
 class Checkpoints:
@@ -101,7 +60,7 @@ class Checkpoints:
             self._checkpoint, folder, max_to_keep=keep
         )
         self._best_manager = tf.train.CheckpointManager(
-            self._checkpoint, os.path.join(folder, BEST_FOLDER), max_to_keep=1
+            self._checkpoint, os.path.join(folder, _BEST_FOLDER), max_to_keep=1
         )
 
     def save(self, batches: int) -> None:
@@ -175,20 +134,8 @@ class Checkpoints:
         return path
 
 
-def write_whole(path: str, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
-    with tf.io.gfile.GFile(f"{path}.part", "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(f"{path}.part", path, overwrite=True)
-
-
 def _remove(path: str) -> None:
     if tf.io.gfile.isdir(path):
         tf.io.gfile.rmtree(path)
     else:
         tf.io.gfile.remove(path)
-
-
-def line_of(error: Exception) -> str:
-    """What a failure of the file system says, in one line."""
-    return str(getattr(error, "message", error)).strip().split("\n")[0]

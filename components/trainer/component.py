@@ -7,7 +7,10 @@ from typing import Any
 from tfx.components.trainer import component as tfx_trainer
 from tfx.types.channel import BaseChannel
 
+from ...models.references import is_reference, load
+from ..errors import InputError
 from ..source import preset_hash, source_hash
+from .rows import CAUSAL_LM
 
 RUN_FN = "langzoo.components.trainer.run.run_fn"
 
@@ -32,14 +35,20 @@ class Trainer(tfx_trainer.Trainer):
         model: `family`, `context_length`, `initial_weights` if any, and the family's
             hyperparameters (KerasHub's: `preset` and `pretrained`), as
             `models.zoo.build_causal_lm` takes them.
-        training: Settings of `training.TrainingConfig.of`.
+        training: Fields of `settings.TrainerSettings`.
         export: Options of `serving.export.export_causal_lm`.
         checkpoint_root: Folder for checkpoints; it must outlive the process, so that
             a killed run goes on.
-        watch: Settings of `watching.WatchingConfig`, or the path of a JSON file with
-            them: a change there is none to TFX, and a result in its cache stays good.
+        watch: Fields of `watching.settings.WatchSettings`, or the path of a JSON file
+            with them: a change there is none to TFX, and a result in its cache stays
+            good. By default nothing is shown.
         hyperparameters: Those that a Tuner found best, in the place of what `model`
             and `training` say.
+        task: What the model learns to do, a key of `rows.ROWS`.
+
+    Raises:
+        InputError: Where a family or an optimizer of your own is not there, or is not
+            what it must be.
     """
 
     def __init__(
@@ -53,6 +62,7 @@ class Trainer(tfx_trainer.Trainer):
         checkpoint_root: str,
         watch: dict[str, Any] | str | None = None,
         hyperparameters: BaseChannel | None = None,
+        task: str = CAUSAL_LM,
     ) -> None:
         super().__init__(
             examples=examples,
@@ -60,7 +70,7 @@ class Trainer(tfx_trainer.Trainer):
             hyperparameters=hyperparameters,
             run_fn=RUN_FN,
             custom_config={
-                **learner_config(model, training, checkpoint_root, RUN_FN),
+                **learner_config(model, training, checkpoint_root, task, RUN_FN),
                 "export": export,
                 "watch": watch or {},
             },
@@ -71,7 +81,8 @@ def learner_config(
     model: dict[str, Any],
     training: dict[str, Any],
     checkpoint_root: str,
-    *sources: str,
+    task: str,
+    function: str,
 ) -> dict[str, Any]:
     """What is configured alike of all that trains, with what decides its results.
 
@@ -79,14 +90,35 @@ def learner_config(
         model: As of `Trainer`.
         training: Likewise.
         checkpoint_root: Likewise.
-        *sources: The code that does, for `source_hash`.
+        task: Likewise.
+        function: What does it, for `source_hash`.
+
+    Raises:
+        InputError: As of `Trainer`.
     """
     return {
         "model": model,
         "training": training,
         "checkpoint_root": checkpoint_root,
-        "source": source_hash(*sources),
+        # As before there were others, so that what was cached then is still found.
+        **({} if task == CAUSAL_LM else {"task": task}),
+        "source": source_hash(function, *_own_parts(model, training)),
         "preset_hash": preset_hash(
             model.get("preset") or model.get("initial_weights", "")
         ),
     }
+
+
+def _own_parts(model: dict[str, Any], training: dict[str, Any]) -> list[str]:
+    """References to a user's own parts; each is loaded, to see that it is there."""
+    family, optimizer = model["family"], training.get("optimizer") or ""
+    try:
+        if is_reference(family):
+            load(family)
+        if is_reference(optimizer):
+            from ...models.learning.optimizers import find_optimizer
+
+            find_optimizer(optimizer)
+    except (ImportError, ValueError) as error:
+        raise InputError(str(error)) from error
+    return [part for part in (family, optimizer) if is_reference(part)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterable
 
@@ -14,7 +13,7 @@ from .evaluation import evaluate
 from .networks import compile_network
 from .records import TrainingResult
 from .rows.windows import TokenStream
-from .settings import TrainingConfig
+from .settings import TrainerSettings
 
 
 def count(
@@ -22,7 +21,7 @@ def count(
     documents: Iterable[np.ndarray],
     train_windows: TokenStream,
     eval_windows: TokenStream,
-    config: TrainingConfig,
+    settings: TrainerSettings,
 ) -> TrainingResult:
     """Lets a model count, such as an n-gram model: no steps, and nothing to resume.
 
@@ -32,23 +31,24 @@ def count(
             end tokens.
         train_windows: The same documents, for the figures of the result.
         eval_windows: Windows for the loss in the result.
-        config: `steps=0` leaves the model as initialized; the rest is for gradients.
+        settings: `steps=0` leaves the model as initialized; the rest is for gradients.
             Packing, too: documents are counted whole, each by itself.
     """
     started = time.monotonic()
-    if config.steps:
+    if settings.steps:
         model.fit(documents)
     seconds = time.monotonic() - started
     network = keras.Model(model.input, model.output)
-    config = dataclasses.replace(config, jit_compile=False)
-    compile_network(network, config, config.steps)
+    compile_network(
+        network, settings.model_copy(update={"jit_compile": False}), settings.steps
+    )
     return TrainingResult(
         parameters=int(model.count_params()),
         steps=0,
-        resumed_at=0,
         train_tokens=train_windows.num_tokens,
-        tokens_seen=train_windows.num_tokens if config.steps else 0,
+        tokens_seen=train_windows.num_tokens if settings.steps else 0,
         seconds=seconds,
-        eval_loss=evaluate(network, eval_windows.evaluation_batches(config.batch_size)),
-        history=[],
+        eval_loss=evaluate(
+            network, eval_windows.evaluation_batches(settings.batch_size)
+        ),
     )

@@ -18,10 +18,10 @@ import numpy as np
 import tensorflow as tf
 
 from ...models.learning.optimizers import NTASGD, averaging_is_due, unwrapped
-from ...models.learning.recipe import Recipe
 from ...models.learning.schedules import plateau_of
 from ..progress import show
 from .distribution import NATS, dealt_out
+from .settings import TrainerSettings
 
 
 def evaluate(model: keras.Model, batches: tf.data.Dataset) -> float:
@@ -98,14 +98,9 @@ class Evaluations:
 
     Args:
         model: The compiled model, its optimizer built.
-        recipe: What the optimizer was made by.
+        settings: When to evaluate, when to end, and what the optimizer was made by.
         batches: Evaluation batches.
         rows: The evaluations so far, with their `step` and `loss`; more are added.
-        every: Steps between evaluations, the last of which is after the last step;
-            `None` for none.
-        last_step: The last step.
-        patience: Evaluations without a better loss after which training ends; `None`
-            for never.
         bytes_per_token: Of the evaluation split, for bits per byte.
         told: Is given the row of every evaluation while the model has the weights that
             were evaluated.
@@ -114,28 +109,25 @@ class Evaluations:
     def __init__(
         self,
         model: keras.Model,
-        recipe: Recipe,
+        settings: TrainerSettings,
         batches: tf.data.Dataset,
         rows: list[dict[str, float]],
         *,
-        every: int | None,
-        last_step: int,
-        patience: int | None,
         bytes_per_token: float | None,
         told: Callable[[dict[str, float]], None],
     ) -> None:
         self._told = told
         self._model = model
-        self._recipe = recipe
+        self._recipe = settings.recipe
         self._batches = batches
         self._rows = rows
-        self._every = every
-        self._last_step = last_step
-        self._patience = patience
+        self._every = settings.eval_every_steps
+        self._last_step = settings.steps
+        self._patience = settings.early_stopping_patience
         self._bytes_per_token = bytes_per_token
         self.best: list[tf.Variable] = []
         """The weights of the best evaluation, where training can end early."""
-        if patience is not None:
+        if self._patience is not None:
             trained = model.trainable_variables
             self.best = [tf.Variable(tf.identity(v.value)) for v in trained]
 

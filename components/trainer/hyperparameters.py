@@ -6,6 +6,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from .settings import idle_settings
+
 # Sections of a configuration, by what Trainer and Tuner call them.
 _SECTIONS = {"model": "model", "trainer": "training"}
 
@@ -27,4 +29,7 @@ def with_hyperparameters(
         for part in path:
             target = target.setdefault(part, {})
         target[name] = value
+    # A combination can have settings of an optimizer that another one chooses.
+    for name, _, _ in idle_settings(changed["training"]) if values else ():
+        del changed["training"][name]
     return changed

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -17,6 +18,8 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from ...models import zoo
 from ...models.families import family_of
+from ...models.references import load
+from ...models.tasks.causal_lm import CausalLM
 from ...models.tokenizers.base import TextTokenizer
 from ..errors import InputError
 from ..progress import show
@@ -25,12 +28,13 @@ from .counting import count
 from .distribution import is_chief, wanted
 from .hyperparameters import with_hyperparameters
 from .networks import network_of, prepared
-from .records import TrainingResult
-from .rows.packing import make_windows
+from .records import LOGS_FOLDER, TrainingResult
+from .rows import CAUSAL_LM, ROWS
 from .rows.windows import TokenStream, read_token_ids
-from .settings import TrainingConfig
+from .settings import TrainerSettings
 from .training import train
-from .watching.watching import LOGS_FOLDER, Watching, WatchingConfig
+from .watching.settings import WatchSettings
+from .watching.watching import Watching
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +43,13 @@ class Job:
 
     Attributes:
         model: `family` and what else `zoo.build_causal_lm` takes.
-        training: Settings of `TrainingConfig.of`.
+        training: Fields of `TrainerSettings`.
         train_files: Patterns of the transformed examples to learn from.
         eval_files: Patterns of those to evaluate on.
         transform_graph: Folder of the graph that made them.
         checkpoints: Folder for checkpoints, of this job alone.
-        watch: How it is watched, as `WatchingConfig.of` takes it.
+        watch: How it is watched, as `WatchSettings.of` takes it.
+        task: Its name.
     """
 
     model: dict[str, Any]
@@ -54,6 +59,7 @@ class Job:
     transform_graph: str
     checkpoints: str
     watch: dict[str, Any] | str = dataclasses.field(default_factory=dict)
+    task: str = CAUSAL_LM
 
     @classmethod
     def of(cls, fn_args: FnArgs) -> Job:
@@ -69,16 +75,16 @@ class Job:
             transform_graph=fn_args.transform_graph_path,
             checkpoints=checkpoint_folder(fn_args, config),
             watch=watch,
+            task=config.get("task", CAUSAL_LM),
         )
 
     @functools.cached_property
-    def config(self) -> TrainingConfig:
-        """How the model is trained."""
+    def settings(self) -> TrainerSettings:
+        """How the model is trained, the recipe of its family included."""
         pretrained = self.model.get("pretrained", False)
-        return TrainingConfig.of(
+        return TrainerSettings(**self.training).of_family(
             self.model["family"],
             pretrained=pretrained or "initial_weights" in self.model,
-            **self.training,
         )
 
     @property
@@ -104,7 +110,7 @@ class Job:
         Raises:
             InputError: Where the family cannot be built so.
         """
-        keras.utils.set_random_seed(self.config.seed)
+        keras.utils.set_random_seed(self.settings.seed)
         try:
             return zoo.build_causal_lm(tokenizer=self.tokenizer, **self.model)
         except ValueError as error:
@@ -125,16 +131,10 @@ class Job:
 
     def pack(self, folder: str) -> None:
         """Writes the token ids of both splits into a folder, for `train_on`."""
+        write = load(ROWS[self.task].write)
         for split, patterns in self._files.items():
-            TokenStream.write(
-                os.path.join(folder, split),
-                read_token_ids(patterns, self.transform_graph),
-                vocabulary_size=self.tokenizer.vocabulary_size(),
-                start_id=self.tokenizer.start_token_id,
-                end_id=self.tokenizer.end_token_id,
-                pad_id=self.tokenizer.pad_token_id,
-                unk_id=self.tokenizer.unk_token_id,
-            )
+            path = os.path.join(folder, split)
+            write(path, patterns, self.transform_graph, self.tokenizer)
 
     def train_on(
         self,
@@ -151,29 +151,21 @@ class Job:
         """
         with strategy.scope():
             model = self.build()
-        # A model that only counts takes documents whole.
-        counted = not self.learns_by_gradient
-        packing = "contiguous" if counted else self.config.packing
-        train_windows, eval_windows = (
-            make_windows(os.path.join(packed, split), model.context_length, packing)
-            for split in self._files
-        )
-        if counted:
-            documents = read_token_ids(self.train_files, self.transform_graph)
-            result = count(model, documents, train_windows, eval_windows, self.config)
-            return model, result
+        if not self.learns_by_gradient:
+            return model, self._count(model, packed)
         with strategy.scope():
-            trained = prepared(model, self.config)
-            network = network_of(trained, self.config)
+            trained = prepared(model, self.settings)
+            network = network_of(trained, self.settings)
         watching = Watching()
         if is_chief(strategy):
             watching = self.logs()
             watching.sample_from(model, trained)
+        train_windows, eval_windows = self._windows(packed, model)
         result = train(
             network,
             train_windows,
             eval_windows,
-            self.config,
+            self.settings,
             self.checkpoints,
             bytes_per_token=self.bytes_per_token,
             watching=watching,
@@ -182,6 +174,21 @@ class Job:
         if trained is not model:
             model.backbone.set_weights(trained.backbone.get_weights())
         return model, result
+
+    def _count(self, model: CausalLM, packed: str) -> TrainingResult:
+        """Lets a model count documents, which it reads whole."""
+        documents = read_token_ids(self.train_files, self.transform_graph)
+        train_windows, eval_windows = self._windows(packed, model, "contiguous")
+        return count(model, documents, train_windows, eval_windows, self.settings)
+
+    def _windows(
+        self, packed: str, model: Any, packing: str = ""
+    ) -> Iterator[TokenStream]:
+        """The windows of both splits, by default in the packing of the settings."""
+        read = load(ROWS[self.task].read)
+        for split in self._files:
+            path = os.path.join(packed, split)
+            yield read(path, model.context_length, packing or self.settings.packing)
 
     @property
     def bytes_per_token(self) -> float:
@@ -199,9 +206,9 @@ class Job:
         on with.
         """
         return Watching(
-            WatchingConfig.of(self.watch),
+            WatchSettings.of(self.watch),
             os.path.join(self.checkpoints, LOGS_FOLDER),
-            settings={"model": self.model, "training": self.training},
+            run={"model": self.model, "training": self.training},
         )
 
 

@@ -16,17 +16,14 @@ from ...models.learning.precision import in_precision
 from ...models.tasks.causal_lm import CausalLM
 from ...models.tasks.packed import PackedNetwork, can_be_packed
 from ..errors import InputError
-from .distribution import (
-    NATS,
-    share_steps,
-)
+from .distribution import NATS, share_steps
 from .rows.augmentation import augmented
 from .rows.windows import TokenStream, TokenWindows
-from .settings import TrainingConfig
+from .settings import TrainerSettings
 
 
 def prepared(
-    model: CausalLM | KerasHubCausalLM, config: TrainingConfig
+    model: CausalLM | KerasHubCausalLM, settings: TrainerSettings
 ) -> CausalLM | keras.Model:
     """The model as it is trained: in its precision, some layers frozen.
 
@@ -37,46 +34,41 @@ def prepared(
         InputError: Where a layer shall be frozen that there is not.
     """
     trained = model
-    if config.precision != "float32":
-        trained = in_precision(model, config.precision)
+    if settings.precision != "float32":
+        trained = in_precision(model, settings.precision)
     try:
-        freeze(trained, config.freeze)
+        freeze(trained, settings.freeze)
     except ValueError as error:
         raise InputError(f"trainer.freeze: {error}") from error
     return trained
 
 
 def network_of(
-    model: CausalLM | KerasHubCausalLM, config: TrainingConfig
+    model: CausalLM | KerasHubCausalLM, settings: TrainerSettings
 ) -> keras.Model:
     """What `train` trains of a model: its layers, without its preprocessor.
 
     Raises:
-        InputError: Where a state shall be carried that the family does not have, or is
-            lost in the packing; where the family cannot keep documents apart; and
-            where devices share a batch and a setting needs one.
+        InputError: Where a state shall be carried that the family does not have; where
+            it cannot keep documents apart; and where devices share a batch and a
+            setting needs one.
     """
     backbone = model.backbone
     if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        if config.carry_state:
+        if settings.carry_state:
             raise InputError("trainer.carry_state needs trainer.strategy one_device")
-        if config.recipe.gradient_accumulation_steps > 1:
+        if settings.recipe.gradient_accumulation_steps > 1:
             raise InputError(
                 "trainer.gradient_accumulation_steps needs trainer.strategy one_device"
             )
-    if config.carry_state and config.packing != "contiguous":
-        raise InputError(
-            "trainer.carry_state needs trainer.packing contiguous, not "
-            f"{config.packing}, where no row goes on from the one before"
-        )
-    if config.carry_state:
+    if settings.carry_state:
         if not family_of_model(model).carries_state:
             raise InputError(
                 "trainer.carry_state needs a recurrent family, not "
                 f"{type(backbone).__name__}"
             )
-        return StatefulNetwork(backbone, config.batch_size)
-    if config.packing == "best_fit":
+        return StatefulNetwork(backbone, settings.batch_size)
+    if settings.packing == "best_fit":
         if not can_be_packed(backbone):
             raise InputError(
                 "trainer.packing best_fit needs a family that keeps documents apart, "
@@ -89,22 +81,29 @@ def network_of(
 
 
 def compile_network(
-    model: keras.Model, config: TrainingConfig, schedule_steps: int
+    model: keras.Model, settings: TrainerSettings, schedule_steps: int
 ) -> None:
-    """Gives the model its loss and its optimizer, built."""
-    optimizer = config.recipe.make_optimizer(schedule_steps)
-    if config.precision == "float16":
+    """Gives the model its loss and its optimizer, built.
+
+    Raises:
+        InputError: Where an optimizer of somebody's own cannot be used.
+    """
+    try:
+        optimizer = settings.recipe.make_optimizer(schedule_steps)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"trainer.optimizer: {error}") from error
+    if settings.precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    weighed = _is_weighed_together(model, config)
+    weighed = _is_weighed_together(model, settings)
     reduction = "sum" if weighed else "mean_with_sample_weight"
     loss: keras.losses.Loss = keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, reduction=reduction
     )
-    if config.label_smoothing:
-        loss = SmoothedCrossEntropy(config.label_smoothing, reduction)
+    if settings.label_smoothing:
+        loss = SmoothedCrossEntropy(settings.label_smoothing, reduction)
     replicas = model.distribute_strategy.num_replicas_in_sync
     metrics = []
-    if replicas == 1 and (config.label_smoothing or weighed):
+    if replicas == 1 and (settings.label_smoothing or weighed):
         metrics = [
             keras.metrics.SparseCategoricalCrossentropy(name=NATS, from_logits=True)
         ]
@@ -112,7 +111,7 @@ def compile_network(
         optimizer=optimizer,
         loss=loss,
         weighted_metrics=metrics or None,
-        jit_compile=config.jit_compile and not trains_on_cudnn(model),
+        jit_compile=settings.jit_compile and not trains_on_cudnn(model),
         auto_scale_loss=False,
     )
     optimizer.build(model.trainable_variables)
@@ -120,32 +119,34 @@ def compile_network(
         share_steps(model)
 
 
-def _is_weighed_together(model: keras.Model, config: TrainingConfig) -> bool:
+def _is_weighed_together(model: keras.Model, settings: TrainerSettings) -> bool:
     """Whether the weights of a step are normalized, and its losses summed."""
     replicas = model.distribute_strategy.num_replicas_in_sync
-    return replicas > 1 or config.recipe.gradient_accumulation_steps > 1
+    return replicas > 1 or settings.recipe.gradient_accumulation_steps > 1
 
 
 def batches_from(
-    first: int, model: keras.Model, windows: TokenStream, config: TrainingConfig
+    first: int, model: keras.Model, windows: TokenStream, settings: TrainerSettings
 ) -> tf.data.Dataset:
     """The batches, with their noise, of a training that has had `first` of them."""
-    accumulated = config.recipe.gradient_accumulation_steps
+    accumulated = settings.recipe.gradient_accumulation_steps
     begun = first % accumulated  # batches of the step that is not complete
-    span = {"first_step": first - begun, "last_step": config.steps * accumulated}
+    span = {"first_step": first - begun, "last_step": settings.steps * accumulated}
     if isinstance(model, StatefulNetwork):
         assert isinstance(windows, TokenWindows)  # `network_of` sees to it.
-        batches = windows.contiguous_batches(config.batch_size, **span)
+        batches = windows.contiguous_batches(settings.batch_size, **span)
     else:
-        batches = windows.training_batches(config.batch_size, seed=config.seed, **span)
+        batches = windows.training_batches(
+            settings.batch_size, seed=settings.seed, **span
+        )
     batches = augmented(
         batches,
         windows,
-        config.augmentation,
-        seed=config.seed,
+        settings.augmentation,
+        seed=settings.seed,
         first_step=first - begun,
     )
-    if not _is_weighed_together(model, config):
+    if not _is_weighed_together(model, settings):
         return batches
     return _weighed_together(batches, accumulated).skip(begun)
 

@@ -1,59 +1,96 @@
-"""What a training leaves for others."""
+"""What a training leaves for others, and what the processes of one tell each other.
+
+Importing this module imports neither TensorFlow nor TFX.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-from typing import Any
+import csv
+import io
+from typing import Any, ClassVar
 
-import tensorflow as tf
+from .. import storage
+from ..records import FileRecord, Record
+from .watching.history import curves_of
 
-RESULT_FILE = "training.json"
+PRESET_FOLDER = "preset"
+"""Beside the result: the model as a Keras preset."""
+LOGS_FOLDER = "logs"
+"""Beside the checkpoints, while training goes on."""
+FAILURE_FILE = "failure.json"
+"""There, too: what is known of a step whose loss was not finite."""
+JOB_FILE = "job.json"
+"""There, too: what several processes train."""
+WEIGHTS_FILE = "trained.npz"
+"""There, too: what they have learned."""
+_TABLES = ("history", "evaluations", "samples")
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingResult:
-    """What a training did.
+class Sample(Record):
+    """A text that the model wrote at an evaluation."""
 
-    Attributes:
-        parameters: Number of trained parameters.
-        steps: Optimizer steps in all; fewer than were wanted where training ended
-            early.
-        resumed_at: Step of the checkpoint it went on from; 0 for none.
-        train_tokens: Tokens of the training split's stream.
-        tokens_seen: Places for target tokens in all steps; of `best_fit` and `lines`
-            without those of padding.
-        seconds: Time spent in training, over all runs.
-        eval_loss: Mean loss on the evaluation windows, in nats a token; with
-            `carry_state` each is read after those before it in its stream.
-        history: Step, loss in nats a token, learning rate, time in seconds of the Unix
-            epoch and, where it is known, tokens a second since the row before, at some
-            steps.
-        evaluations: Step, loss in nats a token, time and, where it is known, bits per
-            byte of every evaluation during training.
-        samples: Step, time and text of what the model wrote at evaluations.
-    """
+    step: int
+    time: float
+    """In seconds of the Unix epoch."""
+    text: str
+
+
+class TrainingResult(FileRecord):
+    """What a training did."""
+
+    FILE: ClassVar[str] = "training.json"
 
     parameters: int
+    """Number of trained parameters."""
     steps: int
-    resumed_at: int
+    """Optimizer steps in all; fewer than were wanted where training ended early."""
+    resumed_at: int = 0
+    """Step of the checkpoint it went on from; 0 for none."""
     train_tokens: int
+    """Tokens of the training split's stream."""
     tokens_seen: int
+    """Places for target tokens in all steps; of `best_fit` and `lines` without those of
+    padding."""
     seconds: float
+    """Time spent in training, over all runs."""
     eval_loss: float
-    history: list[dict[str, float]]
-    evaluations: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    samples: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """Mean loss on the evaluation windows, in nats a token; with `carry_state` each is
+    read after those before it in its stream."""
+    history: list[dict[str, int | float]] = []
+    """Step, loss in nats a token, learning rate, time in seconds of the Unix epoch and,
+    where it is known, tokens a second since the row before, at some steps."""
+    evaluations: list[dict[str, int | float]] = []
+    """Step, loss in nats a token, time and, where it is known, bits per byte of every
+    evaluation during training."""
+    samples: list[Sample] = []
+    """What the model wrote at evaluations."""
 
-    @classmethod
-    def read(cls, folder: str) -> TrainingResult:
-        """Reads the result that `write` left in a folder."""
-        with tf.io.gfile.GFile(os.path.join(folder, RESULT_FILE)) as file:
-            return cls(**json.loads(file.read()))
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Mean speed of learning; `None` where that took no time."""
+        return self.tokens_seen / self.seconds if self.seconds else None
 
-    def write(self, folder: str) -> None:
-        """Writes the result into a folder, as JSON."""
-        tf.io.gfile.makedirs(folder)
-        with tf.io.gfile.GFile(os.path.join(folder, RESULT_FILE), "w") as file:
-            file.write(json.dumps(dataclasses.asdict(self), indent=1))
+    def write_tables(self, folder: str) -> None:
+        """Writes the course of the training as CSV files, each where there is some.
+
+        `history.csv` and `evaluations.csv` have a row for every row, with its
+        perplexity, `samples.csv` one for every text.
+        """
+        for name in _TABLES:
+            rows = self.model_dump(include={name})[name]
+            if not rows:
+                continue
+            if name != "samples":
+                rows = [{**row, **curves_of(row)} for row in rows]
+            storage.write_text(f"{folder.rstrip('/')}/{name}.csv", _csv(rows))
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    table = csv.DictWriter(
+        text, columns, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n"
+    )
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()

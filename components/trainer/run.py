@@ -17,9 +17,7 @@ from ..progress import report, show
 from . import workers
 from .distribution import make_strategy
 from .jobs import Job
-from .watching.watching import write_tables
-
-PRESET_FOLDER = "preset"
+from .records import PRESET_FOLDER
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -48,7 +46,7 @@ def run_fn(fn_args: FnArgs) -> None:
     with storage.written_here(preset) as folder:
         model.save_to_preset(folder)
     result.write(fn_args.model_run_dir)
-    write_tables(result, fn_args.model_run_dir)
+    result.write_tables(fn_args.model_run_dir)
     job.logs().keep(fn_args.model_run_dir)
     if tf.io.gfile.exists(job.checkpoints):
         tf.io.gfile.rmtree(job.checkpoints)

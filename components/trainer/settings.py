@@ -1,91 +1,147 @@
-"""How a model is trained."""
+"""How a model is trained, as a person says it.
+
+Importing this module imports neither TensorFlow nor Keras.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
 
 from ...models.families import family_of
-from ...models.learning.recipe import COMMON, FINE_TUNING, Recipe
-from .rows.augmentation import NO_AUGMENTATION, Augmentation
+from ...models.learning.choices import Precision, owners_of
+from ...models.learning.recipe import (
+    COMMON,
+    FINE_TUNING,
+    Recipe,
+    RecipeChanges,
+    check_together,
+)
+from .rows.settings import AugmentationSettings, Packing
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """How a model is trained.
+class TrainerSettings(RecipeChanges):
+    """How the model is trained: by default AdamW, linear warm-up, cosine decay.
 
-    Attributes:
-        steps: Optimizer steps; 0 leaves the model as initialized. A step takes
-            `recipe.gradient_accumulation_steps` batches.
-        batch_size: Windows a batch.
-        carry_state: Whether a recurrent model goes on, row by row, from the state in
-            which the last batch left it. The stream is cut into `batch_size` parallel
-            streams, each read from end to end; the state is zero where an epoch, or
-            the evaluation, begins. The exported model carries none: it scores every
-            window (of a long document, every overlapping one) from a state of zero, so
-            its figures, the gate's among them, can be worse than `eval_loss` is here.
-        packing: What shares a row: `contiguous`, any documents, cut where a window
-            ends; `best_fit`, whole documents, which do not see each other; `lines`,
-            nothing. See `packing.make_windows`. Evaluation windows are packed alike.
-        augmentation: Noise on the input tokens in training.
-        recipe: The optimizer and its schedule.
-        label_smoothing: Share of a target's probability that is spread over the
-            vocabulary, in training only: reported losses are without.
-        precision: Of computations, a key of `models.precision.PRECISIONS`; weights are
-            float32 in all.
-        freeze: Patterns of the names of layers that are left as they are.
-        eval_every_steps: Steps between evaluations during training; `None` for none.
-        early_stopping_patience: Evaluations without a better loss after which training
-            ends; the weights of the best one are then the result. `None` for never.
-        checkpoint_seconds: Time between checkpoints.
-        checkpoint_steps: Steps between checkpoints, besides; `None` for time alone.
-        keep_checkpoints: How many are kept, the newest.
-        jit_compile: Whether XLA compiles the training step. On a GPU, recurrent models
-            train on cuDNN instead, which XLA cannot compile.
-        strategy: The devices that share each batch; see `distribution.make_strategy`.
-        seed: Of initialization, dropout and the order of windows.
+    What is not given, from `learning_rate` to `gradient_accumulation_steps`, is as in
+    the family's recipe: see models/learning/recipe.py.
     """
 
-    steps: int
-    batch_size: int = 8
+    steps: Annotated[int, Field(ge=0)] = 1000
+    """Updates of the weights; 0 leaves the model as initialized."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Windows a batch. On small corpora many small steps learn most."""
     carry_state: bool = False
-    packing: str = "contiguous"
-    augmentation: Augmentation = NO_AUGMENTATION
-    recipe: Recipe = COMMON
-    label_smoothing: float = 0.0
-    precision: str = "float32"
-    freeze: list[str] = dataclasses.field(default_factory=list)
-    eval_every_steps: int | None = None
-    early_stopping_patience: int | None = None
-    checkpoint_seconds: float = 20.0
-    checkpoint_steps: int | None = None
-    keep_checkpoints: int = 2
+    """Whether a recurrent family goes on from batch to batch through `batch_size`
+    parallel streams of the text. What is exported scores windows without a past."""
+    packing: Packing = "contiguous"
+    """How documents become rows. `contiguous`: one after the other, cut where a row
+    ends. `best_fit`: as many as fit, cut only if longer than the context, and each sees
+    only itself. `lines`: a document a row, in rows of an eighth, a quarter, half or all
+    of the context. An n-gram model counts documents whole."""
+    augmentation: AugmentationSettings = AugmentationSettings()
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of a target's probability that is spread over the vocabulary in training;
+    the losses shown and evaluated are without."""
+    precision: Precision = "float32"
+    """Of computations in training; weights, and what is exported, are float32."""
+    freeze: list[Annotated[str, Field(min_length=1)]] = []
+    """Patterns of names of layers that keep their weights, such as `recurrent_*`."""
+    eval_every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps between evaluations during training; the last step is one, too."""
+    early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
+    """Evaluations without better bits per byte after which training ends. What is
+    exported then are the weights of the best."""
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 20.0
+    """Time between checkpoints, from which a killed run goes on."""
+    checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps between checkpoints, besides those by the clock."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """How many are kept while training goes on, the newest; if one cannot be read, that
+    before it is."""
     jit_compile: bool = True
-    strategy: str = "auto"
-    seed: int = 0
+    """Whether XLA compiles the training step: some seconds once, then small models are
+    faster; at some ten million weights on a CPU it is much the same. On a GPU,
+    recurrent models train on cuDNN instead."""
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto"
+    """The devices that share each batch, in equal parts: `mirrored`, all GPUs of a
+    machine, or its logical CPUs; `multi_worker`, the processes that TF_CONFIG names,
+    each but the first a `langzoo worker`; `tpu`, that of TPU_NAME. `auto` is what there
+    is: a TPU, workers, several GPUs, else one device."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of initialization, dropout, noise and the order of windows."""
 
-    @classmethod
-    def of(
-        cls, family: str, pretrained: bool = False, **settings: Any
-    ) -> TrainingConfig:
-        """Returns how a family is trained.
+    @property
+    def recipe(self) -> Recipe:
+        """The common recipe, with what is said here."""
+        return COMMON.changed_by(self)
+
+    def of_family(self, family: str, pretrained: bool = False) -> TrainerSettings:
+        """The same with the recipe of a family, where nothing else is said.
 
         Args:
-            family: Its recipe is taken; one without gets the common one.
+            family: One without a recipe has the common one.
             pretrained: Whether the model has learned before: then a tenth of the
                 family's learning rate, or for one without the recipe of fine-tuning.
-            **settings: Attributes of this class, `augmentation` as a dictionary, and of
-                `Recipe` what shall not be as in the family's; `None` stands for what
-                the family has, translated for the optimizer.
         """
-        if "augmentation" in settings:
-            settings["augmentation"] = Augmentation(**settings["augmentation"])
         own = family_of(family).recipe
         recipe = own or (FINE_TUNING if pretrained else COMMON)
         if pretrained and own:
-            recipe = own._replace(learning_rate=own.learning_rate / 10)
-        given = {name: settings.pop(name, None) for name in Recipe._fields}
-        changes = {name: value for name, value in given.items() if value is not None}
-        if changes.get("optimizer", recipe.optimizer) != recipe.optimizer:
-            recipe = recipe.with_optimizer(changes["optimizer"])
-        return cls(recipe=recipe._replace(**changes), **settings)
+            recipe = own.replace(learning_rate=own.learning_rate / 10)
+        return self.model_copy(update=dict(recipe.changed_by(self)))
+
+    @pydantic.model_validator(mode="after")
+    def _settings_are_of_what_is_chosen(self) -> TrainerSettings:
+        for name, key, owners in idle_settings(dict(self)):
+            chosen = getattr(self, key) or getattr(COMMON, key)
+            raise ValueError(
+                f"trainer.{name} is a setting of trainer.{key} {' or '.join(owners)}, "
+                f"which is {chosen}"
+            )
+        shared = self.strategy not in ("auto", "one_device")
+        if shared and (self.carry_state or (self.gradient_accumulation_steps or 1) > 1):
+            raise ValueError(
+                "trainer.carry_state and trainer.gradient_accumulation_steps need "
+                f"trainer.strategy one_device: it is {self.strategy}"
+            )
+        if self.carry_state and self.packing != "contiguous":
+            raise ValueError(
+                "trainer.carry_state needs trainer.packing contiguous, where a row "
+                f"goes on from the one before: it is {self.packing}"
+            )
+        check_together(self, "trainer.")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _what_needs_evaluations_has_them(self) -> TrainerSettings:
+        needs = {
+            "early_stopping_patience": self.early_stopping_patience is not None,
+            "schedule plateau": self.schedule == "plateau",
+            "optimizer nt_asgd": self.optimizer == "nt_asgd",
+        }
+        for name, given in needs.items():
+            if given and self.eval_every_steps is None:
+                raise ValueError(f"trainer.{name} needs trainer.eval_every_steps")
+        return self
+
+
+def idle_settings(training: Mapping[str, Any]) -> list[tuple[str, str, list[str]]]:
+    """Finds settings of optimizers or schedules other than the one that is chosen.
+
+    Args:
+        training: Fields of `TrainerSettings`.
+
+    Returns:
+        Of each its name, the field that chooses, and whose setting it is.
+    """
+    found = []
+    for name in Recipe.model_fields:
+        key, owners = owners_of(name)
+        if not key or training.get(name) is None:
+            continue
+        if (training.get(key) or getattr(COMMON, key)) not in owners:
+            found.append((name, key, owners))
+    return found

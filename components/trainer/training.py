@@ -10,17 +10,14 @@ from ...models.families.recurrent.stateful import StatefulNetwork
 from ..errors import InputError
 from ..progress import report
 from .callbacks import ForgetEveryEpoch, LossIsNotFinite, Progress
-from .checkpoints import Checkpoints, History
-from .distribution import (
-    check_agreement,
-    check_batch_size,
-    dealt_out,
-)
+from .checkpoints import Checkpoints
+from .distribution import check_agreement, check_batch_size, dealt_out
 from .evaluation import Evaluations, evaluate
 from .networks import batches_from, compile_network
-from .records import TrainingResult
+from .records import Sample, TrainingResult
 from .rows.windows import TokenStream
-from .settings import TrainingConfig
+from .settings import TrainerSettings
+from .watching.history import History
 from .watching.watching import Watching
 
 
@@ -28,7 +25,7 @@ def train(
     model: keras.Model,
     train_windows: TokenStream,
     eval_windows: TokenStream,
-    config: TrainingConfig,
+    settings: TrainerSettings,
     checkpoint_folder: str,
     bytes_per_token: float | None = None,
     watching: Watching | None = None,
@@ -41,87 +38,128 @@ def train(
             `[b, t]`, to logits `[b, t, vocabulary]`. A `StatefulNetwork` gets the
             windows in contiguous order. It is trained by the strategy in whose scope it
             was made.
-        train_windows: Windows to learn from, in the packing of the configuration.
+        train_windows: Windows to learn from, in the packing of the settings.
         eval_windows: Windows for the loss in the result, and those during training.
-        config: Hyperparameters; `precision` and `freeze` have been applied to the
-            model.
+        settings: How; `precision` and `freeze` have been applied to the model.
         checkpoint_folder: Where checkpoints lie; it belongs to this training alone.
         bytes_per_token: Bytes of text for each target of `eval_windows`, for bits per
             byte.
         watching: Is told how it goes.
         schedule_steps: Steps of the training whose beginning this is, where it ends
-            before the schedule does; those of the configuration by default.
+            before the schedule does; those of the settings by default.
 
     Raises:
         InputError: Where the loss is not finite: the step, its learning rate and its
             batch are then written beside the checkpoints. And where no checkpoint can
             be written, or none of those that there are can be read.
     """
-    check_batch_size(config.batch_size, model.distribute_strategy)
-    history = History()
-    watching = watching or Watching()
-    eval_batches = eval_windows.evaluation_batches(config.batch_size)
+    check_batch_size(settings.batch_size, model.distribute_strategy)
     with model.distribute_strategy.scope():
-        compile_network(model, config, schedule_steps or config.steps)
-        evaluations = Evaluations(
-            model,
-            config.recipe,
-            eval_batches,
-            history.evaluations,
-            every=config.eval_every_steps,
-            last_step=config.steps,
-            patience=config.early_stopping_patience,
-            bytes_per_token=bytes_per_token,
-            told=watching.evaluated,
-        )
-    checkpoints = Checkpoints(
+        compile_network(model, settings, schedule_steps or settings.steps)
+    training = _Training(
         model,
-        model.optimizer,
-        history,
-        checkpoint_folder,
-        best=evaluations.best,
-        keep=config.keep_checkpoints,
+        train_windows,
+        eval_windows.evaluation_batches(settings.batch_size),
+        settings,
+        watching or Watching(),
     )
-    first_batch = checkpoints.restore()
-    check_agreement(first_batch, model.distribute_strategy)
-    evaluations.follow()
-    accumulated = config.recipe.gradient_accumulation_steps
-    first_step = first_batch // accumulated
-    if first_step:
-        report(f"resumed from the checkpoint of step {first_step} of {config.steps}")
-    tokens_a_step = accumulated * train_windows.targets_a_step(config.batch_size)
-    watchers = watching.begin(model, history, first_batch, accumulated)
-    # Ctrl-C left the step without.
-    if evaluations.are_due(first_step) and evaluations.run(first_step):
-        checkpoints.save_best(first_batch)
-    if first_step < config.steps and not evaluations.stopped:
-        progress = Progress(
-            checkpoints,
-            evaluations,
-            history,
-            watching,
-            config,
-            first_batch,
-            tokens_a_step,
+    training.resume(checkpoint_folder, bytes_per_token)
+    if not training.is_over:
+        training.go_on()
+    return training.result()
+
+
+class _Training:
+    """A training that may have begun before: it is resumed, goes on, and has a result.
+
+    Args:
+        model: As of `train`, compiled.
+        windows: Those to learn from.
+        eval_batches: Those for the loss.
+        settings: As of `train`.
+        watching: Likewise.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        windows: TokenStream,
+        eval_batches: tf.data.Dataset,
+        settings: TrainerSettings,
+        watching: Watching,
+    ) -> None:
+        self._model = model
+        self._windows = windows
+        self._eval_batches = eval_batches
+        self._settings = settings
+        self._watching = watching
+        self._history = History()
+        self._accumulated = settings.recipe.gradient_accumulation_steps
+        self._tokens_a_step = self._accumulated * windows.targets_a_step(
+            settings.batch_size
         )
-        callbacks: list[keras.callbacks.Callback] = [progress, *watchers]
-        if isinstance(model, StatefulNetwork):
-            epoch = train_windows.steps_an_epoch(config.batch_size)
-            callbacks.append(ForgetEveryEpoch(first_batch, epoch))
-        batches = batches_from(first_batch, model, train_windows, config)
-        dealt = dealt_out(batches, model.distribute_strategy)
+
+    def resume(self, folder: str, bytes_per_token: float | None) -> None:
+        """Takes up what the newest checkpoint holds, if there is one."""
+        model, settings, history = self._model, self._settings, self._history
+        with model.distribute_strategy.scope():
+            self._evaluations = Evaluations(
+                model,
+                settings,
+                self._eval_batches,
+                history.evaluations,
+                bytes_per_token=bytes_per_token,
+                told=self._watching.evaluated,
+            )
+        self._checkpoints = Checkpoints(
+            model,
+            model.optimizer,
+            history,
+            folder,
+            best=self._evaluations.best,
+            keep=settings.keep_checkpoints,
+        )
+        self._first_batch = self._checkpoints.restore()
+        check_agreement(self._first_batch, model.distribute_strategy)
+        self._evaluations.follow()
+        self._first_step = step = self._first_batch // self._accumulated
+        if step:
+            report(f"resumed from the checkpoint of step {step} of {settings.steps}")
+        self._watchers = self._watching.begin(
+            model, history, self._first_batch, self._accumulated
+        )
+        # Ctrl-C left the step without.
+        if self._evaluations.are_due(step) and self._evaluations.run(step):
+            self._checkpoints.save_best(self._first_batch)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no step left."""
+        return self._first_step >= self._settings.steps or self._evaluations.stopped
+
+    def go_on(self) -> None:
+        """Takes the steps that are left."""
+        model, first = self._model, self._first_batch
+        progress = Progress(
+            self._checkpoints,
+            self._evaluations,
+            self._history,
+            self._watching,
+            self._settings,
+            first,
+            self._tokens_a_step,
+        )
+        batches = batches_from(first, model, self._windows, self._settings)
         try:
             model.fit(
-                dealt,
-                steps_per_epoch=config.steps * accumulated - first_batch,
-                callbacks=callbacks,
+                dealt_out(batches, model.distribute_strategy),
+                steps_per_epoch=self._settings.steps * self._accumulated - first,
+                callbacks=[progress, *self._watchers, *self._forgetting()],
                 shuffle=False,
                 verbose=0,
             )
         except LossIsNotFinite as failure:
-            batch = batches_from(failure.batch, model, train_windows, config)
-            ids = next(iter(batch))[0]["token_ids"].numpy().tolist()
-            path = checkpoints.note_failure({**failure.record, "token_ids": ids})
+            path = self._note(failure)
             raise InputError(f"{failure}; {path} has its batch") from failure
         except tf.errors.OpError:
             progress.is_sound = False  # The step may have been applied in part.
@@ -129,20 +167,39 @@ def train(
         finally:
             # Also where a person stops it: the step that was done is not lost.
             progress.save()
-            watching.close()
-    evaluations.settle()
-    steps = config.steps
-    if evaluations.stopped:
-        steps = int(history.evaluations[-1]["step"])
-    return TrainingResult(
-        parameters=int(sum(np.prod(w.shape) for w in model.trainable_variables)),
-        steps=steps,
-        resumed_at=first_step,
-        train_tokens=train_windows.num_tokens,
-        tokens_seen=round(steps * tokens_a_step),
-        seconds=history.seconds,
-        eval_loss=evaluate(model, eval_batches),
-        history=history.rows,
-        evaluations=history.evaluations,
-        samples=history.samples,
-    )
+            self._watching.close()
+
+    def _forgetting(self) -> list[keras.callbacks.Callback]:
+        """What lets a carried state go where an epoch of the data begins."""
+        if not isinstance(self._model, StatefulNetwork):
+            return []
+        epoch = self._windows.steps_an_epoch(self._settings.batch_size)
+        return [ForgetEveryEpoch(self._first_batch, epoch)]
+
+    def _note(self, failure: LossIsNotFinite) -> str:
+        """Writes down the batch that nothing could be learned from; returns where."""
+        batches = batches_from(
+            failure.batch, self._model, self._windows, self._settings
+        )
+        ids = next(iter(batches))[0]["token_ids"].numpy().tolist()
+        return self._checkpoints.note_failure({**failure.record, "token_ids": ids})
+
+    def result(self) -> TrainingResult:
+        """Leaves the model with the weights that it was for, and says what was done."""
+        self._evaluations.settle()
+        history, steps = self._history, self._settings.steps
+        if self._evaluations.stopped:
+            steps = int(history.evaluations[-1]["step"])
+        trained = self._model.trainable_variables
+        return TrainingResult(
+            parameters=int(sum(np.prod(weight.shape) for weight in trained)),
+            steps=steps,
+            resumed_at=self._first_step,
+            train_tokens=self._windows.num_tokens,
+            tokens_seen=round(steps * self._tokens_a_step),
+            seconds=history.seconds,
+            eval_loss=evaluate(self._model, self._eval_batches),
+            history=history.rows,
+            evaluations=history.evaluations,
+            samples=[Sample(**sample) for sample in history.samples],
+        )

@@ -26,15 +26,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from .. import storage
 from ..errors import InputError
 from ..progress import LOGGER, report, show
-from .checkpoints import write_whole
 from .distribution import check_cluster, is_chief, make_strategy
 from .jobs import Job
-from .records import TrainingResult
+from .records import JOB_FILE, WEIGHTS_FILE, TrainingResult
 
-JOB_FILE = "job.json"
-_WEIGHTS_FILE = "trained.npz"
 _ATTEMPTS = 20
 _POLL_SECONDS = 1.0
 _SAVE_SECONDS = 120.0
@@ -63,7 +61,7 @@ def train(job: Job) -> tuple[Any, TrainingResult]:
     check_cluster()
     tf.io.gfile.makedirs(job.checkpoints)
     path = os.path.join(job.checkpoints, JOB_FILE)
-    write_whole(path, json.dumps(dataclasses.asdict(job)))
+    storage.write_whole(path, json.dumps(dataclasses.asdict(job)))
     try:
         for _ in range(_ATTEMPTS):
             code = _run_child(path)
@@ -77,7 +75,7 @@ def train(job: Job) -> tuple[Any, TrainingResult]:
             )
     finally:
         tf.io.gfile.remove(path)  # The workers are told that it is over.
-    with tf.io.gfile.GFile(os.path.join(job.checkpoints, _WEIGHTS_FILE), "rb") as file:
+    with tf.io.gfile.GFile(os.path.join(job.checkpoints, WEIGHTS_FILE), "rb") as file:
         weights = list(np.load(io.BytesIO(file.read())).values())
     return job.with_weights(weights), TrainingResult.read(job.checkpoints)
 
@@ -167,7 +165,7 @@ def _take_part(path: str) -> None:
     if is_chief(strategy):
         weights = io.BytesIO()
         np.savez(weights, *model.backbone.get_weights())
-        path = os.path.join(job.checkpoints, _WEIGHTS_FILE)
+        path = os.path.join(job.checkpoints, WEIGHTS_FILE)
         with tf.io.gfile.GFile(path, "wb") as file:
             file.write(weights.getvalue())
         result.write(job.checkpoints)

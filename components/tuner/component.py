@@ -9,6 +9,7 @@ from tfx.dsl.components.base import executor_spec
 from tfx.types.channel import BaseChannel
 
 from ..trainer.component import learner_config
+from ..trainer.rows import CAUSAL_LM
 from . import executor
 
 TUNER_FN = "langzoo.components.tuner.run.tuner_fn"
@@ -43,10 +44,13 @@ class Tuner(tfx_tuner.Tuner):
         transform_graph: The graph that made them; it carries the tokenizer.
         model: As of Trainer; hyperparameters take the place of what it says.
         training: As of Trainer, likewise; of its `steps` nothing depends here.
-        search: `steps` of the longest trials, and the arguments of
-            `search.make_oracle`.
+        search: Fields of `settings.SearchSettings`.
         checkpoint_root: Folder for checkpoints and results of trials; it must outlive
             the process, so that an interrupted search goes on.
+        task: As of Trainer.
+
+    Raises:
+        InputError: As Trainer.
     """
 
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
@@ -60,6 +64,7 @@ class Tuner(tfx_tuner.Tuner):
         training: dict[str, Any],
         search: dict[str, Any],
         checkpoint_root: str,
+        task: str = CAUSAL_LM,
     ) -> None:
         training = {name: training[name] for name in training if name != "steps"}
         super().__init__(
@@ -67,7 +72,7 @@ class Tuner(tfx_tuner.Tuner):
             transform_graph=transform_graph,
             tuner_fn=TUNER_FN,
             custom_config={
-                **learner_config(model, training, checkpoint_root, TUNER_FN),
+                **learner_config(model, training, checkpoint_root, task, TUNER_FN),
                 "search": search,
             },
         )

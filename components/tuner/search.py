@@ -22,17 +22,18 @@ import tensorflow as tf
 import threadpoolctl
 from keras_tuner.engine import base_tuner
 
+from .. import storage
 from ..errors import InputError
 from ..progress import as_part, report, show
-from ..trainer.checkpoints import write_whole
+from .records import Trial, ranked, short, values_line
+from .settings import LONGEST, SearchSettings
 
-OBJECTIVE = "bits_per_byte"
+_OBJECTIVE = "bits_per_byte"
 _OWN = "tuner/"
 """Begins the names of the hyperparameters that Hyperband adds."""
 
-# Hyperband's trials are a ninth, a third or the whole of the longest.
-_LONGEST = 9
 _FACTOR = 3
+"""Hyperband's trials are a ninth, a third or the whole of the longest."""
 
 Train = Callable[[Mapping[str, Any], int, str], "Measured"]
 """Trains a model with hyperparameters for some steps, with checkpoints in a folder."""
@@ -51,65 +52,22 @@ class Measured:
     parameters: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """A training with hyperparameters.
-
-    Attributes:
-        values: The hyperparameters, by keys such as `trainer.learning_rate`.
-        steps: Optimizer steps, those of a shorter trial that it went on from included.
-        bits_per_byte: Of the evaluation split; `None` where training failed.
-        parameters: Number of trained parameters; 0 where training failed.
-        seconds: Time that it took, without that of interrupted runs.
-        message: Why it failed.
-    """
-
-    values: dict[str, Any]
-    steps: int
-    bits_per_byte: float | None
-    parameters: int = 0
-    seconds: float = 0.0
-    message: str = ""
-
-    @property
-    def score(self) -> float:
-        """Bits per byte, or infinity where training failed."""
-        return math.inf if self.bits_per_byte is None else self.bits_per_byte
-
-    def __str__(self) -> str:
-        return (
-            f"{self.score:.3f} bits per byte after {self.steps} steps with "
-            f"{values_line(self.values)}"
-        )
-
-
-def make_oracle(
-    algorithm: str, space: Mapping[str, Any], trials: int, seed: int
-) -> keras_tuner.Oracle:
-    """Makes what decides on the next trial.
-
-    Args:
-        algorithm: `hyperband`, `random` or `bayesian`.
-        space: By key a list of values, or a range with `min`, `max` and, if given,
-            `step` and `sampling`, `linear` or `log`. Of two integers it is one of
-            integers.
-        trials: How many there are at most. Hyperband's first nine and the four that go
-            on from them are 13, all are 23.
-        seed: Of what is drawn.
-    """
+def make_oracle(settings: SearchSettings) -> keras_tuner.Oracle:
+    """Makes what decides on the next trial."""
+    space, trials = settings.space, settings.trials
     common = {
-        "objective": keras_tuner.Objective(OBJECTIVE, "min"),
+        "objective": keras_tuner.Objective(_OBJECTIVE, "min"),
         "hyperparameters": _declared(space),
-        "seed": seed + 1,  # To KerasTuner 0 is none.
+        "seed": settings.seed + 1,  # To KerasTuner 0 is none.
         # Otherwise it gives up after three.
         "max_consecutive_failed_trials": trials + 1,
     }
-    if algorithm == "hyperband":
+    if settings.algorithm == "hyperband":
         oracle = keras_tuner.oracles.HyperbandOracle(
-            max_epochs=_LONGEST, factor=_FACTOR, **common
+            max_epochs=LONGEST, factor=_FACTOR, **common
         )
         oracle.max_trials = trials
-    elif algorithm == "random":
+    elif settings.algorithm == "random":
         oracle = keras_tuner.oracles.RandomSearchOracle(max_trials=trials, **common)
     else:
         oracle = keras_tuner.oracles.BayesianOptimizationOracle(
@@ -195,7 +153,7 @@ class Search(base_tuner.BaseTuner):
             for key, value in drawn.items()
             if not key.startswith(_OWN)
         }
-        share = drawn.get(f"{_OWN}epochs", _LONGEST) / _LONGEST
+        share = drawn.get(f"{_OWN}epochs", LONGEST) / LONGEST
         result = self._result(values, math.ceil(self._steps * share), train)
         self.trials.append(result)
         hyperband = isinstance(self.oracle, keras_tuner.oracles.HyperbandOracle)
@@ -228,7 +186,7 @@ class Search(base_tuner.BaseTuner):
         if tf.io.gfile.exists(path):
             self._were_done += 1
             with tf.io.gfile.GFile(path) as file:
-                return Trial(**json.loads(file.read()))
+                return Trial.parse(file.read())
         if self.trials and len(self.trials) == self._were_done:
             report(f"the search goes on after {self._were_done} trial(s)")
         number, best = len(self.trials) + 1, ""
@@ -236,7 +194,7 @@ class Search(base_tuner.BaseTuner):
             best = f", best {self.best().score:.3f}"
         with as_part(f"trial {number}/{self.oracle.max_trials}{best}: "):
             result = _tried(values, steps, train, checkpoints)
-        write_whole(path, json.dumps(dataclasses.asdict(result)))
+        storage.write_whole(path, result.dump())
         if steps == self._steps and tf.io.gfile.exists(checkpoints):
             tf.io.gfile.rmtree(checkpoints)
         return result
@@ -253,19 +211,21 @@ def _tried(values: dict[str, Any], steps: int, train: Train, folder: str) -> Tri
         # What the hyperparameters cannot help ends the search: a full disk, say.
         if isinstance(error.__cause__, (OSError, tf.errors.OpError)):
             raise keras_tuner.errors.FatalError(str(error)) from error
-        message = " ".join(str(error).split())
         return Trial(
-            values, steps, None, seconds=time.monotonic() - started, message=message
+            values=values,
+            steps=steps,
+            seconds=time.monotonic() - started,
+            message=" ".join(str(error).split()),
         )
     except Exception as error:
         # KerasTuner would take it for a trial's failure.
         raise keras_tuner.errors.FatalError(str(error)) from error
     return Trial(
-        values,
-        steps,
-        measured.bits_per_byte,
-        measured.parameters,
-        time.monotonic() - started,
+        values=values,
+        steps=steps,
+        bits_per_byte=measured.bits_per_byte,
+        parameters=measured.parameters,
+        seconds=time.monotonic() - started,
     )
 
 
@@ -274,30 +234,16 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.12g}") if isinstance(value, float) else value
 
 
-def values_line(values: Mapping[str, Any]) -> str:
-    """Hyperparameters in one line."""
-    return ", ".join(f"{key} {_short(value)}" for key, value in values.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def report_table(trials: list[Trial]) -> None:
     """Shows the trials, the best first, and why some failed."""
     keys = list(trials[0].values)
     rows = [["bits a byte", "steps", "seconds", *keys]]
     for trial in ranked(trials):
         score = "failed" if trial.bits_per_byte is None else f"{trial.score:.3f}"
-        shown = [_short(trial.values[key]) for key in keys]
+        shown = [short(trial.values[key]) for key in keys]
         rows.append([score, str(trial.steps), f"{trial.seconds:.0f}", *shown])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         report("  ".join(map(str.rjust, row, widths)))
     for message in sorted({trial.message for trial in trials if trial.message}):
         report(f"failed: {message}")
-
-
-def ranked(trials: list[Trial]) -> list[Trial]:
-    """The trials, the best first and those that failed last."""
-    return sorted(trials, key=lambda trial: trial.score)

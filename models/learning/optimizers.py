@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule as Schedule
+
+from .. import references
+from .choices import optimizer_kind
+
+_SPARED = ["bias", "beta", "gamma", "scale"]
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
@@ -115,39 +122,77 @@ def unwrapped(optimizer: Any) -> Any:
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
-class Kind(NamedTuple):
-    """An optimizer as a recipe makes it.
+def find_optimizer(name: str) -> Callable[..., keras.optimizers.Optimizer]:
+    """The class or function that makes an optimizer.
 
-    Attributes:
-        make: the class.
-        rate: float. Its learning rate, as a multiple of AdamW's, where no other is
-            given: chosen from a few tried, 300 steps with a small LSTM and Transformer.
-        decays: bool. Whether weights decay where nothing else is said; then as much a
-            step as with AdamW.
-        settings: names of the recipe's attributes that it takes besides.
+    Args:
+        name: string. One of `choices.OPTIMIZERS`, or a reference.
+
+    Raises:
+        ImportError: in one line, if there is no such module, or no such name in it.
+        ValueError: if it cannot be called with `learning_rate`.
     """
+    make = references.load(optimizer_kind(name).make)
+    if not callable(make) or not _takes(make, "learning_rate"):
+        raise ValueError(
+            f"{name} must be a subclass of keras.optimizers.Optimizer or a function "
+            "that makes an optimizer, and take learning_rate"
+        )
+    return make
 
-    make: type[keras.optimizers.Optimizer]
-    rate: float = 1.0
-    decays: bool = True
-    settings: tuple[str, ...] = ()
+
+def make_optimizer(
+    name: str,
+    schedule: Schedule,
+    *,
+    weight_decay: float,
+    clip_norm: float,
+    batches: int,
+    ema_momentum: float | None,
+    settings: Mapping[str, Any],
+) -> keras.optimizers.Optimizer:
+    """Makes an optimizer with what it takes, as `choices.OptimizerKind` says.
+
+    Args:
+        name: string. As of `find_optimizer`.
+        schedule: schedule. The learning rate.
+        weight_decay: float. Biases and norms are spared.
+        clip_norm: float. Bound on the gradient's global norm; 0 for none.
+        batches: int. Those of an update.
+        ema_momentum: float or `None`. Of an average of the weights, an update.
+        settings: what else there is for it.
+
+    Raises:
+        ImportError: as `find_optimizer`.
+        ValueError: likewise; if it does not take what cannot be left out; and if what
+            is made is no optimizer.
+    """
+    make = find_optimizer(name)
+    needed: dict[str, Any] = {}
+    if batches > 1:
+        needed["gradient_accumulation_steps"] = batches
+    if ema_momentum is not None:
+        # Keras averages after every batch, not after every step.
+        needed |= {"use_ema": True, "ema_momentum": ema_momentum ** (1 / batches)}
+    for option in needed:
+        if not _takes(make, option):
+            raise ValueError(f"{name} does not take {option}, which is needed here")
+    wanted = {"weight_decay": weight_decay, "global_clipnorm": clip_norm or None}
+    wanted = {option: wanted[option] for option in wanted if _takes(make, option)}
+    named = inspect.signature(make).parameters
+    own = {option: settings[option] for option in settings if option in named}
+    optimizer = make(learning_rate=schedule, **wanted, **needed, **own)
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise ValueError(
+            f"{name} must make a keras.optimizers.Optimizer, and made a "
+            f"{type(optimizer).__name__}"
+        )
+    optimizer.exclude_from_weight_decay(var_names=_SPARED)
+    return optimizer
 
 
-OPTIMIZERS: dict[str, Kind] = {
-    "adamw": Kind(keras.optimizers.AdamW, settings=("beta_2",)),
-    "adam": Kind(keras.optimizers.Adam, decays=False, settings=("beta_2",)),
-    "sgd": Kind(keras.optimizers.SGD, rate=30.0, settings=("momentum",)),
-    "nt_asgd": Kind(NTASGD, rate=300.0),
-    "adagrad": Kind(keras.optimizers.Adagrad, rate=30.0),
-    "adafactor": Kind(keras.optimizers.Adafactor, rate=10.0),
-    "lion": Kind(keras.optimizers.Lion, rate=0.3, settings=("beta_2",)),
-}
-"""The optimizers by the name used in configurations.
-
-References:
-    - [Loshchilov and Hutter, 2017](https://arxiv.org/abs/1711.05101) (AdamW)
-    - [Kingma and Ba, 2014](https://arxiv.org/abs/1412.6980) (Adam)
-    - [Duchi et al., 2011](https://jmlr.org/papers/v12/duchi11a.html) (Adagrad)
-    - [Shazeer and Stern, 2018](https://arxiv.org/abs/1804.04235) (Adafactor)
-    - [Chen et al., 2023](https://arxiv.org/abs/2302.06675) (Lion)
-"""
+def _takes(make: Callable[..., Any], option: str) -> bool:
+    parameters = inspect.signature(make).parameters
+    return option in parameters or any(
+        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
+    )

@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backbone import require
-
-PRECISIONS = {
-    "float32": "float32",
-    "bfloat16": "mixed_bfloat16",
-    "float16": "mixed_float16",
-}
-"""The Keras policy of each precision. Weights and their updates are float32 in all."""
+from .choices import PRECISIONS
 
 
 def in_precision(model: Any, precision: str) -> Any:
@@ -19,8 +13,8 @@ def in_precision(model: Any, precision: str) -> Any:
 
     Args:
         model: a causal language model with a backbone, of the zoo or of KerasHub.
-        precision: a key of `PRECISIONS`. For `"float16"` the optimizer must scale the
-            loss, which Keras does in `compile()`.
+        precision: a key of `choices.PRECISIONS`. For `"float16"` the optimizer must
+            scale the loss, which Keras does in `compile()`.
 
     Returns:
         A model of the same class with the same preprocessor, not compiled.

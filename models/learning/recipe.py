@@ -1,69 +1,77 @@
 """How the families learn from scratch: one recipe, and what a family changes in it.
 
-`benchmarks/quality.py` measures what the recipes reach.
+`benchmarks/quality.py` measures what the recipes reach. Importing this module imports
+neither TensorFlow nor Keras.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pydantic
+from pydantic import Field
+
+from ..settings import Section
+from .choices import OptimizerName, ScheduleName, optimizer_kind
 
 if TYPE_CHECKING:
     import keras
 
-    from .optimizers import Kind
     from .schedules import Schedule
 
-_SPARED = ["bias", "beta", "gamma", "scale"]
 
-
-class Recipe(NamedTuple):
+class Recipe(Section):
     """An optimizer with its schedule: by default AdamW, warm-up and cosine decay.
-
-    Attributes:
-        learning_rate: float. Peak of the schedule.
-        final_learning_rate: float. End of the schedule (of cosine and linear decay) or
-            its least value, as a share of its peak.
-        warmup_steps: int. Steps until the peak.
-        weight_decay: float. Decoupled, as in AdamW, whatever the optimizer. Not applied
-            to biases and norms.
-        beta_2: float. Decay rate of the second moment of Adam and AdamW, and of Lion's
-            momentum.
-        clip_norm: float. Bound on the gradient's global norm; 0 for none.
-        optimizer: string, one of `optimizers.OPTIMIZERS`. With another than AdamW, see
-            `with_optimizer`.
-        schedule: string, one of `schedules.SCHEDULES`.
-        decay_every_steps: int or `None`. Steps between two falls of the schedule
-            `"step"`.
-        decay_factor: float. What a fall of `"step"` or `"plateau"` multiplies the rate
-            with.
-        plateau_patience: int. Evaluations without a better loss until `"plateau"`
-            falls.
-        momentum: float. Of SGD.
-        averaging_patience: int. Of NT-ASGD: see `optimizers.averaging_is_due`.
-        ema_momentum: float or `None`. Of an exponential moving average of the weights,
-            which takes their place where training ends. `None` for none.
-        gradient_accumulation_steps: int. Batches whose mean gradient makes a step.
 
     References:
         - [Loshchilov and Hutter, 2017](https://arxiv.org/abs/1711.05101) (AdamW)
         - [Pascanu et al., 2013](https://arxiv.org/abs/1211.5063) (clipping)
     """
 
-    learning_rate: float = 3e-3
-    final_learning_rate: float = 0.02
-    warmup_steps: int = 100
-    weight_decay: float = 0.1
-    beta_2: float = 0.99
-    clip_norm: float = 1.0
-    optimizer: str = "adamw"
-    schedule: str = "cosine"
-    decay_every_steps: int | None = None
-    decay_factor: float = 0.5
-    plateau_patience: int = 2
-    momentum: float = 0.9
-    averaging_patience: int = 5
-    ema_momentum: float | None = None
-    gradient_accumulation_steps: int = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    """Peak of the schedule."""
+    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """End of the schedule, or its least value, as a share of its peak."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps until the peak."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Decoupled, as in AdamW, whatever the optimizer; biases and norms are spared."""
+    beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay rate of the second moment of `adam` and `adamw`, of `lion`'s momentum."""
+    clip_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Bound on the gradient's global norm; 0 for none."""
+    optimizer: OptimizerName = "adamw"
+    """With another than `adamw` the recipe's learning rate and weight decay are
+    translated; `nt_asgd` is AWD-LSTM's. Yours is `mypackage:Optimizer`, a subclass of
+    `keras.optimizers.Optimizer` or a function that makes one: it takes a schedule as
+    `learning_rate` and, if it can, `weight_decay` and `global_clipnorm`
+    (models/learning/choices.py says more)."""
+    schedule: ScheduleName = "cosine"
+    """What follows the warm-up. `plateau` falls where the evaluation loss stays."""
+    decay_every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps between two falls of the schedule `step`."""
+    decay_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """What a fall of `step` or `plateau` multiplies the learning rate with."""
+    plateau_patience: Annotated[int, Field(ge=1)] = 2
+    """Evaluations without a better loss until `plateau` falls."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of `sgd`."""
+    averaging_patience: Annotated[int, Field(ge=1)] = 5
+    """Of `nt_asgd`: evaluations that averaging waits for a better loss."""
+    ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of an exponential moving average of the weights, which is what is evaluated and
+    exported; such as 0.999."""
+    gradient_accumulation_steps: Annotated[int, Field(ge=1)] = 1
+    """Batches of a step: their gradients are those of one large batch."""
+
+    @pydantic.model_validator(mode="after")
+    def _goes_together(self) -> Recipe:
+        check_together(self)
+        return self
+
+    def replace(self, **changes: Any) -> Recipe:
+        """This recipe with other values in some fields."""
+        return Recipe(**{**dict(self), **changes})
 
     def with_optimizer(self, name: str) -> Recipe:
         """This recipe of AdamW, translated for another optimizer.
@@ -75,12 +83,24 @@ class Recipe(NamedTuple):
         Raises:
             ValueError: if there is no such optimizer.
         """
-        kind = _kind(name)
-        return self._replace(
+        kind = optimizer_kind(name)
+        return self.replace(
             optimizer=name,
             learning_rate=self.learning_rate * kind.rate,
             weight_decay=self.weight_decay / kind.rate if kind.decays else 0.0,
         )
+
+    def changed_by(self, changes: Any) -> Recipe:
+        """This recipe with what `RecipeChanges` give, translated for its optimizer."""
+        given = {
+            name: getattr(changes, name)
+            for name in Recipe.model_fields
+            if getattr(changes, name) is not None
+        }
+        recipe = self
+        if given.get("optimizer", self.optimizer) != self.optimizer:
+            recipe = self.with_optimizer(given["optimizer"])
+        return recipe.replace(**given)
 
     def make_schedule(self, steps: int | None = None) -> Schedule:
         """Makes the schedule.
@@ -115,56 +135,63 @@ class Recipe(NamedTuple):
                 to know.
 
         Returns:
-            An optimizer of Keras, or `optimizers.NTASGD`.
+            An optimizer of Keras, `optimizers.NTASGD`, or yours.
 
         Raises:
-            ValueError: if the optimizer or the schedule is unknown, or they do not go
-                with the other attributes.
+            ImportError: if yours is not there.
+            ValueError: if it is not as `choices.OptimizerKind` says.
 
         Example:
         ```python
         model = build_causal_lm("lstm", ByteTokenizer(), 64)
-        recipe = RECIPES["lstm"].with_optimizer("lion")._replace(schedule="linear")
+        recipe = RECIPES["lstm"].with_optimizer("lion").replace(schedule="linear")
         model.compile(optimizer=recipe.make_optimizer(steps=1000))
         ```
         """
-        from ..backbone import require
+        from .optimizers import make_optimizer
 
-        kind = _kind(self.optimizer)
-        require(
-            self.optimizer != "nt_asgd" or self.ema_momentum is None,
-            "NT-ASGD averages the weights in its own way, without `ema_momentum`.",
-            ema_momentum=self.ema_momentum,
-        )
-        batches = self.gradient_accumulation_steps
-        averaging = {}
-        if self.ema_momentum is not None:
-            # Keras averages after every batch, not after every step.
-            momentum = self.ema_momentum ** (1 / batches)
-            averaging = {"use_ema": True, "ema_momentum": momentum}
-        optimizer = kind.make(
+        settings = optimizer_kind(self.optimizer).settings
+        return make_optimizer(
+            self.optimizer,
             self.make_schedule(steps),
             weight_decay=self.weight_decay,
-            global_clipnorm=self.clip_norm or None,
-            gradient_accumulation_steps=batches if batches > 1 else None,
-            **{name: getattr(self, name) for name in kind.settings},
-            **averaging,
+            clip_norm=self.clip_norm,
+            batches=self.gradient_accumulation_steps,
+            ema_momentum=self.ema_momentum,
+            settings={name: getattr(self, name) for name in settings},
         )
-        optimizer.exclude_from_weight_decay(var_names=_SPARED)
-        return optimizer
 
 
-def _kind(optimizer: str) -> Kind:
-    from ..backbone import require
-    from .optimizers import OPTIMIZERS
+def check_together(chosen: Any, section: str = "") -> None:
+    """Checks what a single field cannot know of the others.
 
-    require(
-        optimizer in OPTIMIZERS,
-        f"The optimizer must be one of {', '.join(OPTIMIZERS)}.",
-        optimizer=optimizer,
+    Args:
+        chosen: a `Recipe`, or `RecipeChanges`.
+        section: string. Begins the names of its keys in an error, such as `"trainer."`.
+
+    Raises:
+        ValueError: naming the keys.
+    """
+    if chosen.schedule == "step" and chosen.decay_every_steps is None:
+        raise ValueError(f"{section}schedule step needs {section}decay_every_steps")
+    if chosen.optimizer == "nt_asgd" and chosen.ema_momentum is not None:
+        raise ValueError(
+            f"{section}ema_momentum and {section}optimizer nt_asgd both average the "
+            "weights: give one of them"
+        )
+
+
+_OPTIONAL: dict[str, Any] = {
+    name: (
+        field.rebuild_annotation() | None,
+        Field(None, description=field.description),
     )
-    return OPTIMIZERS[optimizer]
-
+    for name, field in Recipe.model_fields.items()
+}
+RecipeChanges: Any = pydantic.create_model(
+    "RecipeChanges", __base__=Section, __module__=__name__, **_OPTIONAL
+)
+"""A section with the fields of a recipe, all `None`: what is, is as in the recipe."""
 
 COMMON = Recipe()
 """The recipe of an architecture from elsewhere."""

@@ -152,17 +152,6 @@ class PerUpdate(Schedule):
         return cls(schedule, config["batches"])
 
 
-SCHEDULES = (
-    "constant",
-    "cosine",
-    "linear",
-    "inverse_square_root",
-    "step",
-    "plateau",
-)
-"""The kinds of `make_schedule()`, as configurations name them."""
-
-
 def make_schedule(
     kind: str,
     peak: float,
@@ -173,7 +162,7 @@ def make_schedule(
     decay_every_steps: int | None = None,
     decay_factor: float = 0.5,
 ) -> Schedule:
-    """Makes a schedule of one of `SCHEDULES`, behind a linear warm-up.
+    """Makes a schedule of one of `choices.SCHEDULES`, behind a linear warm-up.
 
     Args:
         kind: string. `"constant"` and `"plateau"` stay at the peak; the latter's is
@@ -189,21 +178,11 @@ def make_schedule(
             Defaults to 0.5.
 
     Raises:
-        ValueError: if the kind is unknown, or lacks what it needs.
+        ValueError: if the kind is unknown.
 
     References:
         - [Loshchilov and Hutter, 2016](https://arxiv.org/abs/1608.03983) (cosine)
     """
-    require(
-        kind in SCHEDULES,
-        f"The schedule must be one of {', '.join(SCHEDULES)}.",
-        schedule=kind,
-    )
-    require(
-        kind != "step" or decay_every_steps is not None,
-        "The schedule 'step' needs `decay_every_steps`.",
-        decay_every_steps=decay_every_steps,
-    )
     decays = keras.optimizers.schedules
     rest = 1 if steps is None else max(steps - warmup_steps, 1)
     end = 1.0 if steps is None else final
@@ -220,10 +199,12 @@ def make_schedule(
     elif kind == "inverse_square_root":
         then = InverseSquareRootDecay(peak, max(warmup_steps, 1), peak * final)
     elif kind == "step":
-        every = decay_every_steps or 1
-        then = StepDecay(peak, every, decay_factor, peak * final)
-    else:
+        assert decay_every_steps is not None  # A recipe sees to it.
+        then = StepDecay(peak, decay_every_steps, decay_factor, peak * final)
+    elif kind in ("constant", "plateau"):
         then = PlateauDecay(peak)
+    else:
+        raise ValueError(f"There is no schedule {kind!r}.")
     return WarmUp(peak, warmup_steps, then)
 
 

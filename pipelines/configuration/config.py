@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
 import yaml
@@ -19,230 +19,15 @@ from ...components.push_folder.settings import ServingSettings
 from ...components.pusher.settings import CardSettings
 from ...components.text_example_gen.settings import CleaningSettings, CorpusSettings
 from ...components.tokenizer_trainer.settings import TokenizerSettings
+from ...components.trainer.settings import TrainerSettings
+from ...components.trainer.watching.settings import WatchSettings
 from ...components.tuner import search_space
+from ...components.tuner.settings import LONGEST, SearchSettings
 from ...models.families import FAMILIES
 from ...models.settings import Section, explain
 from . import beam
 from .kubeflow import KubeflowSettings
 from .model import ModelSettings, family_named
-
-
-class AugmentationConfig(Section):
-    """Noise for small corpora: in training, and only there, `<unk>` takes the place of
-    some of the tokens that the model reads; what it predicts stays."""
-
-    token_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the tokens that are hidden one by one."""
-    span_masking: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the tokens that are hidden in spans."""
-    span_length: Annotated[int, Field(ge=1)] = 3
-    """Tokens in a span; spans may overlap."""
-
-
-# As in models/learning/optimizers.py and models/learning/schedules.py.
-_Optimizer = Literal["adamw", "adam", "sgd", "nt_asgd", "adagrad", "adafactor", "lion"]
-_Schedule = Literal[
-    "constant", "cosine", "linear", "inverse_square_root", "step", "plateau"
-]
-# What a setting of the trainer is for: the key and the values of which one is needed.
-_SETTINGS_OF = {
-    "beta_2": ("optimizer", ("adamw", "adam", "lion")),
-    "momentum": ("optimizer", ("sgd",)),
-    "averaging_patience": ("optimizer", ("nt_asgd",)),
-    "decay_every_steps": ("schedule", ("step",)),
-    "decay_factor": ("schedule", ("step", "plateau")),
-    "plateau_patience": ("schedule", ("plateau",)),
-}
-_RECIPE = {"optimizer": "adamw", "schedule": "cosine"}
-
-
-class TrainerConfig(Section):
-    """How the model is trained: by default AdamW, linear warm-up, cosine decay.
-
-    What is not given, from `learning_rate` to `gradient_accumulation_steps`, is as in
-    the family's recipe: see models/learning/recipe.py.
-    """
-
-    steps: Annotated[int, Field(ge=0)] = 1000
-    """Updates of the weights."""
-    batch_size: Annotated[int, Field(ge=1)] = 8
-    """Windows a batch. On small corpora many small steps learn most."""
-    carry_state: bool = False
-    """Whether a recurrent family goes on from batch to batch through `batch_size`
-    parallel streams of the text. What is exported scores windows without a past."""
-    packing: Literal["contiguous", "best_fit", "lines"] = "contiguous"
-    """How documents become rows. `contiguous`: one after the other, cut where a row
-    ends. `best_fit`: as many as fit, cut only if longer than the context, and each sees
-    only itself. `lines`: a document a row, in rows of an eighth, a quarter, half or all
-    of the context. An n-gram model counts documents whole."""
-    augmentation: AugmentationConfig = AugmentationConfig()
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
-    final_learning_rate: Annotated[float, Field(ge=0, le=1)] | None = None
-    """End of the schedule, or its least value, as a share of its peak."""
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    weight_decay: Annotated[float, Field(ge=0)] | None = None
-    beta_2: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Of `adam`, `adamw` and `lion`."""
-    clip_norm: Annotated[float, Field(ge=0)] | None = None
-    """Bound on the gradient's global norm; 0 for none."""
-    optimizer: _Optimizer | None = None
-    """With another than `adamw` the recipe's learning rate and weight decay are
-    translated; `nt_asgd` is AWD-LSTM's."""
-    schedule: _Schedule | None = None
-    """What follows the warm-up. `plateau` falls where the evaluation loss stays."""
-    decay_every_steps: Annotated[int, Field(ge=1)] | None = None
-    """Steps between two falls of the schedule `step`."""
-    decay_factor: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """What a fall of `step` or `plateau` multiplies the learning rate with."""
-    plateau_patience: Annotated[int, Field(ge=1)] | None = None
-    """Evaluations without a better loss until `plateau` falls."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Of `sgd`."""
-    averaging_patience: Annotated[int, Field(ge=1)] | None = None
-    """Of `nt_asgd`: evaluations that averaging waits for a better loss."""
-    ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Of an exponential moving average of the weights, which is what is evaluated and
-    exported; such as 0.999."""
-    gradient_accumulation_steps: Annotated[int, Field(ge=1)] | None = None
-    """Batches of a step: their gradients are those of one large batch."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of a target's probability that is spread over the vocabulary in training;
-    the losses shown and evaluated are without."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of computations in training; weights, and what is exported, are float32."""
-    freeze: list[Annotated[str, Field(min_length=1)]] = []
-    """Patterns of names of layers that keep their weights, such as `recurrent_*`."""
-    eval_every_steps: Annotated[int, Field(ge=1)] | None = None
-    """Steps between evaluations during training; the last step is one, too."""
-    early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
-    """Evaluations without better bits per byte after which training ends. What is
-    exported then are the weights of the best."""
-    checkpoint_seconds: Annotated[float, Field(gt=0)] = 20.0
-    """Time between checkpoints, from which a killed run goes on."""
-    checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
-    """Steps between checkpoints, besides those by the clock."""
-    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
-    """How many are kept while training goes on, the newest; if one cannot be read, that
-    before it is."""
-    jit_compile: bool = True
-    """Whether XLA compiles the training step: some seconds once, then small models are
-    faster; at some ten million weights on a CPU it is much the same. On a GPU,
-    recurrent models train on cuDNN instead."""
-    strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"] = "auto"
-    """The devices that share each batch, in equal parts: `mirrored`, all GPUs of a
-    machine, or its logical CPUs; `multi_worker`, the processes that TF_CONFIG names,
-    each but the first a `langzoo worker`; `tpu`, that of TPU_NAME. `auto` is what there
-    is: a TPU, workers, several GPUs, else one device."""
-    seed: Annotated[int, Field(ge=0)] = 0
-
-    @pydantic.model_validator(mode="after")
-    def _settings_are_of_what_is_chosen(self) -> TrainerConfig:
-        for name, (key, values) in _SETTINGS_OF.items():
-            chosen = getattr(self, key) or _RECIPE[key]
-            if getattr(self, name) is not None and chosen not in values:
-                raise ValueError(
-                    f"trainer.{name} is a setting of trainer.{key} "
-                    f"{' or '.join(values)}, which is {chosen}"
-                )
-        shared = self.strategy not in ("auto", "one_device")
-        if shared and (self.carry_state or (self.gradient_accumulation_steps or 1) > 1):
-            raise ValueError(
-                "trainer.carry_state and trainer.gradient_accumulation_steps need "
-                f"trainer.strategy one_device: it is {self.strategy}"
-            )
-        if self.schedule == "step" and self.decay_every_steps is None:
-            raise ValueError("trainer.schedule step needs trainer.decay_every_steps")
-        if self.optimizer == "nt_asgd" and self.ema_momentum is not None:
-            raise ValueError(
-                "trainer.ema_momentum and trainer.optimizer nt_asgd both average the "
-                "weights: give one of them"
-            )
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _what_needs_evaluations_has_them(self) -> TrainerConfig:
-        needs = {
-            "early_stopping_patience": self.early_stopping_patience is not None,
-            "schedule plateau": self.schedule == "plateau",
-            "optimizer nt_asgd": self.optimizer == "nt_asgd",
-        }
-        for name, given in needs.items():
-            if given and self.eval_every_steps is None:
-                raise ValueError(f"trainer.{name} needs trainer.eval_every_steps")
-        return self
-
-
-class WatchConfig(Section):
-    """How the training can be watched. Nothing of it changes what is learned, and a
-    change of it neither trains again nor loses a checkpoint."""
-
-    tensorboard: bool = True
-    """Whether there are logs for TensorBoard."""
-    graph: bool = False
-    """Whether they hold the model's graph."""
-    profile_steps: (
-        Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
-        | None
-    ) = None
-    """First and last step, such as `[20, 30]`, of which they hold a profile."""
-    sample_tokens: Annotated[int, Field(ge=0)] = 0
-    """Tokens of text that the model writes at every evaluation of
-    `trainer.eval_every_steps`, from one seed; 0 for no text."""
-    sample_prompt: str = ""
-    """What that text begins with."""
-    wandb_project: Annotated[str, Field(min_length=1)] | None = None
-    """Project of Weights & Biases that is told as well: `pip install 'langzoo[wandb]'`,
-    and `WANDB_API_KEY` or `WANDB_MODE=offline` in the environment."""
-
-    @pydantic.model_validator(mode="after")
-    def _what_is_in_the_logs_has_logs(self) -> WatchConfig:
-        for name in ("graph", "profile_steps"):
-            if getattr(self, name) and not self.tensorboard:
-                raise ValueError(f"watch.{name} needs watch.tensorboard true")
-        first, last = self.profile_steps or (1, 1)
-        if first > last:
-            raise ValueError(
-                f"watch.profile_steps [{first}, {last}] must be the first step and the "
-                "last"
-            )
-        return self
-
-
-_SHORTEST = 9  # Of a trial of Hyperband, whose others are 3 and 9 times as long.
-
-
-class SearchConfig(Section):
-    """A search for hyperparameters before the training, which takes the best.
-
-    A trial is a training with values of `space` in the place of the configuration's;
-    the one with the fewest bits per byte on the evaluation split is the best.
-    """
-
-    algorithm: Literal["hyperband", "random", "bayesian"] = "hyperband"
-    """`hyperband` begins many trials and goes on with the best; `bayesian` draws near
-    what was good."""
-    trials: Annotated[int, Field(ge=1)] = 13
-    """How many there are at most. Hyperband's first nine and the four that go on from
-    them are 13; all of a round are 23."""
-    steps: Annotated[int, Field(ge=1)] = 300
-    """Of a trial, in the place of `trainer.steps`; with `hyperband` of the longest, and
-    the others have a third and a ninth."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of what is drawn."""
-    space: Annotated[dict[str, Any], pydantic.AfterValidator(search_space.normalized)]
-    """By key of `model` and `trainer`, such as `model.hidden_dim`, a list of values, or
-    a range, such as `{min: 1e-3, max: 1e-2, sampling: log}` or, with equal distances,
-    `{min: 0.0, max: 0.5, step: 0.1}`. The default is the family's space, which stands
-    in pipelines/configs/spaces."""
-
-    @pydantic.model_validator(mode="after")
-    def _hyperband_has_steps(self) -> SearchConfig:
-        if self.algorithm == "hyperband" and self.steps < _SHORTEST:
-            raise ValueError(
-                f"search.steps {self.steps} must be at least {_SHORTEST} with "
-                "search.algorithm hyperband"
-            )
-        return self
 
 
 def _root(folder: str) -> str:
@@ -270,9 +55,9 @@ class Config(Section):
     cleaning: CleaningSettings = CleaningSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     model: ModelSettings
-    trainer: TrainerConfig = TrainerConfig()
-    watch: WatchConfig = WatchConfig()
-    search: SearchConfig | None = None
+    trainer: TrainerSettings = TrainerSettings()
+    watch: WatchSettings = WatchSettings()
+    search: SearchSettings | None = None
     """`{}` is a search with all defaults; without, `model` and `trainer` decide."""
     gate: GateSettings = GateSettings()
     serving: ServingSettings = ServingSettings()
@@ -382,15 +167,9 @@ class Config(Section):
 
     @pydantic.model_validator(mode="after")
     def _the_packing_fits(self) -> Config:
-        packing = self.trainer.packing
-        if self.trainer.carry_state and packing != "contiguous":
-            raise ValueError(
-                "trainer.carry_state needs trainer.packing contiguous, where a row "
-                f"goes on from the one before: it is {packing}"
-            )
         family = family_named(self.model.family)
         apart = family.keeps_documents_apart or not family.learns_by_gradient
-        if packing == "best_fit" and not apart:
+        if self.trainer.packing == "best_fit" and not apart:
             raise ValueError(
                 "trainer.packing best_fit needs a family that keeps the documents of a "
                 f"row apart, which {self.model.family} does not: take contiguous or "
@@ -428,10 +207,10 @@ class Config(Section):
                 "an n-gram model only counts: take random or bayesian"
             )
         known = search_space.combinations(self.search.space)
-        if known < _SHORTEST:
+        if known < LONGEST:
             raise ValueError(
                 f"search.space has {known:.0f} combination(s), and search.algorithm "
-                f"hyperband begins with {_SHORTEST}: take random"
+                f"hyperband begins with {LONGEST}: take random"
             )
         return self
 

@@ -35,8 +35,7 @@ from ...components.text_example_gen.records import LastRun, Summary
 from ...components.text_example_gen.settings import CorpusSettings
 from ...components.trainer.records import TrainingResult
 from ...components.trainer.watching import weights_and_biases
-from ...components.tuner.executor import read_results
-from ...components.tuner.search import Trial
+from ...components.tuner.records import Trial, read_trials
 from ..configuration.config import Config
 from ..pipeline import Choices, make_components
 from ..report import page, reading
@@ -243,9 +242,7 @@ def _record_run(config: Config, run_id: str) -> None:
 
 def _record_watching(config: Config) -> str:
     """Writes down how training is watched, which TFX's cache shall not ask about."""
-    path = config.folder / "watch.json"
-    path.write_text(json.dumps(config.watch.model_dump()))
-    return str(path)
+    return config.watch.write(str(config.folder))
 
 
 def _store(database: str) -> mlmd.MetadataStore:
@@ -294,7 +291,7 @@ def _read_result(
     training_folder = outputs["Trainer", "model_run"].uri
     return RunResult(
         ingestion=Summary.read(outputs["TextExampleGen", "examples"].uri),
-        search=read_results(results.uri) if results else [],
+        search=read_trials(results.uri) if results else [],
         training=TrainingResult.read(training_folder),
         decision=decision,
         infra_refusal=read_refusal(infra_uri) if decision.blessed else "",

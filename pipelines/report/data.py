@@ -9,6 +9,8 @@ from typing import Any
 
 from ...components.evaluator.records import Definition, Evaluation, Measure, Verdict
 from ...components.records import Record
+from ...components.trainer.records import TrainingResult
+from ...components.tuner.records import Trial
 
 
 class Split(Record):
@@ -54,46 +56,6 @@ class Sample(Record):
     text: str
     prompt: str = ""
     step: int | None = None
-
-
-class Training(Record):
-    """The Trainer's figures; `components.trainer.training.TrainingResult` says more.
-
-    Attributes:
-        parameters: Number of trained parameters.
-        steps: Optimizer steps.
-        resumed_at: Step of the checkpoint that it went on from; 0 for none.
-        train_tokens: Tokens of the training split.
-        tokens_seen: Tokens that were learned from, in all epochs.
-        seconds: Time spent in training.
-        eval_loss: Nats a token on the evaluation split.
-        history: Step, loss, learning rate, tokens a second at some steps.
-        evaluations: Step, loss and bits per byte of evaluations during training.
-        samples: Texts that were written at those evaluations.
-    """
-
-    parameters: int
-    steps: int
-    resumed_at: int = 0
-    train_tokens: int
-    tokens_seen: int
-    seconds: float
-    eval_loss: float
-    history: list[dict[str, float]] = []
-    evaluations: list[dict[str, float]] = []
-    samples: list[Sample] = []
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Mean speed of learning; `None` where that took no time."""
-        return self.tokens_seen / self.seconds if self.seconds else None
-
-
-class Trial(Record):
-    """A trial of a search, with the hyperparameters that it tried."""
-
-    bits_per_byte: float | None = None
-    values: dict[str, Any] = {}
 
 
 class Serving(Record):
@@ -184,7 +146,7 @@ class RunReport(Record):
     blessed: bool | None = None
     corpus: Corpus | None = None
     model: Model | None = None
-    training: Training | None = None
+    training: TrainingResult | None = None
     trials: list[Trial] = []
     evaluation: Evaluation | None = None
     verdict: Verdict | None = None

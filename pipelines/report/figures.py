@@ -23,6 +23,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from ...components.evaluator.gated import GATED
 from ...components.evaluator.records import CANDIDATE, OVERALL, Evaluation, Measure
 from ...components.evaluator.wording import in_order, name_of, short
+from ...components.trainer.records import TrainingResult
 from . import data
 
 _INK, _MUTED, _GRID, _SURFACE = "#010101", "#010102", "#010103", "#010104"
@@ -69,7 +70,7 @@ _CURVE_POINTS = 400
 _Row = TypeVar("_Row")
 
 
-def training_curves(training: data.Training) -> Markup | None:
+def training_curves(training: TrainingResult) -> Markup | None:
     """Loss over steps: of batches, and of the evaluation split."""
     if not training.history and not training.evaluations:
         return None
@@ -92,7 +93,7 @@ def training_curves(training: data.Training) -> Markup | None:
     return _figure(draw, "Loss over training steps")
 
 
-def learning_rate(training: data.Training) -> Markup | None:
+def learning_rate(training: TrainingResult) -> Markup | None:
     """Learning rate and speed over steps."""
     rows = [row for row in _thinned(training.history) if "learning_rate" in row]
     if len(rows) < 2:
@@ -111,7 +112,7 @@ def learning_rate(training: data.Training) -> Markup | None:
     return _figure(draw, "Learning rate and tokens a second over steps", rows=2)
 
 
-def gated(training: data.Training) -> Markup | None:
+def gated(training: TrainingResult) -> Markup | None:
     """What the gate asks for, of the evaluations during training."""
     rows = [row for row in training.evaluations if GATED.name in row]
     if len(rows) < 2:

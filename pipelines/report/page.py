@@ -177,7 +177,10 @@ def _samples(report: data.RunReport) -> list[data.Sample]:
     exported = report.evaluation.samples if report.evaluation else []
     written = [data.Sample(prompt=one.prompt, text=one.text) for one in exported]
     if report.training:
-        written += reversed(report.training.samples)
+        written += [
+            data.Sample(text=sample.text, step=sample.step)
+            for sample in reversed(report.training.samples)
+        ]
     return written[:_SAMPLES]
 
 

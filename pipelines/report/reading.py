@@ -16,6 +16,8 @@ from ml_metadata.proto import metadata_store_pb2
 from ...components.errors import InputError
 from ...components.evaluator.records import BLESSED_FILE, Evaluation, Verdict
 from ...components.serving_validator.records import read_refusal
+from ...components.trainer.records import TrainingResult
+from ...components.tuner.records import Trial, read_trials
 from . import data
 
 DATABASE = "metadata.sqlite"
@@ -30,8 +32,6 @@ EVALUATOR_NODES = ("Evaluator", COMPARISON_NODE)
 # Their writers name these, too; importing those would import TensorFlow.
 _INGESTION_FILE = "ingestion.json"
 _TOKENS_FILE = "tokens.json"
-_TRAINING_FILE = "training.json"
-_TRIALS_FILE = "tuner_results.json"
 
 _Event = metadata_store_pb2.Event
 _INPUT_EVENTS = (_Event.INPUT, _Event.DECLARED_INPUT)
@@ -293,19 +293,12 @@ class _Reader:
             hyperparameters=model,
         )
 
-    def _training(self) -> data.Training | None:
-        content = _json_in(self._output("Trainer", "model_run"), _TRAINING_FILE)
-        return data.Training.model_validate(content) if content else None
+    def _training(self) -> TrainingResult | None:
+        return TrainingResult.find(self._output("Trainer", "model_run"))
 
-    def _trials(self) -> list[data.Trial]:
-        rows = _json_in(self._output("Tuner", "tuner_results"), _TRIALS_FILE) or []
-        return [
-            data.Trial(
-                bits_per_byte=row.get("score"),
-                values={key: value for key, value in row.items() if "." in key},
-            )
-            for row in rows
-        ]
+    def _trials(self) -> list[Trial]:
+        results = self._output("Tuner", "tuner_results")
+        return read_trials(results) if results else []
 
     def _serving(self, blessed: bool | None) -> data.Serving | None:
         pushed = self._output("Pusher", "pushed_model")

@@ -18,8 +18,10 @@ from langzoo.components.trainer import callbacks
 from langzoo.components.trainer.hyperparameters import with_hyperparameters
 from langzoo.components.trainer.jobs import checkpoint_folder
 from langzoo.components.tuner.component import Tuner
-from langzoo.components.tuner.executor import Executor, read_results
+from langzoo.components.tuner.executor import Executor
+from langzoo.components.tuner.records import read_trials
 from langzoo.components.tuner.search import Measured, Search, make_oracle
+from langzoo.components.tuner.settings import SearchSettings
 from langzoo.models import ByteTokenizer
 from tensorflow_transform.tf_metadata import (
     dataset_metadata,
@@ -89,7 +91,7 @@ def run_tuner(inputs, folder, model=MODEL, **settings):
     context = Executor.Context(tmp_dir=str(folder / "tmp"), unique_id="1")
     Executor(context).Do(inputs, outputs, tuner.exec_properties)
     best = (folder / "best_hyperparameters" / "best_hyperparameters.txt").read_text()
-    return read_results(str(folder / "tuner_results")), json.loads(best)["values"]
+    return read_trials(str(folder / "tuner_results")), json.loads(best)["values"]
 
 
 def by_steps(trials):
@@ -185,7 +187,10 @@ def formula(values, steps, folder):
 
 
 def run_search(folder, algorithm, train=formula, trials=13, seed=0, space=SPACE):
-    search = Search(make_oracle(algorithm, space, trials, seed), str(folder), 90)
+    settings = SearchSettings(
+        algorithm=algorithm, space=space, trials=trials, seed=seed
+    )
+    search = Search(make_oracle(settings), str(folder), 90)
     search.search(contextlib.nullcontext(train))
     return search
 

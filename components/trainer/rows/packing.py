@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from ...errors import InputError
+from .settings import PACKINGS
 from .windows import TokenStream, TokenWindows, read_lengths
 
-PACKINGS = ("contiguous", "best_fit", "lines")
 _SHARES = (8, 4, 2, 1)
 """Of the context that the rows of `lines` are long."""
 

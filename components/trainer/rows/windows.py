@@ -12,6 +12,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from ....models.tokenizers.base import TextTokenizer
+
 _READ_BATCH = 512
 _PADDING = -1  # no token: the padding token can be one of the text, too
 
@@ -218,6 +220,24 @@ class TokenWindows(TokenStream):
     def _places(self, windows: np.ndarray) -> np.ndarray:
         """Where the inputs of windows `[batch]` lie, `[batch, context_length]`."""
         return windows[:, None] * self.context_length + np.arange(self.context_length)
+
+
+def write_documents(
+    path: str | os.PathLike[str],
+    file_patterns: Sequence[str],
+    transform_graph_path: str,
+    tokenizer: TextTokenizer,
+) -> None:
+    """Writes the stream of transformed examples; both as of `read_token_ids`."""
+    TokenStream.write(
+        path,
+        read_token_ids(file_patterns, transform_graph_path),
+        vocabulary_size=tokenizer.vocabulary_size(),
+        start_id=tokenizer.start_token_id,
+        end_id=tokenizer.end_token_id,
+        pad_id=tokenizer.pad_token_id,
+        unk_id=tokenizer.unk_token_id,
+    )
 
 
 def read_token_ids(

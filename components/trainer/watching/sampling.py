@@ -24,7 +24,7 @@ class Sampler:
 
     Args:
         model: The model.
-        trained: What `training.prepared` made of it for training.
+        trained: What `networks.prepared` made of it for training.
         prompt: What the text begins with; "" for nothing.
         tokens: Most tokens that are written.
 

@@ -8,88 +8,53 @@ go on: no curve has a step twice, and none forks.
 from __future__ import annotations
 
 import contextlib
-import csv
-import dataclasses
-import io
-import json
 import os
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from ....models.families.keras_hub.adapter import KerasHubCausalLM
 from ....models.tasks.causal_lm import CausalLM
+from ...errors import line_of
 from ...progress import report
-from ..checkpoints import History, curves_of, line_of
 from .event_files import EventFile
+from .history import History, curves_of
 from .sampling import Sampler
+from .settings import WatchSettings
 from .weights_and_biases import WandbRun, require_installed
-
-if TYPE_CHECKING:
-    from ..records import TrainingResult
 
 # As often as TensorBoard looks; to an object store it is an upload.
 _FLUSH_EVERY_SECONDS = 5.0
-LOGS_FOLDER = "logs"
 # The names of Keras's callback.
 TRAIN, VALIDATION = "train", "validation"
-
-
-@dataclasses.dataclass(frozen=True)
-class WatchingConfig:
-    """How a training is watched.
-
-    Attributes:
-        tensorboard: Whether logs for TensorBoard are written.
-        graph: Whether they hold the model's graph.
-        profile_steps: The first and the last step that TensorFlow's profiler records,
-            into those logs.
-        sample_tokens: Tokens of the text that the model writes at every evaluation; 0
-            for no text.
-        sample_prompt: What that text begins with.
-        wandb_project: Project of Weights & Biases that the training is a run of.
-    """
-
-    tensorboard: bool = False
-    graph: bool = False
-    profile_steps: list[int] | None = None
-    sample_tokens: int = 0
-    sample_prompt: str = ""
-    wandb_project: str | None = None
-
-    @classmethod
-    def of(cls, settings: dict[str, Any] | str) -> WatchingConfig:
-        """Takes the attributes, or the path of a JSON file with them."""
-        if isinstance(settings, str):
-            with tf.io.gfile.GFile(settings) as file:
-                return cls.of(json.loads(file.read()))
-        config = cls(**settings)
-        if config.wandb_project:
-            require_installed()
-        return config
 
 
 class Watching:
     """Is told of a training's course, and shows it.
 
     Args:
-        config: What is wanted; by default nothing.
+        settings: What is wanted; by default nothing.
         folder: Where logs lie while the training goes on. It must outlive the process.
-        settings: What Weights & Biases shows the run to be configured with.
+        run: What Weights & Biases shows the run to be configured with.
+
+    Raises:
+        InputError: Where Weights & Biases is wanted, and not installed.
     """
 
     def __init__(
         self,
-        config: WatchingConfig | None = None,
+        settings: WatchSettings | None = None,
         folder: str = "",
-        settings: dict[str, Any] | None = None,
+        run: dict[str, Any] | None = None,
     ) -> None:
-        self._config = config or WatchingConfig()
+        self._settings = settings or WatchSettings(tensorboard=False)
+        if self._settings.wandb_project:
+            require_installed()
         self._folder = folder
-        self._settings = settings or {}
+        self._run = run or {}
         self._sampler: Sampler | None = None
         self._displays: list[_TensorBoardLogs | WandbRun] = []
         self._profiler: _Profiler | None = None
@@ -100,15 +65,15 @@ class Watching:
 
         Args:
             model: The model.
-            trained: What `training.prepared` made of it.
+            trained: What `networks.prepared` made of it.
 
         Raises:
             InputError: Where the prompt does not fit into the model's context.
         """
-        config = self._config
-        if config.sample_tokens:
+        settings = self._settings
+        if settings.sample_tokens:
             self._sampler = Sampler(
-                model, trained, config.sample_prompt, config.sample_tokens
+                model, trained, settings.sample_prompt, settings.sample_tokens
             )
 
     def begin(
@@ -126,18 +91,18 @@ class Watching:
             Callbacks for the training.
         """
         self._history = history
-        config = self._config
-        if config.wandb_project:
-            run = WandbRun(config.wandb_project, self._folder, self._settings)
+        settings = self._settings
+        if settings.wandb_project:
+            run = WandbRun(settings.wandb_project, self._folder, self._run)
             self._displays.append(run)
-        if not config.tensorboard:
+        if not settings.tensorboard:
             return []
-        graph = _graph_of(network) if config.graph else None
+        graph = _graph_of(network) if settings.graph else None
         self._displays.append(_TensorBoardLogs(self._folder, history, graph))
         report(f"watch it: tensorboard --logdir {self._folder}")
-        if config.profile_steps is None:
+        if settings.profile_steps is None:
             return []
-        first, last = config.profile_steps
+        first, last = settings.profile_steps
         self._profiler = _Profiler(
             os.path.join(self._folder, TRAIN),
             (first - 1) * accumulated + 1,
@@ -260,31 +225,6 @@ def _copy(source: str, target: str) -> None:
             _copy(old, new)
         else:
             tf.io.gfile.copy(old, new, overwrite=True)
-
-
-def write_tables(result: TrainingResult, folder: str) -> None:
-    """Writes the course of a training as CSV files, each where there is some.
-
-    `history.csv` and `evaluations.csv` have a row for every row of the result, with its
-    perplexity, `samples.csv` one for every text.
-    """
-    tf.io.gfile.makedirs(folder)
-    for name, rows in (
-        ("history", [{**row, **curves_of(row)} for row in result.history]),
-        ("evaluations", [{**row, **curves_of(row)} for row in result.evaluations]),
-        ("samples", result.samples),
-    ):
-        if not rows:
-            continue
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        text = io.StringIO()
-        table = csv.DictWriter(
-            text, columns, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n"
-        )
-        table.writeheader()
-        table.writerows(rows)
-        with tf.io.gfile.GFile(os.path.join(folder, f"{name}.csv"), "w") as file:
-            file.write(text.getvalue())
 
 
 def _graph_of(network: keras.Model) -> tf.Graph:

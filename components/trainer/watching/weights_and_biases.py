@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ...errors import InputError
 from ...progress import report
-from ..checkpoints import curves_of
+from .history import curves_of
 
 _ID_FILE = "wandb-id"
 

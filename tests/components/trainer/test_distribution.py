@@ -21,13 +21,15 @@ import keras, numpy as np, tensorflow as tf
 half = tf.config.LogicalDeviceConfiguration()
 tf.config.set_logical_device_configuration(cpu, [half, half])
 
-from langzoo.components.trainer import distribution, training
+from langzoo.components.trainer import callbacks, distribution, training
+from langzoo.components.trainer.networks import network_of, prepared
 from langzoo.components.trainer.rows.packing import make_windows
 from langzoo.components.trainer.rows.windows import TokenStream
+from langzoo.components.trainer.settings import TrainerSettings
 from langzoo.models import ByteTokenizer, build_causal_lm
 
 folder, cases = sys.argv[1], json.loads(sys.argv[2])
-training._SHOW_EVERY_SECONDS = 0
+callbacks._SHOW_EVERY_SECONDS = 0
 tokenizer = ByteTokenizer()
 text = pydoc_data.topics.topics["assert"]
 TokenStream.write(
@@ -43,16 +45,15 @@ TokenStream.write(
 
 def train(strategy, family, checkpoints, **settings):
     defaults = {"steps": 6, "batch_size": 4, "eval_every_steps": 3}
-    config = training.TrainingConfig.of(
-        family, **{**defaults, "jit_compile": False, **settings}
-    )
-    windows = make_windows(f"{folder}/stream", 16, config.packing)
+    settings = TrainerSettings(**{**defaults, "jit_compile": False, **settings})
+    settings = settings.of_family(family)
+    windows = make_windows(f"{folder}/stream", 16, settings.packing)
     keras.utils.set_random_seed(0)
     with distribution.make_strategy(strategy).scope():
         model = build_causal_lm(family, tokenizer, 16, num_layers=1, hidden_dim=16)
-        network = training.network_of(training.prepared(model, config), config)
+        network = network_of(prepared(model, settings), settings)
     path = f"{folder}/{checkpoints}"
-    result = training.train(network, windows, windows, config, path)
+    result = training.train(network, windows, windows, settings, path)
     losses = [row["loss"] for row in [*result.history, *result.evaluations]]
     last_weight = network.get_weights()[-1].ravel().tolist()
     return [*losses, result.eval_loss, *last_weight]

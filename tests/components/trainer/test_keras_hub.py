@@ -15,7 +15,7 @@ from langzoo.components.trainer import training
 from langzoo.components.trainer.networks import network_of
 from langzoo.components.trainer.rows.packing import make_windows
 from langzoo.components.trainer.rows.windows import TokenWindows
-from langzoo.components.trainer.settings import TrainingConfig
+from langzoo.components.trainer.settings import TrainerSettings
 from langzoo.components.types import Tokenizer
 from langzoo.models import build_causal_lm, train_sentencepiece
 from langzoo.serving.export.saved_model import export_causal_lm
@@ -102,11 +102,11 @@ def windows(stream):
 def train(preset, learned, windows, folder, steps):
     keras.utils.set_random_seed(0)
     model = build_causal_lm("keras_hub", learned, CONTEXT, preset=preset)
-    config = TrainingConfig.of(
-        "keras_hub", steps=steps, batch_size=8, learning_rate=1e-2, warmup_steps=2
-    )
-    network = network_of(model, config)
-    result = training.train(network, windows, windows, config, str(folder))
+    settings = TrainerSettings(
+        steps=steps, batch_size=8, learning_rate=1e-2, warmup_steps=2
+    ).of_family("keras_hub")
+    network = network_of(model, settings)
+    result = training.train(network, windows, windows, settings, str(folder))
     return model, result
 
 

@@ -10,12 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langzoo.components.errors import InputError
-from langzoo.components.trainer.rows.packing import (
-    PACKINGS,
-    best_fit,
-    cut,
-    make_windows,
-)
+from langzoo.components.trainer.rows.packing import best_fit, cut, make_windows
+from langzoo.components.trainer.rows.settings import PACKINGS
 from langzoo.components.trainer.rows.windows import TokenStream
 
 PAD, START, END = 0, 2, 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import sys
 from pathlib import Path
@@ -17,10 +16,10 @@ from langzoo.components.errors import InputError
 from langzoo.components.trainer import callbacks, training
 from langzoo.components.trainer.networks import network_of, prepared
 from langzoo.components.trainer.rows.windows import TokenWindows
-from langzoo.components.trainer.settings import TrainingConfig
-from langzoo.components.trainer.watching import watching
+from langzoo.components.trainer.settings import TrainerSettings
 from langzoo.components.trainer.watching.sampling import Sampler
-from langzoo.components.trainer.watching.watching import Watching, WatchingConfig
+from langzoo.components.trainer.watching.settings import WatchSettings
+from langzoo.components.trainer.watching.watching import Watching
 from langzoo.models import ByteTokenizer, build_causal_lm
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
@@ -60,8 +59,7 @@ def make_model(family="gated_conv"):
 def train(windows, folder, watched=None, family="gated_conv", **options):
     """Trains a new model, watched as it is said; returns it and the result."""
     model = make_model(family)
-    config = TrainingConfig.of(
-        family,
+    settings = TrainerSettings(
         **{
             "steps": STEPS,
             "batch_size": 4,
@@ -70,15 +68,15 @@ def train(windows, folder, watched=None, family="gated_conv", **options):
             "eval_every_steps": 2,
             **options,
         },
-    )
-    trained = prepared(model, config)
-    watcher = Watching(WatchingConfig(**watched or {}), f"{folder}/logs")
+    ).of_family(family)
+    trained = prepared(model, settings)
+    watcher = Watching(WatchSettings.of(watched or {}), f"{folder}/logs")
     watcher.sample_from(model, trained)
     result = training.train(
-        network_of(trained, config),
+        network_of(trained, settings),
         windows,
         windows,
-        config,
+        settings,
         str(folder),
         bytes_per_token=1.0,
         watching=watcher,
@@ -204,14 +202,12 @@ def test_a_resumed_training_has_one_curve(watched, resumed):
     assert list(steps) == [2, 4, 6, 8]
     np.testing.assert_allclose(values, losses(whole.evaluations), atol=1e-6)
     assert list(texts(logs / "validation")) == [2, 4, 6, 8]
-    assert [row["text"] for row in result.samples] == [
-        row["text"] for row in whole.samples
-    ]
+    assert [row.text for row in result.samples] == [row.text for row in whole.samples]
 
 
 def test_the_tables_of_a_resumed_training_have_every_row_once(resumed, tmp_path):
     result, _ = resumed
-    watching.write_tables(result, str(tmp_path / "run"))
+    result.write_tables(str(tmp_path / "run"))
     history = table(tmp_path / "run" / "history.csv")
     assert [int(row["step"]) for row in history] == list(range(1, STEPS + 1))
     assert [float(row["loss"]) for row in history] == losses(result.history)
@@ -221,7 +217,7 @@ def test_the_tables_of_a_resumed_training_have_every_row_once(resumed, tmp_path)
         bits = float(row["bits_per_byte"])
         assert float(row["perplexity"]) == pytest.approx(2**bits)
     samples = table(tmp_path / "run" / "samples.csv")
-    assert [row["text"] for row in samples] == [row["text"] for row in result.samples]
+    assert [row["text"] for row in samples] == [row.text for row in result.samples]
 
 
 def test_a_text_is_of_the_weights_that_were_evaluated(windows, tmp_path):
@@ -230,12 +226,12 @@ def test_a_text_is_of_the_weights_that_were_evaluated(windows, tmp_path):
     options = {"ema_momentum": 0.9, "learning_rate": 0.3, "precision": "bfloat16"}
     model, result = train(windows, tmp_path, watched, **options)
     last = result.samples[-1]
-    assert last["step"] == STEPS
-    assert last["text"].startswith(PROMPT)
-    assert len(last["text"]) > len(PROMPT)
-    assert last["text"] == Sampler(make_model(), model, PROMPT, 8)()
+    assert last.step == STEPS
+    assert last.text.startswith(PROMPT)
+    assert len(last.text) > len(PROMPT)
+    assert last.text == Sampler(make_model(), model, PROMPT, 8)()
     shown = texts(tmp_path / "logs" / "validation")[STEPS]
-    assert shown.replace("    ", "", 1) == last["text"].replace("\n", "\n    ")
+    assert shown.replace("    ", "", 1) == last.text.replace("\n", "\n    ")
 
 
 def test_a_text_can_begin_with_nothing_and_is_the_same_each_time():
@@ -283,7 +279,7 @@ def test_graph_and_profile_are_there_on_request_only(watched, windows, tmp_path)
 
 def test_logs_are_kept_where_a_run_ends(watched, tmp_path):
     logs = watched[1] / "logs"
-    Watching(WatchingConfig(), str(logs)).keep(str(tmp_path / "run"))
+    Watching(None, str(logs)).keep(str(tmp_path / "run"))
     names = {path.relative_to(logs) for path in logs.rglob("*") if path.is_file()}
     assert len(names) == 3
     for name in names:
@@ -307,16 +303,15 @@ def test_logs_that_cannot_be_written_do_not_end_the_training(windows, tmp_path, 
 def test_a_model_of_keras_hub_writes_as_well(gpt2_preset, precision):
     tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(gpt2_preset)
     model = build_causal_lm("keras_hub", tokenizer, 16, preset=gpt2_preset)
-    config = TrainingConfig(steps=1, precision=precision)
-    text = Sampler(model, prepared(model, config), "the value", 8)()
+    settings = TrainerSettings(precision=precision)
+    text = Sampler(model, prepared(model, settings), "the value", 8)()
     assert text.startswith("the value")
     assert len(text) > len("the value")
 
 
 def test_settings_are_read_from_a_file(tmp_path):
-    path = tmp_path / "watch.json"
-    path.write_text(json.dumps(ALL))
-    assert WatchingConfig.of(str(path)) == WatchingConfig(**ALL)
+    path = WatchSettings(**ALL).write(str(tmp_path))
+    assert WatchSettings.of(path) == WatchSettings(**ALL)
 
 
 def test_tensorboard_reads_the_logs(watched):
@@ -342,7 +337,7 @@ def test_tensorboard_reads_the_logs(watched):
 def test_weights_and_biases_must_be_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(InputError, match=r"pip install 'langzoo\[wandb\]'"):
-        WatchingConfig.of({"wandb_project": "zoo"})
+        Watching(WatchSettings(wandb_project="zoo"))
 
 
 def test_a_resumed_training_is_the_same_run_of_weights_and_biases(

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from langzoo import models
 from langzoo.components.trainer.networks import compile_network, network_of
-from langzoo.components.trainer.settings import TrainingConfig
+from langzoo.components.trainer.settings import TrainerSettings
 from langzoo.models.backbone import portable_graphs
 from langzoo.models.families.recurrent import cudnn
 from langzoo.models.families.recurrent.layers import GRU, LSTM, SimpleRNN
@@ -330,7 +330,7 @@ def test_the_choice_is_in_the_configuration():
     ],
 )
 def test_trainer_leaves_to_xla_what_does_not_call_cudnn(compiled, options, settings):
-    config = TrainingConfig(steps=1, batch_size=BATCH, **settings)
+    config = TrainerSettings(batch_size=BATCH, **settings)
     network = network_of(tiny(**options), config)
     compile_network(network, config, schedule_steps=1)
     assert network.jit_compile == compiled

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 from langzoo.models import ByteTokenizer, build_causal_lm
+from langzoo.models.learning.choices import OPTIMIZERS
 from langzoo.models.learning.optimizers import (
     NTASGD,
-    OPTIMIZERS,
     TriggerAveraging,
     averaging_is_due,
 )
@@ -49,7 +49,7 @@ def gradients():
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_updates_as_kerass_own(name, gradients):
     recipe = Recipe(
-        0.05,
+        learning_rate=0.05,
         optimizer=name,
         schedule="constant",
         warmup_steps=0,
@@ -65,9 +65,13 @@ def test_an_optimizer_updates_as_kerass_own(name, gradients):
 
 def test_the_gradients_norm_over_all_weights_is_clipped(gradients):
     recipe = Recipe(
-        1.0, optimizer="sgd", momentum=0.0, schedule="constant", warmup_steps=0
+        learning_rate=1.0,
+        optimizer="sgd",
+        momentum=0.0,
+        schedule="constant",
+        warmup_steps=0,
     )
-    recipe = recipe._replace(clip_norm=0.5, weight_decay=0.0)
+    recipe = recipe.replace(clip_norm=0.5, weight_decay=0.0)
     _, ((matrix, vector), *_) = run(recipe.make_optimizer(), gradients[:1])
     moved = np.concatenate([(1 - matrix).ravel(), -vector])
     assert np.linalg.norm(moved) == pytest.approx(0.5, rel=1e-5)
@@ -76,7 +80,7 @@ def test_the_gradients_norm_over_all_weights_is_clipped(gradients):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_model_learns_with_every_optimizer(name, shakespeare):
     model = build_causal_lm("lstm", ByteTokenizer(), 64, hidden_dim=16)
-    recipe = Recipe(5e-3, warmup_steps=2).with_optimizer(name)
+    recipe = Recipe(learning_rate=5e-3, warmup_steps=2).with_optimizer(name)
     model.compile(optimizer=recipe.make_optimizer())
     losses = model.fit(shakespeare, batch_size=4, epochs=6, verbose=0).history["loss"]
     assert losses[-1] < losses[0] - 0.5

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from langzoo.models import FAMILIES, RECIPES, ByteTokenizer, build_causal_lm
-from langzoo.models.learning.optimizers import OPTIMIZERS
+from langzoo.models.learning.choices import OPTIMIZERS
 from langzoo.models.learning.recipe import Recipe
 
 
@@ -50,8 +50,10 @@ def test_biases_and_norms_are_spared_by_weight_decay(optimizer):
     weights = model.trainable_variables
     for weight in weights:
         weight.assign(np.full(weight.shape, 0.5))
-    recipe = Recipe(0.5, weight_decay=0.1, warmup_steps=0, schedule="constant")
-    made = recipe._replace(optimizer=optimizer).make_optimizer()
+    recipe = Recipe(
+        learning_rate=0.5, weight_decay=0.1, warmup_steps=0, schedule="constant"
+    )
+    made = recipe.replace(optimizer=optimizer).make_optimizer()
     made.build(weights)
     made.apply([np.zeros(weight.shape, "float32") for weight in weights])
     decayed = {
@@ -88,7 +90,9 @@ def test_another_optimizer_gets_a_rate_of_its_own_and_decays_as_much_a_step():
 
 @pytest.mark.parametrize("batches", [1, 3])
 def test_an_average_forgets_as_much_a_step_whatever_its_batches(batches):
-    recipe = Recipe(0.0, ema_momentum=0.9, gradient_accumulation_steps=batches)
+    recipe = Recipe(
+        learning_rate=1e-30, ema_momentum=0.9, gradient_accumulation_steps=batches
+    )
     optimizer = recipe.make_optimizer()
     weight = keras.Variable(np.zeros(2))
     optimizer.build([weight])
@@ -104,9 +108,9 @@ def test_an_average_forgets_as_much_a_step_whatever_its_batches(batches):
     ("changes", "said"),
     [
         ({"optimizer": "newton"}, "must be one of adamw, adam, sgd"),
-        ({"schedule": "zigzag"}, "must be one of constant, cosine"),
-        ({"schedule": "step"}, "needs `decay_every_steps`"),
-        ({"optimizer": "nt_asgd", "ema_momentum": 0.9}, "in its own way"),
+        ({"schedule": "zigzag"}, "should be 'constant', 'cosine'"),
+        ({"schedule": "step"}, "schedule step needs decay_every_steps"),
+        ({"optimizer": "nt_asgd", "ema_momentum": 0.9}, "both average the weights"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(changes, said):

@@ -9,8 +9,9 @@ import langzoo  # noqa: F401  # sets the environment before TensorFlow is import
 import numpy as np
 import pytest
 import tensorflow as tf
+from langzoo.models.learning.choices import SCHEDULES
 from langzoo.models.learning.recipe import Recipe
-from langzoo.models.learning.schedules import SCHEDULES, make_schedule, plateau_of
+from langzoo.models.learning.schedules import make_schedule, plateau_of
 
 PEAK, WARMUP, STEPS, FINAL = 0.5, 10, 110, 0.1
 OPTIONS = {
@@ -72,7 +73,7 @@ def test_a_schedule_stays_at_its_peak_where_the_length_is_not_known(kind):
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_a_schedule_over_steps_of_several_batches_counts_steps(kind):
     recipe = Recipe(schedule=kind, decay_every_steps=20, warmup_steps=10)
-    batchwise = recipe._replace(gradient_accumulation_steps=4).make_schedule(STEPS)
+    batchwise = recipe.replace(gradient_accumulation_steps=4).make_schedule(STEPS)
     stepwise = recipe.make_schedule(STEPS)
     for batch in (0, 3, 4, 21, 43, 200):
         rate = float(stepwise(batch // 4))
@@ -80,8 +81,10 @@ def test_a_schedule_over_steps_of_several_batches_counts_steps(kind):
 
 
 def test_a_plateau_can_be_lowered_while_a_graph_runs():
-    recipe = Recipe(1.0, schedule="plateau", warmup_steps=0, weight_decay=0.0)
-    recipe = recipe._replace(optimizer="sgd", momentum=0.0)
+    recipe = Recipe(
+        learning_rate=1.0, schedule="plateau", warmup_steps=0, weight_decay=0.0
+    )
+    recipe = recipe.replace(optimizer="sgd", momentum=0.0)
     optimizer = recipe.make_optimizer()
     weight = keras.Variable([0.0])
     optimizer.build([weight])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -10,16 +9,9 @@ import sys
 import pytest
 import yaml
 from langzoo.components.text_example_gen.settings import SourceSettings
-from langzoo.components.trainer.rows.packing import PACKINGS
-from langzoo.components.trainer.settings import TrainingConfig
-from langzoo.components.trainer.watching.watching import WatchingConfig
 from langzoo.models import ByteTokenizer, build_causal_lm
 from langzoo.models.families import presets
-from langzoo.models.learning.optimizers import OPTIMIZERS
-from langzoo.models.learning.precision import PRECISIONS
-from langzoo.models.learning.recipe import Recipe
-from langzoo.models.learning.schedules import SCHEDULES
-from langzoo.pipelines.configuration import config, loading
+from langzoo.pipelines.configuration import loading
 
 
 def test_the_demo_configuration_resolves_every_default():
@@ -343,37 +335,6 @@ def test_checking_a_configuration_imports_no_tensorflow():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_the_trainer_s_settings_and_their_defaults_are_those_of_the_component():
-    settings = config.TrainerConfig().model_dump()
-    recipe = [settings.pop(name) for name in Recipe._fields]
-    assert set(recipe) == {None}  # the family's
-    assert TrainingConfig(settings["steps"]) == TrainingConfig.of(
-        "keras_hub", **settings
-    )
-    names = [field.name for field in dataclasses.fields(TrainingConfig)]
-    assert list(settings) == [name for name in names if name != "recipe"]
-
-
-def test_the_settings_of_watching_are_those_of_the_component():
-    settings = config.WatchConfig().model_dump()
-    # From Python nothing is written that was not asked for.
-    assert WatchingConfig(**settings) == WatchingConfig(tensorboard=True)
-    names = [field.name for field in dataclasses.fields(WatchingConfig)]
-    assert list(settings) == names
-
-
-@pytest.mark.parametrize(
-    ("name", "known"),
-    [("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)],
-)
-def test_the_trainer_knows_what_the_models_know(name, known):
-    more = ["trainer.eval_every_steps=10"]
-    for value in known:
-        needed = ["trainer.decay_every_steps=5"] if value == "step" else []
-        loaded = loading.load(settings=[f"trainer.{name}={value}", *more, *needed])
-        assert getattr(loaded.trainer, name) == value
-
-
 @pytest.fixture(scope="module")
 def saved_lstm(tmp_path_factory):
     """Folder of a preset that a run could have saved."""
@@ -409,12 +370,6 @@ def test_initial_weights_of_another_family_are_refused(saved_lstm):
 def test_a_family_without_a_state_cannot_carry_it():
     with pytest.raises(loading.ConfigError, match="one of rnn, gru, lstm"):
         loading.load(settings=["model.family=tcn", "trainer.carry_state=true"])
-
-
-@pytest.mark.parametrize("packing", PACKINGS)
-def test_every_packing_of_the_component_can_be_chosen(packing):
-    loaded = loading.load(settings=[f"trainer.packing={packing}"])
-    assert loaded.trainer.packing == packing
 
 
 def test_a_state_is_carried_through_contiguous_rows_only():

@@ -21,7 +21,7 @@ from langzoo.components.evaluator.gate.decision import Decision
 from langzoo.components.push_folder.push_folder import PushFolder
 from langzoo.components.push_folder.records import CARD_FILE
 from langzoo.components.trainer.records import TrainingResult
-from langzoo.components.tuner.executor import read_results
+from langzoo.components.tuner.records import read_trials
 from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.kubeflow.compiler import compile_pipeline
 from langzoo.pipelines.kubeflow.rehearsal import (
@@ -115,7 +115,7 @@ def test_the_outputs_are_those_of_the_local_run(rehearsal, first):
 @pytest.mark.timeout(1800)
 def test_the_training_takes_what_was_found(rehearsal):
     result, _ = rehearsal
-    (trial,) = read_results(result.uri("Tuner", "tuner_results"))
+    (trial,) = read_trials(result.uri("Tuner", "tuner_results"))
     assert (trial.values, trial.steps) == ({"model.hidden_dim": 32}, 2)
     version = result.metadata("Pusher", "pushed_model")["pushed_destination"]
     assert "| hidden_dim | 32 |" in storage.read_text(f"{version}/{CARD_FILE}")

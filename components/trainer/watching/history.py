@@ -1,0 +1,51 @@
+"""The course of a training, of which all that is shown is made.
+
+Importing this module imports neither TensorFlow nor Keras.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+
+class History:
+    """The course of a training, kept with its checkpoints.
+
+    Attributes:
+        rows: What `TrainingResult.history` holds.
+        evaluations: What `TrainingResult.evaluations` holds.
+        samples: What `TrainingResult.samples` holds.
+        pending: Losses of the batches of a step that is not complete.
+        seconds: Time spent in training so far.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.evaluations: list[dict[str, float]] = []
+        self.samples: list[dict[str, Any]] = []
+        self.pending: list[float] = []
+        self.seconds = 0.0
+
+    def to_json(self) -> str:
+        """Returns the history as JSON."""
+        return json.dumps(vars(self))
+
+    def load_json(self, text: str) -> None:
+        """Takes up a history that `to_json` gave, in the lists that are there."""
+        content = json.loads(text)
+        self.seconds = content.pop("seconds")
+        for name, values in content.items():
+            getattr(self, name)[:] = values
+
+
+def curves_of(row: dict[str, float]) -> dict[str, float]:
+    """What there is to see of a row of a history, by name; perplexity is added."""
+    values = {name: row[name] for name in row if name not in ("step", "time")}
+    return {**values, "perplexity": perplexity_of(row["loss"])}
+
+
+def perplexity_of(loss: float) -> float:
+    """The perplexity of a loss in nats; one that is beyond all sense is cut off."""
+    return math.exp(min(loss, 50))
