@@ -19,6 +19,7 @@ import yaml
 from langzoo.components.evaluator import probes
 from langzoo.components.evaluator.measures.metric import Metric
 from langzoo.components.evaluator.measures.tables import EXPORT_MEASURES, TASK_MEASURES
+from langzoo.models import references
 from langzoo.models.families import FAMILIES, RECIPES
 from langzoo.models.families.presets import PRESETS
 from langzoo.models.learning.recipe import COMMON
@@ -73,13 +74,11 @@ class Reference:
         found: list[_Heading] = []
         rows = []
         for name, field in schema["properties"].items():
-            if "const" in field:
-                continue
             key = f"{title}.{name}" if title else name
             kind = self._kind(key, field, found)
             default = "required" if name in required else self._default(field)
-            meaning = " ".join(field.get("description", "").split())
-            rows.append((f"`{name}`", kind, default, meaning))
+            meaning = field.get("description") or self._first_sentence(field)
+            rows.append((f"`{name}`", kind, default, " ".join(meaning.split())))
         # What is within a section comes before what is beside it.
         self._ahead[:0] = found
         return table(("key", "value", "default", "meaning"), rows)
@@ -113,6 +112,8 @@ class Reference:
         if kind in _NUMBERS:
             return f"{_NUMBERS[kind]}{_range(field)}"
         pattern = field.get("pattern", "")
+        if pattern == references.PATTERN:
+            return "`module:Name`"
         return _OTHERS.get(kind, "any") + (f", as `{pattern}`" if pattern else "")
 
     def _section(self, key: str, name: str, found: list[_Heading]) -> str:
@@ -121,6 +122,13 @@ class Reference:
             found.append(_Heading(key, self._definitions[name]))
         title = self._titles[name]
         return f"[section](#{_anchor(title)})"
+
+    def _first_sentence(self, field: dict[str, Any]) -> str:
+        """Of the section that a field is."""
+        section = field.get("anyOf", [field])[0].get("$ref", "").rpartition("/")[2]
+        text = self._definitions.get(section, {}).get("description", "")
+        sentence = text.partition("\n\n")[0].partition(". ")[0].rstrip(".")
+        return f"{sentence}." if sentence else ""
 
     @staticmethod
     def _default(field: dict[str, Any]) -> str:
@@ -152,6 +160,8 @@ def _as_yaml(value: Any) -> str:
 
 
 def _paragraphs(text: str) -> str:
+    """A docstring's text, without the papers that it refers to."""
+    text = text.partition("\n\nReferences:")[0]
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
@@ -199,7 +209,7 @@ def _families() -> Iterator[str]:
     )
     rows = []
     for name, preset in PRESETS.items():
-        sizes = [f"{number:,}" for number in preset.size or ()] or ["", ""]
+        sizes = [f"{number:,}" for number in preset.size or ()] or ["-", "-"]
         lengths = [f"{preset.vocabulary_size:,}", f"{preset.context_length:,}"]
         rows.append((f"`{name}`", preset.family, sizes[0], *lengths, *sizes[1:]))
     heads = ("preset", "family", "parameters", "vocabulary", "context", "FLOPs a token")
@@ -210,11 +220,11 @@ def _recipes() -> Iterator[str]:
     """Of the section `trainer`: what holds where it does not say."""
     yield "### trainer, by family"
     yield "What holds where nothing is said: for all, and for a family instead."
-    common = COMMON._asdict()
+    common = COMMON.model_dump()
     rows = [("all", _told(common))]
     for name, recipe in RECIPES.items():
-        own = {k: v for k, v in recipe._asdict().items() if v != common[k]}
-        rows.append((f"`{name}`", _told(own)))
+        own = {k: v for k, v in recipe.model_dump().items() if v != common[k]}
+        rows.append((f"`{name}`", _told(own) or "as all"))
     yield table(("family", "recipe"), rows)
 
 
