@@ -278,10 +278,15 @@ def own_modules(folder, monkeypatch):
     """The working directory, where the reader's modules are found."""
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
-    yield folder
     tops = {name.split("/")[0].removesuffix(".py") for name in MODULES}
     for name in [name for name in sys.modules if name.split(".")[0] in tops]:
-        del sys.modules[name]
+        # Another test's; they come back.
+        monkeypatch.delitem(sys.modules, name)
+    others = {*sys.modules}
+    yield folder
+    for name in {*sys.modules} - others:
+        if name.split(".")[0] in tops:
+            del sys.modules[name]
 
 
 @pytest.mark.parametrize(
