@@ -12,6 +12,7 @@ import importlib
 _EXPORTS = {
     "FAMILIES": "zoo",
     "NTASGD": "learning.optimizers",
+    "PRESETS": "families.presets",
     "RECIPES": "families",
     "Recipe": "learning.recipe",
     "SmoothedCrossEntropy": "learning.losses",
