@@ -30,7 +30,7 @@ _EXPORTS = {
     "SimpleRNNBackbone": "families.recurrent.backbone",
     "GRUBackbone": "families.recurrent.backbone",
     "LSTMBackbone": "families.recurrent.backbone",
-    "SpeculativeSampler": "families.transformer.speculative",
+    "SpeculativeSampler": "families.speculative",
     "StatefulNetwork": "tasks.stateful",
     "pages": "explanation",
     "surprisal": "explanation.attribution",
