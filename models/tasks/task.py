@@ -24,3 +24,8 @@ class Task(NamedTuple):
     metric: str
     unit: str
     direction: Literal["lower", "higher"] = "lower"
+
+    @property
+    def words(self) -> str:
+        """The metric's name in words."""
+        return self.metric.replace("_", " ")
