@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import inspect
+import re
+import textwrap
+import typing
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -99,16 +103,106 @@ class CausalBackbone(keras_hub.models.Backbone):
     on the tokens up to that position only. Padding is on the right, so causality
     alone keeps it away from real positions, and `padding_mask` is not read.
 
-    A family implements `empty_cache()` and `call_with_cache()`, and overrides
-    `prefill()` if it can consume many tokens faster than one by one. Its constructor
-    sets the attributes `token_embedding`, `vocabulary_size`, `hidden_dim` and
-    `max_sequence_length`.
+    A class names its `family`, whose settings are the constructor's arguments, by
+    position or keyword: a subclass has their signature, they are its attributes, and
+    `get_config()` gives them back. It implements `make_layers()`, `run_layers()`,
+    `empty_cache()` and `call_with_cache()`, and overrides `prefill()` if it can consume
+    many tokens faster than one by one. It has an attribute `hidden_dim`, the width of
+    the hidden states.
+
+    Args:
+        vocabulary_size: int. Number of token ids.
+        **settings: the hyperparameters of the family.
 
     Attributes:
         family: the `Family` that the class is the backbone of.
+        token_embedding: a layer that maps ids to vectors, and with `reverse=True`
+            hidden states to logits.
+
+    Raises:
+        ValueError: if an argument cannot be, in one line.
     """
 
     family: ClassVar[Any]
+    vocabulary_size: int
+    hidden_dim: int
+    max_sequence_length: int
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "family" in vars(cls):
+            cls.__signature__ = _signature(cls.family)
+            cls.__doc__ = _with_arguments(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        bound = inspect.signature(type(self)).bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        others, dtype = given.pop("kwargs"), given.pop("dtype")
+
+        # === Config ===
+        # First, as making the layers reads it.
+        self.vocabulary_size = given.pop("vocabulary_size")
+        self.max_sequence_length = given.pop("max_sequence_length")
+        length = {"context_length": self.max_sequence_length}
+        # Its range is for configurations; here any length can be.
+        settings = self.family.settings_of(**given).model_copy(update=length).resolved()
+        for name in self.family.hyperparameters():
+            setattr(self, name, getattr(settings, name))
+
+        # === Layers ===
+        self.make_layers(settings, dtype)
+
+        # === Functional Model ===
+        # It builds the layers.
+        inputs = token_inputs()
+        outputs = self.run_layers(inputs["token_ids"])
+        super().__init__(inputs=inputs, outputs=outputs, dtype=dtype, **others)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("vocabulary_size", *self.family.hyperparameters())
+        return {
+            **super().get_config(),
+            **{name: getattr(self, name) for name in names},
+            "max_sequence_length": self.max_sequence_length,
+        }
+
+    @property
+    def trains_on_cudnn(self) -> bool:
+        """Whether a training step calls cuDNN, if XLA does not compile it."""
+        return False
+
+    def make_layers(self, settings: Any, dtype: Any) -> None:
+        """Sets `token_embedding` and the other layers as attributes.
+
+        Args:
+            settings: the family's, resolved.
+            dtype: string or `keras.DTypePolicy`, for each layer.
+        """
+        raise NotImplementedError
+
+    def run_layers(self, token_ids: Tensor) -> Tensor:
+        """Calls the layers on symbolic token ids.
+
+        Args:
+            token_ids: int32 tensor of shape `(batch_size, sequence_length)`.
+
+        Returns:
+            The hidden states, `(batch_size, sequence_length, hidden_dim)`.
+        """
+        raise NotImplementedError
+
+    def logits(self, hidden_states: Tensor) -> Tensor:
+        """What the hidden states say of the next token, by the output weights.
+
+        Args:
+            hidden_states: tensor of shape `(..., hidden_dim)`.
+
+        Returns:
+            A float32 tensor of shape `(..., vocabulary_size)`.
+        """
+        logits = self.token_embedding(hidden_states, reverse=True)
+        return ops.cast(logits, "float32")
 
     def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
         """The cache before any token.
@@ -162,6 +256,62 @@ class CausalBackbone(keras_hub.models.Backbone):
             (ops.zeros((), "int32"), self.empty_cache(shape[0], shape[1])),
         )
         return cache
+
+
+def _signature(family: Any) -> inspect.Signature:
+    """The arguments of a family's backbone: its settings, flat."""
+    hints = typing.get_type_hints(family.settings)
+    length = family.settings.model_fields["context_length"].default
+    arguments: list[tuple[str, Any, Any]] = [
+        ("vocabulary_size", int, inspect.Parameter.empty),
+        *((name, hints[name], default) for name, default in _defaults(family)),
+        ("max_sequence_length", int, length),
+        ("dtype", Any, None),
+    ]
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=default,
+            annotation=annotation,
+        )
+        for name, annotation, default in arguments
+    ]
+    others = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
+    return inspect.Signature([*parameters, others])
+
+
+def _defaults(family: Any) -> list[tuple[str, Any]]:
+    """The hyperparameters and their defaults; first those that must be given."""
+    return sorted(
+        family.hyperparameters().items(),
+        key=lambda item: item[1] is not inspect.Parameter.empty,
+    )
+
+
+_SETTINGS = re.compile(r"^ +\*\*settings: .*\n(?: {9,}.*\n)*", re.MULTILINE)
+
+
+def _with_arguments(cls: Any) -> str | None:
+    """The docstring of a backbone with all arguments in place of `**settings`."""
+    fields = cls.family.settings.model_fields
+    meanings = {name: field.description for name, field in fields.items()}
+    meanings["max_sequence_length"] = "Longest input that the model is made for."
+    meanings["dtype"] = "`keras.DTypePolicy` or its name, of computations and weights."
+    lines = []
+    for parameter in list(cls.__signature__.parameters.values())[1:-1]:
+        kind = inspect.formatannotation(parameter.annotation)
+        told = [f"{kind}.", *(meanings[parameter.name] or "").split()]
+        if parameter.default is not inspect.Parameter.empty:
+            told += ["Defaults", "to", f"`{parameter.default!r}`."]
+        lines += textwrap.wrap(
+            f"{parameter.name}: {' '.join(told)}",
+            width=88,
+            initial_indent=" " * 8,
+            subsequent_indent=" " * 12,
+        )
+    text = "".join(f"{line}\n" for line in lines)
+    return cls.__doc__ and _SETTINGS.sub(lambda _: text, cls.__doc__)
 
 
 def require(condition: bool, what: str, **received: object) -> None:

@@ -18,8 +18,32 @@ from .tasks.causal_lm import CausalLM
 from .tokenizers import files, words  # noqa: F401  (register all tokenizers)
 from .tokenizers.keras_hub import preset_tokenizer
 
+
+def backbone_cls(family: Family) -> type[CausalBackbone]:
+    """The class of a family's backbones, imported.
+
+    Raises:
+        ValueError: in one line, if there is none, or it lacks what one must have.
+    """
+    try:
+        cls = load(family.backbone)
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    require(
+        isinstance(cls, type) and issubclass(cls, CausalBackbone),
+        f"The backbone of family {family.name!r} must be a subclass of CausalBackbone.",
+        backbone=family.backbone,
+    )
+    require(
+        getattr(cls, "family", None) is family,
+        "The attribute `family` of a backbone must be the record that names it.",
+        backbone=family.backbone,
+    )
+    return cls
+
+
 FAMILIES: dict[str, type[CausalBackbone]] = {
-    name: family.backbone_cls()
+    name: backbone_cls(family)
     for name, family in families.FAMILIES.items()
     if family.backbone
 }
@@ -52,61 +76,48 @@ def build(
 
     Args:
         family: a name of a family, or of a preset (`families.presets.PRESETS`), or
-            `module:NAME` for a `Family` of your own. `"keras_hub"` is a model of
-            KerasHub, with or without its weights; then `hyperparameters_` are `preset`
-            and `pretrained` of `keras_hub.presets.build_from_preset`.
+            `module:NAME` for a `Family` of your own. `"keras_hub"` takes `preset` and
+            `pretrained`, see `keras_hub.presets.build_from_preset`.
         tokenizer: a tokenizer of `langzoo.models`.
         context_length: int. Longest input, in tokens. Defaults to the preset's; with a
             family it must be given.
         initial_weights: string or `None`. Folder of a preset that a model of this
             architecture, with this tokenizer, was saved in: the model begins with its
-            weights, but may have another dropout, say. (As it was saved it comes back
-            by `CausalLM.from_preset`.) Defaults to `None`, newly drawn weights.
+            weights, but may have another dropout, say. Defaults to newly drawn ones.
         task: a name of a task, of `tasks.TASKS`. Defaults to `"causal_lm"`.
-        **hyperparameters_: arguments of the family's backbone, in place of those of
-            the preset and of their defaults. See `hyperparameters()`.
+        **hyperparameters_: those of the family, see `hyperparameters()`, in place of
+            the preset's and of their defaults.
 
     Returns:
-        A model of the task with its preprocessor, such as a `CausalLM`, compiled with
-        the family's recipe for a training of any length.
+        A model of the task, such as a `CausalLM`, with its preprocessor, compiled with
+        the family's recipe.
 
     Raises:
-        ValueError: if the family, the task or a hyperparameter is unknown, a value is
-            out of range, or the initial weights or their tokenizer are other ones.
+        ValueError: if a name is unknown, a value is out of range, or the initial
+            weights or their tokenizer are other ones.
 
     Example:
     ```python
     model = build_causal_lm("lstm", ByteTokenizer(), 64, num_layers=2)
-    model = build_causal_lm("transformer_small", ByteTokenizer())
+    model = build_causal_lm("gpt2_tiny", ByteTokenizer())
     model = build_causal_lm("keras_hub", ByteTokenizer(), 64, preset="gpt2_base_en")
     ```
     """
     if family in PRESETS:
-        if context_length is not None:
-            hyperparameters_["context_length"] = context_length
-        model = resolved({"preset": family, **hyperparameters_})
-        return build(
-            tokenizer=tokenizer, initial_weights=initial_weights, task=task, **model
-        )
+        given = {} if context_length is None else {"context_length": context_length}
+        model = resolved({"preset": family, **hyperparameters_, **given})
+        model["initial_weights"] = initial_weights
+        return build(tokenizer=tokenizer, task=task, **model)
     record = families.family_of(family)
     _require_known(record, family, task, initial_weights, hyperparameters_)
+    cls = load(record.tasks.get(task, TASKS[task].model))
     if not record.backbone:
-        return load(record.tasks[task])(
+        return cls(
             tokenizer=tokenizer, context_length=context_length, **hyperparameters_
         )
-    require(
-        context_length is not None and context_length > 0,
-        "`context_length` must be positive.",
-        context_length=context_length,
-    )
-    backbone = record.backbone_cls()(
-        vocabulary_size=tokenizer.vocabulary_size(),
-        max_sequence_length=context_length,
-        **hyperparameters_,
-    )
+    backbone = _backbone(record, tokenizer, context_length, hyperparameters_)
     if initial_weights is not None:
         _load(backbone, tokenizer, initial_weights)
-    cls = load(record.tasks.get(task, TASKS[task].model))
     preprocessor = cls.preprocessor_cls(tokenizer, sequence_length=context_length)
     model = cls(backbone=backbone, preprocessor=preprocessor)
     if record.learns_by_gradient:
@@ -116,6 +127,24 @@ def build(
 
 build_causal_lm = build
 """`build`, by the name of its default task."""
+
+
+def _backbone(
+    family: Family,
+    tokenizer: Any,
+    context_length: int | None,
+    hyperparameters_: dict[str, Any],
+) -> CausalBackbone:
+    require(
+        context_length is not None and context_length > 0,
+        "`context_length` must be positive.",
+        context_length=context_length,
+    )
+    return backbone_cls(family)(
+        vocabulary_size=tokenizer.vocabulary_size(),
+        max_sequence_length=context_length,
+        **hyperparameters_,
+    )
 
 
 def _require_known(

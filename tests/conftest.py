@@ -54,6 +54,20 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 @pytest.fixture(scope="session")
+def own_family(tmp_path_factory):
+    """What names a family that is not one of ours, in a package on the path."""
+    import own_family
+
+    folder = tmp_path_factory.mktemp("own")
+    own_family.write(folder)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(folder)
+        # For processes that a test starts.
+        patched.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield own_family.FAMILY
+
+
+@pytest.fixture(scope="session")
 def topics() -> list[str]:
     """Real text: some of Python's own documentation."""
     return [text for _, text in sorted(pydoc_data.topics.topics.items())[:30]]

@@ -9,12 +9,12 @@ import tensorflow as tf
 
 from ...models.families import family_of_model
 from ...models.families.keras_hub.adapter import KerasHubCausalLM
-from ...models.families.recurrent.stateful import StatefulNetwork, trains_on_cudnn
 from ...models.learning.freezing import freeze
 from ...models.learning.losses import SmoothedCrossEntropy
 from ...models.learning.precision import in_precision
 from ...models.tasks.causal_lm import CausalLM
-from ...models.tasks.packed import PackedNetwork, can_be_packed
+from ...models.tasks.packed import PackedNetwork
+from ...models.tasks.stateful import StatefulNetwork, trains_on_cudnn
 from ..errors import InputError
 from .distribution import NATS, share_steps
 from .rows.augmentation import augmented
@@ -69,7 +69,7 @@ def network_of(
             )
         return StatefulNetwork(backbone, settings.batch_size)
     if settings.packing == "best_fit":
-        if not can_be_packed(backbone):
+        if not family_of_model(model).keeps_documents_apart:
             raise InputError(
                 "trainer.packing best_fit needs a family that keeps documents apart, "
                 f"not {type(backbone).__name__}: take contiguous or lines"

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ...models.families.recurrent.stateful import StatefulNetwork
+from ...models.tasks.stateful import StatefulNetwork
 from ..errors import InputError
 from ..progress import report
 from .callbacks import ForgetEveryEpoch, LossIsNotFinite, Progress

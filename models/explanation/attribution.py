@@ -31,6 +31,24 @@ from ..tokenizers.display import display_strings
 from . import pages
 
 METHODS = ("integrated_gradients", "gradient_x_input", "leave_one_out")
+"""What an attribution can be.
+
+`integrated_gradients`: the gradient by each token's embedding, integrated on the
+straight line from the embedding of `<unk>` to its own, times their difference
+(Gauss-Legendre quadrature). The scores sum to output - baseline; the number of steps is
+doubled until they do within the tolerance, up to 512. `gradient_x_input`: the gradient
+times the embedding; a first look for the price of one step, and about 0 where the
+embeddings are normalized first, as the recurrent families do: their length makes no
+difference there. `leave_one_out`: how far the log-probability falls with `<unk>` in
+place of that token alone; for every family, also for n-gram models, which have no
+gradients.
+
+References:
+    - [Sundararajan et al., 2017](https://arxiv.org/abs/1703.01365) (integrated
+      gradients, completeness)
+    - [Shrikumar et al., 2016](https://arxiv.org/abs/1605.01713) (gradient times input)
+    - [Li et al., 2016](https://arxiv.org/abs/1612.08220) (leaving one out)
+"""
 _FIRST_STEPS = 16
 _MAX_STEPS = 512
 _ROWS = 16
@@ -165,16 +183,6 @@ def attribute(
 ) -> Attribution:
     """What each token of a text does to the log-probability of what follows it.
 
-    `integrated_gradients`: the gradient by each token's embedding, integrated on the
-    straight line from the embedding of `<unk>` to its own, times their difference
-    (Gauss-Legendre quadrature). The scores sum to output - baseline; the number of
-    steps is doubled until they do within the tolerance, up to 512. `gradient_x_input`:
-    the gradient times the embedding; a first look for the price of one step, and about
-    0 where the embeddings are normalized first, as the recurrent families do: their
-    length makes no difference there.
-    `leave_one_out`: how far the log-probability falls with `<unk>` in place of that
-    token alone; for every family, also for n-gram models, which have no gradients.
-
     Args:
         model: a `CausalLM` with a preprocessor, or a KerasHub model of the zoo.
         text: a string that, with the target, fits into the context.
@@ -195,30 +203,13 @@ def attribute(
     for token, score in zip(attribution.tokens, attribution.scores):
         print(f"{score:+.2f} nats  {token!r}")
     ```
-
-    References:
-        - [Sundararajan et al., 2017](https://arxiv.org/abs/1703.01365) (integrated
-          gradients, completeness)
-        - [Shrikumar et al., 2016](https://arxiv.org/abs/1605.01713) (gradient times
-          input)
-        - [Li et al., 2016](https://arxiv.org/abs/1612.08220) (leaving one out)
     """
-    no_gradients = not family_of_model(model).learns_by_gradient
-    method = method or ("leave_one_out" if no_gradients else METHODS[0])
-    require(method in METHODS, f"`method` must be one of {METHODS}.", method=method)
-    require(
-        method == "leave_one_out" or not no_gradients,
-        "An n-gram model has no gradients: use 'leave_one_out'.",
-        method=method,
-    )
+    method = _method_for(model, method)
     question = _question(model, text, target)
     absent = question.with_unknown(range(1, question.length))
     output, baseline = question.log_probabilities([question.ids, absent])
-    scores = np.zeros(question.length)
     if method == "leave_one_out":
-        places = range(1, question.length)
-        without = [question.with_unknown([place]) for place in places]
-        scores[1:] = output - question.log_probabilities(without)
+        scores = question.left_out(output)
     else:
         gradients = _Gradients(question, absent)
         require(
@@ -242,6 +233,18 @@ def attribute(
     )
 
 
+def _method_for(model: Any, method: str | None) -> str:
+    has_gradients = family_of_model(model).learns_by_gradient
+    method = method or (METHODS[0] if has_gradients else "leave_one_out")
+    require(method in METHODS, f"`method` must be one of {METHODS}.", method=method)
+    require(
+        method == "leave_one_out" or has_gradients,
+        "An n-gram model has no gradients: use 'leave_one_out'.",
+        method=method,
+    )
+    return method
+
+
 class _Question(NamedTuple):
     """What is asked of a model: how likely targets are after `length` tokens.
 
@@ -260,6 +263,12 @@ class _Question(NamedTuple):
             unknown if place in changed else token
             for place, token in enumerate(self.ids)
         ]
+
+    def left_out(self, output: float) -> np.ndarray:
+        """How far the output falls without each token, float64 `[length]`."""
+        places = range(1, self.length)
+        rows = [self.with_unknown([place]) for place in places]
+        return np.append(0.0, output - self.log_probabilities(rows))
 
     def log_probabilities(self, rows: list[list[int]]) -> np.ndarray:
         """That of the targets after each row of ids, float64 `[rows]`."""

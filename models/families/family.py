@@ -14,7 +14,6 @@ import pydantic
 from pydantic import Field
 
 from ..learning.recipe import Recipe
-from ..references import load
 from ..settings import Section
 
 # Settings that are no arguments of a backbone; the context length is, as
@@ -243,14 +242,6 @@ class Family:
             return self.settings(**{"family": self.name, **given})
         except pydantic.ValidationError as error:
             raise ValueError(_in_one_line(error)) from None
-
-    def backbone_cls(self) -> Any:
-        """The class of its backbones, imported.
-
-        Raises:
-            ImportError: in one line, if there is none of that name.
-        """
-        return load(self.backbone)
 
 
 def _in_one_line(error: pydantic.ValidationError) -> str:

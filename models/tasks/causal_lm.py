@@ -109,7 +109,7 @@ class CausalLM(keras_hub.models.CausalLM):
 
         # === Functional Model ===
         inputs = backbone.input
-        outputs = self._logits(backbone(inputs))
+        outputs = backbone.logits(backbone(inputs))  # (B, T, V)
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
     def compile(
@@ -182,7 +182,7 @@ class CausalLM(keras_hub.models.CausalLM):
         hidden_states, cache = self.backbone.call_with_cache(
             token_ids, cache, cache_update_index
         )
-        return self._logits(hidden_states), hidden_states, cache
+        return self.backbone.logits(hidden_states), hidden_states, cache
 
     def generate_step(
         self,
@@ -200,7 +200,7 @@ class CausalLM(keras_hub.models.CausalLM):
             `token_ids` with the prompts continued, and `padding_mask`, false behind
             the first stop token. Both `(batch_size, max_length)`.
         """
-        token_ids = inputs["token_ids"]
+        token_ids = inputs["token_ids"]  # (B, T)
         prompt_mask = ops.cast(inputs["padding_mask"], "bool")
         # All rows go on from the end of the shortest; the sampler leaves the tokens
         # of longer prompts as they are.
@@ -209,9 +209,9 @@ class CausalLM(keras_hub.models.CausalLM):
         def next_logits(
             prompt: Tensor, cache: Cache, index: Tensor
         ) -> tuple[Tensor, Tensor, Cache]:
-            last = ops.take(prompt, index - 1, axis=1)[:, None]
+            last = ops.take(prompt, index - 1, axis=1)[:, None]  # (B, 1)
             logits, hidden_states, cache = self.call_with_cache(last, cache, index - 1)
-            return logits[:, 0], hidden_states[:, 0], cache
+            return logits[:, 0], hidden_states[:, 0], cache  # (B, V), (B, D)
 
         token_ids = self.sampler(
             next=next_logits,
@@ -241,13 +241,11 @@ class CausalLM(keras_hub.models.CausalLM):
     ) -> Any:
         """Scores texts, or given tokens.
 
-        A text is scored from `<s>` to `</s>` as the signature `token_scores` of an
-        export does it, in overlapping windows where it is longer than the context.
+        A text is scored from `<s>` to `</s>`, as an export's `token_scores` does it.
 
         Args:
-            token_ids: a string or a list or tensor of `batch_size` strings, to which
-                only `stride` applies. Or int32 tensor of shape
-                `(batch_size, sequence_length)`.
+            token_ids: a string or a list or tensor of `batch_size` strings, with
+                `stride`. Or an int32 tensor `(batch_size, sequence_length)`.
             padding_mask: bool tensor of that shape. Defaults to all true.
             scoring_mode: `"logits"`, or `"loss"` for the cross-entropy in nats of
                 each target.
@@ -258,10 +256,10 @@ class CausalLM(keras_hub.models.CausalLM):
 
         Returns:
             For strings a float32 RaggedTensor `(batch_size, None)`: the
-            log-probability, in nats, of each token and of `</s>`; for one string a
-            tensor, a vector. (An unknown piece is one token; what it takes to spell it
-            is `tasks.scoring.spelling_nll`.) For tokens a float32 tensor:
-            logits `(batch_size, sequence_length, vocabulary_size)`, or losses
+            log-probability, in nats, of each token and of `</s>`; for one a vector.
+            (What unknown pieces cost besides: `tasks.scoring.spelling_nll`.) For tokens
+            a float32 tensor: logits
+            `(batch_size, sequence_length, vocabulary_size)`, or losses
             `(batch_size, sequence_length)`.
 
         Raises:
@@ -309,10 +307,6 @@ class CausalLM(keras_hub.models.CausalLM):
             A float32 tensor of that shape: log-probabilities, in nats.
         """
         return log_softmax_of(self(inputs, training=False), target_ids)
-
-    def _logits(self, hidden_states: Tensor) -> Tensor:
-        logits = self.backbone.token_embedding(hidden_states, reverse=True)
-        return ops.cast(logits, "float32")
 
 
 def log_softmax_of(logits: Tensor, target_ids: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import ops
 
 from ..backbone import CausalBackbone, Tensor, require
 
@@ -58,7 +57,7 @@ class PackedNetwork(keras.Model):
         self, backbone: CausalBackbone, start_token_id: int, **kwargs: Any
     ) -> None:
         require(
-            can_be_packed(backbone),
+            hasattr(backbone, "call_packed"),
             "`backbone` must be able to keep documents of a row apart.",
             backbone=type(backbone).__name__,
         )
@@ -68,17 +67,11 @@ class PackedNetwork(keras.Model):
         self.built = True
 
     def call(self, inputs: dict[str, Tensor], training: bool | None = None) -> Tensor:
-        token_ids = inputs["token_ids"]
-        hidden_states = self.backbone.call_packed(
-            token_ids, document_positions(token_ids, self.start_token_id), training
-        )
-        logits = self.backbone.token_embedding(hidden_states, reverse=True)
-        return ops.cast(logits, "float32")
-
-
-def can_be_packed(backbone: Any) -> bool:
-    """Whether a backbone can keep the documents of a row apart."""
-    return hasattr(backbone, "call_packed")
+        token_ids = inputs["token_ids"]  # (B, T)
+        positions = document_positions(token_ids, self.start_token_id)  # (B, T)
+        # (B, T, D)
+        hidden_states = self.backbone.call_packed(token_ids, positions, training)
+        return self.backbone.logits(hidden_states)  # (B, T, V)
 
 
 def document_positions(token_ids: Tensor, start_token_id: int) -> Tensor:
@@ -98,9 +91,10 @@ def document_positions(token_ids: Tensor, start_token_id: int) -> Tensor:
     ```
     """
     rows, length = tf.shape(token_ids)[0], tf.shape(token_ids)[1]
-    places = tf.broadcast_to(tf.range(length), tf.shape(token_ids))
-    begins = tf.cast(tf.equal(token_ids, start_token_id), tf.int32)
-    # Numbered from 0 to `length` in each row.
+    places = tf.broadcast_to(tf.range(length), tf.shape(token_ids))  # (B, T)
+    begins = tf.cast(tf.equal(token_ids, start_token_id), tf.int32)  # (B, T)
+    # Numbered from 0 to T in each row.
     documents = tf.cumsum(begins, axis=1) + tf.range(rows)[:, None] * (length + 1)
+    # (B * (T + 1),)
     first_places = tf.math.unsorted_segment_min(places, documents, rows * (length + 1))
-    return places - tf.gather(first_places, documents)
+    return places - tf.gather(first_places, documents)  # (B, T)

@@ -217,11 +217,11 @@ def token_outcomes(
     """
 
     def outcomes(features: Inputs, following: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        logits = tf.cast(model(features, training=False), tf.float32)
+        logits = tf.cast(model(features, training=False), tf.float32)  # [c, w, v]
         score = -tf.nn.sparse_softmax_cross_entropy_with_logits(following, logits)
         best, ids = tf.math.top_k(logits, min(OUTCOME_RANKS, logits.shape[-1]))
-        likelier = tf.cast(ids != following[..., tf.newaxis], tf.int32)
-        rank = tf.reduce_sum(tf.math.cumprod(likelier, axis=-1), axis=-1)
+        likelier = tf.cast(ids != following[..., tf.newaxis], tf.int32)  # [c, w, 5]
+        rank = tf.reduce_sum(tf.math.cumprod(likelier, axis=-1), axis=-1)  # [c, w]
         at_target = tf.gather(logits, following, axis=-1, batch_dims=2)
         return score, rank, tf.exp(score + best[..., 0] - at_target)
 
@@ -265,10 +265,10 @@ def map_tokens(
     first_new = tf.where(index == 0, tf.zeros_like(index), new_after_first)
 
     def of_chunk(features: Inputs, chunk: Chunk) -> tuple[tf.Tensor, ...]:
-        following = tf.gather(ids, chunk.position + 1)
+        following = tf.gather(ids, chunk.position + 1)  # [c, w]
         results = function(features, following)
         column = tf.range(tf.shape(chunk.position, tf.int64)[1])
-        is_new = column >= tf.gather(first_new, chunk.rows)[:, tf.newaxis]
+        is_new = column >= tf.gather(first_new, chunk.rows)[:, tf.newaxis]  # [c, w]
         scored = chunk.inside & is_new
         return chunk.position[scored], *(result[scored] for result in results)
 
@@ -296,7 +296,7 @@ def next_token_logits(model: Any, sequences: tf.RaggedTensor) -> tf.Tensor:
     windows = Windows(sequences.flat_values, sequences.row_starts(), lengths)
 
     def last(features: Inputs, chunk: Chunk) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = tf.cast(model(features, training=False), tf.float32)
+        logits = tf.cast(model(features, training=False), tf.float32)  # [c, w, v]
         at = tf.gather(lengths, chunk.rows) - 1
         return chunk.rows, tf.gather(logits, at, axis=1, batch_dims=1)
 
@@ -368,13 +368,14 @@ def _rows_in_chunk(model: Any, width: tf.Tensor) -> tf.Tensor:
 
 
 def _chunk(windows: Windows, rows: tf.Tensor, width: tf.Tensor) -> Chunk:
-    column = tf.range(width)
-    length = tf.gather(windows.length, rows)[:, tf.newaxis]
-    begin = tf.gather(windows.begin, rows)[:, tf.newaxis]
+    column = tf.range(width)  # [w]
+    length = tf.gather(windows.length, rows)[:, tf.newaxis]  # [c, 1]
+    begin = tf.gather(windows.begin, rows)[:, tf.newaxis]  # [c, 1]
     return Chunk(rows, begin + tf.minimum(column, length - 1), column < length)
 
 
 def _inputs(model: Any, ids: tf.Tensor, chunk: Chunk) -> Inputs:
     pad_id = model.preprocessor.tokenizer.pad_token_id
-    tokens = tf.where(chunk.inside, tf.gather(ids, chunk.position), pad_id)
+    tokens = tf.gather(ids, chunk.position)  # [c, w]
+    tokens = tf.where(chunk.inside, tokens, pad_id)
     return {"token_ids": tokens, "padding_mask": chunk.inside}

@@ -5,9 +5,7 @@ Importing this module imports neither TensorFlow nor Keras.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
-
-from ..references import load
+from typing import Literal, NamedTuple
 
 
 class Task(NamedTuple):
@@ -15,8 +13,7 @@ class Task(NamedTuple):
 
     Attributes:
         name: As it stands in configurations.
-        model: `module:Class` of the task on any backbone, imported when a model is
-            built.
+        model: `module:Class` of its models on any backbone, imported when one is built.
         metric: The metric that models of this task are gated on.
         unit: That of the metric.
         direction: Whether lower or higher values of it are better.
@@ -28,6 +25,7 @@ class Task(NamedTuple):
     unit: str
     direction: Literal["lower", "higher"] = "lower"
 
-    def model_cls(self) -> Any:
-        """The class of its models, imported."""
-        return load(self.model)
+    @property
+    def words(self) -> str:
+        """The metric's name in words."""
+        return self.metric.replace("_", " ")

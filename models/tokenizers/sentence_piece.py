@@ -135,6 +135,25 @@ class SentencePieceTokenizer(
         return piece.replace(SPACE_SYMBOL, " ").encode()
 
 
+# Any text comes back as it was; what no piece covers is spelled in bytes.
+_TRAINING: dict[str, Any] = {
+    "hard_vocab_limit": False,
+    "normalization_rule_name": "identity",
+    "add_dummy_prefix": False,
+    "remove_extra_whitespaces": False,
+    "allow_whitespace_only_pieces": True,
+    "byte_fallback": True,
+    "user_defined_symbols": ["\n"],
+    "pad_id": 0,
+    "unk_id": 1,
+    "bos_id": 2,
+    "eos_id": 3,
+    # Fixed, as the sums of the unigram model depend on it.
+    "num_threads": 2,
+    "minloglevel": 2,
+}
+
+
 def train_sentencepiece(
     texts: Iterable[str], *, vocabulary_size: int, model_type: str, seed: int
 ) -> SentencePieceTokenizer:
@@ -185,20 +204,7 @@ def train_sentencepiece(
             model_writer=proto,
             model_type=model_type,
             vocab_size=vocabulary_size,
-            hard_vocab_limit=False,
-            normalization_rule_name="identity",
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
-            byte_fallback=True,
-            user_defined_symbols=["\n"],
-            pad_id=0,
-            unk_id=1,
-            bos_id=2,
-            eos_id=3,
-            # Fixed, as the sums of the unigram model depend on it.
-            num_threads=2,
-            minloglevel=2,
+            **_TRAINING,
         )
     except RuntimeError as error:
         raise ValueError(_training_advice(vocabulary_size, str(error))) from error

@@ -13,75 +13,52 @@ from ...backbone import (
     Tensor,
     normal_initializer,
     prompt_of,
-    require,
-    token_inputs,
 )
-from .family import GATED_CONV, TCN
+from .family import GATED_CONV, TCN, GatedConvSettings, TCNSettings
 from .layers import EPSILON, GatedConvBlock, TemporalBlock
 
 
 class ConvBackbone(CausalBackbone):
     """What both families share: embeddings, blocks, a last normalization, the caches.
 
-    Args:
-        vocabulary_size: int. Number of token ids.
-        hidden_dim: int. Width of the embeddings and of the output.
-        blocks: list of `ConvBlock`.
-        dropout: float. Dropout on the embeddings.
-        max_sequence_length: int. Longest input that the model is made for.
-        dtype: string or `keras.DTypePolicy`. Of computations and weights.
+    A family makes the blocks, a list of `ConvBlock`, by `make_blocks()`.
     """
 
-    def __init__(
-        self,
-        vocabulary_size: int,
-        hidden_dim: int,
-        blocks: list[Any],
-        dropout: float,
-        max_sequence_length: int,
-        dtype: Any,
-        **kwargs: Any,
-    ) -> None:
-        # === Layers ===
+    def make_blocks(self, settings: Any, dtype: Any) -> list[Any]:
+        """The blocks, from the embeddings on."""
+        raise NotImplementedError
+
+    def make_layers(self, settings: Any, dtype: Any) -> None:
         self.token_embedding = keras.layers.ReversibleEmbedding(
-            vocabulary_size,
-            hidden_dim,
+            self.vocabulary_size,
+            settings.hidden_dim,
             embeddings_initializer=normal_initializer(),
             dtype=dtype,
             name="token_embedding",
         )
         self.embeddings_dropout = keras.layers.Dropout(
-            dropout, dtype=dtype, name="embeddings_dropout"
+            settings.dropout, dtype=dtype, name="embeddings_dropout"
         )
-        self.blocks = blocks
+        self.blocks = self.make_blocks(settings, dtype)
         self.final_norm = keras.layers.RMSNormalization(
             epsilon=EPSILON, dtype=dtype, name="final_norm"
         )
 
-        # === Functional Model ===
-        inputs = token_inputs()
-        x = self.embeddings_dropout(self.token_embedding(inputs["token_ids"]))
+    def run_layers(self, token_ids: Tensor) -> Tensor:
+        x = self.embeddings_dropout(self.token_embedding(token_ids))  # (B, T, E)
         for block in self.blocks:
-            x = block(x)
-        super().__init__(
-            inputs=inputs, outputs=self.final_norm(x), dtype=dtype, **kwargs
-        )
-
-        # === Config ===
-        self.vocabulary_size = vocabulary_size
-        self.hidden_dim = hidden_dim
-        self.dropout = dropout
-        self.max_sequence_length = max_sequence_length
+            x = block(x)  # (B, T, F), of the last block (B, T, E)
+        return self.final_norm(x)
 
     def call_packed(
         self, token_ids: Tensor, positions: Tensor, training: bool | None = None
     ) -> Tensor:
         """See `langzoo.models.tasks.packed`."""
-        x = self.token_embedding(token_ids)
+        x = self.token_embedding(token_ids)  # (B, T, E)
         x = self.embeddings_dropout(x, training=training)
         for block in self.blocks:
-            x = block.call_packed(x, positions, training)
-        return self.final_norm(x)
+            x = block.call_packed(x, positions, training)  # (B, T, F)
+        return self.final_norm(x)  # (B, T, E)
 
     def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
         """For each block, the last inputs of its convolutions; zeros before the text.
@@ -106,21 +83,12 @@ class ConvBackbone(CausalBackbone):
         self, token_ids: Tensor, cache: Cache, length: Tensor | int
     ) -> tuple[Tensor, Cache]:
         """Hidden states of tokens `(B, T)`, and the cache after `length` of them."""
-        x = self.token_embedding(token_ids)
+        x = self.token_embedding(token_ids)  # (B, T, E)
         caches = []
         for block, block_cache in zip(self.blocks, cache, strict=True):
-            x, block_cache = block.call_with_cache(x, block_cache, length)
+            x, block_cache = block.call_with_cache(x, block_cache, length)  # (B, T, F)
             caches.append(block_cache)
-        return self.final_norm(x), tuple(caches)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "vocabulary_size": self.vocabulary_size,
-            "hidden_dim": self.hidden_dim,
-            "dropout": self.dropout,
-            "max_sequence_length": self.max_sequence_length,
-        }
+        return self.final_norm(x), tuple(caches)  # (B, T, E)
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
@@ -135,17 +103,7 @@ class GatedConvBackbone(ConvBackbone):
 
     Args:
         vocabulary_size: int. Number of token ids.
-        num_layers: int. Blocks. Defaults to 6.
-        hidden_dim: int. Width of the residual stream. Defaults to 128.
-        kernel_size: int. Positions that a convolution sees, so that the network sees
-            `num_layers * (kernel_size - 1) + 1`. Defaults to 4.
-        bottleneck_dim: int or `None`. Width of the convolutions, between two of kernel
-            size 1 that come from and go to `hidden_dim`. Defaults to `None`, no
-            bottlenecks.
-        dropout: float. Dropout on embeddings and branches. Defaults to 0.
-        max_sequence_length: int. Longest input that the model is made for; no weight
-            depends on it. Defaults to 128.
-        dtype: string or `keras.DTypePolicy`. Of computations and weights.
+        **settings: see `GatedConvSettings`.
 
     Call arguments:
         inputs: dictionary of `token_ids` (int32) and `padding_mask` (bool), both
@@ -169,44 +127,20 @@ class GatedConvBackbone(ConvBackbone):
 
     family = GATED_CONV
 
-    def __init__(
-        self,
-        vocabulary_size: int,
-        num_layers: int = 6,
-        hidden_dim: int = 128,
-        kernel_size: int = 4,
-        bottleneck_dim: int | None = None,
-        dropout: float = 0.0,
-        max_sequence_length: int = 128,
-        dtype: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        _require_kernel(kernel_size)
-        blocks = [
+    def make_blocks(
+        self, settings: GatedConvSettings, dtype: Any
+    ) -> list[GatedConvBlock]:
+        return [
             GatedConvBlock(
-                kernel_size,
-                bottleneck_dim,
-                dropout=dropout,
-                scale=num_layers**-0.5,
+                settings.kernel_size,
+                settings.bottleneck_dim,
+                dropout=settings.dropout,
+                scale=settings.num_layers**-0.5,
                 dtype=dtype,
                 name=f"block_{i}",
             )
-            for i in range(num_layers)
+            for i in range(settings.num_layers)
         ]
-        super().__init__(
-            vocabulary_size,
-            hidden_dim,
-            blocks,
-            dropout,
-            max_sequence_length,
-            dtype,
-            **kwargs,
-        )
-
-        # === Config ===
-        self.num_layers = num_layers
-        self.kernel_size = kernel_size
-        self.bottleneck_dim = bottleneck_dim
 
     @property
     def receptive_field(self) -> int:
@@ -215,14 +149,6 @@ class GatedConvBackbone(ConvBackbone):
 
     def default_lora_layer_names(self) -> list[str]:
         return ["dense"]
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "num_layers": self.num_layers,
-            "kernel_size": self.kernel_size,
-            "bottleneck_dim": self.bottleneck_dim,
-        }
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
@@ -238,18 +164,7 @@ class TCNBackbone(ConvBackbone):
 
     Args:
         vocabulary_size: int. Number of token ids.
-        num_layers: int. Blocks, of dilations 1, 2, 4, ... Defaults to 4.
-        hidden_dim: int. Width of the embeddings and of the last block. Defaults to
-            128.
-        filters: int or `None`. Width of the other blocks. Defaults to `None`, which is
-            `hidden_dim`.
-        kernel_size: int. Positions that a convolution sees, so that the network sees
-            `1 + 2 * (kernel_size - 1) * (2**num_layers - 1)`. Defaults to 3.
-        dropout: float. Dropout on embeddings and after each convolution. Defaults
-            to 0.
-        max_sequence_length: int. Longest input that the model is made for; no weight
-            depends on it. Defaults to 128.
-        dtype: string or `keras.DTypePolicy`. Of computations and weights.
+        **settings: see `TCNSettings`.
 
     Call arguments:
         inputs: dictionary of `token_ids` (int32) and `padding_mask` (bool), both
@@ -275,58 +190,20 @@ class TCNBackbone(ConvBackbone):
 
     family = TCN
 
-    def __init__(
-        self,
-        vocabulary_size: int,
-        num_layers: int = 4,
-        hidden_dim: int = 128,
-        filters: int | None = None,
-        kernel_size: int = 3,
-        dropout: float = 0.0,
-        max_sequence_length: int = 128,
-        dtype: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        _require_kernel(kernel_size)
-        if filters is None:
-            filters = hidden_dim
-        widths = [filters] * (num_layers - 1) + [hidden_dim]
-        blocks = [
+    def make_blocks(self, settings: TCNSettings, dtype: Any) -> list[TemporalBlock]:
+        return [
             TemporalBlock(
-                width, kernel_size, 2**i, dropout, dtype=dtype, name=f"block_{i}"
+                width,
+                settings.kernel_size,
+                2**i,
+                settings.dropout,
+                dtype=dtype,
+                name=f"block_{i}",
             )
-            for i, width in enumerate(widths)
+            for i, width in enumerate(settings.widths)
         ]
-        super().__init__(
-            vocabulary_size,
-            hidden_dim,
-            blocks,
-            dropout,
-            max_sequence_length,
-            dtype,
-            **kwargs,
-        )
-
-        # === Config ===
-        self.num_layers = num_layers
-        self.filters = filters
-        self.kernel_size = kernel_size
 
     @property
     def receptive_field(self) -> int:
         """Positions that an output depends on, its own included."""
         return 1 + 2 * (self.kernel_size - 1) * (2**self.num_layers - 1)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "num_layers": self.num_layers,
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-        }
-
-
-def _require_kernel(kernel_size: int) -> None:
-    require(
-        kernel_size >= 2, "`kernel_size` must be at least 2.", kernel_size=kernel_size
-    )

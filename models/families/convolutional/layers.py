@@ -1,4 +1,8 @@
-"""Causal convolutions, and the blocks of both convolutional families."""
+"""Causal convolutions, and the blocks of both convolutional families.
+
+In shapes: B rows, T positions, P of the past, E `hidden_dim`, I inputs and F filters of
+a convolution.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ EPSILON = 1e-6
 
 def _glu(x: Tensor) -> Tensor:
     """`(..., 2 D)`, value and gate, to `(..., D)`."""
-    value, gate = ops.split(x, 2, axis=-1)
+    value, gate = ops.split(x, 2, axis=-1)  # (..., D) each
     return value * ops.sigmoid(gate)
 
 
@@ -74,7 +78,7 @@ class WeightNormDense(keras.layers.Layer):
         return self.direction * (self.gain / self._lengths())
 
     def call(self, x: Tensor) -> Tensor:
-        return ops.matmul(x, self.kernel) + self.bias
+        return ops.matmul(x, self.kernel) + self.bias  # (..., F)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:-1], self.units)
@@ -126,7 +130,8 @@ class CausalConv(keras.layers.Layer):
         self.built = True
 
     def call(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        return self._convolve(ops.pad(x, ((0, 0), (self.past, 0), (0, 0))), positions)
+        padded = ops.pad(x, ((0, 0), (self.past, 0), (0, 0)))  # (B, P + T, I)
+        return self._convolve(padded, positions)  # (B, T, F)
 
     def empty_cache(self, batch_size: Tensor) -> Tensor:
         """The inputs before the text: zeros `(batch_size, past, input_dim)`."""
@@ -147,21 +152,23 @@ class CausalConv(keras.layers.Layer):
         Returns:
             The output `(batch_size, sequence_length, units)` and the cache.
         """
-        padded = ops.concatenate([cache, x], axis=1)
+        padded = ops.concatenate([cache, x], axis=1)  # (B, P + T, I)
         shape = (ops.shape(x)[0], self.past, self.input_dim)
-        return self._convolve(padded), ops.slice(padded, (0, length, 0), shape)
+        cache = ops.slice(padded, (0, length, 0), shape)  # (B, P, I)
+        return self._convolve(padded), cache
 
     def _convolve(self, padded: Tensor, positions: Tensor | None = None) -> Tensor:
         length = ops.shape(padded)[1] - self.past
         starts = range(0, self.past + 1, self.dilation_rate)
-        windows = [padded[:, start : start + length] for start in starts]
+        windows = [padded[:, start : start + length] for start in starts]  # (B, T, I)
         if positions is not None:
             windows = [
                 window
                 * ops.cast(positions >= self.past - start, window.dtype)[..., None]
                 for start, window in zip(starts, windows, strict=True)
             ]
-        return self.dense(ops.concatenate(windows, axis=-1))
+        inputs = ops.concatenate(windows, axis=-1)  # (B, T, kernel_size * I)
+        return self.dense(inputs)  # (B, T, F)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:-1], self.dense.units)
@@ -289,10 +296,11 @@ class GatedConvBlock(ConvBlock):
         return built(conv, inputs)
 
     def _forward(self, x: Tensor, convolve: Any, training: bool | None) -> Tensor:
-        branch = self.norm(x)
+        glu = _fused_glu if training else _glu
+        branch = self.norm(x)  # (B, T, E)
         for conv in self.convs:
-            branch = (_fused_glu if training else _glu)(convolve(conv, branch))
-        return x + self.dropout_layer(branch, training=training)
+            branch = glu(convolve(conv, branch))  # (B, T, F), from (B, T, 2 F)
+        return x + self.dropout_layer(branch, training=training)  # (B, T, E)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -366,9 +374,9 @@ class TemporalBlock(ConvBlock):
     def _forward(self, x: Tensor, convolve: Any, training: bool | None) -> Tensor:
         branch = x
         for conv in self.convs:
-            branch = ops.relu(convolve(conv, branch))
+            branch = ops.relu(convolve(conv, branch))  # (B, T, F)
             branch = self.dropout_layer(branch, training=training)
-        residual = x if self.project is None else self.project(x)
+        residual = x if self.project is None else self.project(x)  # (B, T, F)
         return ops.relu(residual + branch)
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -134,7 +134,7 @@ def _slice_update(inputs: Tensor, start_indices: Tensor, updates: Tensor) -> Ten
     """`inputs` with `updates`, of the same rank, from `start_indices` on."""
     inputs, updates = tf.convert_to_tensor(inputs), tf.convert_to_tensor(updates)
     start = tf.stack([tf.cast(index, tf.int32) for index in start_indices])
-    behind = tf.shape(inputs) - start - tf.shape(updates)
-    paddings = tf.stack([start, behind], axis=1)
+    behind = tf.shape(inputs) - start - tf.shape(updates)  # (rank,)
+    paddings = tf.stack([start, behind], axis=1)  # (rank, 2)
     inside = tf.pad(tf.ones_like(updates, tf.bool), paddings)
     return tf.where(inside, tf.pad(updates, paddings), inputs)

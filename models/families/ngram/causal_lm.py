@@ -11,16 +11,17 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from ...backbone import AnyOf, Cache, CausalBackbone, Tensor, require, token_inputs
+from ...backbone import AnyOf, Cache, CausalBackbone, Tensor, require
 from ...tasks.causal_lm import CausalLM, CausalLMPreprocessor
-from .family import NGRAM
+from .family import NGRAM, NgramSettings
 from .kneser_ney import (
-    _DOCUMENTS_A_CHUNK,
-    _NO_TOKEN,
+    NO_TOKEN,
     KneserNey,
     estimate_kneser_ney,
     padded_on_the_left,
 )
+
+_DOCUMENTS_A_CHUNK = 256
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
@@ -33,11 +34,7 @@ class NgramBackbone(CausalBackbone):
 
     Args:
         vocabulary_size: int. Number of token ids.
-        order: int. Tokens of the longest n-gram: a prediction sees the `order - 1`
-            tokens before. Defaults to 5.
-        max_sequence_length: int. Longest input that the model is made for; nothing
-            depends on it. Defaults to 128.
-        dtype: string or `keras.DTypePolicy`. Of tables and outputs.
+        **settings: see `NgramSettings`.
 
     Call arguments:
         inputs: dictionary of `token_ids` (int32) and `padding_mask` (bool), both
@@ -63,31 +60,14 @@ class NgramBackbone(CausalBackbone):
 
     family = NGRAM
 
-    def __init__(
-        self,
-        vocabulary_size: int,
-        order: int = 5,
-        max_sequence_length: int = 128,
-        dtype: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        require(order >= 1, "`order` must be at least 1.", order=order)
-
-        # === Layers ===
+    def make_layers(self, settings: NgramSettings, dtype: Any) -> None:
         self.token_embedding = KneserNey(
-            vocabulary_size, order, dtype=dtype, name="kneser_ney"
+            self.vocabulary_size, settings.order, dtype=dtype, name="kneser_ney"
         )
+        self.hidden_dim = self.vocabulary_size
 
-        # === Functional Model ===
-        inputs = token_inputs()
-        x = self.token_embedding(inputs["token_ids"])
-        super().__init__(inputs=inputs, outputs=x, dtype=dtype, **kwargs)
-
-        # === Config ===
-        self.vocabulary_size = vocabulary_size
-        self.order = order
-        self.hidden_dim = vocabulary_size
-        self.max_sequence_length = max_sequence_length
+    def run_layers(self, token_ids: Tensor) -> Tensor:
+        return self.token_embedding(token_ids)  # (B, T, V)
 
     def adapt(
         self,
@@ -127,7 +107,7 @@ class NgramBackbone(CausalBackbone):
         Returns:
             A tensor of that shape.
         """
-        contexts = self.token_embedding.contexts(token_ids)
+        contexts = self.token_embedding.contexts(token_ids)  # (B, T, order - 1)
         return self.token_embedding.target_log_probabilities(contexts, target_ids)
 
     def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
@@ -136,28 +116,21 @@ class NgramBackbone(CausalBackbone):
         Returns:
             An int32 tensor of shape `(batch_size, order - 1)`, the newest last.
         """
-        return ops.full((batch_size, self.order - 1), _NO_TOKEN, "int32")
+        return ops.full((batch_size, self.order - 1), NO_TOKEN, "int32")
 
     def call_with_cache(
         self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor
     ) -> tuple[Tensor, Cache]:
-        tokens = ops.concatenate([cache, ops.cast(token_ids, "int32")], axis=1)[:, 1:]
-        contexts = ops.flip(tokens, axis=1)[:, None]
-        return self.token_embedding.log_probabilities(contexts), tokens
+        tokens = ops.concatenate([cache, ops.cast(token_ids, "int32")], axis=1)
+        tokens = tokens[:, 1:]  # (B, order - 1)
+        contexts = ops.flip(tokens, axis=1)[:, None]  # (B, 1, order - 1)
+        return self.token_embedding.log_probabilities(contexts), tokens  # (B, 1, V)
 
     def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
         width = self.order - 1
         columns = ops.cast(length, "int32") + ops.arange(width, dtype="int32")
-        padded = padded_on_the_left(ops.cast(token_ids, "int32"), width)
-        return ops.take(padded, columns, axis=1)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "vocabulary_size": self.vocabulary_size,
-            "order": self.order,
-            "max_sequence_length": self.max_sequence_length,
-        }
+        padded = padded_on_the_left(ops.cast(token_ids, "int32"), width)  # (B, W + T)
+        return ops.take(padded, columns, axis=1)  # (B, W)
 
 
 class _Sequences(NamedTuple):

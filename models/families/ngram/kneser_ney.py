@@ -15,12 +15,12 @@ from ...backbone import Tensor, require
 
 # KenLM's, for an order whose counts of counts give none.
 _FALLBACK_DISCOUNTS = np.array([0.5, 1.0, 1.5])
-_NO_TOKEN = -1
+NO_TOKEN = -1
+"""Stands before the beginning of a text."""
 _NO_KEY = -1
 _LAST_KEY = np.iinfo(np.int64).max
 # Stands for a probability of zero, so that every logarithm is finite.
 _TINY = np.finfo(np.float32).tiny
-_DOCUMENTS_A_CHUNK = 256
 
 
 class KneserNeyTables(NamedTuple):
@@ -113,18 +113,7 @@ def estimate_kneser_ney(
         - [Chen and Goodman, 1999](https://doi.org/10.1006/csla.1999.0128)
         - [Heafield et al., 2013](https://aclanthology.org/P13-2121/)
     """
-    require(
-        bool(np.any(np.asarray(lengths) > 1)),
-        "There must be a sequence of at least two tokens.",
-        num_tokens=len(ids),
-    )
-    lowest, highest = int(np.min(ids)), int(np.max(ids))
-    require(
-        lowest >= 0 and highest < vocabulary_size,
-        f"Token ids must be in range [0, {vocabulary_size - 1}].",
-        lowest=lowest,
-        highest=highest,
-    )
+    _require_sequences(ids, lengths, vocabulary_size)
     context_keys, orders = _count(ids, lengths, vocabulary_size, order)
     suffixes = [
         _suffixes(longer.keys, shorter.keys, context_keys, vocabulary_size)
@@ -144,6 +133,23 @@ def estimate_kneser_ney(
         ),
     )
     return tables, _cross_entropy(tables, orders, suffixes)
+
+
+def _require_sequences(
+    ids: np.ndarray, lengths: np.ndarray, vocabulary_size: int
+) -> None:
+    require(
+        bool(np.any(np.asarray(lengths) > 1)),
+        "There must be a sequence of at least two tokens.",
+        num_tokens=len(ids),
+    )
+    lowest, highest = int(np.min(ids)), int(np.max(ids))
+    require(
+        lowest >= 0 and highest < vocabulary_size,
+        f"Token ids must be in range [0, {vocabulary_size - 1}].",
+        lowest=lowest,
+        highest=highest,
+    )
 
 
 def _count(
@@ -343,9 +349,10 @@ class KneserNey(keras.layers.Layer):
             where the sequence had not begun.
         """
         length = tf.shape(token_ids)[1]
-        padded = padded_on_the_left(token_ids, self.order - 1)
+        padded = padded_on_the_left(token_ids, self.order - 1)  # (B, order - 1 + T)
+        # (T, order - 1)
         columns = tf.range(length)[:, None] + tf.range(self.order - 1, 0, -1)
-        return tf.gather(padded, columns, axis=1)
+        return tf.gather(padded, columns, axis=1)  # (B, T, order - 1)
 
     def log_probabilities(self, contexts: Tensor) -> Tensor:
         """Of every token after each context.
@@ -356,8 +363,8 @@ class KneserNey(keras.layers.Layer):
         Returns:
             A tensor of shape `(..., vocabulary_size)`, in the compute dtype.
         """
-        nodes, weights = self._nodes(contexts)
-        probabilities = self._probabilities(nodes, weights)
+        nodes, weights = self._nodes(contexts)  # (N, order - 1), (N, order)
+        probabilities = self._probabilities(nodes, weights)  # (N, V)
         shape = tf.concat([tf.shape(contexts)[:-1], [self.vocabulary_size]], axis=0)
         return tf.reshape(self._log(probabilities), shape)
 
@@ -372,12 +379,12 @@ class KneserNey(keras.layers.Layer):
             A tensor of shape `(...)`, in the compute dtype.
         """
         _, _, ngram_keys, probabilities, unigrams = self._tensors()
-        nodes, weights = self._nodes(contexts)
-        token = tf.cast(tf.reshape(targets, [-1]), tf.int64)
-        keys = nodes * self.vocabulary_size + token[:, None]
+        nodes, weights = self._nodes(contexts)  # (N, order - 1), (N, order)
+        token = tf.cast(tf.reshape(targets, [-1]), tf.int64)  # (N,)
+        keys = nodes * self.vocabulary_size + token[:, None]  # (N, order - 1)
         place, found = _find(ngram_keys, keys)
         own = tf.where(found, tf.gather(probabilities, place), 0.0)
-        probability = tf.reduce_sum(own * weights[:, 1:], axis=-1)
+        probability = tf.reduce_sum(own * weights[:, 1:], axis=-1)  # (N,)
         probability += weights[:, 0] * tf.gather(unigrams, token)
         return tf.reshape(self._log(probability), tf.shape(targets))
 
@@ -393,16 +400,16 @@ class KneserNey(keras.layers.Layer):
         rows = tf.reduce_prod(tf.shape(contexts)[:-1], keepdims=True)
         width = [self.order - 1]
         tokens = tf.reshape(contexts, tf.concat([rows, width], axis=0))
-        tokens = tf.cast(tokens, tf.int64)
+        tokens = tf.cast(tokens, tf.int64)  # (N, order - 1)
         node, seen = tf.zeros(rows, tf.int64), tf.ones(rows, tf.bool)
         path = []
         for age in range(self.order - 1):
-            key = node * self.vocabulary_size + tokens[:, age]
-            seen &= tokens[:, age] != _NO_TOKEN
+            key = node * self.vocabulary_size + tokens[:, age]  # (N,)
+            seen &= tokens[:, age] != NO_TOKEN
             place, seen = _find(context_keys, tf.where(seen, key, _NO_KEY))
             node = tf.where(seen, place + 1, 0)
             path.append(node)
-        nodes = tf.stack(path, axis=-1) if path else tokens
+        nodes = tf.stack(path, axis=-1) if path else tokens  # (N, order - 1)
         factors = tf.pad(
             tf.gather(backoffs, nodes), [[0, 0], [0, 1]], constant_values=1.0
         )
@@ -412,15 +419,15 @@ class KneserNey(keras.layers.Layer):
         """Whole distributions `(N, vocabulary_size)` from what `_nodes` returned."""
         _, _, ngram_keys, probabilities, unigrams = self._tensors()
         size = self.vocabulary_size
-        result = weights[:, :1] * unigrams
+        result = weights[:, :1] * unigrams  # (N, V)
         if self.order == 1:
             return result
         # Every n-gram that continues a node adds to the row of that node.
-        node = tf.reshape(nodes, [-1])
+        node = tf.reshape(nodes, [-1])  # (N * (order - 1),)
         begin = _lower_bound(ngram_keys, node * size)
         number = _lower_bound(ngram_keys, (node + 1) * size) - begin
         offset = tf.concat([[0], tf.cumsum(number)], axis=0)
-        index = tf.range(offset[-1])
+        index = tf.range(offset[-1])  # (M,), an n-gram each, as what follows
         owner = _upper_bound(offset, index) - 1
         ngram = index + tf.gather(begin - offset[:-1], owner)
         token = tf.gather(ngram_keys, ngram) - tf.gather(node, owner) * size
@@ -454,7 +461,7 @@ class KneserNey(keras.layers.Layer):
 
 def padded_on_the_left(token_ids: Tensor, width: int) -> Tensor:
     """`token_ids` `(B, T)` after `width` columns of -1, which is no token."""
-    return tf.pad(token_ids, [[0, 0], [width, 0]], constant_values=_NO_TOKEN)
+    return tf.pad(token_ids, [[0, 0], [width, 0]], constant_values=NO_TOKEN)
 
 
 def _find(keys: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

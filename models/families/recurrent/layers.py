@@ -1,4 +1,7 @@
-"""The recurrent layers: Keras's, fast with cuDNN and without."""
+"""The recurrent layers: Keras's, fast with cuDNN and without.
+
+In shapes: B rows, T positions, D inputs, U `units`, G gates.
+"""
 
 from __future__ import annotations
 
@@ -146,7 +149,7 @@ class RecurrentLayer(keras.layers.Layer):
         Returns:
             The outputs `(batch_size, sequence_length, units)` and the next state.
         """
-        inputs = ops.swapaxes(inputs, 0, 1)
+        inputs = ops.swapaxes(inputs, 0, 1)  # (T, B, D)
         # cuDNN takes no empty sequence.
         if inputs.shape[0] == 0 or not self.calls_cudnn(training, keep):
             return self.run_projected(self.project(inputs), state, training, keep)
@@ -158,7 +161,7 @@ class RecurrentLayer(keras.layers.Layer):
             self._recurrence(ops.shape(inputs)[1], training),
             state,
         )
-        return ops.swapaxes(outputs, 0, 1), state
+        return ops.swapaxes(outputs, 0, 1), state  # (B, T, U)
 
     def run_projected(
         self,
@@ -182,8 +185,8 @@ class RecurrentLayer(keras.layers.Layer):
         """
         run = cells.run_with_fast_gradient if training else cells.run
         product = self._recurrence(ops.shape(projected)[1], training)
-        outputs, state = run(self.cell, projected, product, state, keep)
-        return ops.swapaxes(outputs, 0, 1), state
+        outputs, state = run(self.cell, projected, product, state, keep)  # (T, B, U)
+        return ops.swapaxes(outputs, 0, 1), state  # (B, T, U)
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Consumes one position.
@@ -195,9 +198,10 @@ class RecurrentLayer(keras.layers.Layer):
         Returns:
             The output `(batch_size, units)` and the next state.
         """
-        recurrent = self._recurrence(ops.shape(inputs)[0]).product(state[0])
+        recurrence = self._recurrence(ops.shape(inputs)[0])
+        recurrent = recurrence.product(state[0])  # (B, G * U)
         state, _ = self.cell.forward(self.project(inputs), recurrent, state)
-        return state[0], state
+        return state[0], state  # (B, U)
 
     def empty_state(self, batch_size: Tensor) -> State:
         """The state before the first step: zeros.
@@ -217,8 +221,9 @@ class RecurrentLayer(keras.layers.Layer):
         Returns:
             A tensor of shape `(..., gates * units)`.
         """
-        kernel = self._in_compute_dtype(self.kernel)
-        return ops.matmul(inputs, kernel) + self._in_compute_dtype(self._input_bias())
+        kernel = self._in_compute_dtype(self.kernel)  # (D, G * U)
+        bias = self._in_compute_dtype(self._input_bias())  # (G * U,)
+        return ops.matmul(inputs, kernel) + bias  # (..., G * U)
 
     def _recurrence(
         self, batch_size: Tensor, training: bool | None = None
@@ -407,8 +412,8 @@ class EmbeddingDropout(keras.layers.Layer):
         if not training or not self.rate:
             return embeddings
         ones = ops.ones((self.vocabulary_size, 1), self.compute_dtype)
-        kept = keras.random.dropout(ones, self.rate, seed=self.seed_generator)
-        return embeddings * ops.take(kept, token_ids, axis=0)
+        kept = keras.random.dropout(ones, self.rate, seed=self.seed_generator)  # (V, 1)
+        return embeddings * ops.take(kept, token_ids, axis=0)  # (B, T, E), by (B, T, 1)
 
     def get_config(self) -> dict[str, Any]:
         return {

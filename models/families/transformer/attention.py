@@ -1,4 +1,8 @@
-"""Causal self-attention: heads, masks, positions, caches."""
+"""Causal self-attention: heads, masks, positions, caches.
+
+In shapes: B rows, T positions that look at S, E `hidden_dim`; H query heads and K heads
+of keys and values, each of width D; M positions of a cache.
+"""
 
 from __future__ import annotations
 
@@ -44,14 +48,16 @@ class Place:
         """
         if isinstance(self._length, int) and self._length == 1:
             return self._put_one(cache, update)
-        places = ops.arange(self._max_length) - self._index
-        here = ops.logical_and(places >= 0, places < self._length)[:, None]
-        update = ops.take(update, ops.clip(places, 0, self._length - 1), axis=2)
+        places = ops.arange(self._max_length) - self._index  # (M,)
+        here = ops.logical_and(places >= 0, places < self._length)[:, None]  # (M, 1)
+        places = ops.clip(places, 0, self._length - 1)
+        update = ops.take(update, places, axis=2)  # (B, K, M, D)
         return ops.where(here, update, cache)
 
     def _put_one(self, cache: Tensor, update: Tensor) -> Tensor:
-        flat = ops.reshape(cache, (-1, cache.shape[3]))
-        update = ops.reshape(ops.cast(update, cache.dtype), (-1, cache.shape[3]))
+        width = cache.shape[3]
+        flat = ops.reshape(cache, (-1, width))  # (B * K * M, D)
+        update = ops.reshape(ops.cast(update, cache.dtype), (-1, width))  # (B * K, D)
         if is_served():
             flat = tf.raw_ops.InplaceUpdate(x=flat, i=self._rows, v=update)
         else:
@@ -124,8 +130,9 @@ class SelfAttention(keras.layers.Layer):
         rotation: Rotation | None = None,
         training: bool | None = None,
     ) -> Tensor:
-        query, key, value = self._project(x, rotation)
-        return self.attention_output(self._attend(query, key, value, mask, training))
+        query, key, value = self._project(x, rotation)  # (B, H or K, T, D)
+        heads = self._attend(query, key, value, mask, training)  # (B, T, H * D)
+        return self.attention_output(heads)  # (B, T, E)
 
     def attention_weights(
         self, x: Tensor, mask: Tensor, rotation: Rotation | None = None
@@ -137,8 +144,8 @@ class SelfAttention(keras.layers.Layer):
             `(batch_size, num_heads, sequence_length, sequence_length)`; the last axis,
             the positions attended to, sums to one.
         """
-        query, key, _ = self._project(x, rotation)
-        return self._weights(query, key, mask)
+        query, key, _ = self._project(x, rotation)  # (B, H, T, D), (B, K, T, D)
+        return self._weights(query, key, mask)  # (B, H, T, T)
 
     def prefill(
         self, x: Tensor, mask: Tensor, rotation: Rotation | None
@@ -147,8 +154,8 @@ class SelfAttention(keras.layers.Layer):
 
         `kv_heads` is `num_key_value_heads`.
         """
-        query, key, value = self._project(x, rotation)
-        heads = self._attend(query, key, value, mask, False)
+        query, key, value = self._project(x, rotation)  # (B, H or K, T, D)
+        heads = self._attend(query, key, value, mask, False)  # (B, T, H * D)
         return self.attention_output(heads), (key, value)
 
     def call_with_cache(
@@ -173,11 +180,14 @@ class SelfAttention(keras.layers.Layer):
         Returns:
             The output, of the shape of `x`, and the cache.
         """
-        query, key, value = self._project(x, rotation, (-1, ops.shape(mask)[0]))
+        rows = (-1, ops.shape(mask)[0])
+        query, key, value = self._project(x, rotation, rows)  # (B, H or K, T, D)
+        # (B, K, M, D)
         key, value = place.put(cache[0], key), place.put(cache[1], value)
         heads = self._attend(query, key, value, mask, False, is_small=True)
+        # (B * T, H * D)
         heads = ops.reshape(heads, (-1, self.num_heads * self.head_dim))
-        return self.attention_output(heads), (key, value)
+        return self.attention_output(heads), (key, value)  # (B * T, E)
 
     def _project(
         self,
@@ -185,16 +195,17 @@ class SelfAttention(keras.layers.Layer):
         rotation: Rotation | None,
         rows: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values `(B, heads, T, D)`; `rows` is `(B, T)`, B or -1."""
+        """Queries, keys and values; `rows` is `(B, T)`, B or -1, where x is flat."""
         query_heads, heads = self.num_heads, self.num_key_value_heads
         rows = rows or ops.shape(x)[:2]
         shape = (*rows, query_heads + 2 * heads, self.head_dim)
-        qkv = ops.reshape(self.query_key_value(x), shape)
+        qkv = ops.reshape(self.query_key_value(x), shape)  # (B, T, H + 2 K, D)
         qkv = ops.transpose(qkv, (0, 2, 1, 3))  # (B, H + 2 K, T, D)
+        # (B, H + K, T, D), (B, K, T, D)
         query_key, value = ops.split(qkv, [query_heads + heads], axis=1)
         if rotation is not None:
             query_key = _rotate(query_key, *rotation)
-        query, key = ops.split(query_key, [query_heads], axis=1)
+        query, key = ops.split(query_key, [query_heads], axis=1)  # H and K heads
         # Scaling the queries is cheaper than scaling the scores.
         return query * self.head_dim**-0.5, key, value
 
@@ -204,8 +215,10 @@ class SelfAttention(keras.layers.Layer):
         """How much each position attends to each other, `(B, H, T, S)`."""
         matmul = _small_matmul if is_small else _matmul
         softmax = _small_softmax if is_small else tf.nn.softmax
+        # (B, K, H / K * T, S)
         scores = matmul(self._by_keys(query), key, transpose=True)
-        return softmax(self._by_queries(scores, ops.shape(query)[2]) + mask)
+        scores = self._by_queries(scores, ops.shape(query)[2])  # (B, H, T, S)
+        return softmax(scores + mask)
 
     def _attend(
         self,
@@ -217,11 +230,12 @@ class SelfAttention(keras.layers.Layer):
         is_small: bool = False,
     ) -> Tensor:
         """What the heads see, side by side: `(B, T, H * D)`."""
-        weights = self._weights(query, key, mask, is_small)
+        weights = self._weights(query, key, mask, is_small)  # (B, H, T, S)
         weights = self.dropout_layer(weights, training=training)
         matmul = _small_matmul if is_small else _matmul
         length = ops.shape(query)[2]
-        heads = self._by_queries(matmul(self._by_keys(weights), value), length)
+        heads = matmul(self._by_keys(weights), value)  # (B, K, H / K * T, D)
+        heads = self._by_queries(heads, length)  # (B, H, T, D)
         heads = ops.transpose(heads, (0, 2, 1, 3))  # (B, T, H, D)
         return ops.reshape(heads, (-1, length, self.num_heads * self.head_dim))
 
@@ -268,8 +282,8 @@ class CausalMask(keras.layers.Layer):
     """
 
     def call(self, x: Tensor) -> Tensor:
-        positions = ops.arange(ops.shape(x)[1])
-        return self.between(positions[:, None], positions)
+        positions = ops.arange(ops.shape(x)[1])  # (T,)
+        return self.between(positions[:, None], positions)  # (T, T)
 
     def between(self, positions: Tensor, others: Tensor) -> Tensor:
         """The mask for int32 positions that look at others; their shapes broadcast."""
@@ -285,8 +299,9 @@ class CausalMask(keras.layers.Layer):
         Returns:
             A tensor of shape `(batch_size, 1, sequence_length, sequence_length)`.
         """
-        places = ops.arange(ops.shape(positions)[1])
-        begins = (places - positions)[:, None, :, None]
+        places = ops.arange(ops.shape(positions)[1])  # (T,)
+        begins = (places - positions)[:, None, :, None]  # (B, 1, T, 1)
+        # (B, 1, T, T)
         hidden = ops.logical_or(places < begins, places > places[:, None])
         return ops.cast(hidden, self.compute_dtype) * _MASKED
 
@@ -322,10 +337,10 @@ class RotaryPositions(keras.layers.Layer):
 
     def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """What a call returns, for int32 positions `(length,)`."""
-        exponents = ops.arange(0, self.head_dim, 2, dtype="float32") / self.head_dim
+        pairs = ops.arange(0, self.head_dim, 2, dtype="float32")  # (D / 2,)
         positions = ops.cast(positions, "float32")
         # In half precision the angles of late positions would be far off.
-        angles = positions[:, None] * ops.power(self.base, -exponents)
+        angles = positions[:, None] * ops.power(self.base, -pairs / self.head_dim)
         return tuple(
             ops.cast(function(angles), self.compute_dtype)
             for function in (ops.cos, ops.sin)
@@ -366,7 +381,7 @@ def dense(
 
 def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Turns pairs `(x[i], x[i + D / 2])` of the last axis; angles are `(T, D / 2)`."""
-    first, second = ops.split(x, 2, axis=-1)
+    first, second = ops.split(x, 2, axis=-1)  # (..., T, D / 2)
     return ops.concatenate(
         [first * cosine - second * sine, first * sine + second * cosine], axis=-1
     )

@@ -1,4 +1,7 @@
-"""The Transformer decoder."""
+"""The Transformer decoder.
+
+In shapes: B rows, T positions, E `hidden_dim`; K heads of keys and values of width D.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,10 @@ from ...backbone import (
     Tensor,
     normal_initializer,
     prompt_of,
-    require,
-    token_inputs,
 )
 from .attention import CausalMask, Place, RotaryPositions, Rotation, SelfAttention
-from .block import ACTIVATIONS, DecoderBlock, FeedForward
-from .family import TRANSFORMER
-
-POSITIONS = ("rotary", "learned", "sinusoidal")
-NORMALIZATIONS = ("rms_norm", "layer_norm")
+from .block import DecoderBlock, FeedForward
+from .family import TRANSFORMER, TransformerSettings
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
@@ -31,43 +29,13 @@ class TransformerBackbone(CausalBackbone):
     """A Transformer decoder: pre-norm blocks, by default in today's small recipe.
 
     The defaults are RMSNorm, rotary positions, SwiGLU, no biases and tied embeddings;
-    `presets.ARCHITECTURES` holds the options that make it GPT-2 or Llama. Weights are
+    `family.ARCHITECTURES` holds the options that make it GPT-2 or Llama. Weights are
     drawn from a normal distribution; those that write into the residual stream are
     drawn smaller by `sqrt(2 num_layers)`, as in GPT-2.
 
     Args:
         vocabulary_size: int. Number of token ids.
-        num_layers: int. Blocks. Defaults to 4.
-        num_heads: int. Attention heads. Defaults to 4.
-        num_key_value_heads: int or `None`. Heads of keys and values, each shared by
-            `num_heads / num_key_value_heads` query heads (grouped-query attention).
-            Defaults to `None`, which is `num_heads` (multi-head attention).
-        hidden_dim: int. Width of the residual stream; a multiple of `num_heads`, and
-            of `2 * num_heads` for rotary positions. Defaults to 128.
-        intermediate_dim: int or `None`. Width of the feed-forward networks. Defaults
-            to `None`: for SwiGLU the multiple of 8 next above `8 / 3 * hidden_dim`,
-            else `4 * hidden_dim`.
-        activation: string. `"swiglu"`, `"gelu"`, or `"gelu_approximate"` (by tanh, as
-            GPT-2). Defaults to `"swiglu"`.
-        positions: string. `"rotary"`; `"learned"`, one vector a position, added to the
-            embeddings; or `"sinusoidal"`, added to the embeddings times
-            `sqrt(hidden_dim)`, as Vaswani et al. do. Defaults to `"rotary"`.
-        rope_base: float. Base of the rotary angles. Defaults to 10000.
-        normalization: string. `"rms_norm"` or `"layer_norm"`. Defaults to
-            `"rms_norm"`.
-        norm_epsilon: float. What the normalizations add to the variance. Defaults to
-            1e-6.
-        use_bias: bool. Whether dense layers and LayerNorms have biases. Defaults to
-            `False`.
-        tie_embeddings: bool. Whether the output weights are the token embeddings.
-            Defaults to `True`.
-        initializer_range: float. Standard deviation of the weights when they are
-            drawn. Defaults to 0.02.
-        dropout: float. Dropout on embeddings, attention weights and branches.
-            Defaults to 0.
-        max_sequence_length: int. Longest input that the model is made for; only
-            learned positions depend on it. Defaults to 128.
-        dtype: string or `keras.DTypePolicy`. Of computations and weights.
+        **settings: see `TransformerSettings`.
 
     Call arguments:
         inputs: dictionary of `token_ids` (int32) and `padding_mask` (bool), both
@@ -94,101 +62,39 @@ class TransformerBackbone(CausalBackbone):
 
     family = TRANSFORMER
 
-    def __init__(
-        self,
-        vocabulary_size: int,
-        num_layers: int = 4,
-        num_heads: int = 4,
-        num_key_value_heads: int | None = None,
-        hidden_dim: int = 128,
-        intermediate_dim: int | None = None,
-        activation: str = "swiglu",
-        positions: str = "rotary",
-        rope_base: float = 10000.0,
-        normalization: str = "rms_norm",
-        norm_epsilon: float = 1e-6,
-        use_bias: bool = False,
-        tie_embeddings: bool = True,
-        initializer_range: float = 0.02,
-        dropout: float = 0.0,
-        max_sequence_length: int = 128,
-        dtype: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        if num_key_value_heads is None:
-            num_key_value_heads = num_heads
-        _require_known("activation", activation, ACTIVATIONS)
-        _require_known("positions", positions, POSITIONS)
-        _require_known("normalization", normalization, NORMALIZATIONS)
-        require(
-            hidden_dim % (num_heads * (2 if positions == "rotary" else 1)) == 0,
-            "`hidden_dim` must be a multiple of `num_heads`, and of twice `num_heads` "
-            "for rotary positions.",
-            hidden_dim=hidden_dim,
-            num_heads=num_heads,
-        )
-        require(
-            num_heads % num_key_value_heads == 0,
-            "`num_heads` must be a multiple of `num_key_value_heads`.",
-            num_heads=num_heads,
-            num_key_value_heads=num_key_value_heads,
-        )
-        if intermediate_dim is None:
-            width = 4 * hidden_dim
-            intermediate_dim = (
-                -(-2 * width // 24) * 8 if activation == "swiglu" else width
-            )
-
-        # === Config ===
-        # First, as building the layers reads it.
-        self.vocabulary_size = vocabulary_size
-        self.num_layers = num_layers
-        self.num_heads = num_heads
-        self.num_key_value_heads = num_key_value_heads
-        self.hidden_dim = hidden_dim
-        self.intermediate_dim = intermediate_dim
-        self.activation = activation
-        self.positions = positions
-        self.rope_base = rope_base
-        self.normalization = normalization
-        self.norm_epsilon = norm_epsilon
-        self.use_bias = use_bias
-        self.tie_embeddings = tie_embeddings
-        self.initializer_range = initializer_range
-        self.dropout = dropout
-        self.max_sequence_length = max_sequence_length
-
-        # === Layers ===
+    def make_layers(self, settings: TransformerSettings, dtype: Any) -> None:
         self.token_embedding = keras.layers.ReversibleEmbedding(
-            vocabulary_size,
-            hidden_dim,
-            tie_weights=tie_embeddings,
-            embeddings_initializer=normal_initializer(initializer_range),
+            self.vocabulary_size,
+            settings.hidden_dim,
+            tie_weights=settings.tie_embeddings,
+            embeddings_initializer=normal_initializer(settings.initializer_range),
             dtype=dtype,
             name="token_embedding",
         )
         self.position_embedding = self._position_embedding(dtype)
         self.embeddings_dropout = keras.layers.Dropout(
-            dropout, dtype=dtype, name="embeddings_dropout"
+            settings.dropout, dtype=dtype, name="embeddings_dropout"
         )
         self.causal_mask = CausalMask(dtype=dtype, name="causal_mask")
         self.rotary_positions = None
-        if positions == "rotary":
+        if settings.positions == "rotary":
             self.rotary_positions = RotaryPositions(
-                hidden_dim // num_heads, rope_base, dtype=dtype, name="rotary_positions"
+                settings.hidden_dim // settings.num_heads,
+                settings.rope_base,
+                dtype=dtype,
+                name="rotary_positions",
             )
-        self.blocks = [self._block(f"block_{i}", dtype) for i in range(num_layers)]
+        self.blocks = [
+            self._block(f"block_{i}", dtype) for i in range(settings.num_layers)
+        ]
         self.final_norm = self._norm("final_norm", dtype)
 
-        # === Functional Model ===
-        inputs = token_inputs()
-        x = self.embeddings_dropout(self._embed(inputs["token_ids"]))
-        mask, rotation = self._tables(x)
+    def run_layers(self, token_ids: Tensor) -> Tensor:
+        x = self.embeddings_dropout(self._embed(token_ids))  # (B, T, E)
+        mask, rotation = self._tables(x)  # (T, T), two of (T, D / 2)
         for block in self.blocks:
             x = block(x, mask, rotation)
-        super().__init__(
-            inputs=inputs, outputs=self.final_norm(x), dtype=dtype, **kwargs
-        )
+        return self.final_norm(x)  # (B, T, E)
 
     def _position_embedding(self, dtype: Any) -> keras.layers.Layer | None:
         if self.positions == "learned":
@@ -245,17 +151,18 @@ class TransformerBackbone(CausalBackbone):
         index: Tensor | int = 0,
         positions: Tensor | None = None,
     ) -> Tensor:
-        """Embeddings `(B, T, D)` of tokens `(B, T)` from position `index` on.
+        """Embeddings `(B, T, E)` of tokens `(B, T)` from position `index` on.
 
         Or at positions, int32 `(B, T)`.
         """
-        x = self.token_embedding(token_ids)
+        x = self.token_embedding(token_ids)  # (B, T, E)
         if self.position_embedding is None:
             return x
         if self.positions == "sinusoidal":
             x = x * self.hidden_dim**0.5
             if positions is not None:
                 positions = ops.cast(positions, "float32")
+        # (T, E) or (B, T, E)
         vectors = self.position_embedding(x, start_index=index, positions=positions)
         return x + ops.cast(vectors, x.dtype)
 
@@ -275,28 +182,29 @@ class TransformerBackbone(CausalBackbone):
             A tensor of shape `(batch_size, num_layers, num_heads, sequence_length,
             sequence_length)`; the last axis, the positions attended to, sums to one.
         """
-        x = self._embed(token_ids)
+        x = self._embed(token_ids)  # (B, T, E)
         mask, rotation = self._tables(x)
         weights = []
         for block in self.blocks:
             normed = block.attention_norm(x)
-            weights.append(block.attention.attention_weights(normed, mask, rotation))
+            attention = block.attention  # of which H heads look, at all T positions
+            weights.append(attention.attention_weights(normed, mask, rotation))
             x = block(x, mask, rotation)
-        return ops.stack(weights, axis=1)
+        return ops.stack(weights, axis=1)  # (B, layers, H, T, T)
 
     def call_packed(
         self, token_ids: Tensor, positions: Tensor, training: bool | None = None
     ) -> Tensor:
         """See `langzoo.models.tasks.packed`."""
-        x = self._embed(token_ids, positions=positions)
+        x = self._embed(token_ids, positions=positions)  # (B, T, E)
         x = self.embeddings_dropout(x, training=training)
         # Rotary positions are relative: counting on from document to document is no
         # difference to them.
         _, rotation = self._tables(x)
-        mask = self.causal_mask.within_documents(positions)
+        mask = self.causal_mask.within_documents(positions)  # (B, 1, T, T)
         for block in self.blocks:
             x = block(x, mask, rotation, training=training)
-        return self.final_norm(x)
+        return self.final_norm(x)  # (B, T, E)
 
     def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
         """For each block, keys and values of every position.
@@ -321,13 +229,14 @@ class TransformerBackbone(CausalBackbone):
         # and again those at positions that it has.
         index = ops.cast(cache_update_index, "int32")
         length = ops.shape(token_ids)[1]
-        x = ops.reshape(self._embed(token_ids, index), (-1, self.hidden_dim))
-        positions = index + ops.arange(length)
-        others = ops.arange(ops.shape(cache[0][0])[2])
-        mask = self.causal_mask.between(positions[:, None], others)
+        x = self._embed(token_ids, index)  # (B, T, E)
+        x = ops.reshape(x, (-1, self.hidden_dim))  # (B * T, E)
+        positions = index + ops.arange(length)  # (T,)
+        others = ops.arange(ops.shape(cache[0][0])[2])  # (M,)
+        mask = self.causal_mask.between(positions[:, None], others)  # (T, M)
         rotation = None
         if self.rotary_positions is not None:
-            rotation = self.rotary_positions.rotation(positions)
+            rotation = self.rotary_positions.rotation(positions)  # two of (T, D / 2)
         place = Place(cache[0][0], index, length)
         caches = []
         for block, block_cache in zip(self.blocks, cache, strict=True):
@@ -335,49 +244,26 @@ class TransformerBackbone(CausalBackbone):
                 x, mask, rotation, block_cache, place
             )
             caches.append(block_cache)
-        x = ops.reshape(self.final_norm(x), (-1, length, self.hidden_dim))
+        x = ops.reshape(self.final_norm(x), (-1, length, self.hidden_dim))  # (B, T, E)
         return x, tuple(caches)
 
     def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
         # All columns at once; what came from column `length` on is wiped, so that it
         # has no influence.
         length = ops.cast(length, "int32")
-        prompt = prompt_of(token_ids, length)
-        x = self._embed(prompt)
+        prompt = prompt_of(token_ids, length)  # (B, T)
+        x = self._embed(prompt)  # (B, T, E)
         mask, rotation = self._tables(x)
         columns = ops.shape(prompt)[1]
-        kept = ops.cast(ops.arange(columns) < length, self.compute_dtype)[:, None]
+        kept = ops.arange(columns)[:, None] < length  # (T, 1)
+        kept = ops.cast(kept, self.compute_dtype)
         room = [[0, 0], [0, 0], [0, ops.shape(token_ids)[1] - columns], [0, 0]]
         caches = []
         for block in self.blocks:
-            x, cache = block.prefill(x, mask, rotation)
+            x, cache = block.prefill(x, mask, rotation)  # keys and values (B, K, T, D)
+            # (B, K, M, D)
             caches.append(tuple(tf.pad(tensor * kept, room) for tensor in cache))
         return tuple(caches)
 
     def default_lora_layer_names(self) -> list[str]:
         return ["query_key_value"]
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "vocabulary_size": self.vocabulary_size,
-            "num_layers": self.num_layers,
-            "num_heads": self.num_heads,
-            "num_key_value_heads": self.num_key_value_heads,
-            "hidden_dim": self.hidden_dim,
-            "intermediate_dim": self.intermediate_dim,
-            "activation": self.activation,
-            "positions": self.positions,
-            "rope_base": self.rope_base,
-            "normalization": self.normalization,
-            "norm_epsilon": self.norm_epsilon,
-            "use_bias": self.use_bias,
-            "tie_embeddings": self.tie_embeddings,
-            "initializer_range": self.initializer_range,
-            "dropout": self.dropout,
-            "max_sequence_length": self.max_sequence_length,
-        }
-
-
-def _require_known(name: str, value: str, known: Any) -> None:
-    require(value in known, f"`{name}` must be one of {tuple(known)}.", **{name: value})

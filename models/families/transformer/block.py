@@ -78,9 +78,9 @@ class FeedForward(keras.layers.Layer):
         self.built = True
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
-        activations = _FUSED if training else ACTIVATIONS
-        x = activations[self.activation](self.intermediate(x))
-        return self.feedforward_output(x)
+        activation = (_FUSED if training else ACTIVATIONS)[self.activation]
+        x = activation(self.intermediate(x))  # (B, T, I), from (B, T, 2 I) if gated
+        return self.feedforward_output(x)  # (B, T, E)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -149,9 +149,8 @@ class DecoderBlock(keras.layers.Layer):
         rotation: Rotation | None = None,
         training: bool | None = None,
     ) -> Tensor:
-        branch = self.attention(
-            self.attention_norm(x), mask, rotation, training=training
-        )
+        branch = self.attention_norm(x)  # (B, T, E), as all that follows
+        branch = self.attention(branch, mask, rotation, training=training)
         return self._finish(x, branch, training)
 
     def prefill(

@@ -69,27 +69,6 @@ class SpeculativeSampler(keras_hub.samplers.SpeculativeSampler):
             model=model.backbone.vocabulary_size,
         )
 
-        def draft_next(
-            prompt: Tensor, cache: Cache, index: Tensor
-        ) -> tuple[Tensor, Tensor, Cache]:
-            # The last token but one, too: after a draft that was taken as a whole it
-            # is the large model's.
-            logits, cache = _logits_before(draft, prompt, cache, index, 2)
-            return logits[:, -1], (), cache
-
-        def verify_next(
-            prompt: Tensor, cache: Cache, index: Tensor, length: int
-        ) -> tuple[Tensor, Cache]:
-            logits, cache = _logits_before(
-                model, prompt, cache, index + length, length + 1
-            )
-            # The sampler would write over the rest of the longer prompts.
-            places = index + ops.arange(length + 1)
-            places = ops.minimum(places, ops.shape(prompt)[1] - 1)
-            given = ops.one_hot(ops.take(prompt, places, axis=1), logits.shape[-1])
-            is_given = ops.take(mask, places, axis=1)[..., None]
-            return ops.where(is_given, given * _CERTAIN, logits), cache
-
         length = prompt.shape[1]
         require(
             length is not None and length > self.num_speculative_tokens,
@@ -108,10 +87,43 @@ class SpeculativeSampler(keras_hub.samplers.SpeculativeSampler):
             stop_token_ids=stop_token_ids,
             hidden_states=hidden_states,
             model=model,
-            draft_next=draft_next,
+            draft_next=_draft_next(draft),
             draft_cache=draft.prefill(prompt, index - 1),
-            verify_next=verify_next,
+            verify_next=_verify_next(model, mask),
         )
+
+
+def _draft_next(draft: Any) -> Any:
+    """What the sampler asks the small model by."""
+
+    def draft_next(
+        prompt: Tensor, cache: Cache, index: Tensor
+    ) -> tuple[Tensor, Tensor, Cache]:
+        # The last token but one, too: after a draft that was taken as a whole it is
+        # the large model's.
+        logits, cache = _logits_before(draft, prompt, cache, index, 2)  # (B, 2, V)
+        return logits[:, -1], (), cache
+
+    return draft_next
+
+
+def _verify_next(model: Any, mask: Tensor) -> Any:
+    """What the sampler asks the large model by; `mask` is true where prompts are."""
+
+    def verify_next(
+        prompt: Tensor, cache: Cache, index: Tensor, length: int
+    ) -> tuple[Tensor, Cache]:
+        end, count = index + length, length + 1
+        logits, cache = _logits_before(model, prompt, cache, end, count)  # (B, L, V)
+        # The sampler would write over the rest of the longer prompts.
+        places = index + ops.arange(count)  # (L,)
+        places = ops.minimum(places, ops.shape(prompt)[1] - 1)
+        tokens = ops.take(prompt, places, axis=1)  # (B, L)
+        given = ops.one_hot(tokens, logits.shape[-1])  # (B, L, V)
+        is_given = ops.take(mask, places, axis=1)[..., None]  # (B, L, 1)
+        return ops.where(is_given, given * _CERTAIN, logits), cache
+
+    return verify_next
 
 
 def _logits_before(

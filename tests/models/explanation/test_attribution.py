@@ -13,18 +13,9 @@ from langzoo.models.explanation.attribution import (
     surprisal,
 )
 from langzoo.models.families.transformer.backbone import TransformerBackbone
+from tiny_models import GRADIENTS, TINY, tiny
 
 CONTEXT = 24
-SIZES = {
-    "transformer": {"num_layers": 2, "num_heads": 2, "hidden_dim": 8},
-    "rnn": {"num_layers": 1, "hidden_dim": 8},
-    "gru": {"num_layers": 1, "hidden_dim": 8},
-    "lstm": {"num_layers": 1, "hidden_dim": 8, "dropout": 0.5},
-    "gated_conv": {"num_layers": 2, "hidden_dim": 8, "kernel_size": 3},
-    "tcn": {"num_layers": 2, "hidden_dim": 8},
-    "ngram": {"order": 4},
-}
-GRADIENTS = [family for family in SIZES if family != "ngram"]
 
 
 def drawn(model, scale=0.3):
@@ -42,7 +33,9 @@ def build(shakespeare):
 
     def get(family):
         if family not in built:
-            model = build_causal_lm(family, ByteTokenizer(), CONTEXT, **SIZES[family])
+            dropout = {"dropout": 0.5} if family == "lstm" else {}
+            sizes = tiny(family, **dropout)
+            model = build_causal_lm(family, ByteTokenizer(), CONTEXT, **sizes)
             if family == "ngram":
                 model.fit(shakespeare)
             built[family] = drawn(model)
@@ -90,7 +83,7 @@ def test_integrated_gradients_sum_to_the_difference_of_outputs(build, family):
 
 
 def test_steps_are_added_until_the_gradients_sum_to_the_difference():
-    sizes = SIZES["gated_conv"]
+    sizes = TINY["gated_conv"]
     # Large weights make sharp bends, which sixteen steps do not follow.
     model = drawn(build_causal_lm("gated_conv", ByteTokenizer(), CONTEXT, **sizes), 1.0)
     rough = attribute(model, "From fair", "est", tolerance=1.0)
@@ -109,7 +102,7 @@ def test_integrated_gradients_of_a_token_that_is_out_of_reach_are_zero(build):
 @pytest.fixture(scope="module")
 def untied():
     """A model whose input embeddings can be moved without moving its output."""
-    options = {**SIZES["gru"], "tie_embeddings": False, "normalize": False}
+    options = {**TINY["gru"], "tie_embeddings": False, "normalize": False}
     model = drawn(build_causal_lm("gru", ByteTokenizer(), CONTEXT, **options))
     return model, model.backbone.token_embedding.embeddings
 
@@ -157,7 +150,7 @@ def test_gradient_x_input_is_the_slope_of_growing_an_embedding(untied):
     assert np.max(np.abs(scores)) > 0.05
 
 
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize("family", TINY)
 def test_leaving_one_out_is_how_far_the_log_probability_falls(build, family):
     model = build(family)
     found = attribute(model, "When fort", "y w", method="leave_one_out")
@@ -217,7 +210,7 @@ def test_surprisal_gives_the_scores_of_the_model(build):
 )
 def test_attention_weights_are_those_of_the_layers(options):
     model = build_causal_lm(
-        "transformer", ByteTokenizer(), CONTEXT, **SIZES["transformer"], **options
+        "transformer", ByteTokenizer(), CONTEXT, **TINY["transformer"], **options
     )
     drawn(model)
     found = attention_weights(model, "fairest")

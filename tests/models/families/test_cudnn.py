@@ -16,7 +16,7 @@ from langzoo.components.trainer.settings import TrainerSettings
 from langzoo.models.backbone import portable_graphs
 from langzoo.models.families.recurrent import cudnn
 from langzoo.models.families.recurrent.layers import GRU, LSTM, SimpleRNN
-from langzoo.models.families.recurrent.stateful import StatefulNetwork
+from langzoo.models.tasks.stateful import StatefulNetwork
 from langzoo.serving.export.checks import ExportError, check_ops
 from langzoo.serving.export.saved_model import export_causal_lm
 from tensorflow.python.framework import kernels

@@ -9,60 +9,9 @@ import pytest
 import tensorflow as tf
 from langzoo import models
 from langzoo.models.backbone import served_graphs
-from langzoo.models.families.transformer.family import ARCHITECTURES
 from langzoo.serving.export.signatures import causal_lm
+from tiny_models import GRADIENTS, KINDS, TINY, VARIANTS
 
-SMALL = {
-    "transformer": {"num_layers": 2, "num_heads": 2, "hidden_dim": 16},
-    "rnn": {"num_layers": 2, "hidden_dim": 16},
-    "gru": {"num_layers": 2, "hidden_dim": 16},
-    "lstm": {"num_layers": 2, "hidden_dim": 16},
-    "gated_conv": {"num_layers": 2, "hidden_dim": 16, "kernel_size": 3},
-    "tcn": {"num_layers": 2, "hidden_dim": 16, "kernel_size": 3},
-}
-# One of each kind, and the rest behind them.
-KINDS = ["transformer", "lstm", "tcn", "ngram"]
-VARIANTS = {
-    **{kind: (kind, SMALL.get(kind, {"order": 4})) for kind in KINDS},
-    **{family: (family, sizes) for family, sizes in SMALL.items()},
-    "awd_lstm": (
-        "lstm",
-        {
-            "num_layers": 2,
-            "hidden_dim": 24,
-            "embedding_dim": 16,
-            "recurrent_dropout": 0.1,
-            "weight_dropout": 0.2,
-            "variational_dropout": True,
-        },
-    ),
-    "plain_gru": (
-        "gru",
-        {"hidden_dim": 16, "normalize": False, "tie_embeddings": False},
-    ),
-    "gated_conv_bottleneck": (
-        "gated_conv",
-        {**SMALL["gated_conv"], "bottleneck_dim": 8},
-    ),
-    "tcn_filters": ("tcn", {**SMALL["tcn"], "filters": 20}),
-    "gpt2": (
-        "transformer",
-        {**SMALL["transformer"], **ARCHITECTURES["gpt2"]},
-    ),
-    "llama": (
-        "transformer",
-        {
-            **SMALL["transformer"],
-            **ARCHITECTURES["llama"],
-            "num_heads": 4,
-            "num_key_value_heads": 2,
-        },
-    ),
-    "transformer_sinusoidal": (
-        "transformer",
-        {**SMALL["transformer"], "positions": "sinusoidal", "activation": "gelu"},
-    ),
-}
 CONTEXT = 24
 SAMPLERS = {
     "greedy": keras_hub.samplers.GreedySampler,
@@ -74,10 +23,14 @@ SAMPLERS = {
 }
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
-def model(request, shakespeare):
-    """A tiny model of each family, trained for a moment so that it has opinions."""
-    family, sizes = VARIANTS[request.param]
+@pytest.fixture(scope="module", params=[*VARIANTS, "own"])
+def model(request, shakespeare, own_family):
+    """A tiny model of each family, trained for a moment so that it has opinions.
+
+    One of them is no family of the zoo, but a package of the user's own.
+    """
+    own = (own_family, {"hidden_dim": 16})
+    family, sizes = VARIANTS.get(request.param, own)
     keras.utils.set_random_seed(3)
     model = models.build_causal_lm(family, models.ByteTokenizer(), CONTEXT, **sizes)
     model.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=False)
@@ -296,12 +249,12 @@ def test_the_loss_is_the_mean_over_the_real_tokens(model):
     assert loss == pytest.approx(-float(tf.reduce_mean(scores.flat_values)), rel=1e-4)
 
 
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("family", GRADIENTS)
 def test_a_few_steps_of_fit_lower_the_loss(family, shakespeare):
     """Without XLA; the tests of the Trainer compile."""
     keras.utils.set_random_seed(5)
     model = models.build_causal_lm(
-        family, models.ByteTokenizer(), CONTEXT, dropout=0.1, **SMALL[family]
+        family, models.ByteTokenizer(), CONTEXT, dropout=0.1, **TINY[family]
     )
     model.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=False)
     history = model.fit(
@@ -313,12 +266,12 @@ def test_a_few_steps_of_fit_lower_the_loss(family, shakespeare):
 
 @pytest.mark.parametrize(
     ("family", "policy"),
-    [(family, "mixed_bfloat16") for family in SMALL]
-    + [(kind, "mixed_float16") for kind in KINDS if kind in SMALL],
+    [(family, "mixed_bfloat16") for family in GRADIENTS]
+    + [(kind, "mixed_float16") for kind in KINDS if kind in GRADIENTS],
 )
 def test_mixed_precision_keeps_logits_in_float32(family, policy, shakespeare):
     model = models.build_causal_lm(
-        family, models.ByteTokenizer(), CONTEXT, dtype=policy, **SMALL[family]
+        family, models.ByteTokenizer(), CONTEXT, dtype=policy, **TINY[family]
     )
     assert model(features(model, ["From"])).dtype == tf.float32
     model.compile(sampler="greedy", jit_compile=False)
@@ -327,11 +280,11 @@ def test_mixed_precision_keeps_logits_in_float32(family, policy, shakespeare):
     assert model.generate("To", max_length=8).startswith("To")
 
 
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("family", GRADIENTS)
 def test_a_model_saves_and_runs_in_a_tf1_session(family, tmp_path):
     """The load that a model server makes."""
     model = models.build_causal_lm(
-        family, models.ByteTokenizer(), CONTEXT, **SMALL[family]
+        family, models.ByteTokenizer(), CONTEXT, **TINY[family]
     )
     token_ids = np.array(features(model, ["From fairest", "To"])["token_ids"])
 
@@ -368,7 +321,7 @@ def test_scores_follow_the_weights_and_variables_of_the_model(shakespeare):
         return -float(tf.reduce_sum(scores))
 
     model = models.build_causal_lm(
-        "transformer", models.ByteTokenizer(), CONTEXT, **SMALL["transformer"]
+        "transformer", models.ByteTokenizer(), CONTEXT, **TINY["transformer"]
     )
     untrained = nll()
     model.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=False)
@@ -402,5 +355,7 @@ def test_an_unknown_hyperparameter_is_an_error_that_names_those_there_are():
 
 
 def test_a_width_that_the_heads_do_not_divide_is_an_error():
-    with pytest.raises(ValueError, match="Received: hidden_dim=12, num_heads=4"):
+    with pytest.raises(
+        ValueError, match="hidden_dim 12 must be a multiple of twice num_heads 4"
+    ):
         models.TransformerBackbone(vocabulary_size=10, hidden_dim=12, num_heads=4)

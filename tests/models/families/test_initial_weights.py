@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 from langzoo.models import (
-    FAMILIES,
     ByteTokenizer,
     build_causal_lm,
     character_tokenizer,
@@ -14,15 +13,13 @@ from langzoo.models import (
     word_tokenizer,
 )
 from langzoo.models.families.presets import resolved, saved_model
-
-GRADIENT_FAMILIES = sorted(set(FAMILIES) - {"ngram"})
-SIZES = {"num_layers": 2, "hidden_dim": 16}
+from tiny_models import GRADIENTS, tiny
 
 
 def make(family="lstm", tokenizer=None, **hyperparameters):
     keras.utils.set_random_seed(1)
     return build_causal_lm(
-        family, tokenizer or ByteTokenizer(), 24, **{**SIZES, **hyperparameters}
+        family, tokenizer or ByteTokenizer(), 24, **tiny(family, **hyperparameters)
     )
 
 
@@ -33,7 +30,7 @@ def saved(tmp_path):
     return model, str(tmp_path)
 
 
-@pytest.mark.parametrize("family", GRADIENT_FAMILIES)
+@pytest.mark.parametrize("family", GRADIENTS)
 def test_a_saved_model_is_built_again_with_other_settings(family, tmp_path):
     model = make(family)
     model.save_to_preset(str(tmp_path))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from langzoo import models
+from langzoo.models.families.recurrent import backbone as recurrent
 from langzoo.models.families.recurrent import cells
 from langzoo.models.families.recurrent.layers import (
     GRU,
@@ -349,7 +350,7 @@ def test_a_small_vocabulary_is_looked_up_with_equal_gradients(family, monkeypatc
         return states, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
     looked_up = states_and_gradients()
-    monkeypatch.setattr(backbone, "_SMALL_VOCABULARY", VOCABULARY - 1)
+    monkeypatch.setattr(recurrent, "_SMALL_VOCABULARY", VOCABULARY - 1)
     keras.tree.map_structure(
         lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6),
         looked_up,

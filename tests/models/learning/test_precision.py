@@ -6,17 +6,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from langzoo.models import FAMILIES, ByteTokenizer, build_causal_lm
+from langzoo.models import ByteTokenizer, build_causal_lm
 from langzoo.models.learning.precision import in_precision
-
-GRADIENT_FAMILIES = sorted(set(FAMILIES) - {"ngram"})
+from tiny_models import GRADIENTS, tiny
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-@pytest.mark.parametrize("family", GRADIENT_FAMILIES)
+@pytest.mark.parametrize("family", GRADIENTS)
 def test_a_family_computes_nearly_the_same(family, precision, shakespeare):
     keras.utils.set_random_seed(0)
-    model = build_causal_lm(family, ByteTokenizer(), 16, num_layers=2, hidden_dim=16)
+    model = build_causal_lm(family, ByteTokenizer(), 16, **tiny(family))
     inputs, _, _ = model.preprocessor(shakespeare[:2])
     other = in_precision(model, precision)
     assert other.backbone.compute_dtype == precision

@@ -5,27 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from langzoo import models
-from langzoo.models.families.transformer.family import ARCHITECTURES
 from langzoo.models.tasks.packed import PackedNetwork, document_positions
+from tiny_models import VARIANTS
 
 START, END = 2, 3
 CONTEXT = 24
-SIZES = {"num_layers": 2, "hidden_dim": 16}
-HEADS = {**SIZES, "num_heads": 4}
-VARIANTS = {
-    "transformer": ("transformer", HEADS),
-    "gpt2": ("transformer", {**HEADS, **ARCHITECTURES["gpt2"]}),
-    "llama": (
-        "transformer",
-        {**HEADS, **ARCHITECTURES["llama"], "num_key_value_heads": 2},
-    ),
-    "sinusoidal": ("transformer", {**HEADS, "positions": "sinusoidal"}),
-    "rnn": ("rnn", SIZES),
-    "gru": ("gru", SIZES),
-    "lstm": ("lstm", {**SIZES, "embedding_dim": 12}),
-    "gated_conv": ("gated_conv", {**SIZES, "kernel_size": 3, "bottleneck_dim": 8}),
-    "tcn": ("tcn", {**SIZES, "kernel_size": 3, "filters": 20}),
-}
+# Those without dropout.
+APART = ["transformer", "gpt2", "llama", "transformer_sinusoidal", "rnn", "gru", "lstm"]
+APART += ["gated_conv_bottleneck", "tcn_filters", "own"]
 DOCUMENTS = [[START, 7, 8, 9, 10], [START], [START, 7, 8, 9, 11, 12, 13, 14, 15]]
 ROW = [token for document in DOCUMENTS for token in document]
 PADDED = [*ROW, *[0] * (CONTEXT - len(ROW))]
@@ -37,8 +24,14 @@ def inputs_of(rows):
     return {"token_ids": token_ids, "padding_mask": token_ids > 0}
 
 
-def build(variant, **options):
-    family, sizes = VARIANTS[variant]
+@pytest.fixture(scope="module")
+def build(own_family):
+    """Builds a model of a variant whose weights are large."""
+    variants = {**VARIANTS, "own": (own_family, {"hidden_dim": 16})}
+    return lambda variant, **options: drawn(*variants[variant], **options)
+
+
+def drawn(family, sizes, **options):
     keras.utils.set_random_seed(0)
     model = models.build_causal_lm(
         family, models.ByteTokenizer(), CONTEXT, **sizes, **options
@@ -50,8 +43,8 @@ def build(variant, **options):
     return model
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
-def model(request):
+@pytest.fixture(scope="module", params=APART)
+def model(request, build):
     return build(request.param)
 
 
@@ -133,8 +126,8 @@ def test_loss_and_gradients_are_the_sums_of_those_of_the_documents(model, jit_co
         np.testing.assert_allclose(gradient, other, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_training_drops_out(variant):
+@pytest.mark.parametrize("variant", APART)
+def test_training_drops_out(build, variant):
     network = PackedNetwork(build(variant, dropout=0.5).backbone, START)
     first, second, plain = (
         network(inputs_of([PADDED]), training=training).numpy()
@@ -145,8 +138,8 @@ def test_training_drops_out(variant):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_half_precision_keeps_documents_apart(variant, policy):
+@pytest.mark.parametrize("variant", APART)
+def test_half_precision_keeps_documents_apart(build, variant, policy):
     network = PackedNetwork(build(variant, dtype=policy).backbone, START)
     changed = [99 if i == 2 else token for i, token in enumerate(PADDED)]
     before, after = (network(inputs_of([row])).numpy()[0] for row in (PADDED, changed))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from langzoo.models.tasks.scoring import token_log_probabilities
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.tokenizers.sentence_piece import train_sentencepiece
-from langzoo.models.zoo import FAMILIES, build_causal_lm
+from langzoo.models.zoo import build_causal_lm
 from langzoo.serving.export import contract
 from langzoo.serving.export.checks import example_of
 from langzoo.serving.export.saved_model import (
@@ -29,6 +29,7 @@ from langzoo.serving.server.servable import load_servable
 from langzoo.serving.server.warmup import warm_up
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis import prediction_log_pb2
+from tiny_models import KINDS, TINY, tiny
 
 CONTEXT = 16
 STRIDE = 5
@@ -40,24 +41,13 @@ LONG = "Zwölf Boxkämpfer jagen\tViktor  quer über den großen Sylter Deich. �
 SHORT = ["", "a", "two words", "naïve €"]
 SENTENCES = [LONG, "The quick brown fox jumps over the lazy dog.", *SHORT[1:]] * 3
 
-SIZES: dict[str, dict[str, int]] = {
-    "tcn": {"num_layers": 2, "hidden_dim": 8},
-    "transformer": {"num_layers": 2, "num_heads": 2, "hidden_dim": 8},
-    "lstm": {"num_layers": 2, "hidden_dim": 8},
-    "ngram": {"order": 4},
-    "rnn": {"num_layers": 2, "hidden_dim": 8},
-    "gru": {"num_layers": 2, "hidden_dim": 8},
-    "gated_conv": {"num_layers": 2, "hidden_dim": 8, "kernel_size": 3},
-}
-# A family of each kind, for all tests; the others are asked by one.
-KINDS = ["tcn", "transformer", "lstm", "ngram"]
-
 Outputs = dict[str, np.ndarray]
 
 
 def build(family: str, tokenizer: Any) -> Any:
     """A tiny model whose distributions are far from uniform."""
-    model = build_causal_lm(family, tokenizer, CONTEXT, **SIZES[family])
+    narrow = {} if family == "ngram" else {"hidden_dim": 8}
+    model = build_causal_lm(family, tokenizer, CONTEXT, **tiny(family, **narrow))
     if family == "ngram":
         model.fit(SENTENCES)
     generator = np.random.default_rng(7)
@@ -152,7 +142,7 @@ class Export:
 
 
 # One tokenizer with ops of TensorFlow Text, and one without.
-TOKENIZERS = dict.fromkeys(SIZES, "bytes") | {"transformer": "sentencepiece"}
+TOKENIZERS = dict.fromkeys(TINY, "bytes") | {"transformer": "sentencepiece"}
 
 
 def make_tokenizer(kind: str) -> Any:
@@ -791,7 +781,7 @@ def test_what_is_no_example_is_refused_and_the_graph_goes_on(export, examples):
         assert np.isfinite(outputs["nll"]).all()
 
 
-@pytest.mark.parametrize("export", sorted({*FAMILIES} - {*KINDS}), indirect=True)
+@pytest.mark.parametrize("export", sorted({*TINY} - {*KINDS}), indirect=True)
 def test_every_signature_of_the_other_families_answers_as_the_model(
     export, reference_beams
 ):

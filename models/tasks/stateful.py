@@ -1,4 +1,13 @@
-"""A recurrent model that goes on from batch to batch."""
+"""Training that goes on from batch to batch.
+
+A backbone can be trained so if its cache has one shape whatever the length, and it has
+a method
+
+    call_with_state(token_ids, state, training=None)
+
+that returns the hidden states `(batch_size, sequence_length, hidden_dim)` of int32
+tokens `(batch_size, sequence_length)` after a state, and the next state.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +17,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from ...backbone import (
-    Cache,
-    Tensor,
-    require,
-)
-from ...tasks.packed import PackedNetwork
-from .backbone import RecurrentBackbone
+from ..backbone import Cache, CausalBackbone, Tensor, require
+from .packed import PackedNetwork
 
 
 class StatefulNetwork(keras.Model):
@@ -30,7 +34,7 @@ class StatefulNetwork(keras.Model):
     every epoch of `fit()`, around every `evaluate()`, and by `reset_state()`.
 
     Args:
-        backbone: a `RecurrentBackbone`.
+        backbone: a backbone that has such a state.
         batch_size: int. Rows of every batch.
 
     Call arguments:
@@ -55,7 +59,7 @@ class StatefulNetwork(keras.Model):
     """
 
     def __init__(
-        self, backbone: RecurrentBackbone, batch_size: int, **kwargs: Any
+        self, backbone: CausalBackbone, batch_size: int, **kwargs: Any
     ) -> None:
         super().__init__(dtype=backbone.dtype_policy, **kwargs)
         self.backbone = backbone
@@ -79,11 +83,12 @@ class StatefulNetwork(keras.Model):
         ]
 
     def _empty_state(self) -> Cache:
-        return self.backbone.empty_cache(self.batch_size)
+        return self.backbone.empty_cache(self.batch_size, 0)
 
     def call(self, inputs: dict[str, Tensor], training: bool | None = None) -> Tensor:
         variables = self.training_state if training else self.evaluation_state
         values = [ops.convert_to_tensor(variable) for variable in variables]
+        # (B, T, D)
         hidden_states, state = self.backbone.call_with_state(
             self._with_known_rows(inputs["token_ids"]),
             keras.tree.pack_sequence_as(self._empty_state(), values),
@@ -91,8 +96,7 @@ class StatefulNetwork(keras.Model):
         )
         for variable, value in zip(variables, keras.tree.flatten(state), strict=True):
             variable.assign(value)
-        logits = self.backbone.token_embedding(hidden_states, reverse=True)
-        return ops.cast(logits, "float32")
+        return self.backbone.logits(hidden_states)  # (B, T, V)
 
     def _with_known_rows(self, token_ids: Tensor) -> Tensor:
         require(
@@ -128,10 +132,7 @@ def trains_on_cudnn(network: keras.Model) -> bool:
     """
     # What begins anew within a row is not for cuDNN.
     return not isinstance(network, PackedNetwork) and any(
-        inner.trains_on_cudnn
-        for layer in network.layers
-        if isinstance(layer, RecurrentBackbone)
-        for inner in layer.recurrent_layers
+        getattr(layer, "trains_on_cudnn", False) for layer in network.layers
     )
 
 

@@ -1,0 +1,70 @@
+"""Tiny models: the sizes that all tests build families with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langzoo.models.families.transformer.family import ARCHITECTURES
+
+_STACK = {"num_layers": 2, "hidden_dim": 16}
+
+TINY: dict[str, dict[str, Any]] = {
+    "transformer": {**_STACK, "num_heads": 2},
+    "rnn": _STACK,
+    "gru": _STACK,
+    "lstm": _STACK,
+    "gated_conv": {**_STACK, "kernel_size": 3},
+    "tcn": {**_STACK, "kernel_size": 3},
+    "ngram": {"order": 4},
+}
+"""Hyperparameters of each family of the zoo."""
+
+GRADIENTS = [family for family in TINY if family != "ngram"]
+"""Those that learn by gradient."""
+
+KINDS = ["tcn", "transformer", "lstm", "ngram"]
+"""A family of each kind, for what is written once; the others are behind them."""
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{family: (family, TINY[family]) for family in [*KINDS, *TINY]},
+    "awd_lstm": (
+        "lstm",
+        {
+            "num_layers": 2,
+            "hidden_dim": 24,
+            "embedding_dim": 16,
+            "recurrent_dropout": 0.1,
+            "weight_dropout": 0.2,
+            "variational_dropout": True,
+        },
+    ),
+    "plain_gru": (
+        "gru",
+        {"hidden_dim": 16, "normalize": False, "tie_embeddings": False},
+    ),
+    "gated_conv_bottleneck": (
+        "gated_conv",
+        {**TINY["gated_conv"], "bottleneck_dim": 8},
+    ),
+    "tcn_filters": ("tcn", {**TINY["tcn"], "filters": 20}),
+    "gpt2": ("transformer", {**TINY["transformer"], **ARCHITECTURES["gpt2"]}),
+    "llama": (
+        "transformer",
+        {
+            **TINY["transformer"],
+            **ARCHITECTURES["llama"],
+            "num_heads": 4,
+            "num_key_value_heads": 2,
+        },
+    ),
+    "transformer_sinusoidal": (
+        "transformer",
+        {**TINY["transformer"], "positions": "sinusoidal", "activation": "gelu"},
+    ),
+}
+"""Families and hyperparameters, with what they have of options."""
+
+
+def tiny(family: str, **others: Any) -> dict[str, Any]:
+    """Hyperparameters of a family, with others in place of the table's."""
+    return {**TINY[family], **others}
