@@ -252,9 +252,9 @@ def _of_run(report: RunReport) -> dict[str, Any]:
 
 def _of_version(version: Version) -> dict[str, Any]:
     """What is listed of a version."""
-    from ..components.evaluator.gated import GATED
+    from ..models.tasks import CAUSAL_LM
 
-    names = {"value": GATED.name}
+    names = {"value": CAUSAL_LM.metric}
     return {names.get(key, key): value for key, value in fields_of(version).items()}
 
 
@@ -269,12 +269,12 @@ def _print_runs(reports: list[RunReport], folder: Path) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from ..components.evaluator.gated import GATED
+    from ..models.tasks import CAUSAL_LM
 
     table = new_table()
     for heading in ("run", "model"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("parameters", "steps", GATED.words):
+    for heading in ("parameters", "steps", CAUSAL_LM.words):
         table.add_column(heading, justify="right")
     table.add_column("outcome")
     for report in reports:
@@ -297,13 +297,13 @@ def _print_versions(found: list[Version]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from ..components.evaluator.gated import GATED
+    from ..models.tasks import CAUSAL_LM
 
     table = new_table()
     table.add_column("version", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("run", no_wrap=True)
-    table.add_column(GATED.words, justify="right")
+    table.add_column(CAUSAL_LM.words, justify="right")
     table.add_column("")
     for version in found:
         table.add_row(
@@ -320,13 +320,13 @@ def print_ranking(report: ComparisonReport) -> None:
     """Prints the models of a comparison, the best first, and why some were refused."""
     from rich.console import Console
 
-    from ..components.evaluator.gated import GATED
     from ..components.evaluator.wording import duration
+    from ..models.tasks import CAUSAL_LM
 
     table = new_table()
     table.add_column("#", justify="right")
     table.add_column("model", no_wrap=True)
-    for heading in (GATED.words, "parameters", "training", "MB"):
+    for heading in (CAUSAL_LM.words, "parameters", "training", "MB"):
         table.add_column(heading, justify="right")
     table.add_column("gate", no_wrap=True)
     reasons = []
@@ -351,10 +351,10 @@ def print_ranking(report: ComparisonReport) -> None:
 
 def _measure(report: RunReport) -> str:
     """What the model is gated on, with its interval."""
-    from ..components.evaluator.gated import GATED
     from ..components.evaluator.wording import interval, number
+    from ..models.tasks import CAUSAL_LM
 
-    measure = report.metrics.get(GATED.name)
+    measure = report.metrics.get(CAUSAL_LM.metric)
     if measure is None:
         return "-"
     between = interval(measure.low, measure.high)

@@ -188,7 +188,7 @@ def _print_where_to_look(console: Console, folder: Path) -> None:
 
 
 def _summary_rows(config: Config, result: RunResult) -> list[tuple[str, str]]:
-    from ..components.evaluator.gated import GATED
+    from ..models.tasks import CAUSAL_LM
 
     measures = result.decision.evaluation.candidate
     documents = result.ingestion.documents
@@ -199,7 +199,7 @@ def _summary_rows(config: Config, result: RunResult) -> list[tuple[str, str]]:
         ("model", f"{config.model.family}, {training.parameters:,} parameters"),
         ("training", f"{training.steps} steps, {training.seconds:.0f} s"),
         ("perplexity", f"{measures['perplexity'].value:.2f} a token"),
-        (GATED.words, f"{result.decision.value:.3f}"),
+        (CAUSAL_LM.words, f"{result.decision.value:.3f}"),
         ("decision", str(result.decision)),
         ("version", result.pushed.name if result.pushed else "none pushed"),
     ]

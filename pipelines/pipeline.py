@@ -100,7 +100,7 @@ def _learn(config: Config, choices: Choices, nodes: _Nodes) -> _Nodes:
     examples = nodes["TextExampleGen"].outputs["examples"]
     tokenizer_trainer = TokenizerTrainer(
         examples,
-        preset=config.weights_preset or getattr(config.model, "preset", ""),
+        preset=config.tokenizer_preset,
         **config.tokenizer.model_dump(),
     )
     transform = Transform(
@@ -112,6 +112,7 @@ def _learn(config: Config, choices: Choices, nodes: _Nodes) -> _Nodes:
         "examples": transform.outputs["transformed_examples"],
         "transform_graph": transform.outputs["transform_graph"],
         "checkpoint_root": choices.checkpoint_root,
+        "task": config.task,
     }
     learner = {
         **data,

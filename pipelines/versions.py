@@ -10,9 +10,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 from ..components.errors import InputError
-from ..components.evaluator.gated import GATED
 from ..components.evaluator.records import Measure, Verdict
 from ..components.push_folder.push_folder import Kept, PushFolder, Rollback
+from ..models.tasks import CAUSAL_LM
 from .configuration.config import Config
 from .kubeflow import compiled_runs
 from .report.data import RunReport
@@ -189,7 +189,7 @@ def _of_compiled(run: compiled_runs.CompiledRun) -> _Made:
 
 
 def _value(measures: Mapping[str, Measure]) -> float | None:
-    measure = measures.get(GATED.name)
+    measure = measures.get(CAUSAL_LM.metric)
     return measure.value if measure else None
 
 

@@ -15,8 +15,8 @@ from pydantic import BeforeValidator, Field
 
 from ...models import references
 from ...models.settings import Section
+from ...models.tasks import CAUSAL_LM
 from . import probes
-from .gated import GATED
 from .measures.metric import Metric, own
 from .measures.slices import LENGTH, feature_of, require_feature, require_slice
 from .measures.tables import EXPORT_MEASURES, MEASURES
@@ -219,9 +219,9 @@ class GateSettings(Section):
     @property
     def all_rules(self) -> list[RuleSettings]:
         """All rules, each with its significance."""
-        first = RuleSettings(metric=GATED.name, max=self.max_bits_per_byte)
+        first = RuleSettings(metric=CAUSAL_LM.metric, max=self.max_bits_per_byte)
         second = RuleSettings(
-            metric=GATED.name, against=LAST_BLESSED, margin=self.min_improvement
+            metric=CAUSAL_LM.metric, against=LAST_BLESSED, margin=self.min_improvement
         )
         return [
             rule.model_copy(

@@ -19,8 +19,8 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from ... import __version__
+from ...models.tasks import CAUSAL_LM
 from ..evaluator import wording
-from ..evaluator.gated import GATED
 from ..evaluator.records import CANDIDATE, OVERALL, Evaluation, Measure, Verdict
 from ..text_example_gen.records import Summary
 from ..trainer.records import TrainingResult
@@ -70,7 +70,7 @@ def model_card(
         evaluation=evaluation,
         metrics=metrics,
         probes=evaluation.probes if evaluation else {},
-        gated=GATED,
+        task=CAUSAL_LM,
         worst=_worst_slice(evaluation) if evaluation else None,
         verdict=verdict,
         data=data,
@@ -120,12 +120,12 @@ def _worst_slice(evaluation: Evaluation) -> tuple[str, float] | None:
     """The slice that the model is worst at, and how; `None` where nothing is sliced."""
     candidate = evaluation.models.get(CANDIDATE)
     values = {
-        name: part.metrics[GATED.name].value
+        name: part.metrics[CAUSAL_LM.metric].value
         for name, part in (candidate.slices if candidate else {}).items()
-        if name != OVERALL and GATED.name in part.metrics
+        if name != OVERALL and CAUSAL_LM.metric in part.metrics
     }
     known = {name: value for name, value in values.items() if math.isfinite(value)}
     if not known:
         return None
-    worst = max if GATED.better == "lower" else min
+    worst = max if CAUSAL_LM.direction == "lower" else min
     return worst(known.items(), key=lambda item: item[1])

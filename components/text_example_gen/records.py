@@ -5,9 +5,9 @@ Importing this module imports neither TensorFlow nor TFX.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from typing import ClassVar
-
-import numpy as np
 
 from ..records import FileRecord, Record
 
@@ -28,8 +28,8 @@ class Profile(Record):
 
     def percentile(self, share: float) -> int:
         """Returns the length in bytes, within 9 %, that a share do not exceed."""
-        reached = np.cumsum(self.lengths)
-        index = int(np.searchsorted(reached, share * reached[-1]))
+        reached = [*itertools.accumulate(self.lengths)]
+        index = bisect.bisect_left(reached, share * reached[-1])
         return round(2 ** ((index + 0.5) / BINS_AN_OCTAVE))
 
     def __str__(self) -> str:

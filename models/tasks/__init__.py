@@ -11,7 +11,7 @@ CAUSAL_LM = Task(
     name="causal_lm",
     model="langzoo.models.tasks.causal_lm:CausalLM",
     metric="bits_per_byte",
-    unit="bits per byte of the text",
+    unit="bits",
 )
 
 TASKS: dict[str, Task] = {task.name: task for task in (CAUSAL_LM,)}

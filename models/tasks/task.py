@@ -28,6 +28,11 @@ class Task(NamedTuple):
     unit: str
     direction: Literal["lower", "higher"] = "lower"
 
+    @property
+    def words(self) -> str:
+        """The metric's name in words."""
+        return self.metric.replace("_", " ")
+
     def model_cls(self) -> Any:
         """The class of its models, imported."""
         return load(self.model)

@@ -24,7 +24,8 @@ from ...components.trainer.watching.settings import WatchSettings
 from ...components.tuner import search_space
 from ...components.tuner.settings import LONGEST, SearchSettings
 from ...models.families import FAMILIES
-from ...models.settings import Section, explain
+from ...models.settings import Section, explain, hint
+from ...models.tasks import CAUSAL_LM, TASKS
 from . import beam
 from .kubeflow import KubeflowSettings
 from .model import ModelSettings, family_named
@@ -41,6 +42,12 @@ def _root(folder: str) -> str:
     return folder.rstrip("/") if separator else folder
 
 
+def _task(name: str) -> str:
+    if name not in TASKS:
+        raise ValueError(f"task: {name!r} is not known: {hint(name, TASKS)}")
+    return name
+
+
 class Config(Section):
     """Everything that a run depends on."""
 
@@ -54,6 +61,9 @@ class Config(Section):
     corpus: CorpusSettings = CorpusSettings()
     cleaning: CleaningSettings = CleaningSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
+    task: Annotated[str, pydantic.AfterValidator(_task)] = CAUSAL_LM.name
+    """What the model learns to do, and so what it is judged by and how it answers:
+    `causal_lm`, to go on with a text."""
     model: ModelSettings
     trainer: TrainerSettings = TrainerSettings()
     watch: WatchSettings = WatchSettings()
@@ -81,6 +91,11 @@ class Config(Section):
     def weights_preset(self) -> str:
         """Folder of the preset whose weights training goes on with, or ""."""
         return getattr(self.model, "initial_weights", None) or ""
+
+    @property
+    def tokenizer_preset(self) -> str:
+        """The preset that `tokenizer.type: preset` takes the tokenizer of, or ""."""
+        return self.weights_preset or getattr(self.model, "preset", "")
 
     @property
     def checkpoint_root(self) -> str:
@@ -138,7 +153,7 @@ class Config(Section):
     def _tokenizer_fits_the_model(self) -> Config:
         from_preset = self.tokenizer.type == "preset"
         weights = self.weights_preset
-        if from_preset and not (weights or getattr(self.model, "preset", "")):
+        if from_preset and not self.tokenizer_preset:
             raise ValueError(
                 "tokenizer.type preset takes the tokenizer of model.preset or "
                 "model.initial_weights: it needs model.family keras_hub, or weights"

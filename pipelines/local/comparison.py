@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ...components.errors import InputError
-from ...components.evaluator.gated import GATED
 from ...components.evaluator.records import Definition
+from ...models.tasks import CAUSAL_LM
 from ..configuration.config import Config
 from ..configuration.loading import ConfigError, load
 from ..report import data, page
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .runner import RunResult
 
 # What configurations must have in common, that the models learn from the same data.
-_SHARED = ("corpus", "cleaning")
+_SHARED = ("task", "corpus", "cleaning")
 
 
 def planned(
@@ -139,7 +139,7 @@ def compare(plan: Mapping[str, Config], console: Console) -> data.ComparisonRepo
         pipeline=leading(plan).name,
         started=started.isoformat(timespec="seconds"),
         seconds=time.monotonic() - before,
-        metric=GATED.name,
+        metric=CAUSAL_LM.metric,
         corpus=runs[0].corpus if runs else None,
         definitions=definitions,
         candidates=ranked(candidates),
@@ -173,12 +173,12 @@ def ranked(candidates: Sequence[data.Candidate]) -> list[data.Candidate]:
     """The candidates with their places, the best first; those without one last."""
 
     def value(candidate: data.Candidate) -> float:
-        measure = candidate.run and candidate.run.metrics.get(GATED.name)
+        measure = candidate.run and candidate.run.metrics.get(CAUSAL_LM.metric)
         return measure.value if measure else math.nan
 
     finished = [one for one in candidates if math.isfinite(value(one))]
     others = [one for one in candidates if one not in finished]
-    best_first = sorted(finished, key=value, reverse=GATED.better == "higher")
+    best_first = sorted(finished, key=value, reverse=CAUSAL_LM.direction == "higher")
     return [
         *(
             one.model_copy(update={"rank": place})

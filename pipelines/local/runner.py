@@ -15,10 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ml_metadata as mlmd
-from ml_metadata.proto import metadata_store_pb2
 from rich.console import Console
 from tfx.dsl.compiler import constants
-from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration import metadata
 from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
@@ -37,8 +35,9 @@ from ...components.trainer.records import TrainingResult
 from ...components.trainer.watching import weights_and_biases
 from ...components.tuner.records import Trial, read_trials
 from ..configuration.config import Config
-from ..pipeline import Choices, make_components
+from ..pipeline import BASELINE_RESOLVER, Choices, make_components
 from ..report import page, reading
+from ..report.data import RunReport
 from . import baseline, worker_processes
 from .console import NodeProgress
 
@@ -95,7 +94,7 @@ def run(config: Config, console: Console) -> RunResult:
     PushFolder(config.push_folder).require_writable()
     run_id = execute(config, console)
     report = _write_report(config.folder, run_id, console)
-    return _read_result(_store(_database(config)), run_id, report)
+    return _result(reading.Runs(config.folder).read(run_id), report)
 
 
 def execute(config: Config, console: Console, *, compared: bool = False) -> str:
@@ -120,7 +119,7 @@ def execute(config: Config, console: Console, *, compared: bool = False) -> str:
         fingerprint = files.fingerprint(corpus.all_sources)
         run_id = datetime.datetime.now().isoformat(timespec="microseconds")
         _record_run(config, run_id)
-        database = _database(config)
+        database = str(config.folder / reading.DATABASE)
         _forget_lost_pushes(database)
         pipeline = tfx_pipeline.Pipeline(
             pipeline_name=config.name,
@@ -144,7 +143,7 @@ def execute(config: Config, console: Console, *, compared: bool = False) -> str:
             beam_pipeline_args=config.beam_pipeline_args,
         )
         with NodeProgress(console).attached() as progress, worker_processes.watched():
-            _NodeByNodeRunner(run_id, database, progress).run(pipeline)
+            _NodeByNodeRunner(run_id, config.folder, progress).run(pipeline)
         return run_id
 
 
@@ -163,14 +162,14 @@ class _NodeByNodeRunner(LocalDagRunner):
 
     Args:
         run_id: Identifies the run in MLMD.
-        database: MLMD's SQLite file.
+        folder: The pipeline's folder.
         progress: Is told of every node.
     """
 
-    def __init__(self, run_id: str, database: str, progress: NodeProgress) -> None:
+    def __init__(self, run_id: str, folder: Path, progress: NodeProgress) -> None:
         super().__init__()
         self._run_id = run_id
-        self._database = database
+        self._folder = folder
         self._progress = progress
 
     def run_with_ir(
@@ -190,12 +189,8 @@ class _NodeByNodeRunner(LocalDagRunner):
             node_id = node.pipeline_node.node_info.id
             self._progress.start(node_id)
             super().run_with_ir(single, run_options)
-            cached = _components_in_state(
-                _store(self._database),
-                self._run_id,
-                metadata_store_pb2.Execution.CACHED,
-            )
-            self._progress.finish(cached=node_id in cached)
+            states = reading.Runs(self._folder).states(self._run_id)
+            self._progress.finish(cached=states.get(node_id) == "CACHED")
 
 
 def _resolve_corpus(config: Config) -> CorpusSettings:
@@ -226,10 +221,6 @@ def _only_run(folder: Path, console: Console) -> Iterator[None]:
         yield
 
 
-def _database(config: Config) -> str:
-    return str(config.folder / reading.DATABASE)
-
-
 def _record_run(config: Config, run_id: str) -> None:
     """Writes down what is needed to repeat the run."""
     folder = reading.run_folder(config.folder, run_id)
@@ -245,10 +236,6 @@ def _record_watching(config: Config) -> str:
     return config.watch.write(str(config.folder))
 
 
-def _store(database: str) -> mlmd.MetadataStore:
-    return mlmd.MetadataStore(metadata.sqlite_metadata_connection_config(database))
-
-
 def _forget_lost_pushes(database: str) -> None:
     """Makes the cache miss for a push whose version has been deleted since.
 
@@ -256,38 +243,26 @@ def _forget_lost_pushes(database: str) -> None:
     """
     if not os.path.exists(database):
         return
-    for artifact in _store(database).get_artifacts_by_type("PushedModel"):
+    connection = metadata.sqlite_metadata_connection_config(database)
+    store = mlmd.MetadataStore(connection)
+    for artifact in store.get_artifacts_by_type("PushedModel"):
         destination = artifact.custom_properties["pushed_destination"].string_value
         if destination and not storage.exists(destination):
             shutil.rmtree(artifact.uri, ignore_errors=True)
 
 
-def _components_in_state(
-    store: mlmd.MetadataStore, run_id: str, state: int
-) -> list[str]:
-    """Returns the components of a run whose execution ended in a state of MLMD's."""
-    types = {t.id: t.name for t in store.get_execution_types()}
-    run = store.get_context_by_type_and_name("pipeline_run", run_id)
-    return [
-        _component_name(types[execution.type_id])
-        for execution in store.get_executions_by_context(run.id)
-        if execution.last_known_state == state
-    ]
-
-
-def _read_result(
-    store: mlmd.MetadataStore, run_id: str, report: Path | None
-) -> RunResult:
-    outputs = _outputs(store, run_id)
-    pushed_model = outputs["Pusher", "pushed_model"].custom_properties
-    destination = pushed_model["pushed_destination"].string_value
+def _result(run: RunReport, page_written: Path | None) -> RunResult:
+    artifacts = {artifact.id: artifact for artifact in run.artifacts}
+    outputs = {
+        (execution.node, key): artifacts[numbers[0]]
+        for execution in run.executions
+        for key, numbers in execution.outputs.items()
+    }
     decision = Decision.read(
         outputs["Evaluator", "evaluation"].uri, outputs["Evaluator", "blessing"].uri
     )
     infra_uri = outputs["ServingValidator", "blessing"].uri
     results = outputs.get(("Tuner", "tuner_results"))
-    complete = metadata_store_pb2.Execution.COMPLETE
-    executed = _components_in_state(store, run_id, complete)
     training_folder = outputs["Trainer", "model_run"].uri
     return RunResult(
         ingestion=Summary.read(outputs["TextExampleGen", "examples"].uri),
@@ -295,40 +270,13 @@ def _read_result(
         training=TrainingResult.read(training_folder),
         decision=decision,
         infra_refusal=read_refusal(infra_uri) if decision.blessed else "",
-        destination=destination,
+        destination=outputs["Pusher", "pushed_model"].destination,
         training_folder=Path(training_folder),
-        report=report,
+        report=page_written,
         # A resolver is a query that is asked in every run.
-        executed=[name for name in executed if name != Resolver.__name__],
+        executed=[
+            execution.node
+            for execution in run.executions
+            if execution.state == "COMPLETE" and execution.node != BASELINE_RESOLVER
+        ],
     )
-
-
-def _outputs(
-    store: mlmd.MetadataStore, run_id: str
-) -> dict[tuple[str, str], metadata_store_pb2.Artifact]:
-    """Returns a run's output artifacts by component and output key."""
-    run = store.get_context_by_type_and_name("pipeline_run", run_id)
-    types = {t.id: t.name for t in store.get_execution_types()}
-    components = {
-        execution.id: _component_name(types[execution.type_id])
-        for execution in store.get_executions_by_context(run.id)
-    }
-    events = [
-        event
-        for event in store.get_events_by_execution_ids(list(components))
-        if event.type == metadata_store_pb2.Event.OUTPUT
-    ]
-    artifacts = {
-        artifact.id: artifact
-        for artifact in store.get_artifacts_by_id([e.artifact_id for e in events])
-    }
-    return {
-        (components[event.execution_id], event.path.steps[0].key): artifacts[
-            event.artifact_id
-        ]
-        for event in events
-    }
-
-
-def _component_name(execution_type: str) -> str:
-    return execution_type.rpartition(".")[2]

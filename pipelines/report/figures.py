@@ -20,10 +20,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from ...components.evaluator.gated import GATED
 from ...components.evaluator.records import CANDIDATE, OVERALL, Evaluation, Measure
 from ...components.evaluator.wording import in_order, name_of, short
 from ...components.trainer.records import TrainingResult
+from ...models.tasks import CAUSAL_LM
 from . import data
 
 _INK, _MUTED, _GRID, _SURFACE = "#010101", "#010102", "#010103", "#010104"
@@ -114,20 +114,20 @@ def learning_rate(training: TrainingResult) -> Markup | None:
 
 def gated(training: TrainingResult) -> Markup | None:
     """What the gate asks for, of the evaluations during training."""
-    rows = [row for row in training.evaluations if GATED.name in row]
+    rows = [row for row in training.evaluations if CAUSAL_LM.metric in row]
     if len(rows) < 2:
         return None
 
     def draw(axes: Axes) -> None:
-        _line(axes, rows, GATED.name, marker="o", color=_SERIES[1])
-        step, value = rows[-1]["step"], rows[-1][GATED.name]
+        _line(axes, rows, CAUSAL_LM.metric, marker="o", color=_SERIES[1])
+        step, value = rows[-1]["step"], rows[-1][CAUSAL_LM.metric]
         axes.annotate(
             f"{value:.3f}", (step, value), (0, 7), ha="right", color=_INK,
             textcoords="offset points",
         )  # fmt: skip
-        axes.set(xlabel="step", ylabel=GATED.words)
+        axes.set(xlabel="step", ylabel=CAUSAL_LM.words)
 
-    said = f"{GATED.words.capitalize()} of the evaluation split over steps"
+    said = f"{CAUSAL_LM.words.capitalize()} of the evaluation split over steps"
     return _figure(draw, said)
 
 
@@ -239,13 +239,13 @@ def quality_and_cost(
             axes.annotate(
                 name, (x, quality.value), (7, 4), textcoords="offset points", color=_INK
             )
-        axes.set(xscale="log", xlabel=f"{cost} (log scale)", ylabel=GATED.words)
+        axes.set(xscale="log", xlabel=f"{cost} (log scale)", ylabel=CAUSAL_LM.words)
         axes.margins(x=0.25, y=0.18)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: short(value))
         axes.xaxis.set_minor_formatter(lambda value, _: "")
 
-    return _figure(draw, f"{GATED.words.capitalize()} against {cost}")
+    return _figure(draw, f"{CAUSAL_LM.words.capitalize()} against {cost}")
 
 
 def curves_of_all(report: data.ComparisonReport) -> Markup | None:

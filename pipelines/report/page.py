@@ -10,9 +10,9 @@ import jinja2
 
 from ... import __version__
 from ...components.evaluator import wording
-from ...components.evaluator.gated import GATED
 from ...components.evaluator.measures.exported import LATENCY
 from ...components.records import Record
+from ...models.tasks import CAUSAL_LM
 from . import data, figures
 from .reading import PAGE_FILE, Runs, run_folder
 
@@ -71,7 +71,7 @@ def run_page(report: data.RunReport) -> str:
     evaluation, training = report.evaluation, report.training
     drawn = {
         "reliability": evaluation and figures.reliability(evaluation),
-        "slices": evaluation and figures.slices(evaluation, GATED.name),
+        "slices": evaluation and figures.slices(evaluation, CAUSAL_LM.metric),
         "training": training and figures.training_curves(training),
         "gated": training and figures.gated(training),
         "learning_rate": training and figures.learning_rate(training),
@@ -103,7 +103,7 @@ def comparison_page(report: data.ComparisonReport, folder: Path) -> str:
         "ranking": figures.ranking(report),
         "training": figures.curves_of_all(report),
         "costs": [
-            (f"{GATED.words.capitalize()} against {cost}.", svg)
+            (f"{CAUSAL_LM.words.capitalize()} against {cost}.", svg)
             for cost, value in costs.items()
             if (svg := figures.quality_and_cost(report, cost, value))
         ],
@@ -155,7 +155,7 @@ def _render(template: str, sections: tuple[str, ...], **values: object) -> str:
         in_order=wording.in_order,
     )
     environment.globals.update(
-        gated=GATED, interval=wording.interval, version=__version__
+        task=CAUSAL_LM, interval=wording.interval, version=__version__
     )
     named = [(name, name.capitalize()) for name in sections]
     return environment.get_template(template).render(sections=named, **values)

@@ -16,7 +16,9 @@ from ml_metadata.proto import metadata_store_pb2
 from ...components.errors import InputError
 from ...components.evaluator.records import BLESSED_FILE, Evaluation, Verdict
 from ...components.serving_validator.records import read_refusal
+from ...components.text_example_gen.records import Summary
 from ...components.trainer.records import TrainingResult
+from ...components.transform.records import Tokens
 from ...components.tuner.records import Trial, read_trials
 from . import data
 
@@ -28,10 +30,6 @@ VERSIONS_FILE = "versions.json"
 SERVING_MODEL = "Format-Serving"
 COMPARISON_NODE = "ComparisonEvaluator"
 EVALUATOR_NODES = ("Evaluator", COMPARISON_NODE)
-
-# Their writers name these, too; importing those would import TensorFlow.
-_INGESTION_FILE = "ingestion.json"
-_TOKENS_FILE = "tokens.json"
 
 _Event = metadata_store_pb2.Event
 _INPUT_EVENTS = (_Event.INPUT, _Event.DECLARED_INPUT)
@@ -106,6 +104,14 @@ class Runs:
             self._artifacts(executions),
         ).report()
 
+    def states(self, run_id: str) -> dict[str, str]:
+        """How the executions of a run's nodes have ended, as MLMD says, by node."""
+        run = self._store.get_context_by_type_and_name("pipeline_run", run_id)
+        return {
+            self._node(execution): _state(execution)
+            for execution in self._store.get_executions_by_context(run.id)
+        }
+
     def _executions(
         self, found: list[metadata_store_pb2.Execution]
     ) -> list[data.Execution]:
@@ -123,9 +129,7 @@ class Runs:
             data.Execution(
                 id=execution.id,
                 node=self._node(execution),
-                state=metadata_store_pb2.Execution.State.Name(
-                    execution.last_known_state
-                ),
+                state=_state(execution),
                 seconds=_seconds(
                     execution.create_time_since_epoch,
                     execution.last_update_time_since_epoch,
@@ -203,7 +207,7 @@ class _Reader:
         blessing = self._output(evaluator, "blessing")
         blessed = Path(blessing, BLESSED_FILE).exists() if blessing else None
         page = self._run_folder / PAGE_FILE
-        versions = _json(self._run_folder / VERSIONS_FILE)
+        versions = _text(self._run_folder / VERSIONS_FILE)
         return data.RunReport(
             pipeline=self._run_folder.parent.parent.name,
             run_id=self._run_id,
@@ -225,7 +229,7 @@ class _Reader:
             serving=self._serving(blessed),
             size_mb=_size_mb(self._output("Trainer", "model")),
             configuration=_text(self._run_folder / CONFIGURATION_FILE),
-            versions=versions or {},
+            versions=json.loads(versions or "{}"),
             executions=self._executions,
             artifacts=self._artifacts,
             page=str(page) if page.exists() else "",
@@ -255,11 +259,11 @@ class _Reader:
         return {}
 
     def _corpus(self) -> data.Corpus | None:
-        summary = _json_in(self._output("TextExampleGen", "examples"), _INGESTION_FILE)
+        summary = Summary.find(self._output("TextExampleGen", "examples"))
         if summary is None:
             return None
-        transformed = self._output("Transform", "transformed_examples")
-        tokens = _json_in(transformed, _TOKENS_FILE) or {}
+        found = Tokens.find(self._output("Transform", "transformed_examples"))
+        tokens = found.model_dump()["splits"] if found else {}
         told = self._properties("TextExampleGen")
         sources = json.loads(told["sources"].string_value) if "sources" in told else []
         return data.Corpus(
@@ -268,13 +272,13 @@ class _Reader:
                 data.Split(
                     name=name,
                     documents=count,
-                    **{"bytes": summary["bytes"][name]} | tokens.get(name, {}),
+                    **{"bytes": summary.bytes[name]} | tokens.get(name, {}),
                 )
-                for name, count in summary["documents"].items()
+                for name, count in summary.documents.items()
             ],
-            files=summary["files"],
-            skipped=summary.get("skipped", {}),
-            cleaning=summary.get("cleaning", {}),
+            files=summary.files,
+            skipped=summary.skipped,
+            cleaning=summary.cleaning,
         )
 
     def _model(self) -> data.Model | None:
@@ -314,6 +318,10 @@ class _Reader:
         )
 
 
+def _state(execution: metadata_store_pb2.Execution) -> str:
+    return metadata_store_pb2.Execution.State.Name(execution.last_known_state)
+
+
 def _seconds(start: int, end: int) -> float:
     return max(end - start, 0) / 1000
 
@@ -332,11 +340,3 @@ def _total(files: Iterable[Path]) -> int:
 
 def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8") if file.is_file() else ""
-
-
-def _json(file: Path) -> Any:
-    return json.loads(_text(file)) if file.is_file() else None
-
-
-def _json_in(folder: str, name: str) -> Any:
-    return _json(Path(folder, name)) if folder else None

@@ -141,7 +141,7 @@ def test_run(words, first, folder):
 
 def test_gate(first, folder):
     (words,) = langzoo_commands("gate")
-    (own,) = (block.text for block in blocks("yaml") if "mypackage.m" in block.text)
+    (own,) = (block.text for block in blocks("yaml") if "mypackage.measures" in block.text)
     rules = [*yaml.safe_load(own)["gate"]["rules"]]
     rules.append({"metric": "token_accuracy", "min": 0.99})
     words = [*words, "--output", "gated"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from ..gated import GATED
+from ....models.tasks import CAUSAL_LM
 from ..records import (
     CANDIDATE,
     LAST_BLESSED,
@@ -47,7 +47,7 @@ class Decision:
     @property
     def value(self) -> float:
         """The candidate's bits per byte, or what else it is gated on."""
-        measure = self.evaluation.candidate.get(GATED.name)
+        measure = self.evaluation.candidate.get(CAUSAL_LM.metric)
         return measure.value if measure else math.nan
 
     @property
@@ -58,7 +58,7 @@ class Decision:
     @property
     def baseline(self) -> float | None:
         """The same of the last blessed model, if there was one."""
-        measure = self.evaluation.of(LAST_BLESSED).get(GATED.name)
+        measure = self.evaluation.of(LAST_BLESSED).get(CAUSAL_LM.metric)
         return measure.value if measure else None
 
     @property
@@ -81,7 +81,7 @@ class Decision:
         ]
 
     def _standard(self, against: str | None) -> Outcome | None:
-        about = (GATED.name, OVERALL, against)
+        about = (CAUSAL_LM.metric, OVERALL, against)
         return next(
             (o for o in self.verdict.rules if (o.metric, o.slice, o.against) == about),
             None,
@@ -94,7 +94,7 @@ class Decision:
         if measured:
             spelled = self.spelled_share
             unknown = f" ({spelled:.1%} of them spell the unknown)" if spelled else ""
-            parts.append(f"{self.value:.3f} {GATED.words}{unknown}")
+            parts.append(f"{self.value:.3f} {CAUSAL_LM.words}{unknown}")
         if measured and self.bound is not None:
             parts.append(f"bound {self.bound:.3f}")
         last = _bound(self._standard(LAST_BLESSED))

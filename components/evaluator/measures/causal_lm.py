@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..gated import GATED
+from ....models.tasks import CAUSAL_LM
 from .metric import Compute, Metric
 from .sums import CorpusSums
 
@@ -124,7 +124,7 @@ def _metric(compute: Compute, unit: str, better: Literal["lower", "higher"]) -> 
 
 
 METRICS = (
-    _metric(bits_per_byte, GATED.unit, GATED.better),
+    _metric(bits_per_byte, CAUSAL_LM.unit, CAUSAL_LM.direction),
     _metric(bits_per_character, "bits", "lower"),
     _metric(perplexity, "", "lower"),
     _metric(word_perplexity, "", "lower"),

@@ -59,9 +59,11 @@ def check_settings(settings: Mapping[str, Any] | ProbeSettings) -> ProbeSettings
     except pydantic.ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            known = ", ".join(ProbeSettings.model_fields)
-            raise InputError(f"unknown setting {key} of the probes: {known}") from error
+        if not key:
+            unknown, known = problem["ctx"]["key"], ", ".join(ProbeSettings.names())
+            raise InputError(
+                f"unknown setting {unknown} of the probes: {known}"
+            ) from error
         reason = problem["msg"][0].lower() + problem["msg"][1:]
         raise InputError(
             f"the probes' {key}: {problem['input']!r} cannot be: {reason}"

@@ -38,7 +38,6 @@ def package(tmp_path_factory):
     """Name of a package that writes modules; of each the source is given."""
     folder = tmp_path_factory.mktemp("own") / "own_measures"
     folder.mkdir()
-    (folder / "__init__.py").touch()
     ratio = "def ratio(sums):\n    return sums['bytes'] / sums['tokens']\n"
     (folder / "arithmetic.py").write_text(ratio)
     with pytest.MonkeyPatch.context() as patch:

@@ -21,6 +21,10 @@ def test_the_demo_configuration_resolves_every_default():
     assert resolved["model"]["hidden_dim"] == 256
 
 
+def test_a_model_learns_to_go_on_with_a_text_where_nothing_is_said():
+    assert loading.load().task == "causal_lm"
+
+
 def test_the_resolved_configuration_reads_back_as_itself(tmp_path):
     path = tmp_path / "resolved.yaml"
     original = loading.load(settings=["model.family=lstm", "trainer.steps=7"])
@@ -107,6 +111,7 @@ def test_the_folders_of_a_root_in_a_store_have_one_slash_between_them():
     [
         ("trainer.stepz=3", "unknown key trainer.stepz: did you mean steps?"),
         ("model.num_layer=3", "unknown key model.num_layer: did you mean num_layers?"),
+        ("task=translate", "task: 'translate' is not known: known are causal_lm"),
         ("colour=red", "unknown key colour: known are name, root, corpus"),
         ("trainer.steps=-1", "trainer.steps: -1 cannot be"),
         ("trainer.steps=many", "trainer.steps: 'many' cannot be"),

@@ -148,16 +148,15 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(resumed):
 
 def test_changed_code_is_another_execution_to_the_cache(settings, monkeypatch):
     config = loading.load(settings=settings)
+    choices = pipeline.Choices(
+        corpus=config.corpus,
+        checkpoint_root="checkpoints",
+        ingestion_record="",
+        watch={},
+    )
 
     def told():
-        components = pipeline.make_components(
-            config,
-            corpus=config.corpus.all_sources,
-            fingerprint="",
-            checkpoint_root="checkpoints",
-            ingestion_record="",
-            watch={},
-        )
+        components = pipeline.make_components(config, choices)
         return {component.id: component.exec_properties for component in components}
 
     before = told()
