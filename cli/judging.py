@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..models.tasks import CAUSAL_LM
 from .common import (
     EXIT_ERROR,
     EXIT_REFUSED,
@@ -252,8 +253,6 @@ def _of_run(report: RunReport) -> dict[str, Any]:
 
 def _of_version(version: Version) -> dict[str, Any]:
     """What is listed of a version."""
-    from ..models.tasks import CAUSAL_LM
-
     names = {"value": CAUSAL_LM.metric}
     return {names.get(key, key): value for key, value in fields_of(version).items()}
 
@@ -268,8 +267,6 @@ def _of_candidate(candidate: Candidate) -> dict[str, Any]:
 def _print_runs(reports: list[RunReport], folder: Path) -> None:
     from rich.console import Console
     from rich.text import Text
-
-    from ..models.tasks import CAUSAL_LM
 
     table = new_table()
     for heading in ("run", "model"):
@@ -297,8 +294,6 @@ def _print_versions(found: list[Version]) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from ..models.tasks import CAUSAL_LM
-
     table = new_table()
     table.add_column("version", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
@@ -321,7 +316,6 @@ def print_ranking(report: ComparisonReport) -> None:
     from rich.console import Console
 
     from ..components.evaluator.wording import duration
-    from ..models.tasks import CAUSAL_LM
 
     table = new_table()
     table.add_column("#", justify="right")
@@ -352,7 +346,6 @@ def print_ranking(report: ComparisonReport) -> None:
 def _measure(report: RunReport) -> str:
     """What the model is gated on, with its interval."""
     from ..components.evaluator.wording import interval, number
-    from ..models.tasks import CAUSAL_LM
 
     measure = report.metrics.get(CAUSAL_LM.metric)
     if measure is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import __version__
+from ..models.tasks import CAUSAL_LM
 from .common import (
     ConfigFile,
     Corpus,
@@ -188,8 +189,6 @@ def _print_where_to_look(console: Console, folder: Path) -> None:
 
 
 def _summary_rows(config: Config, result: RunResult) -> list[tuple[str, str]]:
-    from ..models.tasks import CAUSAL_LM
-
     measures = result.decision.evaluation.candidate
     documents = result.ingestion.documents
     training = result.training

@@ -12,6 +12,7 @@ import importlib
 _EXPORTS = {
     "FAMILIES": "zoo",
     "NTASGD": "learning.optimizers",
+    "PRESETS": "families.presets",
     "RECIPES": "families",
     "Recipe": "learning.recipe",
     "SmoothedCrossEntropy": "learning.losses",
@@ -29,7 +30,7 @@ _EXPORTS = {
     "SimpleRNNBackbone": "families.recurrent.backbone",
     "GRUBackbone": "families.recurrent.backbone",
     "LSTMBackbone": "families.recurrent.backbone",
-    "SpeculativeSampler": "families.transformer.speculative",
+    "SpeculativeSampler": "families.speculative",
     "StatefulNetwork": "tasks.stateful",
     "pages": "explanation",
     "surprisal": "explanation.attribution",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from ..components.evaluator.records import CANDIDATE, LAST_BLESSED, NGRAM
 from ..components.progress import report
 from ..components.text_example_gen import files, readers
 from ..components.text_example_gen.documents import Document
+from ..components.text_example_gen.executor import to_example
 from ..components.text_example_gen.settings import SourceSettings
 from ..components.text_example_gen.streams import UnusableError
 from ..serving.errors import ServingError
@@ -103,7 +104,7 @@ def _examples(config: Config, data: str, path: Path) -> Documents:
     options = tf.io.TFRecordOptions(compression_type="GZIP")
     with tf.io.TFRecordWriter(str(path), options) as writer:
         for document in _read(source, strict=config.corpus.strict):
-            writer.write(_example(document.fields | {"text": document.text}))
+            writer.write(to_example(document).SerializeToString())
     return Documents([str(path)])
 
 
@@ -124,12 +125,3 @@ def _skip(problem: str, strict: bool) -> None:
     if strict:
         raise InputError(problem)
     report(f"skipped {problem}")
-
-
-def _example(fields: Mapping[str, str]) -> bytes:
-    def feature(value: str) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
-
-    features = {name: feature(value) for name, value in fields.items()}
-    example = tf.train.Example(features=tf.train.Features(feature=features))
-    return example.SerializeToString()

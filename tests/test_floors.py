@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-import graphlib
 import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import langzoo
@@ -124,62 +123,13 @@ LIGHT = ("settings", "records", "family", "contract", "task", "recipe")
 HEAVY = frozenset({"tensorflow", "keras", "tfx", "apache_beam", "ml_metadata"})
 
 
-def _modules() -> dict[str, tuple[str, Path]]:
-    """Each module's dotted name, with the package that it is in and its file."""
-    return {
-        ".".join([package, file.stem]).removesuffix(".__init__"): (package, file)
-        for floor in FLOORS
-        for file, package in _files(floor)
-    }
-
-
-def _imports() -> Iterator[tuple[str, str]]:
-    """Yields which module imports which, wherever in the file it does."""
-    modules = _modules()
-    for name, (package, file) in modules.items():
-        for imported in imported_modules(file.read_text(), package):
-            parts = imported.split(".")
-            tops = (".".join(parts[:size]) for size in range(len(parts), 0, -1))
-            known = next((top for top in tops if top in modules), name)
-            if known != name:
-                yield name, known
-
-
-def _circle(edges: Iterable[tuple[str, str]]) -> list[str]:
-    """Names on a circle, or nothing where there is none."""
-    graph: dict[str, set[str]] = {}
-    for one, other in edges:
-        graph.setdefault(one, set()).add(other)
-    try:
-        graphlib.TopologicalSorter(graph).prepare()
-    except graphlib.CycleError as error:
-        return list(error.args[1])
-    return []
-
-
-def test_no_circle_of_imports_goes_through_files() -> None:
-    assert not _circle(_imports())
-
-
-def test_no_circle_of_imports_goes_through_what_stands_beside_each_other() -> None:
-    """Of the files and folders in one folder; a folder with all that is in it."""
-
-    def beside(one: str, other: str) -> tuple[str, str] | None:
-        a, b = one.split("."), other.split(".")
-        same = next(n for n in range(9) if a[n : n + 1] != b[n : n + 1])
-        # What is about the folder itself is in no circle with what is in it.
-        if same in (len(a), len(b)):
-            return None
-        return ".".join(a[: same + 1]), ".".join(b[: same + 1])
-
-    pairs = (beside(one, other) for one, other in _imports())
-    assert not _circle(pair for pair in pairs if pair)
-
-
 def test_light_modules_load_no_heavy_library() -> None:
+    modules = [
+        f"{package}.{file.stem}" for floor in FLOORS for file, package in _files(floor)
+    ]
     light = [
         name
-        for name in _modules()
+        for name in modules
         if name.rpartition(".")[2] in LIGHT or ".configuration." in name
     ]
     assert len(light) > 20

@@ -33,11 +33,8 @@ class RuleSettings(Section):
     """A rule of the gate: a bound on a metric, or a margin against another model."""
 
     metric: str
-    """perplexity, word_perplexity, bits_per_byte, bits_per_character, token_accuracy,
-    token_accuracy_at_5, expected_calibration_error, out_of_vocabulary_rate; of the
-    exported model, latency_ms and size_mb; of the probes, what components/evaluator/
-    probes says; or one of your own, as components/evaluator/measures/metric.py says, by
-    `module:name`."""
+    """One of docs/metrics.md, or one of your own by `module:name`: see
+    components/evaluator/measures/metric.py."""
     min: _Number | None = None
     """The least that is good enough."""
     max: _Number | None = None

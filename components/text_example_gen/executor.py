@@ -284,7 +284,7 @@ class _ReadCorpus(beam.PTransform):
             documents |= "Clean" >> cleaning.Clean(
                 self._steps, self._scratch, again=lambda name: read(name)["documents"]
             )
-        return documents | "ToExample" >> beam.Map(_to_example)
+        return documents | "ToExample" >> beam.Map(to_example)
 
 
 class _CountAndSum(beam.CombineFn):
@@ -307,7 +307,9 @@ class _CountAndSum(beam.CombineFn):
         return accumulator
 
 
-def _to_example(document: Document) -> tf.train.Example:
+def to_example(document: Document) -> tf.train.Example:
+    """An example with a document's text, id and fields; a weight that is not 1, too."""
+
     def feature(value: str) -> tf.train.Feature:
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
 

@@ -152,10 +152,13 @@ class CleaningSettings(Section):
     """Whether `[PHONE]` takes the place of phone numbers: those with a `+`, or with an
     area code and separators. A bare run of digits stays."""
     min_bytes: _Length | None = None
-    """Shorter documents are dropped; likewise below. Bytes are those of UTF-8."""
+    """Shorter documents are dropped. Bytes are those of UTF-8."""
     max_bytes: _Length | None = None
+    """Longer documents are dropped."""
     min_characters: _Length | None = None
+    """Documents of fewer are dropped."""
     max_characters: _Length | None = None
+    """Documents of more are dropped."""
     filter: Annotated[str, Field(pattern=PATTERN)] | None = None
     """A function of yours, `module:function`, from a text to a bool or a score, each
     time the same for the same text."""

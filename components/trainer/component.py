@@ -7,10 +7,11 @@ from typing import Any
 from tfx.components.trainer import component as tfx_trainer
 from tfx.types.channel import BaseChannel
 
-from ...models.references import is_reference, load
+from ...models.families import family_of
+from ...models.references import is_reference
+from ...models.tasks import CAUSAL_LM
 from ..errors import InputError
 from ..source import preset_hash, source_hash
-from .rows import CAUSAL_LM
 
 RUN_FN = "langzoo.components.trainer.run.run_fn"
 
@@ -36,7 +37,8 @@ class Trainer(tfx_trainer.Trainer):
             hyperparameters (KerasHub's: `preset` and `pretrained`), as
             `models.zoo.build_causal_lm` takes them.
         training: Fields of `settings.TrainerSettings`.
-        export: Options of `serving.export.export_causal_lm`.
+        export: Options of the task's signatures, as `serving.export.saved_model.export`
+            takes them.
         checkpoint_root: Folder for checkpoints; it must outlive the process, so that
             a killed run goes on.
         watch: Fields of `watching.settings.WatchSettings`, or the path of a JSON file
@@ -62,7 +64,7 @@ class Trainer(tfx_trainer.Trainer):
         checkpoint_root: str,
         watch: dict[str, Any] | str | None = None,
         hyperparameters: BaseChannel | None = None,
-        task: str = CAUSAL_LM,
+        task: str = CAUSAL_LM.name,
     ) -> None:
         super().__init__(
             examples=examples,
@@ -101,7 +103,7 @@ def learner_config(
         "training": training,
         "checkpoint_root": checkpoint_root,
         # As before there were others, so that what was cached then is still found.
-        **({} if task == CAUSAL_LM else {"task": task}),
+        **({} if task == CAUSAL_LM.name else {"task": task}),
         "source": source_hash(function, *_own_parts(model, training)),
         "preset_hash": preset_hash(
             model.get("preset") or model.get("initial_weights", "")
@@ -114,7 +116,7 @@ def _own_parts(model: dict[str, Any], training: dict[str, Any]) -> list[str]:
     family, optimizer = model["family"], training.get("optimizer") or ""
     try:
         if is_reference(family):
-            load(family)
+            family_of(family)
         if is_reference(optimizer):
             from ...models.learning.optimizers import find_optimizer
 

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from ...models.learning.optimizers import NTASGD, averaging_is_due, unwrapped
 from ...models.learning.schedules import plateau_of
+from ...models.tasks import CAUSAL_LM
 from ..progress import show
 from .distribution import NATS, dealt_out
 from .settings import TrainerSettings
@@ -161,8 +162,9 @@ class Evaluations:
             row = {"step": step, "loss": loss, "time": time.time()}
             said = f"evaluation loss {loss:.3f}"
             if self._bytes_per_token:
-                row["bits_per_byte"] = loss / math.log(2) / self._bytes_per_token
-                said += f", {row['bits_per_byte']:.3f} bits per byte"
+                bits = loss / math.log(2) / self._bytes_per_token
+                row[CAUSAL_LM.metric] = bits
+                said += f", {bits:.3f} bits per byte"
             self._told(row)
         self._rows.append(row)
         self.follow()

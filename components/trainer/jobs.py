@@ -13,12 +13,15 @@ from typing import Any
 
 import keras
 import numpy as np
+import pydantic
 import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from ...models import zoo
 from ...models.families import family_of
 from ...models.references import load
+from ...models.settings import explain
+from ...models.tasks import CAUSAL_LM
 from ...models.tasks.causal_lm import CausalLM
 from ...models.tokenizers.base import TextTokenizer
 from ..errors import InputError
@@ -29,7 +32,7 @@ from .distribution import is_chief, wanted
 from .hyperparameters import with_hyperparameters
 from .networks import network_of, prepared
 from .records import LOGS_FOLDER, TrainingResult
-from .rows import CAUSAL_LM, ROWS
+from .rows import ROWS
 from .rows.windows import TokenStream, read_token_ids
 from .settings import TrainerSettings
 from .training import train
@@ -59,7 +62,7 @@ class Job:
     transform_graph: str
     checkpoints: str
     watch: dict[str, Any] | str = dataclasses.field(default_factory=dict)
-    task: str = CAUSAL_LM
+    task: str = CAUSAL_LM.name
 
     @classmethod
     def of(cls, fn_args: FnArgs) -> Job:
@@ -75,14 +78,22 @@ class Job:
             transform_graph=fn_args.transform_graph_path,
             checkpoints=checkpoint_folder(fn_args, config),
             watch=watch,
-            task=config.get("task", CAUSAL_LM),
+            task=config.get("task", CAUSAL_LM.name),
         )
 
     @functools.cached_property
     def settings(self) -> TrainerSettings:
-        """How the model is trained, the recipe of its family included."""
+        """How the model is trained, the recipe of its family included.
+
+        Raises:
+            InputError: Where it cannot be trained so.
+        """
+        try:
+            settings = TrainerSettings(**self.training)
+        except pydantic.ValidationError as error:
+            raise InputError(f"training: {explain(error)}") from error
         pretrained = self.model.get("pretrained", False)
-        return TrainerSettings(**self.training).of_family(
+        return settings.of_family(
             self.model["family"],
             pretrained=pretrained or "initial_weights" in self.model,
         )

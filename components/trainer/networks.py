@@ -132,8 +132,8 @@ def batches_from(
     accumulated = settings.recipe.gradient_accumulation_steps
     begun = first % accumulated  # batches of the step that is not complete
     span = {"first_step": first - begun, "last_step": settings.steps * accumulated}
-    if isinstance(model, StatefulNetwork):
-        assert isinstance(windows, TokenWindows)  # `network_of` sees to it.
+    if settings.carry_state:
+        assert isinstance(windows, TokenWindows)  # The settings see to it.
         batches = windows.contiguous_batches(settings.batch_size, **span)
     else:
         batches = windows.training_batches(

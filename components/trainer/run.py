@@ -39,9 +39,8 @@ def run_fn(fn_args: FnArgs) -> None:
         f"{result.seconds:.0f} s, evaluation loss {result.eval_loss:.3f} nats a token"
     )
     show("exporting")
-    saved_model.export_causal_lm(
-        model, fn_args.serving_model_dir, **fn_args.custom_config["export"]
-    )
+    options = fn_args.custom_config["export"]
+    saved_model.export(model, fn_args.serving_model_dir, task=job.task, **options)
     preset = os.path.join(fn_args.model_run_dir, PRESET_FOLDER)
     with storage.written_here(preset) as folder:
         model.save_to_preset(folder)

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ...models.tasks.stateful import StatefulNetwork
 from ..errors import InputError
 from ..progress import report
 from .callbacks import ForgetEveryEpoch, LossIsNotFinite, Progress
@@ -171,7 +170,7 @@ class _Training:
 
     def _forgetting(self) -> list[keras.callbacks.Callback]:
         """What lets a carried state go where an epoch of the data begins."""
-        if not isinstance(self._model, StatefulNetwork):
+        if not self._settings.carry_state:
             return []
         epoch = self._windows.steps_an_epoch(self._settings.batch_size)
         return [ForgetEveryEpoch(self._first_batch, epoch)]

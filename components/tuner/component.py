@@ -8,8 +8,8 @@ from tfx.components.tuner import component as tfx_tuner
 from tfx.dsl.components.base import executor_spec
 from tfx.types.channel import BaseChannel
 
+from ...models.tasks import CAUSAL_LM
 from ..trainer.component import learner_config
-from ..trainer.rows import CAUSAL_LM
 from . import executor
 
 TUNER_FN = "langzoo.components.tuner.run.tuner_fn"
@@ -64,7 +64,7 @@ class Tuner(tfx_tuner.Tuner):
         training: dict[str, Any],
         search: dict[str, Any],
         checkpoint_root: str,
-        task: str = CAUSAL_LM,
+        task: str = CAUSAL_LM.name,
     ) -> None:
         training = {name: training[name] for name in training if name != "steps"}
         super().__init__(

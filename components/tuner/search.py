@@ -22,13 +22,13 @@ import tensorflow as tf
 import threadpoolctl
 from keras_tuner.engine import base_tuner
 
+from ...models.tasks import CAUSAL_LM
 from .. import storage
 from ..errors import InputError
 from ..progress import as_part, report, show
 from .records import Trial, ranked, short, values_line
 from .settings import LONGEST, SearchSettings
 
-_OBJECTIVE = "bits_per_byte"
 _OWN = "tuner/"
 """Begins the names of the hyperparameters that Hyperband adds."""
 
@@ -56,7 +56,7 @@ def make_oracle(settings: SearchSettings) -> keras_tuner.Oracle:
     """Makes what decides on the next trial."""
     space, trials = settings.space, settings.trials
     common = {
-        "objective": keras_tuner.Objective(_OBJECTIVE, "min"),
+        "objective": keras_tuner.Objective(CAUSAL_LM.metric, "min"),
         "hyperparameters": _declared(space),
         "seed": settings.seed + 1,  # To KerasTuner 0 is none.
         # Otherwise it gives up after three.

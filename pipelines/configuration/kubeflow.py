@@ -18,7 +18,9 @@ class TolerationSettings(Section):
     """A taint of nodes that a container may run on, as Kubernetes has it."""
 
     key: Annotated[str, Field(min_length=1)]
+    """The taint's key."""
     operator: Literal["Equal", "Exists"] = "Exists"
+    """Whether its value must be `value`, or may be any."""
     value: str = ""
     """What the taint's value is, with `Equal`."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
@@ -38,6 +40,7 @@ class ContainerSettings(Section):
     accelerator: Annotated[str, Field(min_length=1)] | None = None
     """Resource of the cluster, such as `nvidia.com/gpu` or `google.com/tpu`."""
     accelerator_count: Annotated[int, Field(ge=1)] = 1
+    """How many of it."""
     environment: dict[str, str] = {}
     """Variables, on top of those of `kubeflow`."""
     retries: Annotated[int, Field(ge=0)] | None = None
@@ -50,6 +53,7 @@ class ContainerSettings(Section):
     node_selector: dict[str, str] = {}
     """Labels of the nodes that the container may run on."""
     tolerations: list[TolerationSettings] = []
+    """Taints of nodes that it may run on all the same."""
 
 
 class KubeflowSettings(ContainerSettings):

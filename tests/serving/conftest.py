@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import trustme
+from langzoo.models.zoo import build_causal_lm
 from langzoo.serving.export import contract
+from langzoo.serving.export.saved_model import export_causal_lm
 from langzoo.serving.export.signatures.rows import signature
 from langzoo.serving.server import ModelServer
 
@@ -351,6 +353,28 @@ def scale_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Pat
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def drawn_export(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Any], Path]:
+    """Base path of the real export of a tiny Transformer with a tokenizer of a kind."""
+    made: dict[type, Path] = {}
+
+    def export(tokenizer: Any) -> Path:
+        kind = type(tokenizer)
+        if kind not in made:
+            sizes = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8}
+            model = build_causal_lm("transformer", tokenizer, 64, **sizes)
+            generator = np.random.default_rng(7)
+            for weight in model.trainable_variables:
+                weight.assign(generator.normal(scale=0.5, size=weight.shape))
+            made[kind] = tmp_path_factory.mktemp(kind.__name__)
+            export_causal_lm(model, made[kind] / "1", max_new_tokens=40)
+        return made[kind]
+
+    return export
 
 
 def push(model: Path, base_path: Path, version: int) -> None:

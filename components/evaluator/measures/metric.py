@@ -10,7 +10,7 @@ One of your own is named by its module, in a rule of the gate, and is then measu
 sliced, compared and told like ours:
 
 ```python
-# measures.py
+# mypackage/measures.py
 from langzoo.components.evaluator.measures.metric import Metric
 
 bytes_per_token = Metric(
@@ -25,7 +25,7 @@ bytes_per_token = Metric(
 ```yaml
 gate:
   rules:
-    - {metric: "measures:bytes_per_token", min: 2.5, significant: true}
+    - {metric: "mypackage.measures:bytes_per_token", min: 2.5, significant: true}
 ```
 
 Its name must be none of ours. The module is imported where the configuration is checked

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ....models.tasks import CAUSAL_LM
+
 
 class Rows(NamedTuple):
     """What makes rows of a task's documents; both are references to functions.
@@ -23,10 +25,8 @@ class Rows(NamedTuple):
     read: str
 
 
-CAUSAL_LM = "causal_lm"
-
 ROWS: dict[str, Rows] = {
-    CAUSAL_LM: Rows(
+    CAUSAL_LM.name: Rows(
         write="langzoo.components.trainer.rows.windows:write_documents",
         read="langzoo.components.trainer.rows.packing:make_windows",
     )

@@ -65,18 +65,32 @@ for number, (name, family, settings) in enumerate(cases):
         train("one_device", family, f"{number}-one", **settings),
         train("mirrored", family, f"{number}-two", **settings),
     ]
-    if name == "resumed":
+    if "resumed" in name:
         train("mirrored", family, "parts", **{**settings, "steps": 3})
         curves[name].append(train("mirrored", family, "parts", **settings))
 print(json.dumps(curves))
 """
 CASES = {
     "compiled": ("lstm", {"jit_compile": True}),
-    "clipped": ("gated_conv", {"clip_norm": 0.1, "precision": "float16"}),
+    "clipped, lines": (
+        "tcn",
+        {
+            "clip_norm": 0.1,
+            "precision": "float16",
+            "packing": "lines",
+            "augmentation": {"token_dropout": 0.2},
+        },
+    ),
     "smoothed": ("transformer", {"label_smoothing": 0.1, "packing": "best_fit"}),
-    "averaged": ("lstm", {"ema_momentum": 0.9, "early_stopping_patience": 2}),
-    "resumed": ("rnn", {"schedule": "constant", "warmup_steps": 0}),
-    "lines": ("tcn", {"packing": "lines", "augmentation": {"token_dropout": 0.2}}),
+    "averaged, resumed": (
+        "rnn",
+        {
+            "ema_momentum": 0.9,
+            "early_stopping_patience": 2,
+            "schedule": "constant",
+            "warmup_steps": 0,
+        },
+    ),
 }
 
 

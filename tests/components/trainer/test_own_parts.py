@@ -15,8 +15,11 @@ from langzoo.models import ByteTokenizer, build_causal_lm
 PACKAGE = '''
 """Optimizers that langzoo does not have."""
 
+import dataclasses
+
 import keras
 from keras import ops
+from langzoo.models.families import FAMILIES
 
 
 class Signs(keras.optimizers.SGD):
@@ -37,6 +40,9 @@ class Signs(keras.optimizers.SGD):
 
 def plain(learning_rate):
     return keras.optimizers.SGD(learning_rate)
+
+
+FAMILY = dataclasses.replace(FAMILIES["lstm"], name="mine")
 
 
 def broken(learning_rate):
@@ -166,7 +172,7 @@ def test_the_source_of_own_parts_is_in_the_cache_key(package):
 
     plain = ({"family": "lstm"}, {"optimizer": "lion"})
     optimizer = ({"family": "lstm"}, {"optimizer": "somebody_s:Signs"})
-    family = ({"family": "somebody_s:Signs"}, {"optimizer": None})
+    family = ({"family": "somebody_s:FAMILY"}, {"optimizer": None})
     before = [source(*parts) for parts in (plain, optimizer, family)]
     package.write_text(PACKAGE + "\n# An edit.\n")
     after = [source(*parts) for parts in (plain, optimizer, family)]

@@ -25,6 +25,7 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 STEPS = 8
 PROMPT = "Args:"
+BYTES_PER_TOKEN = 4.0
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def train(windows, folder, watched=None, family="gated_conv", **options):
         windows,
         settings,
         str(folder),
-        bytes_per_token=1.0,
+        bytes_per_token=BYTES_PER_TOKEN,
         watching=watcher,
     )
     return trained, result
@@ -140,44 +141,50 @@ ALL = {
 }
 
 
+AVERAGED = {"ema_momentum": 0.5}
+
+
 @pytest.fixture(scope="module")
 def watched(windows, tmp_path_factory):
-    """The result of a training that is watched in all ways, and its folder."""
+    """A training that is watched in all ways: its model, its result, its folder."""
     folder = tmp_path_factory.mktemp("watched")
-    return train(windows, folder, ALL)[1], folder
+    return *train(windows, folder, ALL, **AVERAGED), folder
 
 
 @pytest.fixture(scope="module")
 def resumed(windows, interrupted, tmp_path_factory):
-    """The same of one that is resumed."""
+    """The result of one that is resumed, and its folder."""
     folder = tmp_path_factory.mktemp("resumed")
-    return train_in_two_parts(windows, folder, interrupted, watched=ALL), folder
+    result = train_in_two_parts(windows, folder, interrupted, watched=ALL, **AVERAGED)
+    return result, folder
 
 
-AVERAGED = {"ema_momentum": 0.5, "gradient_accumulation_steps": 2}
-
-
-@pytest.mark.parametrize(
-    ("family", "options"),
-    [
-        ("gated_conv", {**AVERAGED, "jit_compile": True}),
-        ("lstm", {"carry_state": True}),
-    ],
-)
-def test_a_training_comes_to_the_same_bits_where_it_is_watched(
-    windows, tmp_path, family, options
-):
-    model, expected = train(windows, tmp_path / "alone", family=family, **options)
-    same, result = train(windows, tmp_path / "watched", ALL, family=family, **options)
+def assert_to_the_bit(one, other):
+    (model, expected), (same, result) = one, other
     assert len(result.samples) == STEPS // 2
     assert losses(result.history) == losses(expected.history)
     assert losses(result.evaluations) == losses(expected.evaluations)
-    for weight, other in zip(model.weights, same.weights, strict=True):
-        np.testing.assert_array_equal(weight.numpy(), other.numpy())
+    for weight, again in zip(model.weights, same.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), again.numpy())
+
+
+def test_a_training_comes_to_the_same_bits_where_it_is_watched(
+    watched, windows, tmp_path
+):
+    alone = train(windows, tmp_path, **AVERAGED)
+    assert_to_the_bit(alone, watched[:2])
+    assert not (tmp_path / "logs").exists()  # Nothing is written that is not wanted.
+
+
+def test_a_compiled_one_that_carries_a_state_does_too(windows, tmp_path):
+    options = {"family": "rnn", "carry_state": True, "jit_compile": True}
+    options["gradient_accumulation_steps"] = 2
+    alone = train(windows, tmp_path / "alone", **options)
+    assert_to_the_bit(alone, train(windows, tmp_path / "watched", ALL, **options))
 
 
 def test_the_curves_are_those_of_the_history(watched):
-    result, folder = watched
+    _, result, folder = watched
     learned, evaluated = (
         curves(folder / "logs" / name) for name in ("train", "validation")
     )
@@ -193,7 +200,7 @@ def test_the_curves_are_those_of_the_history(watched):
 
 
 def test_a_resumed_training_has_one_curve(watched, resumed):
-    (whole, _), (result, folder) = watched, resumed
+    (_, whole, _), (result, folder) = watched, resumed
     logs = folder / "logs"
     steps, values = zip(*curves(logs / "train")["loss"], strict=True)
     assert list(steps) == list(range(1, STEPS + 1))
@@ -215,7 +222,7 @@ def test_the_tables_of_a_resumed_training_have_every_row_once(resumed, tmp_path)
     assert [float(row["loss"]) for row in evaluations] == losses(result.evaluations)
     for row in evaluations:
         bits = float(row["bits_per_byte"])
-        assert float(row["perplexity"]) == pytest.approx(2**bits)
+        assert float(row["perplexity"]) == pytest.approx(2 ** (bits * BYTES_PER_TOKEN))
     samples = table(tmp_path / "run" / "samples.csv")
     assert [row["text"] for row in samples] == [row.text for row in result.samples]
 
@@ -267,7 +274,7 @@ def recorded_batches(profile):
 
 def test_graph_and_profile_are_there_on_request_only(watched, windows, tmp_path):
     train(windows, tmp_path, {"tensorboard": True})
-    asked, other = (folder / "logs" / "train" for folder in (watched[1], tmp_path))
+    asked, other = (folder / "logs" / "train" for folder in (watched[-1], tmp_path))
     (graph,) = [event.graph_def for event in events(asked) if event.graph_def]
     nodes = tf.compat.v1.GraphDef.FromString(graph).node
     assert any("token_embedding" in node.name for node in nodes)
@@ -278,17 +285,12 @@ def test_graph_and_profile_are_there_on_request_only(watched, windows, tmp_path)
 
 
 def test_logs_are_kept_where_a_run_ends(watched, tmp_path):
-    logs = watched[1] / "logs"
+    logs = watched[-1] / "logs"
     Watching(None, str(logs)).keep(str(tmp_path / "run"))
     names = {path.relative_to(logs) for path in logs.rglob("*") if path.is_file()}
     assert len(names) == 3
     for name in names:
         assert (tmp_path / "run" / name).read_bytes() == (logs / name).read_bytes()
-
-
-def test_nothing_is_written_where_nothing_is_wanted(windows, tmp_path):
-    train(windows, tmp_path)
-    assert not (tmp_path / "logs").exists()
 
 
 def test_logs_that_cannot_be_written_do_not_end_the_training(windows, tmp_path, caplog):
@@ -319,7 +321,7 @@ def test_tensorboard_reads_the_logs(watched):
         "tensorboard.backend.event_processing.event_accumulator",
         reason="the package tensorboard is not installed",
     )
-    result, folder = watched
+    _, result, folder = watched
     log = reader.EventAccumulator(str(folder / "logs" / "validation")).Reload()
     points = log.Scalars("loss")
     assert [point.step for point in points] == [2, 4, 6, 8]

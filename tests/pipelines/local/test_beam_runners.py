@@ -24,7 +24,10 @@ from apache_beam.runners.portability.fn_api_runner import fn_runner
 from langzoo.components.errors import InputError
 from langzoo.components.text_example_gen import executor as ingestion
 from langzoo.components.text_example_gen.component import TextExampleGen
-from langzoo.components.text_example_gen.settings import SourceSettings
+from langzoo.components.text_example_gen.settings import (
+    CorpusSettings,
+    SourceSettings,
+)
 from langzoo.components.transform import executor as transform
 from langzoo.components.transform.component import Transform
 from langzoo.components.types import Tokenizer
@@ -93,7 +96,8 @@ def execute(executor, component, folder, beam_arguments, inputs, outputs):
 def ingest(source, folder, beam_arguments):
     """Gives the examples that ingestion writes."""
     examples = standard_artifacts.Examples()
-    component = TextExampleGen([source], eval_fraction=0.3)
+    corpus = CorpusSettings(sources=[source], eval_fraction=0.3)
+    component = TextExampleGen(corpus)
     outputs = {"examples": [examples]}
     execute(ingestion.Executor, component, folder, beam_arguments, {}, outputs)
     return examples

@@ -12,9 +12,7 @@ import pytest
 import tensorflow as tf
 from grpc import StatusCode
 from langzoo.models.tokenizers.byte import ByteTokenizer
-from langzoo.models.zoo import build_causal_lm
 from langzoo.serving.client import Alternative, Beam, Client, ServingError, State
-from langzoo.serving.export.saved_model import export_causal_lm
 from langzoo.serving.server import ModelServer, ServerOptions
 from langzoo.serving.server.batching import BatchingParameters
 
@@ -71,13 +69,10 @@ def test_all_clients_give_the_same_answers(
 
 @pytest.fixture(scope="module")
 def exported_server(
-    serve: Serve, tmp_path_factory: pytest.TempPathFactory
+    serve: Serve, drawn_export: Callable[[Any], Path]
 ) -> Iterator[ModelServer]:
-    """A server of what `export_causal_lm` makes of a tiny model."""
-    model = build_causal_lm("gru", ByteTokenizer(), 32, num_layers=1, hidden_dim=8)
-    base_path = tmp_path_factory.mktemp("base")
-    export_causal_lm(model, base_path / "1")
-    with serve(base_path) as server:
+    """A server of a real export."""
+    with serve(drawn_export(ByteTokenizer())) as server:
         yield server
 
 

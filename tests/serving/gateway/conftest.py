@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
-import numpy as np
 import openai
 import pytest
 import uvicorn
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.tokenizers.sentence_piece import train_sentencepiece
-from langzoo.models.zoo import build_causal_lm
-from langzoo.serving.export.saved_model import export_causal_lm
 from langzoo.serving.gateway.app import Gateway
 from langzoo.serving.gateway.command import Upstream
 from langzoo.serving.gateway.options import GatewayOptions
@@ -26,32 +23,25 @@ from langzoo.serving.server import ModelServer
 
 @pytest.fixture(scope="package")
 def gateway_models(
-    topics: list[str], tmp_path_factory: pytest.TempPathFactory
+    topics: list[str], drawn_export: Callable[[Any], Path]
 ) -> dict[str, Path]:
     """Base paths of real exports with drawn weights: of bytes, and of subwords."""
-
     subwords = train_sentencepiece(
         topics[:10], vocabulary_size=400, model_type="bpe", seed=0
     )
-    folder = tmp_path_factory.mktemp("gateway")
-    sizes = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8}
-    for name, tokenizer in {"bytes": ByteTokenizer(), "subwords": subwords}.items():
-        model = build_causal_lm("transformer", tokenizer, 64, **sizes)
-        generator = np.random.default_rng(7)
-        for weight in model.trainable_variables:
-            weight.assign(generator.normal(scale=0.5, size=weight.shape))
-        export_causal_lm(model, folder / name / "1", max_new_tokens=40)
-    return {name: folder / name for name in ("bytes", "subwords")}
+    return {"bytes": drawn_export(ByteTokenizer()), "subwords": drawn_export(subwords)}
 
 
 @pytest.fixture(scope="package")
-def gateway_server(gateway_models: dict[str, Path]) -> Iterator[ModelServer]:
+def gateway_server(
+    gateway_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ModelServer]:
     """A model server of `gateway_models`."""
     configs = "".join(
         f'config {{ name: "{name}" base_path: "{path}" model_platform: "tensorflow" }}'
         for name, path in gateway_models.items()
     )
-    config_file = next(iter(gateway_models.values())).parent / "models.config"
+    config_file = tmp_path_factory.mktemp("gateway") / "models.config"
     config_file.write_text(f"model_config_list {{ {configs} }}")
     with ModelServer(
         config_file=str(config_file), host="127.0.0.1", grpc_port=0, rest_port=None

@@ -7,8 +7,8 @@ from typing import Any
 import keras_hub
 from keras import ops
 
-from ...backbone import Cache, Tensor, require
-from .. import family_of_model
+from ..backbone import Cache, Tensor, require
+from . import family_of_model
 
 # A logit beside which zeros count for nothing.
 _CERTAIN = 1e4
