@@ -15,13 +15,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from langzoo.models.families import RECIPES
 from rich.console import Console
 from rich.table import Table
 
 from .apart import measure_apart
 
 NANOGPT = "nanoGPT's (PyTorch)"
-FAMILIES = ("rnn", "gru", "lstm", "gated_conv", "tcn", "transformer")
+FAMILIES = tuple(RECIPES)
 NGRAMS = {"ngram, order 5": 5, "ngram, order 8": 8}
 GOALS = dict.fromkeys(FAMILIES, 1.85)
 BEST = 1.65

@@ -21,12 +21,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from langzoo.models.families import RECIPES
 from rich.console import Console
 from rich.table import Table
 
 from .apart import measure_apart, run_for
 
-FAMILIES = ("transformer", "rnn", "gru", "lstm", "gated_conv", "tcn")
+FAMILIES = tuple(RECIPES)
 _CONTEXT = 128
 _BATCH = 8
 _VOCABULARY = 4096

@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import inspect
-import re
-import textwrap
-import typing
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -15,6 +12,8 @@ import keras
 import keras_hub
 import tensorflow as tf
 from keras import ops
+
+from .arguments import signature_of, with_arguments
 
 Tensor = Any
 Cache = Any
@@ -131,8 +130,8 @@ class CausalBackbone(keras_hub.models.Backbone):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "family" in vars(cls):
-            cls.__signature__ = _signature(cls.family)
-            cls.__doc__ = _with_arguments(cls)
+            cls.__signature__ = signature_of(cls.family)
+            cls.__doc__ = with_arguments(cls.__doc__, cls.family)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         bound = inspect.signature(type(self)).bind(*args, **kwargs)
@@ -256,62 +255,6 @@ class CausalBackbone(keras_hub.models.Backbone):
             (ops.zeros((), "int32"), self.empty_cache(shape[0], shape[1])),
         )
         return cache
-
-
-def _signature(family: Any) -> inspect.Signature:
-    """The arguments of a family's backbone: its settings, flat."""
-    hints = typing.get_type_hints(family.settings)
-    length = family.settings.model_fields["context_length"].default
-    arguments: list[tuple[str, Any, Any]] = [
-        ("vocabulary_size", int, inspect.Parameter.empty),
-        *((name, hints[name], default) for name, default in _defaults(family)),
-        ("max_sequence_length", int, length),
-        ("dtype", Any, None),
-    ]
-    parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=default,
-            annotation=annotation,
-        )
-        for name, annotation, default in arguments
-    ]
-    others = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
-    return inspect.Signature([*parameters, others])
-
-
-def _defaults(family: Any) -> list[tuple[str, Any]]:
-    """The hyperparameters and their defaults; first those that must be given."""
-    return sorted(
-        family.hyperparameters().items(),
-        key=lambda item: item[1] is not inspect.Parameter.empty,
-    )
-
-
-_SETTINGS = re.compile(r"^ +\*\*settings: .*\n(?: {9,}.*\n)*", re.MULTILINE)
-
-
-def _with_arguments(cls: Any) -> str | None:
-    """The docstring of a backbone with all arguments in place of `**settings`."""
-    fields = cls.family.settings.model_fields
-    meanings = {name: field.description for name, field in fields.items()}
-    meanings["max_sequence_length"] = "Longest input that the model is made for."
-    meanings["dtype"] = "`keras.DTypePolicy` or its name, of computations and weights."
-    lines = []
-    for parameter in list(cls.__signature__.parameters.values())[1:-1]:
-        kind = inspect.formatannotation(parameter.annotation)
-        told = [f"{kind}.", *(meanings[parameter.name] or "").split()]
-        if parameter.default is not inspect.Parameter.empty:
-            told += ["Defaults", "to", f"`{parameter.default!r}`."]
-        lines += textwrap.wrap(
-            f"{parameter.name}: {' '.join(told)}",
-            width=88,
-            initial_indent=" " * 8,
-            subsequent_indent=" " * 12,
-        )
-    text = "".join(f"{line}\n" for line in lines)
-    return cls.__doc__ and _SETTINGS.sub(lambda _: text, cls.__doc__)
 
 
 def require(condition: bool, what: str, **received: object) -> None:

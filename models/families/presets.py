@@ -55,11 +55,11 @@ def resolved(model: Mapping[str, Any]) -> dict[str, Any]:
         return {**saved, **given}
     if "preset" not in given or _has_presets_of_its_own(given.get("family")):
         return given
-    name = given.pop("preset")
+    name = str(given.pop("preset"))
     if "family" in given:
         raise ValueError(f"give either family {given['family']!r} or preset {name!r}")
     if name not in PRESETS:
-        close = difflib.get_close_matches(str(name), PRESETS, n=1)
+        close = difflib.get_close_matches(name, PRESETS, n=1)
         known = f"did you mean {close[0]}?" if close else f"known: {', '.join(PRESETS)}"
         raise ValueError(f"there is no preset {name!r}: {known}")
     preset = PRESETS[name]
@@ -73,9 +73,10 @@ def resolved(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def _has_presets_of_its_own(family: Any) -> bool:
     """Whether `preset` is a setting of a family, and none of the zoo's presets."""
-    if family not in FAMILIES and not is_reference(str(family)):
+    name = str(family)
+    if name not in FAMILIES and not is_reference(name):
         return False
-    return "preset" in family_of(family).settings.model_fields
+    return "preset" in family_of(name).settings.model_fields
 
 
 def saved_model(folder: str, family: str | None = None) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def saved_model(folder: str, family: str | None = None) -> dict[str, Any]:
             f"pipeline that has trained: {error}"
         ) from error
     families = dict(FAMILIES)
-    if family is not None and is_reference(family):
+    if family is not None and is_reference(str(family)):
         families[family] = family_of(family)
     found = [
         name

@@ -31,7 +31,7 @@ def family_named(name: Any) -> Family:
     Raises:
         ValueError: Naming the key, if there is none.
     """
-    if name not in FAMILIES and not is_reference(str(name)):
+    if str(name) not in FAMILIES and not is_reference(str(name)):
         known = ", ".join(map(repr, FAMILIES))
         raise ValueError(
             f"model.family: {name!r} is not known: it is {known}, or module:NAME for "

@@ -72,9 +72,9 @@ class SelfAttention(keras.layers.Layer):
         num_heads: int. Query heads.
         num_key_value_heads: int. Key and value heads; each serves
             `num_heads / num_key_value_heads` query heads in a row.
+        stddev: float. Standard deviation of the weights when they are drawn.
         dropout: float. Dropout on the attention weights.
         use_bias: bool. Whether the projections have biases.
-        stddev: float. Standard deviation of the weights when they are drawn.
         residual_scale: float. Factor on it for the output projection.
 
     Call arguments:
@@ -94,9 +94,10 @@ class SelfAttention(keras.layers.Layer):
         self,
         num_heads: int,
         num_key_value_heads: int,
+        *,
+        stddev: float,
         dropout: float = 0.0,
         use_bias: bool = False,
-        stddev: float = 0.02,
         residual_scale: float = 1.0,
         **kwargs: Any,
     ) -> None:
@@ -327,7 +328,7 @@ class RotaryPositions(keras.layers.Layer):
         - [Su et al., 2021](https://arxiv.org/abs/2104.09864)
     """
 
-    def __init__(self, head_dim: int, base: float = 10000.0, **kwargs: Any) -> None:
+    def __init__(self, head_dim: int, base: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.head_dim = head_dim
         self.base = base

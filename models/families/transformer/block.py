@@ -38,8 +38,8 @@ class FeedForward(keras.layers.Layer):
     Args:
         intermediate_dim: int. Width between the layers.
         activation: string, a key of `ACTIVATIONS`.
-        use_bias: bool. Whether the layers have biases.
         stddev: float. Standard deviation of the weights when they are drawn.
+        use_bias: bool. Whether the layers have biases.
         residual_scale: float. Factor on it for the second layer.
 
     Call arguments:
@@ -54,9 +54,10 @@ class FeedForward(keras.layers.Layer):
     def __init__(
         self,
         intermediate_dim: int,
-        activation: str = "swiglu",
+        activation: str,
+        *,
+        stddev: float,
         use_bias: bool = False,
-        stddev: float = 0.02,
         residual_scale: float = 1.0,
         **kwargs: Any,
     ) -> None:

@@ -35,7 +35,7 @@ def backbone(**options):
 @pytest.mark.parametrize("heads", [4, 2, 1])
 @pytest.mark.parametrize("use_bias", [False, True])
 def test_attention_is_that_of_keras(inputs, heads, use_bias):
-    ours = SelfAttention(4, heads, use_bias=use_bias)
+    ours = SelfAttention(4, heads, stddev=0.02, use_bias=use_bias)
     ours.build(inputs.shape)
     randomize(ours)
     theirs = keras.layers.GroupQueryAttention(
@@ -62,7 +62,7 @@ def test_attention_is_that_of_keras(inputs, heads, use_bias):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_a_feed_forward_network_is_its_formula(inputs, activation):
-    layer = FeedForward(7, activation, use_bias=True)
+    layer = FeedForward(7, activation, stddev=0.02, use_bias=True)
     layer.build(inputs.shape)
     randomize(layer)
     first = layer.intermediate
@@ -97,7 +97,7 @@ def test_rotary_positions_turn_pairs_as_complex_numbers(base):
 
 
 def test_late_rotary_positions_are_exact_in_half_precision():
-    layer = RotaryPositions(4, dtype="mixed_bfloat16")
+    layer = RotaryPositions(4, 10000.0, dtype="mixed_bfloat16")
     cosine, sine = layer.rotation(tf.constant([4001]))
     assert cosine.dtype == tf.bfloat16
     np.testing.assert_allclose(float(cosine[0, 0]), np.cos(4001), atol=4e-3)
