@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import langzoo
+from langzoo.components.evaluator.measures.tables import TASK_MEASURES
+from langzoo.components.trainer.rows import ROWS
+from langzoo.models.tasks import TASKS
+from langzoo.serving.export import contract
 
 ROOT = Path(langzoo.__file__).parent
 FLOORS = ("models", "serving", "components", "pipelines", "cli")
@@ -74,6 +78,11 @@ def test_no_rooms_of_a_folder_import_each_other_in_a_circle():
                 rooms[parts[:shared]][parts[shared]].add(other[shared])
     found = {"/".join(folder): circle(edges) for folder, edges in rooms.items()}
     assert not {folder: names for folder, names in found.items() if names}
+
+
+def test_every_floor_answers_the_same_tasks():
+    tables = (ROWS, TASK_MEASURES, contract.SIGNATURES)
+    assert [table.keys() for table in tables] == [TASKS.keys()] * len(tables)
 
 
 def test_every_function_fits_on_a_screen():

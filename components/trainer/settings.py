@@ -27,7 +27,7 @@ class TrainerSettings(RecipeChanges):
     """How the model is trained: by default AdamW, linear warm-up, cosine decay.
 
     What is not given, from `learning_rate` to `gradient_accumulation_steps`, is as in
-    the family's recipe: see models/learning/recipe.py.
+    the family's recipe.
     """
 
     steps: Annotated[int, Field(ge=0)] = 1000
