@@ -68,3 +68,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 def tiny(family: str, **others: Any) -> dict[str, Any]:
     """Hyperparameters of a family, with others in place of the table's."""
     return {**TINY[family], **others}
+
+
+def narrow(family: str, **others: Any) -> dict[str, Any]:
+    """The same, half as wide, for weights that are drawn and not learned."""
+    width = {} if family == "ngram" else {"hidden_dim": 8}
+    return tiny(family, **width, **others)

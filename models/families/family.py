@@ -16,6 +16,7 @@ from pydantic import Field
 from ..learning.recipe import Recipe
 from ..settings import Section
 
+_BYTES = 260  # tokens of the byte tokenizer
 # Settings that are no arguments of a backbone; the context length is, as
 # `max_sequence_length`.
 _OF_THE_MODEL = ("family", "context_length", "initial_weights")
@@ -118,9 +119,19 @@ class Preset(NamedTuple):
     source: str = ""
 
     @classmethod
-    def tiny(cls, settings: type[FamilySettings], family: str) -> Preset:
-        """The defaults of a family: the recipe for small texts, here of bytes."""
-        return cls(settings(family=family), vocabulary_size=260)
+    def of(
+        cls,
+        settings: type[FamilySettings],
+        family: str,
+        context_length: int | None = None,
+        vocabulary_size: int = _BYTES,
+        source: str = "",
+        **hyperparameters: Any,
+    ) -> Preset:
+        """A preset of a family; with no more than that its defaults, for bytes."""
+        if context_length is not None:
+            hyperparameters["context_length"] = context_length
+        return cls(settings(family=family, **hyperparameters), vocabulary_size, source)
 
     @property
     def family(self) -> str:

@@ -5,6 +5,7 @@ Importing this module imports neither TensorFlow nor Keras.
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated
 
 from pydantic import Field
@@ -77,29 +78,22 @@ class TCNSettings(LearnedSettings):
         return Counts(products, others)
 
 
+_gated_conv = functools.partial(Preset.of, GatedConvSettings, "gated_conv")
+_tcn = functools.partial(Preset.of, TCNSettings, "tcn")
+
 GATED_CONV = Family(
     name="gated_conv",
     settings=GatedConvSettings,
     backbone="langzoo.models.families.convolutional.backbone:GatedConvBackbone",
     recipe=Recipe(learning_rate=4e-3),
     presets={
-        "gated_conv_tiny": Preset.tiny(GatedConvSettings, "gated_conv"),
-        "gated_conv_small": Preset(
-            GatedConvSettings(
-                family="gated_conv", context_length=256, num_layers=8, hidden_dim=384
-            ),
-            vocabulary_size=8192,
-        ),
-        "gated_conv_base": Preset(
-            GatedConvSettings(
-                family="gated_conv",
-                context_length=512,
-                num_layers=8,
-                hidden_dim=900,
-                kernel_size=4,
-            ),
-            vocabulary_size=32_000,
-            source="Dauphin et al., 2017, GCNN-8",
+        "gated_conv_tiny": _gated_conv(),
+        "gated_conv_small": _gated_conv(256, 8192, num_layers=8, hidden_dim=384),
+        "gated_conv_base": _gated_conv(
+            *(512, 32_000, "Dauphin et al., 2017, GCNN-8"),
+            num_layers=8,
+            hidden_dim=900,
+            kernel_size=4,
         ),
     },
     search_space={
@@ -117,27 +111,13 @@ TCN = Family(
     backbone="langzoo.models.families.convolutional.backbone:TCNBackbone",
     recipe=Recipe(learning_rate=4e-3),
     presets={
-        "tcn_tiny": Preset.tiny(TCNSettings, "tcn"),
-        "tcn_small": Preset(
-            TCNSettings(
-                family="tcn",
-                context_length=256,
-                num_layers=6,
-                hidden_dim=384,
-                kernel_size=3,
-            ),
-            vocabulary_size=8192,
-        ),
-        "tcn_base": Preset(
-            TCNSettings(
-                family="tcn",
-                context_length=80,
-                num_layers=4,
-                hidden_dim=600,
-                kernel_size=3,
-            ),
-            vocabulary_size=10_000,
-            source="Bai et al., 2018, Penn Treebank",
+        "tcn_tiny": _tcn(),
+        "tcn_small": _tcn(256, 8192, num_layers=6, hidden_dim=384, kernel_size=3),
+        "tcn_base": _tcn(
+            *(80, 10_000, "Bai et al., 2018, Penn Treebank"),
+            num_layers=4,
+            hidden_dim=600,
+            kernel_size=3,
         ),
     },
     search_space={

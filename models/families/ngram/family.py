@@ -26,11 +26,7 @@ NGRAM = Family(
     settings=NgramSettings,
     backbone="langzoo.models.families.ngram.causal_lm:NgramBackbone",
     tasks={"causal_lm": "langzoo.models.families.ngram.causal_lm:NgramCausalLM"},
-    presets={
-        "ngram_base": Preset(
-            NgramSettings(family="ngram", order=5), vocabulary_size=8192
-        )
-    },
+    presets={"ngram_base": Preset.of(NgramSettings, "ngram", 128, 8192, order=5)},
     # For `search.algorithm: random`.
     search_space={"model.order": {"min": 2, "max": 7}},
     learns_by_gradient=False,

@@ -5,6 +5,7 @@ Importing this module imports neither TensorFlow nor Keras.
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -97,12 +98,16 @@ def _space(slowest: float, fastest: float) -> dict[str, Any]:
     }
 
 
+_rnn = functools.partial(Preset.of, RNNSettings, "rnn")
+_gru = functools.partial(Preset.of, GRUSettings, "gru")
+_lstm = functools.partial(Preset.of, LSTMSettings, "lstm")
+
 RNN = Family(
     name="rnn",
     settings=RNNSettings,
     backbone="langzoo.models.families.recurrent.backbone:SimpleRNNBackbone",
     recipe=Recipe(learning_rate=3e-3),
-    presets={"rnn_tiny": Preset.tiny(RNNSettings, "rnn")},
+    presets={"rnn_tiny": _rnn()},
     search_space=_space(0.001, 0.01),
     carries_state=True,
     keeps_documents_apart=True,
@@ -113,11 +118,8 @@ GRU = Family(
     backbone="langzoo.models.families.recurrent.backbone:GRUBackbone",
     recipe=Recipe(learning_rate=5e-3),
     presets={
-        "gru_tiny": Preset.tiny(GRUSettings, "gru"),
-        "gru_small": Preset(
-            GRUSettings(family="gru", context_length=35, num_layers=2, hidden_dim=650),
-            vocabulary_size=10_000,
-        ),
+        "gru_tiny": _gru(),
+        "gru_small": _gru(35, 10_000, num_layers=2, hidden_dim=650),
     },
     search_space=_space(0.002, 0.02),
     carries_state=True,
@@ -129,24 +131,15 @@ LSTM = Family(
     backbone="langzoo.models.families.recurrent.backbone:LSTMBackbone",
     recipe=Recipe(learning_rate=6e-3),
     presets={
-        "lstm_tiny": Preset.tiny(LSTMSettings, "lstm"),
-        "lstm_small": Preset(
-            LSTMSettings(
-                family="lstm", context_length=35, num_layers=2, hidden_dim=650
-            ),
-            vocabulary_size=10_000,
-            source="Zaremba et al., 2014, medium",
+        "lstm_tiny": _lstm(),
+        "lstm_small": _lstm(
+            *(35, 10_000, "Zaremba et al., 2014, medium"), num_layers=2, hidden_dim=650
         ),
-        "lstm_base": Preset(
-            LSTMSettings(
-                family="lstm",
-                context_length=70,
-                num_layers=3,
-                hidden_dim=1152,
-                embedding_dim=400,
-            ),
-            vocabulary_size=32_000,
-            source="Merity et al., 2017",
+        "lstm_base": _lstm(
+            *(70, 32_000, "Merity et al., 2017"),
+            num_layers=3,
+            hidden_dim=1152,
+            embedding_dim=400,
         ),
     },
     search_space=_space(0.002, 0.02),

@@ -5,6 +5,7 @@ Importing this module imports neither TensorFlow nor Keras.
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -130,15 +131,8 @@ References:
 """
 
 
-def _preset(
-    vocabulary_size: int,
-    source: str = "",
-    architecture: str | None = None,
-    **sizes: Any,
-) -> Preset:
-    options = ARCHITECTURES[architecture] if architecture else {}
-    settings = TransformerSettings(family="transformer", **{**options, **sizes})
-    return Preset(settings, vocabulary_size, source)
+_transformer = functools.partial(Preset.of, TransformerSettings, "transformer")
+_llama = functools.partial(_transformer, **ARCHITECTURES["llama"])
 
 
 def _gpt2(
@@ -149,75 +143,52 @@ def _gpt2(
     vocabulary_size: int = 50257,
     source: str = "Radford et al., 2019",
 ) -> Preset:
-    return _preset(
-        vocabulary_size,
-        source,
-        "gpt2",
-        context_length=context_length,
+    return _transformer(
+        *(context_length, vocabulary_size, source),
         num_layers=num_layers,
         num_heads=num_heads,
         hidden_dim=hidden_dim,
         intermediate_dim=4 * hidden_dim,
+        **ARCHITECTURES["gpt2"],
     )
 
 
-PRESETS = {
-    "transformer_tiny": Preset.tiny(TransformerSettings, "transformer"),
-    "transformer_small": _preset(
-        8192, context_length=256, num_layers=6, num_heads=6, hidden_dim=384
+_PRESETS = {
+    "transformer_tiny": _transformer(),
+    "transformer_small": _transformer(
+        256, 8192, num_layers=6, num_heads=6, hidden_dim=384
     ),
-    "transformer_base": _preset(
-        32_000, context_length=1024, num_layers=12, num_heads=12, hidden_dim=768
+    "transformer_base": _transformer(
+        1024, 32_000, num_layers=12, num_heads=12, hidden_dim=768
     ),
     "gpt2_tiny": _gpt2(4, 4, 128, 128, 260, source=""),
     "gpt2_base": _gpt2(12, 12, 768),
     "gpt2_medium": _gpt2(24, 16, 1024),
     "gpt2_large": _gpt2(36, 20, 1280),
     "gpt2_extra_large": _gpt2(48, 25, 1600),
-    "llama_tiny": _preset(
-        260,
-        architecture="llama",
-        context_length=128,
-        num_layers=4,
-        num_heads=4,
-        num_key_value_heads=2,
-        hidden_dim=128,
+    "llama_tiny": _llama(
+        num_layers=4, num_heads=4, num_key_value_heads=2, hidden_dim=128
     ),
-    "llama_small": _preset(
-        8192,
-        architecture="llama",
-        context_length=256,
-        num_layers=6,
-        num_heads=6,
-        num_key_value_heads=2,
-        hidden_dim=384,
+    "llama_small": _llama(
+        *(256, 8192), num_layers=6, num_heads=6, num_key_value_heads=2, hidden_dim=384
     ),
-    "tinyllama_1b": _preset(
-        32_000,
-        "Zhang et al., 2024",
-        "llama",
-        context_length=2048,
+    "tinyllama_1b": _llama(
+        *(2048, 32_000, "Zhang et al., 2024"),
         num_layers=22,
         num_heads=32,
         num_key_value_heads=4,
         hidden_dim=2048,
         intermediate_dim=5632,
     ),
-    "llama2_7b": _preset(
-        32_000,
-        "Touvron et al., 2023",
-        "llama",
-        context_length=4096,
+    "llama2_7b": _llama(
+        *(4096, 32_000, "Touvron et al., 2023"),
         num_layers=32,
         num_heads=32,
         hidden_dim=4096,
         intermediate_dim=11_008,
     ),
-    "llama3_8b": _preset(
-        128_256,
-        "Grattafiori et al., 2024",
-        "llama",
-        context_length=8192,
+    "llama3_8b": _llama(
+        *(8192, 128_256, "Grattafiori et al., 2024"),
         num_layers=32,
         num_heads=32,
         num_key_value_heads=8,
@@ -232,7 +203,7 @@ TRANSFORMER = Family(
     settings=TransformerSettings,
     backbone="langzoo.models.families.transformer.backbone:TransformerBackbone",
     recipe=Recipe(learning_rate=3e-3),
-    presets=PRESETS,
+    presets=_PRESETS,
     search_space={
         "trainer.learning_rate": {"min": 0.001, "max": 0.01, "sampling": "log"},
         "model.num_layers": [3, 4, 6],

@@ -13,7 +13,7 @@ from langzoo.models.explanation.attribution import (
     surprisal,
 )
 from langzoo.models.families.transformer.backbone import TransformerBackbone
-from tiny_models import GRADIENTS, TINY, tiny
+from tiny_models import GRADIENTS, TINY, narrow
 
 CONTEXT = 24
 
@@ -34,7 +34,7 @@ def build(shakespeare):
     def get(family):
         if family not in built:
             dropout = {"dropout": 0.5} if family == "lstm" else {}
-            sizes = tiny(family, **dropout)
+            sizes = narrow(family, **dropout)
             model = build_causal_lm(family, ByteTokenizer(), CONTEXT, **sizes)
             if family == "ngram":
                 model.fit(shakespeare)
@@ -83,7 +83,7 @@ def test_integrated_gradients_sum_to_the_difference_of_outputs(build, family):
 
 
 def test_steps_are_added_until_the_gradients_sum_to_the_difference():
-    sizes = TINY["gated_conv"]
+    sizes = narrow("gated_conv")
     # Large weights make sharp bends, which sixteen steps do not follow.
     model = drawn(build_causal_lm("gated_conv", ByteTokenizer(), CONTEXT, **sizes), 1.0)
     rough = attribute(model, "From fair", "est", tolerance=1.0)
@@ -102,7 +102,8 @@ def test_integrated_gradients_of_a_token_that_is_out_of_reach_are_zero(build):
 @pytest.fixture(scope="module")
 def untied():
     """A model whose input embeddings can be moved without moving its output."""
-    options = {**TINY["gru"], "tie_embeddings": False, "normalize": False}
+    plain = {"num_layers": 1, "tie_embeddings": False, "normalize": False}
+    options = narrow("gru", **plain)
     model = drawn(build_causal_lm("gru", ByteTokenizer(), CONTEXT, **options))
     return model, model.backbone.token_embedding.embeddings
 
@@ -210,7 +211,7 @@ def test_surprisal_gives_the_scores_of_the_model(build):
 )
 def test_attention_weights_are_those_of_the_layers(options):
     model = build_causal_lm(
-        "transformer", ByteTokenizer(), CONTEXT, **TINY["transformer"], **options
+        "transformer", ByteTokenizer(), CONTEXT, **narrow("transformer", **options)
     )
     drawn(model)
     found = attention_weights(model, "fairest")

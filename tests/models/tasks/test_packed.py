@@ -79,7 +79,9 @@ def test_a_change_of_one_document_changes_no_other(model):
     )
     end = len(DOCUMENTS[0])
     assert np.abs(before[2:end] - after[2:end]).max() > 1e-3
-    np.testing.assert_array_equal(before[end:], after[end:])
+    # One of them sums over the whole row before it takes a document's part.
+    rounded = 1e-6 if model.backbone.family.name == "mingru" else 0
+    np.testing.assert_allclose(after[end:], before[end:], atol=rounded, rtol=0)
 
 
 def dense(gradients):

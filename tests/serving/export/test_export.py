@@ -29,7 +29,7 @@ from langzoo.serving.server.servable import load_servable
 from langzoo.serving.server.warmup import warm_up
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis import prediction_log_pb2
-from tiny_models import KINDS, TINY, tiny
+from tiny_models import KINDS, TINY, narrow
 
 CONTEXT = 16
 STRIDE = 5
@@ -46,8 +46,7 @@ Outputs = dict[str, np.ndarray]
 
 def build(family: str, tokenizer: Any) -> Any:
     """A tiny model whose distributions are far from uniform."""
-    narrow = {} if family == "ngram" else {"hidden_dim": 8}
-    model = build_causal_lm(family, tokenizer, CONTEXT, **tiny(family, **narrow))
+    model = build_causal_lm(family, tokenizer, CONTEXT, **narrow(family))
     if family == "ngram":
         model.fit(SENTENCES)
     generator = np.random.default_rng(7)
