@@ -8,7 +8,6 @@ import keras
 import tensorflow as tf
 
 from ...models.families import family_of_model
-from ...models.families.keras_hub.adapter import KerasHubCausalLM
 from ...models.learning.freezing import freeze
 from ...models.learning.losses import SmoothedCrossEntropy
 from ...models.learning.precision import in_precision
@@ -22,9 +21,7 @@ from .rows.windows import TokenStream, TokenWindows
 from .settings import TrainerSettings
 
 
-def prepared(
-    model: CausalLM | KerasHubCausalLM, settings: TrainerSettings
-) -> CausalLM | keras.Model:
+def prepared(model: CausalLM, settings: TrainerSettings) -> CausalLM:
     """The model as it is trained: in its precision, some layers frozen.
 
     In another precision than float32 that is another model; `model` gets what it has
@@ -43,9 +40,7 @@ def prepared(
     return trained
 
 
-def network_of(
-    model: CausalLM | KerasHubCausalLM, settings: TrainerSettings
-) -> keras.Model:
+def network_of(model: CausalLM, settings: TrainerSettings) -> keras.Model:
     """What `train` trains of a model: its layers, without its preprocessor.
 
     Raises:

@@ -55,14 +55,9 @@ def train(
     check_batch_size(settings.batch_size, model.distribute_strategy)
     with model.distribute_strategy.scope():
         compile_network(model, settings, schedule_steps or settings.steps)
-    training = _Training(
-        model,
-        train_windows,
-        eval_windows.evaluation_batches(settings.batch_size),
-        settings,
-        watching or Watching(),
-    )
-    training.resume(checkpoint_folder, bytes_per_token)
+    training = _Training(model, train_windows, settings, watching or Watching())
+    training.evaluate_on(eval_windows, bytes_per_token)
+    training.resume(checkpoint_folder)
     if not training.is_over:
         training.go_on()
     return training.result()
@@ -71,65 +66,62 @@ def train(
 class _Training:
     """A training that may have begun before: it is resumed, goes on, and has a result.
 
-    Args:
-        model: As of `train`, compiled.
-        windows: Those to learn from.
-        eval_batches: Those for the loss.
-        settings: As of `train`.
-        watching: Likewise.
+    The arguments are those of `train`; the model is compiled.
     """
 
     def __init__(
         self,
         model: keras.Model,
         windows: TokenStream,
-        eval_batches: tf.data.Dataset,
         settings: TrainerSettings,
         watching: Watching,
     ) -> None:
         self._model = model
         self._windows = windows
-        self._eval_batches = eval_batches
         self._settings = settings
         self._watching = watching
         self._history = History()
         self._accumulated = settings.recipe.gradient_accumulation_steps
-        self._tokens_a_step = self._accumulated * windows.targets_a_step(
-            settings.batch_size
-        )
+        per_batch = windows.targets_a_step(settings.batch_size)
+        self._tokens_a_step = self._accumulated * per_batch
 
-    def resume(self, folder: str, bytes_per_token: float | None) -> None:
-        """Takes up what the newest checkpoint holds, if there is one."""
-        model, settings, history = self._model, self._settings, self._history
-        with model.distribute_strategy.scope():
+    def evaluate_on(self, windows: TokenStream, bytes_per_token: float | None) -> None:
+        """Says what the loss is told of, and on what training depends."""
+        self._eval_batches = windows.evaluation_batches(self._settings.batch_size)
+        with self._model.distribute_strategy.scope():
             self._evaluations = Evaluations(
-                model,
-                settings,
+                self._model,
+                self._settings,
                 self._eval_batches,
-                history.evaluations,
+                self._history.evaluations,
                 bytes_per_token=bytes_per_token,
                 told=self._watching.evaluated,
             )
+
+    def resume(self, folder: str) -> None:
+        """Takes up what the newest checkpoint holds, if there is one."""
         self._checkpoints = Checkpoints(
-            model,
-            model.optimizer,
-            history,
+            self._model,
+            self._model.optimizer,
+            self._history,
             folder,
             best=self._evaluations.best,
-            keep=settings.keep_checkpoints,
+            keep=self._settings.keep_checkpoints,
         )
-        self._first_batch = self._checkpoints.restore()
-        check_agreement(self._first_batch, model.distribute_strategy)
+        self._first = first = self._checkpoints.restore()
+        check_agreement(first, self._model.distribute_strategy)
         self._evaluations.follow()
-        self._first_step = step = self._first_batch // self._accumulated
+        self._first_step = step = first // self._accumulated
         if step:
-            report(f"resumed from the checkpoint of step {step} of {settings.steps}")
+            report(
+                f"resumed from the checkpoint of step {step} of {self._settings.steps}"
+            )
         self._watchers = self._watching.begin(
-            model, history, self._first_batch, self._accumulated
+            self._model, self._history, first, self._accumulated
         )
         # Ctrl-C left the step without.
         if self._evaluations.are_due(step) and self._evaluations.run(step):
-            self._checkpoints.save_best(self._first_batch)
+            self._checkpoints.save_best(first)
 
     @property
     def is_over(self) -> bool:
@@ -138,27 +130,31 @@ class _Training:
 
     def go_on(self) -> None:
         """Takes the steps that are left."""
-        model, first = self._model, self._first_batch
         progress = Progress(
             self._checkpoints,
             self._evaluations,
             self._history,
             self._watching,
             self._settings,
-            first,
+            self._first,
             self._tokens_a_step,
         )
-        batches = batches_from(first, model, self._windows, self._settings)
+        callbacks: list[keras.callbacks.Callback] = [progress, *self._watchers]
+        if self._settings.carry_state:
+            epoch = self._windows.steps_an_epoch(self._settings.batch_size)
+            callbacks.append(ForgetEveryEpoch(self._first, epoch))
         try:
-            model.fit(
-                dealt_out(batches, model.distribute_strategy),
-                steps_per_epoch=self._settings.steps * self._accumulated - first,
-                callbacks=[progress, *self._watchers, *self._forgetting()],
+            self._model.fit(
+                dealt_out(self._batches(), self._model.distribute_strategy),
+                steps_per_epoch=self._settings.steps * self._accumulated - self._first,
+                callbacks=callbacks,
                 shuffle=False,
                 verbose=0,
             )
         except LossIsNotFinite as failure:
-            path = self._note(failure)
+            ids = next(iter(self._batches(failure.batch)))[0]["token_ids"]
+            record = {**failure.record, "token_ids": ids.numpy().tolist()}
+            path = self._checkpoints.note_failure(record)
             raise InputError(f"{failure}; {path} has its batch") from failure
         except tf.errors.OpError:
             progress.is_sound = False  # The step may have been applied in part.
@@ -168,20 +164,10 @@ class _Training:
             progress.save()
             self._watching.close()
 
-    def _forgetting(self) -> list[keras.callbacks.Callback]:
-        """What lets a carried state go where an epoch of the data begins."""
-        if not self._settings.carry_state:
-            return []
-        epoch = self._windows.steps_an_epoch(self._settings.batch_size)
-        return [ForgetEveryEpoch(self._first_batch, epoch)]
-
-    def _note(self, failure: LossIsNotFinite) -> str:
-        """Writes down the batch that nothing could be learned from; returns where."""
-        batches = batches_from(
-            failure.batch, self._model, self._windows, self._settings
-        )
-        ids = next(iter(batches))[0]["token_ids"].numpy().tolist()
-        return self._checkpoints.note_failure({**failure.record, "token_ids": ids})
+    def _batches(self, first: int | None = None) -> tf.data.Dataset:
+        """The batches from one on, by default those that are left."""
+        first = self._first if first is None else first
+        return batches_from(first, self._model, self._windows, self._settings)
 
     def result(self) -> TrainingResult:
         """Leaves the model with the weights that it was for, and says what was done."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ from .. import references
 from .choices import optimizer_kind
 
 _SPARED = ["bias", "beta", "gamma", "scale"]
+_COMMON = inspect.signature(keras.optimizers.Optimizer).parameters
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
@@ -142,46 +143,27 @@ def find_optimizer(name: str) -> Callable[..., keras.optimizers.Optimizer]:
 
 
 def make_optimizer(
-    name: str,
-    schedule: Schedule,
-    *,
-    weight_decay: float,
-    clip_norm: float,
-    batches: int,
-    ema_momentum: float | None,
-    settings: Mapping[str, Any],
+    name: str, schedule: Schedule, needed: dict[str, Any], wanted: dict[str, Any]
 ) -> keras.optimizers.Optimizer:
-    """Makes an optimizer with what it takes, as `choices.OptimizerKind` says.
+    """Makes an optimizer, as `choices.OptimizerKind` says.
 
     Args:
         name: string. As of `find_optimizer`.
         schedule: schedule. The learning rate.
-        weight_decay: float. Biases and norms are spared.
-        clip_norm: float. Bound on the gradient's global norm; 0 for none.
-        batches: int. Those of an update.
-        ema_momentum: float or `None`. Of an average of the weights, an update.
-        settings: what else there is for it.
+        needed: arguments that it must take.
+        wanted: arguments that it gets if it takes them.
 
     Raises:
         ImportError: as `find_optimizer`.
-        ValueError: likewise; if it does not take what cannot be left out; and if what
-            is made is no optimizer.
+        ValueError: likewise; if it does not take what is needed; and if what is made is
+            no optimizer.
     """
     make = find_optimizer(name)
-    needed: dict[str, Any] = {}
-    if batches > 1:
-        needed["gradient_accumulation_steps"] = batches
-    if ema_momentum is not None:
-        # Keras averages after every batch, not after every step.
-        needed |= {"use_ema": True, "ema_momentum": ema_momentum ** (1 / batches)}
     for option in needed:
         if not _takes(make, option):
             raise ValueError(f"{name} does not take {option}, which is needed here")
-    wanted = {"weight_decay": weight_decay, "global_clipnorm": clip_norm or None}
-    wanted = {option: wanted[option] for option in wanted if _takes(make, option)}
-    named = inspect.signature(make).parameters
-    own = {option: settings[option] for option in settings if option in named}
-    optimizer = make(learning_rate=schedule, **wanted, **needed, **own)
+    taken = {option: wanted[option] for option in wanted if _takes(make, option)}
+    optimizer = make(learning_rate=schedule, **needed, **taken)
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise ValueError(
             f"{name} must make a keras.optimizers.Optimizer, and made a "
@@ -192,7 +174,7 @@ def make_optimizer(
 
 
 def _takes(make: Callable[..., Any], option: str) -> bool:
+    """Whether an option is an argument, or one of all optimizers that is passed on."""
     parameters = inspect.signature(make).parameters
-    return option in parameters or any(
-        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
-    )
+    passes_on = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    return option in parameters or (passes_on and option in _COMMON)

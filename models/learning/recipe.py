@@ -150,16 +150,21 @@ class Recipe(Section):
         """
         from .optimizers import make_optimizer
 
-        settings = optimizer_kind(self.optimizer).settings
-        return make_optimizer(
-            self.optimizer,
-            self.make_schedule(steps),
-            weight_decay=self.weight_decay,
-            clip_norm=self.clip_norm,
-            batches=self.gradient_accumulation_steps,
-            ema_momentum=self.ema_momentum,
-            settings={name: getattr(self, name) for name in settings},
-        )
+        batches, momentum = self.gradient_accumulation_steps, self.ema_momentum
+        needed: dict[str, Any] = {}
+        if batches > 1:
+            needed["gradient_accumulation_steps"] = batches
+        if momentum is not None:
+            # Keras averages after every batch, not after every step.
+            needed |= {"use_ema": True, "ema_momentum": momentum ** (1 / batches)}
+        wanted = {
+            "weight_decay": self.weight_decay,
+            "global_clipnorm": self.clip_norm or None,
+        }
+        for name in optimizer_kind(self.optimizer).settings:
+            wanted[name] = getattr(self, name)
+        schedule = self.make_schedule(steps)
+        return make_optimizer(self.optimizer, schedule, needed, wanted)
 
 
 def check_together(chosen: Any, section: str = "") -> None:

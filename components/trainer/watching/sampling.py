@@ -7,7 +7,6 @@ from typing import Any
 import keras_hub
 import numpy as np
 
-from ....models.families.keras_hub.adapter import KerasHubCausalLM
 from ....models.tasks.causal_lm import CausalLM
 from ...errors import InputError
 
@@ -34,7 +33,7 @@ class Sampler:
 
     def __init__(
         self,
-        model: CausalLM | KerasHubCausalLM,
+        model: CausalLM,
         trained: Any,
         prompt: str = "",
         tokens: int = 50,

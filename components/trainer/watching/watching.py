@@ -16,7 +16,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ....models.families.keras_hub.adapter import KerasHubCausalLM
 from ....models.tasks.causal_lm import CausalLM
 from ...errors import line_of
 from ...progress import report
@@ -60,7 +59,7 @@ class Watching:
         self._profiler: _Profiler | None = None
         self._history = History()
 
-    def sample_from(self, model: CausalLM | KerasHubCausalLM, trained: Any) -> None:
+    def sample_from(self, model: CausalLM, trained: Any) -> None:
         """Says which model is to write, where texts are wanted.
 
         Args:
