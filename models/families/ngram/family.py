@@ -17,7 +17,7 @@ class NgramSettings(FamilySettings):
 
     context_length: Annotated[int, Field(ge=8, le=65_536)] = 128
     """Tokens of a window; a prediction sees the last `order - 1`."""
-    order: Annotated[int, Field(ge=1, le=8)] = 5
+    order: Annotated[int, Field(ge=1)] = 5
     """Tokens of the longest n-gram."""
 
 
