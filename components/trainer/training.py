@@ -34,9 +34,9 @@ def train(
 
     Args:
         model: A causal language model from `{"token_ids", "padding_mask"}`, both
-            `[b, t]`, to logits `[b, t, vocabulary]`. A `StatefulNetwork` gets the
-            windows in contiguous order. It is trained by the strategy in whose scope it
-            was made.
+            `[b, t]`, to logits `[b, t, vocabulary]`, as `networks.network_of` makes it
+            of these settings; with `carry_state` it gets the windows in contiguous
+            order. It is trained by the strategy in whose scope it was made.
         train_windows: Windows to learn from, in the packing of the settings.
         eval_windows: Windows for the loss in the result, and those during training.
         settings: How; `precision` and `freeze` have been applied to the model.

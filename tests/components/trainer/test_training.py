@@ -224,6 +224,7 @@ def test_an_interrupted_training_with_carried_state_ends_as_if_it_had_not_been(
     steps_an_epoch = windows.steps_an_epoch(batch_size)
     stop = steps_an_epoch + 2  # in the middle of the second epoch
     options = {"batch_size": batch_size, "steps": stop + steps_an_epoch}
+    options["carry_state"] = True
     whole, expected = train(
         windows, tmp_path / "whole", make_stateful(batch_size), **options
     )
@@ -245,6 +246,7 @@ def test_every_epoch_begins_without_a_past(windows, tmp_path, monkeypatch):
     epoch = windows.steps_an_epoch(40)
     # Nothing is learned and the batches are the same, so losses differ by state alone.
     options = {"batch_size": 40, "steps": 2 * epoch, "learning_rate": 1e-30}
+    options["carry_state"] = True
     _, result = train(windows, tmp_path, make_stateful(40, dropout=0.0), **options)
     losses = losses_of(result)
     np.testing.assert_allclose(losses[epoch:], losses[:epoch], atol=1e-5)
