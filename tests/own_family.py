@@ -1,4 +1,4 @@
-"""A family that is not one of ours: the package of the page on how to write one.
+"""A family that is not one of ours, in the package of which the pages tell.
 
 `write(folder)` writes it; with the folder on the path, `FAMILY` names it.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 FAMILY = "mypackage.mingru:FAMILY"
 """What a configuration says of it, as `model.family`."""
 
-_PAGE = Path(__file__).parents[1] / "docs" / "own-family.md"
-_MODULE = r"^```python\n# (\S+\.py)\n(.*?)^```"
+_PAGES = Path(__file__).parents[1] / "docs"
+_MODULE = r"^```python\n# (mypackage/\S+\.py)\n(.*?)^```"
 
 
 def write(folder: Path) -> Path:
@@ -21,10 +21,11 @@ def write(folder: Path) -> Path:
     Returns:
         The folder of the package, `mypackage`.
     """
-    page = _PAGE.read_text(encoding="utf-8")
     package = folder / "mypackage"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    for name, source in re.findall(_MODULE, page, re.MULTILINE | re.DOTALL):
-        (folder / name).write_text(source)
+    for page in sorted(_PAGES.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        for name, source in re.findall(_MODULE, text, re.MULTILINE | re.DOTALL):
+            (folder / name).write_text(source)
     return package
