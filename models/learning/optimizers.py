@@ -14,7 +14,8 @@ from .. import references
 from .choices import optimizer_kind
 
 _SPARED = ["bias", "beta", "gamma", "scale"]
-_COMMON = inspect.signature(keras.optimizers.Optimizer).parameters
+# What all optimizers of Keras take; of their base class it cannot be asked.
+_COMMON = inspect.signature(keras.optimizers.SGD).parameters
 
 
 @keras.saving.register_keras_serializable(package="langzoo")

@@ -88,6 +88,13 @@ def test_another_optimizer_gets_a_rate_of_its_own_and_decays_as_much_a_step():
     assert recipe.with_optimizer("adam").weight_decay == 0
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_clips_and_decays_as_the_recipe_says(optimizer):
+    recipe = Recipe(clip_norm=0.5, optimizer=optimizer, weight_decay=0.25)
+    made = recipe.make_optimizer(10)
+    assert (made.global_clipnorm, made.weight_decay) == (0.5, 0.25)
+
+
 @pytest.mark.parametrize("batches", [1, 3])
 def test_an_average_forgets_as_much_a_step_whatever_its_batches(batches):
     recipe = Recipe(
