@@ -323,7 +323,11 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_a_runner_elsewhere_is_told_to_the_containers_as_beam_wants_it(name, tmp_path):
+def test_a_runner_elsewhere_is_told_to_the_containers_as_beam_wants_it(
+    name, tmp_path, request
+):
+    if name == "DataflowRunner":  # Beam looks at the bucket, and for it for long.
+        request.getfixturevalue("store")
     arguments = [f"--runner={name}", *ELSEWHERE[name]]
     loaded = loading.load(settings=[f"beam_pipeline_args={arguments}"])
     compiler.compile_pipeline(loaded, tmp_path / "pipeline.yaml")
