@@ -114,13 +114,15 @@ def learner_config(
 def _own_parts(model: dict[str, Any], training: dict[str, Any]) -> list[str]:
     """References to a user's own parts; each is loaded, to see that it is there."""
     family, optimizer = model["family"], training.get("optimizer") or ""
+    key = "model.family"
     try:
         if is_reference(family):
             family_of(family)
+        key = "trainer.optimizer"
         if is_reference(optimizer):
             from ...models.learning.optimizers import find_optimizer
 
             find_optimizer(optimizer)
     except (ImportError, ValueError) as error:
-        raise InputError(str(error)) from error
+        raise InputError(f"{key}: {error}") from error
     return [part for part in (family, optimizer) if is_reference(part)]
