@@ -99,11 +99,12 @@ def _resolve(roots: dict[str, Path], name: str) -> list[Path]:
 def _imported(roots: dict[str, Path], path: Path) -> Iterator[Path]:
     name = _name_in(roots, path)
     package = name.rpartition(".")[0] if path.name != "__init__.py" else name
-    for level, module in _names(path.read_text(encoding="utf-8")):
+    source = path.read_text(encoding="utf-8")
+    for level, module in _names(source):
         parents = package.split(".")[: len(package.split(".")) + 1 - level]
         prefix = ".".join(parents) + "." if level else ""
         yield from _resolve(roots, prefix + module)
-    for beside in _texts(path.read_text(encoding="utf-8")):
+    for beside in _texts(source):
         data = path.parent / beside
         if data.is_file() and data.suffix not in ("", ".py"):
             yield data
