@@ -27,7 +27,7 @@ def load(reference: str) -> Any:
 
     Raises:
         ImportError: in one line, if there is no such module, or nothing of that name
-            in it; and what the module itself raises when it is imported.
+            in it, or the module itself raises an error when it is imported.
     """
     module, _, name = reference.partition(":")
     look_in_working_directory()
@@ -37,6 +37,9 @@ def load(reference: str) -> Any:
         if error.name and f"{module}.".startswith(f"{error.name}."):
             raise no_such_module(reference) from error
         raise ImportError(f"{reference}: {error}") from error
+    except Exception as error:  # Whatever the module does.
+        reason = " ".join(str(error).split())
+        raise ImportError(f"{reference}: {type(error).__name__}: {reason}") from error
     if not hasattr(found, name):
         raise ImportError(f"{reference}: the module has no {name}")
     return getattr(found, name)

@@ -49,9 +49,6 @@ def family_of(name: str) -> Family:
         family = load(name)
     except ImportError as error:
         raise ValueError(str(error)) from error
-    except Exception as error:  # Whatever a module does when it is imported.
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{name}: {type(error).__name__}: {reason}") from error
     _require_contract(name, family)
     return family
 

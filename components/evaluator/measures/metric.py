@@ -102,9 +102,6 @@ def own(reference: str) -> Metric:
         metric = references.load(reference)
     except ImportError as error:
         raise ValueError(str(error)) from error
-    except Exception as error:  # of whatever the module does
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{reference}: {type(error).__name__}: {reason}") from error
     problem = _problem(metric)
     if problem:
         raise ValueError(f"{reference} is no metric: {problem}")

@@ -60,6 +60,7 @@ def package(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     file = folder / "somebody_s.py"
     file.write_text(PACKAGE)
+    (folder / "broken_s.py").write_text("1 / 0")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         yield file
@@ -131,6 +132,7 @@ def test_an_optimizer_gets_what_its_signature_takes():
     ("optimizer", "said"),
     [
         ("nobody_s:Signs", "nobody_s:Signs: no such module in "),
+        ("broken_s:Signs", "broken_s:Signs: ZeroDivisionError: division by zero"),
         ("somebody_s:Sings", "somebody_s:Sings: the module has no Sings"),
         ("somebody_s:keras", "somebody_s:keras must be a subclass of keras.optim"),
         ("somebody_s:without_rate", "without_rate must be .* and take learning_rate"),
