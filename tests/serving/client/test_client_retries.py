@@ -8,12 +8,12 @@ import json
 import socket
 import threading
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import grpc
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
@@ -22,13 +22,11 @@ import tensorflow as tf
 from grpc import StatusCode
 from langzoo.serving.client import AsyncClient, ServingError
 from langzoo.serving.server import ModelServer, ServerOptions
-from langzoo.serving.server.rest import RestOptions
+from langzoo.serving.server.servable import Signature
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 Push = Callable[[Path, Path, int], None]
 Connect = Callable[..., Any]
-FOREVER = 1 << 60  # turns of a loop
-BUSY_SECONDS = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +47,13 @@ def narrow_server(
             'model_platform: "tensorflow" } '
         )
     (folder / "models.config").write_text(f"model_config_list {{ {config} }}")
-    rest = RestOptions(timeout=BUSY_SECONDS)
     server = ModelServer(
         config_file=str(folder / "models.config"),
         host="127.0.0.1",
         grpc_port=0,
         rest_port=0,
         threads=1,
-        options=ServerOptions(queue_size=0, rest=rest),
+        options=ServerOptions(queue_size=0),
     )
     with server:
         assert server.wait_ready(60)
@@ -64,34 +61,40 @@ def narrow_server(
 
 
 @contextmanager
-def busy(server: ModelServer, kind: str) -> Iterator[None]:
-    """Keeps the only thread of an interface busy, but not for long."""
+def busy(server: ModelServer, kind: str) -> Iterator[threading.Event]:
+    """Keeps the only thread of an interface busy until the event or the end."""
+    released, call = threading.Event(), Signature.call
+
+    def held(self: Signature, feeds: Mapping[str, Any], *rest: Any) -> dict[str, Any]:
+        if "turns" in feeds:
+            released.wait(60)
+        return call(self, feeds, *rest)
+
     spin = {"rest": spin_over_rest}.get(kind, spin_over_grpc)
     thread = threading.Thread(target=spin, args=(server,))
-    thread.start()
-    await_users(server, "example", 1)
-    try:
-        yield
-    finally:
-        thread.join()
+    with patch.object(Signature, "call", held):
+        thread.start()
+        await_users(server, "example", 1)
+        try:
+            yield released
+        finally:
+            released.set()
+            thread.join()
 
 
 def spin_over_grpc(server: ModelServer) -> None:
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "example"
     request.model_spec.signature_name = "spin"
-    request.inputs["turns"].CopyFrom(tf.make_tensor_proto([FOREVER], tf.int64))
+    request.inputs["turns"].CopyFrom(tf.make_tensor_proto([1], tf.int64))
     with grpc.insecure_channel(server.grpc_address) as channel:
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        with suppress(grpc.RpcError):
-            stub.Predict(request, timeout=BUSY_SECONDS)
+        prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request)
 
 
 def spin_over_rest(server: ModelServer) -> None:
-    body = {"signature_name": "spin", "instances": [FOREVER]}
+    body = {"signature_name": "spin", "instances": [1]}
     url = f"http://{server.rest_address}/v1/models/example:predict"
-    with suppress(urllib.error.HTTPError):
-        urllib.request.urlopen(url, json.dumps(body).encode(), timeout=30).close()
+    urllib.request.urlopen(url, json.dumps(body).encode(), timeout=60).close()
 
 
 def await_users(server: ModelServer, name: str, count: int) -> None:
@@ -110,7 +113,8 @@ def test_a_busy_server_is_asked_again(
     connect: Connect, kind: str, narrow_server: ModelServer
 ) -> None:
     client = connect(narrow_server, retries=4)
-    with busy(narrow_server, kind):
+    with busy(narrow_server, kind) as released:
+        threading.Timer(1.0, released.set).start()
         [score] = client.score(["abc"])
     assert score.bytes == 3
 
