@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..pipelines.configuration.config import Config
+    from ..pipelines.configuration.loading import Setting
     from ..pipelines.local.runner import RunResult
 
 EXIT_ERROR = 1
@@ -87,13 +88,13 @@ def changes_of(
     corpus: str | None = None,
     strict: bool = False,
     settings: list[str] | None = None,
-) -> list[str]:
-    """What options change of the configuration, each as `KEY=VALUE`."""
-    changes = list(settings or [])
+) -> list[Setting]:
+    """What options change of the configuration."""
+    changes: list[Setting] = [*(settings or [])]
     if corpus is not None:
-        changes.append(f"corpus.path={json.dumps(corpus)}")
+        changes.append(("corpus.path", corpus))
     if strict:
-        changes.append("corpus.strict=true")
+        changes.append(("corpus.strict", True))
     return changes
 
 
@@ -167,6 +168,13 @@ def new_table(**options: Any) -> Table:
     from rich.table import Table
 
     return Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), **options)
+
+
+def print_table(table: Table) -> None:
+    """Prints a table on standard output."""
+    from ..pipelines.local.console import plain_console
+
+    plain_console().print(table)
 
 
 def short(number: float | None) -> str:

@@ -23,6 +23,7 @@ from .common import (
     load_config,
     new_table,
     print_json,
+    print_table,
     quiet,
     reported_errors,
     short,
@@ -265,9 +266,6 @@ def _of_candidate(candidate: Candidate) -> dict[str, Any]:
 
 
 def _print_runs(reports: list[RunReport], folder: Path) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
     table = new_table()
     for heading in ("run", "model"):
         table.add_column(heading, no_wrap=True)
@@ -284,16 +282,13 @@ def _print_runs(reports: list[RunReport], folder: Path) -> None:
             short(training.parameters) if training else "-",
             f"{training.steps:,}" if training else "-",
             _measure(report),
-            Text(f"{kind}{report.outcome} {version or '; '.join(report.reasons)}"),
+            f"{kind}{report.outcome} {version or '; '.join(report.reasons)}",
         )
-    Console().print(table)
+    print_table(table)
     typer.echo(f"reports: {folder / 'runs'}")
 
 
 def _print_versions(found: list[Version]) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
     table = new_table()
     table.add_column("version", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
@@ -306,15 +301,13 @@ def _print_versions(found: list[Version]) -> None:
             version.state,
             version.run or "-",
             "-" if version.value is None else f"{version.value:.4f}",
-            Text("; ".join(version.reasons)),
+            "; ".join(version.reasons),
         )
-    Console().print(table)
+    print_table(table)
 
 
 def print_ranking(report: ComparisonReport) -> None:
     """Prints the models of a comparison, the best first, and why some were refused."""
-    from rich.console import Console
-
     from ..components.evaluator.wording import duration
 
     table = new_table()
@@ -336,7 +329,7 @@ def print_ranking(report: ComparisonReport) -> None:
         )
         for reason in run.reasons if run else [candidate.error]:
             reasons.append(f"{name}: {reason}")
-    Console().print(table)
+    print_table(table)
     for reason in reasons:
         typer.echo(reason)
     if report.pushed:

@@ -21,6 +21,7 @@ from .common import (
     load_config,
     new_table,
     print_json,
+    print_table,
     quiet,
     reported_errors,
     short,
@@ -223,19 +224,15 @@ def _ask(push_folder: Path) -> list[tuple[str, str]]:
 
 
 def _print_table(rows: list[tuple[str, str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(show_header=False)
     for name, value in rows:
-        table.add_row(Text(name), Text(value))
-    Console().print(table)
+        table.add_row(name, value)
+    print_table(table)
 
 
 def _print_resources(resources: dict[str, Resources]) -> None:
-    from rich.console import Console
-
     table = new_table()
     table.add_column("task", no_wrap=True)
     for heading in ("wall, s", "CPU, s", "memory at most, MB"):
@@ -243,12 +240,10 @@ def _print_resources(resources: dict[str, Resources]) -> None:
     for name, took in resources.items():
         wall, cpu = f"{took.wall_seconds:.1f}", f"{took.cpu_seconds:.1f}"
         table.add_row(name, wall, cpu, f"{took.peak_memory_bytes / 1e6:,.0f}")
-    Console().print(table)
+    print_table(table)
 
 
 def _print_presets() -> None:
-    from rich.console import Console
-
     from ..models.families.presets import PRESETS
 
     table = new_table(
@@ -265,4 +260,4 @@ def _print_presets() -> None:
         table.add_row(
             *(name, preset.family, parameters, f"{vocabulary:,}", f"{context:,}", flops)
         )
-    Console().print(table)
+    print_table(table)

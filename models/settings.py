@@ -53,15 +53,21 @@ def hint(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
 
 
+def key_of(error: pydantic.ValidationError) -> tuple[str, ...]:
+    """Where the first problem of sections is; empty where it is of several keys."""
+    problem = error.errors()[0]
+    unknown = [problem["ctx"]["key"]] if problem["type"] == _UNKNOWN else []
+    return (*map(str, problem["loc"]), *unknown)
+
+
 def explain(error: pydantic.ValidationError) -> str:
     """Puts the first problem of sections into one line; others are counted."""
     problems = error.errors()
     problem = problems[0]
     kind, told = problem["type"], problem.get("ctx", {})
-    key = ".".join(map(str, problem["loc"]))
+    key = ".".join(key_of(error))
     if kind == _UNKNOWN:
-        place = f"{key}.{told['key']}" if key else told["key"]
-        text = f"unknown key {place}: {told['hint']}"
+        text = f"unknown key {key}: {told['hint']}"
     elif kind == "missing":
         text = f"the key {key} is missing"
     elif kind == "value_error":

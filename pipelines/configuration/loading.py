@@ -5,17 +5,21 @@ Importing this module imports neither TensorFlow nor TFX.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import pydantic
 import yaml
 
 from ...models.families.presets import resolved
-from ...models.settings import explain
+from ...models.settings import explain, key_of
 from .config import Config
+
+Setting: TypeAlias = str | tuple[str, Any]
+"""What changes a configuration: `section.key=value`, or key and value."""
 
 DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
@@ -37,15 +41,18 @@ def _parse(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
-def load(path: Path | None = None, settings: Sequence[str] = ()) -> Config:
+def load(path: Path | None = None, settings: Sequence[Setting] = ()) -> Config:
     """Reads and checks a configuration.
 
     Args:
         path: A YAML file; by default the demo's.
-        settings: Changes of the form `section.key=value`; values are YAML.
+        settings: The later go over the earlier. The value of `section.key=value` is
+            YAML where it is a list, a mapping or quoted; all else, such as a path,
+            stands as it is written.
 
     Raises:
-        ConfigError: Naming the file and the key, the value, and what would be right.
+        ConfigError: Naming the file or the setting, the key, the value, and what would
+            be right.
     """
     path = path or DEMO_CONFIG
     try:
@@ -53,33 +60,78 @@ def load(path: Path | None = None, settings: Sequence[str] = ()) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from error
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML: {reason}") from error
+        raise ConfigError(f"{path} is not YAML: {_in_one_line(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold keys and values, such as 'name: demo'")
-    for setting in settings:
-        _apply(content, setting)
-    if isinstance(content.get("model"), dict):
-        try:
-            content["model"] = resolved(content["model"])
-        except ValueError as error:
-            raise ConfigError(f"{path}: model: {error}") from error
+    changes = [_Change.of(setting) for setting in settings]
+    for change in changes:
+        change.apply(content)
     try:
+        if isinstance(content.get("model"), dict):
+            content["model"] = resolved(content["model"])
         return Config.model_validate(content)
     except pydantic.ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error)}") from error
+        said, reason = key_of(error), explain(error)
+    except ValueError as error:
+        said, reason = ("model",), f"model: {error}"
+    place = next((str(c) for c in reversed(changes) if c.says(said, reason)), path)
+    raise ConfigError(f"{place}: {reason}")
 
 
-def _apply(content: dict[str, Any], setting: str) -> None:
-    key, equals, value = setting.partition("=")
-    *sections, name = key.strip().split(".")
-    if not equals or not all([*sections, name]):
-        raise ConfigError(f"--set {setting}: write it as section.key=value")
-    for section in sections:
-        content = content.setdefault(section, {})
-        if not isinstance(content, dict):
-            raise ConfigError(f"--set {setting}: {section} is no section")
-    try:
-        content[name] = _parse(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {setting}: the value is not YAML") from error
+class _Change(NamedTuple):
+    """What a setting changes, and how it was given."""
+
+    key: list[str]
+    value: Any
+    given: str
+
+    @classmethod
+    def of(cls, setting: Setting) -> _Change:
+        if not isinstance(setting, str):
+            key, value = setting
+            return cls(key.split("."), value, f"{key}={value}")
+        name, equals, text = setting.partition("=")
+        key = name.strip().split(".")
+        if not equals or not all(key):
+            raise ConfigError(f"--set {setting}: write it as section.key=value")
+        try:
+            return cls(key, _value(text.strip()), setting)
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"--set {setting}: the value is not YAML: {_in_one_line(error)}"
+            ) from error
+
+    def __str__(self) -> str:
+        return f"--set {self.given}"
+
+    def apply(self, content: dict[str, Any]) -> None:
+        for section in self.key[:-1]:
+            content = content.setdefault(section, {})
+            if not isinstance(content, dict):
+                raise ConfigError(f"{self}: {section} is no section")
+        content[self.key[-1]] = self.value
+
+    def says(self, key: tuple[str, ...], reason: str) -> bool:
+        """Whether it says what is wrong: a key, or where none is, what is told of."""
+        if key:
+            return all(map(operator.eq, self.key, key))
+        return ".".join(self.key) in reason or reason.startswith(self.key[0])
+
+
+def _value(text: str) -> Any:
+    """The value of a setting, where a path needs no quotes, whatever is in it."""
+    if "\n" in text:
+        return _parse(text)
+    if not text.startswith(("[", "{", '"', "'")):
+        loader = _Loader("")
+        tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+        return loader.construct_object(yaml.ScalarNode(tag, text))
+    loader = _Loader(text)
+    node = loader.get_single_node()
+    if rest := text[node.end_mark.index :].strip():
+        raise yaml.YAMLError(f"{rest} would be a comment")
+    return loader.construct_document(node)
+
+
+def _in_one_line(error: yaml.YAMLError) -> str:
+    return " ".join(str(error).split())

@@ -24,7 +24,7 @@ from ...components.errors import InputError
 from ...components.evaluator.records import Definition
 from ...models.tasks import CAUSAL_LM
 from ..configuration.config import Config
-from ..configuration.loading import ConfigError, load
+from ..configuration.loading import ConfigError, Setting, load
 from ..report import data, page
 from ..report.reading import Runs
 
@@ -38,7 +38,7 @@ _SHARED = ("task", "corpus", "cleaning")
 def planned(
     paths: Sequence[Path] = (),
     presets: Sequence[str] = (),
-    settings: Sequence[str] = (),
+    settings: Sequence[Setting] = (),
 ) -> dict[str, Config]:
     """Reads the configurations of a comparison.
 
@@ -47,7 +47,7 @@ def planned(
     Args:
         paths: Configurations; with presets at most one, by default the demo's.
         presets: Names of presets, each of which takes the place of its model.
-        settings: Changes to all of them, of the form `section.key=value`.
+        settings: Changes to all of them.
 
     Returns:
         The configuration of each model by its name.
@@ -63,7 +63,7 @@ def planned(
                 f"not {len(paths)}"
             )
         path = paths[0] if paths else None
-        given = {name: (path, [f"model={{preset: {name}}}"]) for name in presets}
+        given = {name: (path, [("model", {"preset": name})]) for name in presets}
     else:
         given = {_name(path, paths): (path, []) for path in paths}
     if len(given) < 2:

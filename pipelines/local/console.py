@@ -10,6 +10,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 from rich.live import Live
@@ -38,13 +39,22 @@ def libraries_to_log(log_path: Path) -> Iterator[Console]:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         with os.fdopen(os.dup(kept[0]), "w", buffering=1) as terminal:
-            yield Console(file=terminal, highlight=False)
+            yield plain_console(terminal)
     finally:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         for descriptor, copy in enumerate(kept, start=1):
             os.dup2(copy, descriptor)
             os.close(copy)
+
+
+def plain_console(file: IO[str] | None = None) -> Console:
+    """A console for words of the user's, in which nothing is markup or a code.
+
+    Args:
+        file: Where it writes; standard output by default.
+    """
+    return Console(file=file, highlight=False, markup=False, emoji=False)
 
 
 def spinner(console: Console, message: str) -> Live:
@@ -54,7 +64,7 @@ def spinner(console: Console, message: str) -> Live:
     these are the libraries', and stay in the log.
     """
     return Live(
-        Spinner("dots", message),
+        Spinner("dots", Text(message)),
         console=console,
         transient=True,
         redirect_stdout=False,
@@ -98,7 +108,7 @@ class NodeProgress(logging.Handler):
         if not getattr(record, "transient", False):
             self._print(f"{'':{_INDENT}}{message}", style="dim")
         elif self._live:
-            self._live.update(Spinner("dots", self._line(message)))
+            self._live.update(Spinner("dots", Text(self._line(message))))
 
     def start(self, node: str) -> None:
         """Shows that a node is at work."""

@@ -285,6 +285,52 @@ def test_a_wrong_setting_is_refused_in_one_line_that_names_it(setting, said):
 
 
 @pytest.mark.parametrize(
+    "path",
+    [
+        *("a #b/*.txt", "a: b", "*.txt", "~/texts", "- a", "[a].txt", "{a}", "'a'"),
+        *("&a", "!a", "%a", "@a", "`a`", "a\U0001f600/[x].txt", "[/x]", 'a"b', "a,b]"),
+    ],
+)
+def test_a_path_stands_as_it_is_written(path, tmp_path):
+    loaded = loading.load(settings=[("corpus.path", path), ("root", f"runs/{path}")])
+    assert loaded.corpus.path == path
+    (tmp_path / "resolved.yaml").write_text(loaded.to_yaml(), encoding="utf-8")
+    assert loading.load(tmp_path / "resolved.yaml") == loaded
+    if path[0] not in "[{'":
+        assert loading.load(settings=[f"corpus.path={path}"]).corpus.path == path
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("7", 7), ("3e-4", 3e-4), ("true", True), ("null", None), ("~", None)),
+        *(("'7'", "7"), ('"a # b"', "a # b"), ("[a, {b: 1}]", ["a", {"b": 1}])),
+        ("\n- a # one\n- b", ["a", "b"]),
+    ],
+)
+def test_the_value_of_a_setting_has_the_type_that_yaml_gives_it(text, value):
+    assert loading._value(text) == value
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["name=[a] # b"], "--set name=[a] # b: the value is not YAML: # b would be"),
+        (["trainer.stepz=3", "trainer.steps=4"], "--set trainer.stepz=3: unknown key"),
+        (["trainer.steps=x", "name=a"], "--set trainer.steps=x: trainer.steps: 'x'"),
+        (["trainer={steps: x}"], "--set trainer={steps: x}: trainer.steps: 'x' cannot"),
+        (["gate.slices=[source]", "name=a"], "--set gate.slices=[source]: gate: there"),
+        (["model.family=grue", "name=a"], "--set model.family=grue: model.family: "),
+        ([("corpus.path", 7)], "--set corpus.path=7: corpus.path: 7 cannot be"),
+    ],
+)
+def test_an_error_names_the_setting_that_it_is_of(settings, said):
+    with pytest.raises(loading.ConfigError) as raised:
+        loading.load(settings=settings)
+    assert str(raised.value).startswith(said)
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
         ("name: [", "is not YAML"),
