@@ -88,8 +88,8 @@ class _Change(NamedTuple):
     @classmethod
     def of(cls, setting: Setting) -> _Change:
         if not isinstance(setting, str):
-            key, value = setting
-            return cls(key.split("."), value, f"{key}={value}")
+            name, value = setting
+            return cls(name.split("."), value, f"{name}={value}")
         name, equals, text = setting.partition("=")
         key = name.strip().split(".")
         if not equals or not all(key):
@@ -128,7 +128,7 @@ def _value(text: str) -> Any:
         return loader.construct_object(yaml.ScalarNode(tag, text))
     loader = _Loader(text)
     node = loader.get_single_node()
-    if rest := text[node.end_mark.index :].strip():
+    if node and (rest := text[node.end_mark.index :].strip()):
         raise yaml.YAMLError(f"{rest} would be a comment")
     return loader.construct_document(node)
 
