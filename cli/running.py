@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 import time
 from pathlib import Path
@@ -186,7 +187,8 @@ def _print_where_to_look(console: Console, folder: Path) -> None:
     if tables:
         console.print(f"the training's course is in {folder}: {tables}", soft_wrap=True)
     if any(folder.glob("*/events.out.tfevents.*")):
-        console.print(f"look: tensorboard --logdir {folder}", soft_wrap=True)
+        command = shlex.join(["tensorboard", "--logdir", str(folder)])
+        console.print(f"look: {command}", soft_wrap=True)
 
 
 def _summary_rows(config: Config, result: RunResult) -> list[tuple[str, str]]:

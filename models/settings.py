@@ -7,13 +7,22 @@ that uses it. Importing this module imports neither TensorFlow nor Keras.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 from pydantic_core import PydanticCustomError
 
 _UNKNOWN = "unknown_key"
+
+
+def _path(path: str) -> str:
+    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
+
+
+PathText = Annotated[str, pydantic.Field(min_length=1), pydantic.AfterValidator(_path)]
+"""A path or an address; `~/` is the user's own folder, all else is as it is written."""
 
 
 class Section(pydantic.BaseModel):

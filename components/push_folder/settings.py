@@ -5,15 +5,12 @@ Importing this module imports neither TensorFlow nor TFX.
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
+from ...models.settings import PathText
 from ...serving.export.settings import ExportSettings
 
 
 class ServingSettings(ExportSettings):
     """How the model is exported and where it is pushed."""
 
-    push_folder: Annotated[str, Field(min_length=1)] | None = None
+    push_folder: PathText | None = None
     """Folder that the model server watches; default `ROOT/NAME/serving`."""

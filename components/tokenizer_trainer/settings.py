@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
-from ...models.settings import Section
+from ...models.settings import PathText, Section
 
 # The special tokens, and the bytes at the start of a word and within it.
 _WORD_PIECE_BYTES = 4 + 2 * 256
@@ -42,7 +42,7 @@ class TokenizerSettings(Section):
     characters are counted in the whole corpus, and `word_piece` learns from counts."""
     seed: int = 0
     """Chooses the sample."""
-    path: Annotated[str, Field(min_length=1)] | None = None
+    path: PathText | None = None
     """For `file`: a SentencePiece model, a `tokenizer.json` of Hugging Face with byte
     pairs of GPT-2's, Llama 2's or Llama 3's kind, Unigram of T5's or WordPiece of
     BERT's, or the folder of a KerasHub preset. What a vocabulary lacks is spelled in

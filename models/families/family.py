@@ -14,7 +14,7 @@ import pydantic
 from pydantic import Field
 
 from ..learning.recipe import Recipe
-from ..settings import Section
+from ..settings import PathText, Section
 
 _BYTES = 260  # tokens of the byte tokenizer
 # Settings that are no arguments of a backbone; the context length is, as
@@ -95,7 +95,7 @@ class FamilySettings(Section):
 class LearnedSettings(FamilySettings):
     """What a person may say of a model that learns by gradient."""
 
-    initial_weights: Annotated[str, Field(min_length=1)] | None = None
+    initial_weights: PathText | None = None
     """Folder of a preset that an earlier run has saved, or of a pipeline (`ROOT/NAME`)
     for what it trained last: training goes on with those weights, and needs their
     tokenizer (`tokenizer.type: preset`). Family and hyperparameters are the preset's

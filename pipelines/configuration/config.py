@@ -24,7 +24,7 @@ from ...components.trainer.watching.settings import WatchSettings
 from ...components.tuner import search_space
 from ...components.tuner.settings import LONGEST, SearchSettings
 from ...models.families import FAMILIES
-from ...models.settings import Section, explain, hint
+from ...models.settings import PathText, Section, explain, hint
 from ...models.tasks import CAUSAL_LM, TASKS
 from . import beam
 from .kubeflow import KubeflowSettings
@@ -37,6 +37,11 @@ def _root(folder: str) -> str:
         raise ValueError(
             f"root: TensorFlow writes to no {scheme}://: take a folder or gs://; "
             "corpus.path and serving.push_folder can be s3://"
+        )
+    if wild := sorted({*"*?["} & {*_absolute(folder)}):
+        raise ValueError(
+            f"root: {_absolute(folder)} has a {wild[0]} in it, which TFX and Beam take "
+            "for a pattern: take another folder"
         )
     # What stands behind a slash too many is another file in a store.
     return folder.rstrip("/") if separator else folder
@@ -53,9 +58,7 @@ class Config(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
     """Name of the pipeline; runs of one name share artifacts and blessed models."""
-    root: Annotated[str, Field(min_length=1), pydantic.AfterValidator(_root)] = (
-        "langzoo-runs"
-    )
+    root: Annotated[PathText, pydantic.AfterValidator(_root)] = "langzoo-runs"
     """Folder for artifacts, metadata and logs of all pipelines; not `s3://`, which
     TensorFlow does not write."""
     corpus: CorpusSettings = CorpusSettings()

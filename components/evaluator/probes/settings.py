@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import Field
 
-from ....models.settings import Section
+from ....models.settings import PathText, Section
 from ...errors import InputError
 from . import templates
 
@@ -26,7 +26,7 @@ class ProbeSettings(Section):
     """Share of the characters at which a typing error is made."""
     whitespace_rate: Annotated[float, Field(gt=0, le=1)] = 0.2
     """Share of the runs of white space that become other white space."""
-    templates: Annotated[str, Field(min_length=1)] | None = None
+    templates: PathText | None = None
     """A YAML file of sentences and group words, in place of the shipped English one."""
     prompts: Annotated[int, Field(ge=1)] = 64
     """Prompts taken from each split to see what is memorized."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -98,7 +99,8 @@ class Watching:
             return []
         graph = _graph_of(network) if settings.graph else None
         self._displays.append(_TensorBoardLogs(self._folder, history, graph))
-        report(f"watch it: tensorboard --logdir {self._folder}")
+        command = ["tensorboard", "--logdir", str(self._folder)]
+        report(f"watch it: {shlex.join(command)}")
         if settings.profile_steps is None:
             return []
         first, last = settings.profile_steps

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
 
 import pydantic
-from pydantic import Field
 
+from ...settings import PathText
 from ..family import Family, FamilySettings
 
 
 class KerasHubSettings(FamilySettings):
     """A causal language model of KerasHub."""
 
-    preset: Annotated[str, Field(min_length=1)]
+    preset: PathText
     """A folder, or a name or handle (`hf://...`) that KerasHub knows."""
     pretrained: bool = False
     """Whether to start from the preset's weights, which need its tokenizer
@@ -26,7 +25,7 @@ class KerasHubSettings(FamilySettings):
 
     @pydantic.model_validator(mode="after")
     def _folder_holds_a_preset(self) -> KerasHubSettings:
-        folder = Path(self.preset).expanduser()
+        folder = Path(self.preset)
         is_path = "://" not in self.preset and len(folder.parts) > 1
         if not folder.is_dir() and not is_path:
             return self

@@ -273,6 +273,11 @@ def test_the_folders_of_a_root_in_a_store_have_one_slash_between_them():
             "unknown key model.hidden_dim: known are family, preset",
         ),
         ("root=s3://bucket/runs", "TensorFlow writes to no s3://: take a folder or gs"),
+        (
+            "root=runs/[a]",
+            "runs/[a] has a [ in it, which TFX and Beam take",
+        ),
+        ("serving.push_folder=a\udcff", "push_folder: 'a\\udcff' cannot be"),
         ("trainer.steps", "write it as section.key=value"),
         ("name.first=x", "name is no section"),
     ],
@@ -287,17 +292,25 @@ def test_a_wrong_setting_is_refused_in_one_line_that_names_it(setting, said):
 @pytest.mark.parametrize(
     "path",
     [
-        *("a #b/*.txt", "a: b", "*.txt", "~/texts", "- a", "[a].txt", "{a}", "'a'"),
+        *("a #b/*.txt", "a: b", "*.txt", "~texts", "- a", "[a].txt", "{a}", "'a'"),
         *("&a", "!a", "%a", "@a", "`a`", "a\U0001f600/[x].txt", "[/x]", 'a"b', "a,b]"),
     ],
 )
 def test_a_path_stands_as_it_is_written(path, tmp_path):
-    loaded = loading.load(settings=[("corpus.path", path), ("root", f"runs/{path}")])
+    loaded = loading.load(
+        settings=[("corpus.path", path), ("serving.push_folder", path)]
+    )
     assert loaded.corpus.path == path
     (tmp_path / "resolved.yaml").write_text(loaded.to_yaml(), encoding="utf-8")
     assert loading.load(tmp_path / "resolved.yaml") == loaded
     if path[0] not in "[{'":
         assert loading.load(settings=[f"corpus.path={path}"]).corpus.path == path
+
+
+def test_the_home_folder_is_found_where_no_shell_does(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    loaded = loading.load(settings=["root=~/runs", "serving.push_folder=~/served"])
+    assert (loaded.root, loaded.push_folder) == ("/home/me/runs", "/home/me/served")
 
 
 @pytest.mark.parametrize(
