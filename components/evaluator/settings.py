@@ -206,7 +206,7 @@ class GateSettings(Section):
     """Bits per byte that a candidate must be better than the last blessed model."""
     significant: bool = False
     """Whether an improvement counts only where its 95 % confidence interval lies beyond
-    the margin; intervals are of a paired bootstrap by document."""
+    the margin; intervals are of a paired jackknife by document."""
     slices: list[str] = [LENGTH]
     """Features by which all metrics are told as well: `length`, in buckets of bytes,
     and those of `corpus.fields`."""
