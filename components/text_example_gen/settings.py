@@ -168,10 +168,13 @@ class CleaningSettings(Section):
     filter_threshold: float = 0.5
     """Documents that score less are dropped; a bool counts 0 or 1."""
     drop_duplicates: bool = False
-    """Of equal documents, text and fields, keeps the one with the smallest id."""
+    """Of equal documents keeps the one with the smallest id."""
     drop_near_duplicates: bool = False
-    """Of documents much alike, and with equal fields, keeps the one with the smallest
-    id (MinHash); also drops exact duplicates."""
+    """Of documents much alike keeps the one with the smallest id (MinHash); also drops
+    exact duplicates."""
+    duplicate_fields: list[str] | None = None
+    """Features of `corpus.fields` in which duplicates, exact and near, are equal: all
+    where it is not given, none where it is `[]`."""
     near_duplicate_threshold: Annotated[float, Field(ge=0.3, lt=1)] = 0.8
     """Share of their shingles that near duplicates have in common (Jaccard)."""
     shingles: Literal["words", "characters"] = "words"
