@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import tensorflow as tf
 from tfx import types
@@ -25,13 +27,24 @@ class Documents:
 
     def __iter__(self) -> Iterator[str]:
         """Reads their texts, in the order of the files."""
+        for features in self._features():
+            yield b"".join(features["text"].bytes_list.value).decode()
+
+    def count_values(self, names: Iterable[str]) -> dict[str, Counter[bytes]]:
+        """Says how often each value of some features stands in the examples."""
+        counts = {name: Counter[bytes]() for name in names}
+        for features in self._features() if counts else ():
+            for name, count in counts.items():
+                count.update(features[name].bytes_list.value)
+        return counts
+
+    def _features(self) -> Iterator[Any]:
         files = sorted(itertools.chain(*map(fileio.glob, self.file_patterns)))
         for file in files:
             compression = "GZIP" if file.endswith(".gz") else ""
             dataset = tf.data.TFRecordDataset(file, compression_type=compression)
             for record in dataset.as_numpy_iterator():
-                features = tf.train.Example.FromString(record).features.feature
-                yield b"".join(features["text"].bytes_list.value).decode()
+                yield tf.train.Example.FromString(record).features.feature
 
 
 def split(examples: list[types.Artifact], name: str) -> Documents:

@@ -19,6 +19,7 @@ from .gate.decision import Decision
 from .measured import Measured
 from .measures import analysis, exported
 from .measures.metric import own
+from .measures.slices import LENGTH, OTHERS, Told, told_apart
 from .records import CANDIDATE, Baseline, Sample
 from .settings import EvaluatorSettings
 
@@ -76,6 +77,7 @@ def measure(
         return Measured(missing_signatures=missing)
     models = dict(_comparable(models))
     seconds: dict[str, float] = {}
+    told = _told_apart(documents, settings)
     with _timed(seconds, "analysis"), make_pipeline() as pipeline:
         analysis.analyze(
             pipeline,
@@ -84,6 +86,7 @@ def measure(
             settings.sliced,
             output,
             settings.own_metrics,
+            told,
         )
     texts = [] if missing else list(itertools.islice(documents, _LATENCY_TEXTS))
     with _timed(seconds, "export"):
@@ -108,6 +111,19 @@ def measure(
         seconds=seconds,
         own={name: own(metric) for name, metric in settings.own_metrics.items()},
     )
+
+
+def _told_apart(documents: Documents, settings: EvaluatorSettings) -> Told:
+    """Which values have a slice each; says of which features not all have."""
+    counts = documents.count_values(n for n in settings.sliced if n != LENGTH)
+    named = [rule.slice for rule in settings.rules]
+    told = told_apart(counts, settings.slice_values, named)
+    for feature, values in told.items():
+        report(
+            f"gate.slices: {feature} has {len(counts[feature]):,} values: "
+            f"{len(values):,} have a slice each, the others are {feature}={OTHERS}"
+        )
+    return told
 
 
 def missing_signatures(path: str) -> list[str]:

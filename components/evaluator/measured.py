@@ -1,4 +1,4 @@
-"""What an evaluation has measured, with its resamples; a record is made of it."""
+"""What an evaluation has measured, by document; a record is made of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .measures.metric import Metric
-from .measures.sums import MIN_DOCUMENTS, NAMES, CorpusSums, interval
+from .measures.sums import NAMES, CorpusSums, interval
 from .measures.tables import MEASURES
 from .records import (
     CANDIDATE,
@@ -51,15 +51,11 @@ class Measured:
     @property
     def documents(self) -> int:
         """How many documents the candidate was evaluated on."""
-        return self.documents_in(OVERALL)
-
-    def documents_in(self, slice_name: str) -> int:
-        """Likewise in a slice."""
-        sums = self.sums.get(CANDIDATE, {}).get(slice_name)
+        sums = self.sums.get(CANDIDATE, {}).get(OVERALL)
         return sums.documents if sums else 0
 
     def values(self, model: str, slice_name: str, metric: str) -> np.ndarray | None:
-        """A metric, `[1]`, or with its resamples `[1 + RESAMPLES]`; None if unknown."""
+        """A metric, `[1]`, or `[1 + N]` as `Metric.values`; None if unknown."""
         of_sums = self._of_sums.get(metric)
         if of_sums is not None:
             sums = self.sums.get(model, {}).get(slice_name)
@@ -98,7 +94,7 @@ class Measured:
     def _of_slice(self, model: str, name: str) -> Slice:
         sums = self.sums[model][name]
         metrics = {
-            metric.name: _with_interval(metric.values(sums), sums.documents)
+            metric.name: _with_interval(metric.values(sums))
             for metric in self._of_sums.values()
         }
         if name == OVERALL:
@@ -112,14 +108,7 @@ class Measured:
         )
 
 
-def _with_interval(values: np.ndarray, documents: int) -> Measure:
-    """A value with its 95 % confidence interval, where enough documents give one."""
-    low, high = interval_of(values, documents) or (None, None)
+def _with_interval(values: np.ndarray) -> Measure:
+    """A value with its 95 % confidence interval, where there is one."""
+    low, high = interval(values) or (None, None)
     return Measure(value=float(values[0]), low=low, high=high)
-
-
-def interval_of(values: np.ndarray, documents: int) -> tuple[float, float] | None:
-    """The 95 % confidence interval of a value; None where there is none."""
-    if values.size == 1 or documents < MIN_DOCUMENTS:
-        return None
-    return interval(values)

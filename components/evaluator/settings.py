@@ -151,6 +151,8 @@ class EvaluatorSettings(Section):
     """All rules, those of `gate.max_bits_per_byte` and `gate.min_improvement` too."""
     slices: list[str] = []
     """As `GateSettings`."""
+    slice_values: int = 50
+    """As `GateSettings`."""
     features: list[str] = []
     """Features that the examples have besides their text."""
     probes: _Probes = None
@@ -206,10 +208,13 @@ class GateSettings(Section):
     """Bits per byte that a candidate must be better than the last blessed model."""
     significant: bool = False
     """Whether an improvement counts only where its 95 % confidence interval lies beyond
-    the margin; intervals are of a paired bootstrap by document."""
+    the margin; intervals are of a paired jackknife by document."""
     slices: list[str] = [LENGTH]
     """Features by which all metrics are told as well: `length`, in buckets of bytes,
     and those of `corpus.fields`."""
+    slice_values: Annotated[int, Field(ge=1, le=10_000)] = 50
+    """How many values of such a feature have a slice each, the most frequent ones; the
+    rest are one slice, `FEATURE=(others)`. Values that rules name have one, too."""
     rules: list[RuleSettings] = []
     """More that a candidate must keep."""
     probes: _Probes = None
@@ -250,6 +255,7 @@ class GateSettings(Section):
         return EvaluatorSettings(
             rules=self.all_rules,
             slices=self.slices,
+            slice_values=self.slice_values,
             features=list(features),
             probes=self.probes,
         )

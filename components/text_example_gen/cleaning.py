@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..scratch import read_json, write_one
 from ..source import source_hash
 from .documents import Document
-from .near_duplicates import FindNearDuplicates, MinHash, hash_of
+from .near_duplicates import FindNearDuplicates, MinHash, counting, hash_of
 from .repeated_keys import RepeatedKeys, Sieve
 from .settings import CleaningSettings
 
@@ -175,7 +175,7 @@ class Clean(beam.PTransform):
         found: dict[str, beam.PCollection] = {}
         if "duplicates" in cleaning.steps:
             documents = self._cleaned_again("Duplicates")
-            found["duplicates"] = documents | FindDuplicates()
+            found["duplicates"] = documents | FindDuplicates(cleaning.duplicate_fields)
         if "near_duplicates" in cleaning.steps:
             min_hash = MinHash(
                 cleaning.near_duplicate_threshold,
@@ -187,7 +187,9 @@ class Clean(beam.PTransform):
                 drop = _Drop(found["duplicates"], "duplicates")
                 kept, _ = self._cleaned_again(name) | f"Distinct[{name}]" >> drop
                 distinct.append(kept)
-            found["near_duplicates"] = tuple(distinct) | FindNearDuplicates(min_hash)
+            found["near_duplicates"] = tuple(distinct) | FindNearDuplicates(
+                min_hash, cleaning.duplicate_fields
+            )
         return found
 
     def _cleaned_again(self, name: str) -> beam.PCollection:
@@ -302,11 +304,18 @@ class FindDuplicates(beam.PTransform):
 
     Only digests and ids are shuffled, and of these only what may come again: see
     `repeated_keys`.
+
+    Args:
+        fields: Names of the fields that must be equal; `None` for all.
     """
+
+    def __init__(self, fields: Iterable[str] | None = None) -> None:
+        super().__init__()
+        self._fields = None if fields is None else frozenset(fields)
 
     def expand(self, documents: beam.PCollection) -> beam.PCollection:
         """Adds a combination and a shuffle."""
-        named = documents | "Digest" >> beam.Map(lambda d: (digest(d), d.id))
+        named = documents | "Digest" >> beam.Map(_named, self._fields)
         repeated = (
             named
             | beam.BatchElements(min_batch_size=_BATCH, max_batch_size=_BATCH)
@@ -358,7 +367,7 @@ def _kept(document: Document, dropped: set[int], word: str) -> Iterator[Any]:
         yield document
 
 
-def digest(document: Document) -> bytes:
-    """Hashes text and fields to 16 bytes."""
-    content = json.dumps([document.text, sorted(document.fields.items())])
-    return hashlib.sha256(content.encode()).digest()[:16]
+def _named(document: Document, fields: frozenset[str] | None) -> tuple[bytes, str]:
+    """Returns a hash of text and fields, of 16 bytes, and the id."""
+    content = json.dumps([document.text, counting(document, fields)])
+    return hashlib.sha256(content.encode()).digest()[:16], document.id

@@ -13,13 +13,14 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
-from typing import Literal
+from collections.abc import Collection, Iterable, Iterator
+from typing import Literal, NamedTuple
 
 import apache_beam as beam
 import numpy as np
 from apache_beam.pvalue import AsSingleton
 
+from .alike import later_alike, mix
 from .documents import Document
 from .repeated_keys import RepeatedKeys, Sieve
 
@@ -28,17 +29,11 @@ RECALL = 0.99
 
 _WORD = re.compile(r"\w+")
 _CHUNK = 1024
+_BATCH = 512  # documents whose bands are looked at together
 _GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _mix(values: np.ndarray) -> np.ndarray:
-    """Scrambles uint64 values: the output function of SplitMix64."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-_SEEDS = _mix(np.arange(1, NUM_HASHES + 1, dtype=np.uint64) * _GOLDEN_RATIO)
+_SEEDS = mix(np.arange(1, NUM_HASHES + 1, dtype=np.uint64) * _GOLDEN_RATIO)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,24 +92,35 @@ class MinHash:
             units = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         else:
             words = _WORD.findall(text) or [text]
-            hashes = {word: hash_of(word) for word in set(words)}
-            units = np.array([hashes[word] for word in words], np.uint64)
+            units = np.array([*map(_hash_of_word, words)], np.uint64)
         units = units.astype(np.uint64)
         length = min(self.length, len(units))
         count = len(units) - length + 1
         rolled = np.zeros(count, np.uint64)
         for offset in range(length):
-            rolled = _mix(rolled + units[offset : offset + count] + _GOLDEN_RATIO)
+            rolled = mix(rolled + units[offset : offset + count] + _GOLDEN_RATIO)
         return np.unique(rolled)
 
-    def bands(self, signature: np.ndarray) -> list[bytes]:
-        """Returns the bands of a signature, each with its number in front."""
-        rows = self.rows
-        return [
-            band.to_bytes(1, "little")
-            + signature[band * rows : (band + 1) * rows].tobytes()
-            for band in range(NUM_HASHES // rows)
-        ]
+    @property
+    def bands(self) -> int:
+        """Number of bands in a signature."""
+        return NUM_HASHES // self.rows
+
+    def band(self, signed: Signed, number: int) -> np.ndarray:
+        """Returns a hash of a band, and of what must be equal besides, uint64 `[n]`."""
+        hashes = mix(signed.kinds + np.uint64(number))
+        for column in signed.signatures[:, number * self.rows :][:, : self.rows].T:
+            hashes = mix(hashes + column)
+        return hashes
+
+    def keys(self, signed: Signed) -> np.ndarray:
+        """Returns the hashes of all bands, uint64 `[n * bands]`."""
+        return np.concatenate([self.band(signed, band) for band in range(self.bands)])
+
+
+@functools.lru_cache(1 << 16)
+def _hash_of_word(word: str) -> int:
+    return hash_of(word)
 
 
 def hash_of(text: str) -> int:
@@ -122,82 +128,120 @@ def hash_of(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
+def kind_of(document: Document, fields: Collection[str] | None) -> int:
+    """Hashes the fields that must be equal in duplicates, all or those named."""
+    return hash_of(json.dumps(counting(document, fields)))
+
+
+def counting(
+    document: Document, fields: Collection[str] | None
+) -> list[tuple[str, str]]:
+    """The fields that must be equal in duplicates, all or those named."""
+    return sorted(
+        (name, value)
+        for name, value in document.fields.items()
+        if fields is None or name in fields
+    )
+
+
+class Signed(NamedTuple):
+    """Signatures of documents.
+
+    Attributes:
+        ids: Those of the documents.
+        signatures: uint32 `[n, NUM_HASHES]`.
+        kinds: uint64 `[n]`: hashes of the fields that must be equal.
+    """
+
+    ids: list[str]
+    signatures: np.ndarray
+    kinds: np.ndarray
+
+
 class FindNearDuplicates(beam.PTransform):
     """Finds documents that are much like one with a smaller id.
 
     Input are two collections of the same documents, no two of them equal; output are
-    the ids of those to drop. Documents are compared where they share a band of their
-    signatures. What is dropped has a near duplicate with a smaller id, which may have
-    been dropped for another: of a chain of near duplicates the first stays.
+    the ids of those to drop. What is dropped has a near duplicate with a smaller id,
+    which may have been dropped for another: of a chain of near duplicates the first
+    stays.
 
     Of the bands of the first collection a sieve is made (see `repeated_keys`), and only
-    those of the second that pass it are shuffled, each with an id and a signature of
-    `NUM_HASHES` bytes: a worker holds the keys of one bucket, and Beam's local runner,
-    in whose memory all that is shuffled lies, little but what is alike.
+    those of the second that share a band are compared: a worker holds 600 bytes of each
+    of these. Which are alike is found in `alike`.
 
     Args:
         min_hash: What is alike.
+        fields: Names of the fields that must be equal; `None` for all.
     """
 
-    def __init__(self, min_hash: MinHash) -> None:
+    def __init__(self, min_hash: MinHash, fields: Iterable[str] | None = None) -> None:
         super().__init__()
         self._min_hash = min_hash
+        self._fields = None if fields is None else frozenset(fields)
 
     def expand(
         self, documents: tuple[beam.PCollection, beam.PCollection]
     ) -> beam.PCollection:
-        """Adds a combination and a shuffle."""
-        first, second = documents
+        """Adds two combinations."""
+        first, second = (
+            collection
+            | f"Sign[{name}]" >> beam.Map(_signed, self._min_hash, self._fields)
+            | f"Batch[{name}]"
+            >> beam.BatchElements(min_batch_size=_BATCH, max_batch_size=_BATCH)
+            | f"Signed[{name}]" >> beam.Map(_together)
+            for name, collection in zip(("all", "shared"), documents, strict=True)
+        )
         repeated = (
             first
-            | "Bands" >> beam.Map(_bands, self._min_hash)
+            | "Bands" >> beam.Map(self._min_hash.keys)
             | "Repeated" >> beam.CombineGlobally(RepeatedKeys())
         )
         return (
             second
-            | "Shared" >> beam.FlatMap(_keys, self._min_hash, AsSingleton(repeated))
-            | "GroupBands" >> beam.GroupByKey()
-            | "Compare" >> beam.FlatMap(_later_alike, self._min_hash.threshold)
+            | "Shared" >> beam.Map(_sharing, self._min_hash, AsSingleton(repeated))
+            | "All" >> beam.combiners.ToList()
+            | "Compare" >> beam.FlatMap(_later_alike, self._min_hash)
         )
 
 
-def _bands(document: Document, min_hash: MinHash) -> np.ndarray:
-    """Returns, for each band, a hash of what must be equal."""
-    return _signed(document, min_hash)[0]
+def _signed(
+    document: Document, min_hash: MinHash, fields: frozenset[str] | None
+) -> tuple[str, np.ndarray, int]:
+    return document.id, min_hash.signature(document.text), kind_of(document, fields)
 
 
-def _signed(document: Document, min_hash: MinHash) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the hashes of the bands, uint64, and the signature."""
-    signature = min_hash.signature(document.text)
-    fields = json.dumps(sorted(document.fields.items())).encode()
-    hashes = b"".join(
-        hashlib.blake2b(band + fields, digest_size=8).digest()
-        for band in min_hash.bands(signature)
+def _together(signed: list[tuple[str, np.ndarray, int]]) -> Signed:
+    ids, signatures, kinds = zip(*signed, strict=True)
+    return Signed([*ids], np.stack(signatures), np.array(kinds, np.uint64))
+
+
+def _sharing(signed: Signed, min_hash: MinHash, repeated: Sieve) -> Signed:
+    """Leaves out documents of whose bands none comes again."""
+    shared = np.zeros(len(signed.ids), bool)
+    for band in range(min_hash.bands):
+        shared |= repeated.holds(min_hash.band(signed, band))
+    ids = [signed.ids[place] for place in np.flatnonzero(shared)]
+    return Signed(ids, signed.signatures[shared], signed.kinds[shared])
+
+
+def _later_alike(parts: list[Signed], min_hash: MinHash) -> Iterator[str]:
+    """Yields the ids of those that are like one with a smaller id."""
+    if not parts:
+        return
+    ids = [name for part in parts for name in part.ids]
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    signed = Signed(
+        [ids[place] for place in order],
+        np.concatenate([part.signatures for part in parts])[order],
+        np.concatenate([part.kinds for part in parts])[order],
     )
-    return np.frombuffer(hashes, np.uint64), signature
-
-
-def _keys(
-    document: Document, min_hash: MinHash, repeated: Sieve
-) -> Iterator[tuple[int, tuple[str, bytes]]]:
-    """Yields shared bands, each with the id and the low bytes of the signature."""
-    bands, signature = _signed(document, min_hash)
-    # A byte a hash is enough to compare: others agree in one of 256 by chance.
-    value = document.id, signature.astype(np.uint8).tobytes()
-    for band in bands[repeated.holds(bands)].view(np.int64).tolist():
-        yield band, value
-
-
-def _later_alike(
-    bucket: tuple[int, Iterable[tuple[str, bytes]]], threshold: float
-) -> Iterator[str]:
-    """Yields the ids in a bucket that are like an earlier one that is like no other."""
-    _, members = bucket
-    leaders = np.empty((0, NUM_HASHES), np.uint8)
-    for name, packed in sorted(members):
-        signature = np.frombuffer(packed, np.uint8)
-        agreeing = (leaders == signature).mean(axis=1)
-        if agreeing.size and agreeing.max() >= threshold:
-            yield name
-        else:
-            leaders = np.vstack([leaders, signature])
+    later = later_alike(
+        signed.signatures,
+        signed.kinds,
+        min_hash.threshold,
+        functools.partial(min_hash.band, signed),
+        min_hash.bands,
+    )
+    for place in np.flatnonzero(later):
+        yield signed.ids[place]

@@ -17,6 +17,8 @@ from . import demo_corpus
 _Path = Annotated[str, Field(min_length=1)]
 _FieldName = Annotated[str, Field(min_length=1)]
 _Length = Annotated[int, Field(ge=1)]
+# Features of the examples, raw and transformed, and what is sliced by bytes.
+_TAKEN = ("text", "id", "token_ids", "length")
 
 
 class _Reading(Section):
@@ -130,10 +132,11 @@ class CorpusSettings(_Reading):
     @pydantic.model_validator(mode="after")
     def _fields_have_names_of_their_own(self) -> CorpusSettings:
         for name in self.features:
-            if not name.isidentifier() or name in ("text", "id", "token_ids"):
+            if not name.isidentifier() or name in _TAKEN:
                 raise ValueError(
-                    f"corpus.fields: {name!r} cannot be the name of a feature: "
-                    "it is one word, not text, id or token_ids, such as label"
+                    f"corpus.fields: {name!r} cannot be the name of a feature: it is "
+                    f"one word, none of {', '.join(_TAKEN)}, such as label; the field "
+                    "or column may be called so, as in {label: " + name + "}"
                 )
         return self
 
@@ -165,10 +168,13 @@ class CleaningSettings(Section):
     filter_threshold: float = 0.5
     """Documents that score less are dropped; a bool counts 0 or 1."""
     drop_duplicates: bool = False
-    """Of equal documents, text and fields, keeps the one with the smallest id."""
+    """Of equal documents keeps the one with the smallest id."""
     drop_near_duplicates: bool = False
-    """Of documents much alike, and with equal fields, keeps the one with the smallest
-    id (MinHash); also drops exact duplicates."""
+    """Of documents much alike keeps the one with the smallest id (MinHash); also drops
+    exact duplicates."""
+    duplicate_fields: list[str] | None = None
+    """Features of `corpus.fields` in which duplicates, exact and near, are equal: all
+    where it is not given, none where it is `[]`."""
     near_duplicate_threshold: Annotated[float, Field(ge=0.3, lt=1)] = 0.8
     """Share of their shingles that near duplicates have in common (Jaccard)."""
     shingles: Literal["words", "characters"] = "words"

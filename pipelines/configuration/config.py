@@ -196,6 +196,17 @@ class Config(Section):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _duplicates_have_the_fields(self) -> Config:
+        known = self.corpus.features
+        for name in self.cleaning.duplicate_fields or ():
+            if name not in known:
+                raise ValueError(
+                    f"cleaning.duplicate_fields: there is no field {name!r}: corpus."
+                    f"fields has {', '.join(known) or 'none'}"
+                )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _rules_can_be_kept(self) -> Config:
         self.gate.require_measurable(self.corpus.features)
         return self

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..measured import Measured, interval_of
+from ..measured import Measured
+from ..measures.sums import interval
 from ..records import CANDIDATE, LAST_BLESSED, OVERALL, Baseline, Outcome, Verdict
 from ..settings import RuleSettings
 from .decision import DOCUMENTS, MISSING_SIGNATURES, NLL, Decision
@@ -60,30 +61,25 @@ def judge(rule: RuleSettings, measured: Measured) -> Outcome:
     if own is None or math.isnan(own[0]):
         return _but(outcome, reason="it has no such number")
     if rule.against is None:
-        return _compared(outcome, rule, own, rule.bound(), measured)
+        return _compared(outcome, rule, own, rule.bound())
     other = measured.values(rule.against, rule.slice, metric)
     if other is None or math.isnan(other[0]):
         reason = f"no {rule.against} to compare with"
         # The first model has no other before it; an n-gram model can always be had.
         passed = rule.against == LAST_BLESSED
         return _but(outcome, passed=passed, reason=reason)
-    # Differences of the same resamples, moved to where the value is.
+    # Differences without the same documents, moved to where the value is.
     paired = np.concatenate([own[:1], other[0] + (own - other)[1:]])
-    return _compared(outcome, rule, paired, rule.bound(float(other[0])), measured)
+    return _compared(outcome, rule, paired, rule.bound(float(other[0])))
 
 
 def _compared(
-    outcome: Outcome,
-    rule: RuleSettings,
-    values: np.ndarray,
-    bound: float,
-    measured: Measured,
+    outcome: Outcome, rule: RuleSettings, values: np.ndarray, bound: float
 ) -> Outcome:
-    documents = measured.documents_in(rule.slice)
-    between = interval_of(values, documents)
+    between = interval(values)
     outcome = _but(outcome, bound=bound, interval=between)
     if rule.significant and between is None:
-        return _but(outcome, reason=f"{documents} documents give no interval")
+        return _but(outcome, reason=f"{values.size - 1} documents give no interval")
     value = float(values[0])
     tested = value
     if rule.significant and between is not None:

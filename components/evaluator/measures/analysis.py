@@ -14,7 +14,7 @@ from tfx_bsl.tfxio import tf_example_record
 
 from ....serving.export.contract import EVALUATE
 from . import metrics
-from .slices import LENGTH, OVERALL, length_bucket
+from .slices import LENGTH, OTHERS, OVERALL, Told, length_bucket
 from .sums import CorpusSums
 from .tables import MEASURES
 
@@ -62,6 +62,7 @@ def analyze(
     slices: Sequence[str],
     output: str,
     own: Mapping[str, str],
+    told: Told,
 ) -> None:
     """Adds the run of TFMA to a Beam pipeline.
 
@@ -72,6 +73,7 @@ def analyze(
         slices: Features by which they are sliced.
         output: Folder that TFMA writes to; `read_sums` reads it.
         own: The user's metrics, `module:name` by name.
+        told: Which values of features have a slice each.
     """
     config = eval_config(list(models), slices, own)
     shared = [
@@ -87,7 +89,7 @@ def analyze(
     *extractors, slice_keys = tfma.default_extractors(
         eval_shared_model=shared_models, eval_config=config
     )
-    add_length = tfma.extractors.Extractor("AddLength", beam.Map(_add_length))
+    add_slices = tfma.extractors.Extractor("AddSlices", beam.Map(_add_slices, told))
     (
         pipeline
         | "ReadExamples" >> reader.BeamSource(BATCH_SIZE)
@@ -95,17 +97,24 @@ def analyze(
         >> tfma.ExtractEvaluateAndWriteResults(
             eval_shared_model=shared_models,
             eval_config=config,
-            extractors=[*extractors, add_length, slice_keys],
+            extractors=[*extractors, add_slices, slice_keys],
             output_path=output,
         )
     )
 
 
-def _add_length(extracts: dict[str, Any]) -> dict[str, Any]:
-    features = extracts[tfma.FEATURES_KEY]
+def _add_slices(extracts: dict[str, Any], told: Told) -> dict[str, Any]:
+    features = dict(extracts[tfma.FEATURES_KEY])
     text = b"".join(np.ravel(features[metrics.TEXT]))
-    length = np.array([length_bucket(text).encode()], object)
-    return {**extracts, tfma.FEATURES_KEY: {**features, LENGTH: length}}
+    features[LENGTH] = np.array([length_bucket(text).encode()], object)
+    for name, values in told.items():
+        if features.get(name) is not None:
+            sliced = [
+                value if value in values else OTHERS.encode()
+                for value in np.ravel(features[name])
+            ]
+            features[name] = np.array(sliced, object)
+    return {**extracts, tfma.FEATURES_KEY: features}
 
 
 def read_sums(output: str, candidate: str) -> Sums:

@@ -2,9 +2,10 @@
 
 A metric is a `Metric`: what it is called and means, and a function of the sums over a
 corpus. The function gets `sums.CorpusSums`, whose columns (`sums["nll"]`, see
-`sums.NAMES`) are arrays `[1 + RESAMPLES]`: the sum over all documents, then those over
-each resample of the documents. It gives an array of that shape, so all it does is
-arithmetic with columns; value, confidence interval and paired differences follow.
+`sums.NAMES`) are arrays `[1 + N]`: the sum over all documents, then those without each
+of them, or without each of `sums.BLOCKS` blocks of them. It gives an array of that
+shape, so all it does is arithmetic with columns; value, confidence interval and paired
+differences follow.
 
 One of your own is named by its module, in a rule of the gate, and is then measured,
 sliced, compared and told like ours:
@@ -44,7 +45,7 @@ import numpy as np
 
 from ....models import references
 from ..records import Definition
-from .sums import RESAMPLES, CorpusSums
+from .sums import CorpusSums
 
 Compute = Callable[[CorpusSums], np.ndarray]
 
@@ -60,8 +61,8 @@ class Metric:
         definition: What it is, in a sentence.
         source: Where that is from.
         words: Its name in words, where that is not `name` with blanks.
-        compute: From the sums to `[1 + RESAMPLES]` values; `None` for what is no
-            function of them.
+        compute: From the sums to `[1 + N]` values; `None` for what is no function of
+            them.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Metric:
     compute: Compute | None = None
 
     def values(self, sums: CorpusSums) -> np.ndarray:
-        """The metric of a corpus and its resamples, `[1 + RESAMPLES]`."""
+        """The metric of a corpus, and of it without each block, `[1 + N]`."""
         assert self.compute is not None, f"{self.name} is no function of sums"
         return self.compute(sums)
 
@@ -121,15 +122,17 @@ def _problem(metric: object) -> str | None:
         return "it has no definition"
     if not callable(metric.compute):
         return "it has no function compute of the corpus sums"
+    sums = CorpusSums.ones()
     try:
         with np.errstate(all="ignore"):
-            values = np.asarray(metric.compute(CorpusSums.ones()))
+            values = np.asarray(metric.compute(sums))
     except Exception as error:  # of whatever the function does
         reason = " ".join(str(error).split())
         return f"compute fails: {type(error).__name__}: {reason}"
-    if values.shape != (1 + RESAMPLES,) or values.dtype.kind not in "fiu":
+    shape = sums["documents"].shape
+    if values.shape != shape or values.dtype.kind not in "fiu":
         return (
-            f"compute must give {1 + RESAMPLES} numbers, [1 + RESAMPLES], and gives "
+            f"compute must give as many numbers as a column, {list(shape)}, and gives "
             f"{values.dtype} {list(values.shape)}"
         )
     return None

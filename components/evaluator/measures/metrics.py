@@ -9,7 +9,7 @@ tfma.MetricConfig(
 ```
 
 They need the outputs of the signature `evaluate` as predictions, and the feature
-`text`, which seeds the bootstrap.
+`text`, whose hash says which documents are left out together for intervals.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import config_pb2
 
 from .metric import own
-from .sums import CorpusSums, row, seed_of
+from .sums import Blocks, CorpusSums, row, seed_of
 from .tables import MEASURES
 
 TEXT = "text"
 SUMS = "corpus_sums"
 _PRIVATE_SUMS = f"_{SUMS}"
-# Documents that are weighed for the resamples at a time.
+# Documents that are added to the blocks at a time.
 _BATCH = 256
 
 _Derived = Callable[[dict[metric_types.MetricKey, Any]], dict[Any, Any]]
@@ -93,7 +93,7 @@ class CorpusMetric(_OfCorpusSums):
 
 
 class AllSums(_OfCorpusSums):
-    """The sums themselves with those of the resamples, `[1 + RESAMPLES, K]`.
+    """The sums themselves, by blocks of documents, `[N, K]`.
 
     Args:
         name: What it is called.
@@ -103,8 +103,8 @@ class AllSums(_OfCorpusSums):
         super().__init__(name)
 
     def value(self, sums: CorpusSums) -> np.ndarray:
-        """Returns `CorpusSums.values`."""
-        return sums.values
+        """Returns `CorpusSums.blocks`."""
+        return sums.blocks
 
 
 def config(class_name: str, **config: str) -> config_pb2.MetricConfig:
@@ -118,7 +118,7 @@ class _Accumulator:
     """Sums, and documents that wait to be added to them."""
 
     def __init__(self) -> None:
-        self.sums = CorpusSums.empty()
+        self.blocks = Blocks()
         self.waiting: list[tuple[int, np.ndarray]] = []
 
     def add(self, documents: Iterable[tuple[int, np.ndarray]]) -> None:
@@ -127,10 +127,9 @@ class _Accumulator:
             self.settle()
 
     def settle(self) -> CorpusSums:
-        if self.waiting:
-            self.sums += CorpusSums.of(self.waiting)
-            self.waiting = []
-        return self.sums
+        self.blocks.add(self.waiting)
+        self.waiting = []
+        return self.blocks.sums
 
 
 class _SumCombiner(beam.CombineFn):
@@ -153,7 +152,7 @@ class _SumCombiner(beam.CombineFn):
     def merge_accumulators(self, accumulators: Iterable[_Accumulator]) -> _Accumulator:
         merged = _Accumulator()
         for accumulator in accumulators:
-            merged.sums += accumulator.sums
+            merged.blocks.merge(accumulator.blocks)
             merged.add(accumulator.waiting)
         return merged
 

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..records import OVERALL
 
 LENGTH = "length"
+OTHERS = "(others)"
+"""The value of a slice of all documents whose values are too rare for one each."""
+
+Told = dict[str, frozenset[bytes]]
+"""The values that have a slice each, by features that have others, too."""
+
 # Bytes of a document's text; where each bucket of the slice `length` begins.
 _LENGTH_BEGINS = (0, 256, 1024, 4096)
 LENGTH_BUCKETS = (
@@ -23,6 +30,27 @@ LENGTH_BUCKETS = (
 def length_bucket(text: bytes) -> str:
     """Which of `LENGTH_BUCKETS` a text is in, by its bytes."""
     return LENGTH_BUCKETS[bisect.bisect(_LENGTH_BEGINS, len(text)) - 1]
+
+
+def told_apart(
+    counts: Mapping[str, Counter[bytes]], most: int, named: Sequence[str]
+) -> Told:
+    """Which values have a slice each; of a feature that is left out, all have.
+
+    Args:
+        counts: How often each value stands in the examples, by feature.
+        most: How many of a feature are told apart, the most frequent ones.
+        named: Slices that rules are about, whose values are told apart in any case.
+    """
+    told = {}
+    for feature, count in counts.items():
+        frequent = sorted(count, key=lambda value: (-count[value], value))[:most]
+        rules = (name.partition("=") for name in named)
+        of_rules = (value.encode() for name, _, value in rules if name == feature)
+        values = frozenset([*frequent, *of_rules])
+        if len(count.keys() - values) > 1:
+            told[feature] = values
+    return told
 
 
 def feature_of(name: str) -> str:

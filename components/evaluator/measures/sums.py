@@ -1,34 +1,39 @@
-"""Sums over a corpus, and over resamples of its documents.
+"""Sums over a corpus, and over the corpus without a part of its documents.
 
 An exported model's `evaluate` signature gives sums for every document (see
 `serving.export.contract`); here they are sums over a corpus, or a slice of it. (A mean
 of the documents' perplexities is no perplexity of the corpus: it weighs a short
 document like a long one.)
 
-The bootstrap resamples documents: in each of `RESAMPLES` resamples a document counts as
-often as a Poisson variable of mean 1 says, which is what drawing as many documents as
-there are, with replacement, comes to (Chamandy et al. 2012, "Estimating uncertainty for
-massive data streams"). The draws are seeded by the document's text: so they are the
-same whoever adds it up, and the same for every model, whose differences are paired.
-Intervals are percentiles (Efron and Tibshirani 1993, "An introduction to the
-bootstrap", chapter 13).
+Intervals come from a jackknife by document: from what a value is without each of them
+(Efron and Tibshirani 1993, "An introduction to the bootstrap", chapter 11), and so
+differences of two models are paired. Beyond `BLOCKS` documents it is blocks of them
+that are left out. Which documents share a block is decided by hashes of their texts: so
+it is the same whoever adds them up, and the same for every model.
+
+Few documents, or a few long ones among many, say little of how much documents scatter.
+So the degrees of freedom of Student's distribution are Satterthwaite's (1946, "An
+approximate distribution of estimates of variance components"); the benchmark
+`intervals` shows how often such an interval errs.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from ....serving.export.contract import CALIBRATION_BINS, EVALUATE
 
-RESAMPLES = 1000
+BLOCKS = 1024
 CONFIDENCE = 0.95
-# Below, an interval of percentiles would be far too narrow.
+# Below, no interval would be much better than a guess.
 MIN_DOCUMENTS = 10
 
 SCALARS = [name for name, tensor in EVALUATE.outputs.items() if not tensor.shape]
@@ -38,41 +43,40 @@ _COLUMNS = len(NAMES) + CALIBRATION_BINS * 3
 
 @dataclasses.dataclass(frozen=True)
 class CorpusSums:
-    """Sums over a corpus, and over its resamples.
+    """Sums over a corpus, and over the corpus without each of its blocks.
 
     Attributes:
-        values: float64 `[1 + RESAMPLES, K]`: the sums, then those of the resamples. The
-            columns are those of `NAMES`, and the calibration's `[15, 3]`.
+        blocks: float64 `[N, K]`: the sums over each block of documents, in an order
+            that is the same for every model. The columns are those of `NAMES`, and the
+            calibration's `[15, 3]`.
     """
 
-    values: np.ndarray
-
-    @classmethod
-    def empty(cls) -> CorpusSums:
-        """The sums over no document."""
-        return cls(np.zeros((1 + RESAMPLES, _COLUMNS)))
+    blocks: np.ndarray
 
     @classmethod
     def ones(cls) -> CorpusSums:
-        """Sums that are all 1, to try a metric on."""
-        return cls(np.ones((1 + RESAMPLES, _COLUMNS)))
+        """Sums over documents whose sums are 1, to try a metric on."""
+        return cls(np.ones((MIN_DOCUMENTS, _COLUMNS)))
 
     @classmethod
     def of(cls, rows: Iterable[tuple[int, np.ndarray]]) -> CorpusSums:
         """Adds up documents, each its seed and what `row` makes of its sums."""
-        seeds, columns = zip(*rows, strict=True)
-        weights = np.stack([_weights(seed) for seed in seeds], axis=1)
-        with np.errstate(invalid="ignore"):  # of a score that is infinite
-            return cls(weights @ np.stack(columns))
-
-    def __add__(self, other: CorpusSums) -> CorpusSums:
-        return CorpusSums(self.values + other.values)
+        blocks = Blocks()
+        blocks.add(rows)
+        return blocks.sums
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """One of `NAMES`, float64 `[1 + RESAMPLES]`."""
+        """One of `NAMES`, float64 `[1 + N]`."""
         if name not in NAMES:
             raise KeyError(f"there is no sum {name!r}: there are {', '.join(NAMES)}")
         return self.values[:, NAMES.index(name)]
+
+    @functools.cached_property
+    def values(self) -> np.ndarray:
+        """The sums, then those without each block, float64 `[1 + N, K]`."""
+        total = self.blocks.sum(axis=0)
+        with np.errstate(invalid="ignore"):  # of a score that is infinite
+            return np.vstack([total, total - self.blocks])
 
     @property
     def documents(self) -> int:
@@ -81,8 +85,52 @@ class CorpusSums:
 
     @property
     def calibration(self) -> np.ndarray:
-        """Tokens, confidence and right ones by bin, `[1 + RESAMPLES, 15, 3]`."""
+        """Tokens, confidence and right ones by bin, `[1 + N, 15, 3]`."""
         return self.values[:, len(NAMES) :].reshape(-1, CALIBRATION_BINS, 3)
+
+
+class Blocks:
+    """Adds up documents in at most `BLOCKS` blocks, in any order and grouping.
+
+    The block of a document is its seed without the last bits: as many are left out as
+    it takes, none where there are few documents.
+    """
+
+    def __init__(self) -> None:
+        self._seeds = np.zeros(0, np.uint64)
+        self._rows = np.zeros((0, _COLUMNS))
+        self._left_out = np.uint64(0)
+
+    def add(self, documents: Iterable[tuple[int, np.ndarray]]) -> None:
+        """Adds documents, each its seed and what `row` makes of its sums."""
+        seeds, rows = [], []
+        for seed, columns in documents:
+            seeds.append(seed)
+            rows.append(columns)
+        if rows:
+            self._gather(np.array(seeds, np.uint64), np.stack(rows))
+
+    def merge(self, other: Blocks) -> None:
+        """Adds what another has added up."""
+        self._left_out = max(self._left_out, other._left_out)
+        self._gather(other._seeds, other._rows)
+
+    @property
+    def sums(self) -> CorpusSums:
+        """The sums over all that was added."""
+        return CorpusSums(self._rows)
+
+    def _gather(self, seeds: np.ndarray, rows: np.ndarray) -> None:
+        seeds = np.concatenate([self._seeds, seeds])
+        rows = np.concatenate([self._rows, rows])
+        while True:
+            seeds = seeds >> self._left_out << self._left_out
+            self._seeds, block = np.unique(seeds, return_inverse=True)
+            if len(self._seeds) <= BLOCKS:
+                break
+            self._left_out += np.uint64(1)
+        self._rows = np.zeros((len(self._seeds), _COLUMNS))
+        np.add.at(self._rows, block, rows)
 
 
 def row(outputs: dict[str, Any]) -> np.ndarray:
@@ -106,25 +154,33 @@ def row(outputs: dict[str, Any]) -> np.ndarray:
 
 
 def seed_of(text: bytes) -> int:
-    """The seed of a document's resampling."""
+    """A hash of a document's text, of 64 bits, which decides its block."""
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
-def _weights(seed: int) -> np.ndarray:
-    """1 and how often a document is in each resample, `[1 + RESAMPLES]`."""
-    generator = np.random.Generator(np.random.Philox(key=seed))
-    return np.concatenate([[1.0], generator.poisson(1.0, RESAMPLES)])
-
-
-def interval(replicates: np.ndarray) -> tuple[float, float]:
-    """The 95 % confidence interval of a value.
+def interval(values: np.ndarray) -> tuple[float, float] | None:
+    """The 95 % confidence interval of a value; `None` where there is none.
 
     Args:
-        replicates: `[1 + RESAMPLES]`: the value, and what it is of each resample.
+        values: `[1 + N]`: the value, and what it is without each block.
     """
-    known = replicates[1:][~np.isnan(replicates[1:])]
-    if math.isnan(replicates[0]) or not known.size:
-        return math.nan, math.nan
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(known, [tail, 100 - tail], method="nearest")
-    return float(low), float(high)
+    value, without = float(values[0]), values[1:]
+    if without.size < MIN_DOCUMENTS:
+        return None
+    if not math.isfinite(value):
+        return value, value
+    if not np.isfinite(without).all():
+        return None
+    deviations = without - without.mean()
+    largest = float(np.abs(deviations).max())
+    if largest == 0:
+        return value, value
+    squares = (deviations / largest) ** 2
+    total = squares.sum()
+    # Of a sum of squares, twice its squared mean by its variance; 2 fewer, as both are
+    # estimates, and the variance of few squares is too small.
+    freedom = 2 * total**2 / (squares**2).sum() - 2
+    freedom = min(max(freedom, 1.0), without.size - 1.0)
+    quantile = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2))
+    error = quantile * largest * math.sqrt(total * (1 - 1 / without.size))
+    return value - error, value + error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 
 import apache_beam as beam
@@ -17,7 +18,7 @@ from langzoo.components.evaluator import judging
 from langzoo.components.evaluator.component import Evaluator
 from langzoo.components.evaluator.gate import verdict
 from langzoo.components.evaluator.measures.slices import length_bucket
-from langzoo.components.evaluator.measures.sums import NAMES, CorpusSums, row
+from langzoo.components.evaluator.measures.sums import NAMES, row
 from langzoo.components.evaluator.measures.tables import MEASURES
 from langzoo.components.evaluator.settings import EvaluatorSettings
 from langzoo.models.tokenizers.byte import ByteTokenizer
@@ -37,8 +38,9 @@ SETTINGS = EvaluatorSettings.model_validate(
             {"metric": "size_mb", "against": "ngram", "margin": -1000.0},
             {"metric": "counterfactual_gap", "max": 100.0},
         ],
-        "slices": ["length"],
-        "features": ["source"],
+        "slices": ["length", "author"],
+        "slice_values": 2,
+        "features": ["source", "author"],
         "probes": None,
     }
 )
@@ -65,13 +67,19 @@ def models(topics, tmp_path_factory):
     return paths
 
 
+def author_of(index):
+    """Two that are frequent, one that is new each time, or none."""
+    names = {0: b"ann", 1: b"bob", 2: f"{index}".encode()}
+    return {"author": names[index % 4]} if index % 4 in names else {}
+
+
 def write_examples(texts, folder, shards):
-    """TFRecord files of examples whose `source` alternates."""
+    """TFRecord files of examples whose `source` alternates; some have an `author`."""
     folder.mkdir()
     sources = itertools.cycle([b"even", b"odd"])
     examples = [
-        {"text": text.encode(), "source": source}
-        for text, source in zip(texts, sources, strict=False)
+        {"text": text.encode(), "source": source, **author_of(index)}
+        for index, (text, source) in enumerate(zip(texts, sources, strict=False))
     ]
     options = tf.io.TFRecordOptions(compression_type="GZIP")
     for shard in range(shards):
@@ -105,19 +113,29 @@ def evaluated(models, texts, tmp_path_factory):
     return run(models, documents, folder / "analysis"), folder
 
 
-def test_the_sums_are_those_of_the_signature(evaluated, models, texts):
-    found, folder = evaluated
+@pytest.fixture(scope="module")
+def outputs(evaluated, models):
+    """What the signature says of each document, by model."""
+    _, folder = evaluated
     (file,) = (folder / "examples").iterdir()
     records = list(tf.data.TFRecordDataset(str(file), "GZIP").as_numpy_iterator())
+    signed = {}
     for name, path in models.items():
         signature = tf.saved_model.load(path).signatures["evaluate"]
-        outputs = signature(examples=tf.constant(records))
-        rows = [
-            row({key: value[index].numpy() for key, value in outputs.items()})
+        columns = signature(examples=tf.constant(records))
+        signed[name] = [
+            {key: value[index].numpy() for key, value in columns.items()}
             for index in range(len(records))
         ]
+    return signed
+
+
+def test_the_sums_are_those_of_the_signature(evaluated, outputs, texts):
+    found, _ = evaluated
+    for name, documents in outputs.items():
         overall = found.sums[name]["overall"]
-        np.testing.assert_allclose(overall.values[0], np.sum(rows, axis=0), rtol=1e-6)
+        total = np.sum([row(document) for document in documents], axis=0)
+        np.testing.assert_allclose(overall.values[0], total, rtol=1e-6)
     own = found.sums["candidate"]["overall"]
     assert own.documents == len(texts)
     assert own["bytes"][0] == sum(len(text.encode()) for text in texts)
@@ -131,14 +149,24 @@ def test_every_document_is_in_one_slice_of_each_feature(evaluated, texts):
     for feature in ("length", "source"):
         parts = [s for name, s in slices.items() if name.startswith(f"{feature}=")]
         assert len(parts) > 1
-        together = sum(parts, start=CorpusSums.empty())
-        np.testing.assert_allclose(together.values, slices["overall"].values, rtol=1e-9)
+        together = sum(part.values[0] for part in parts)
+        np.testing.assert_allclose(together, slices["overall"].values[0], rtol=1e-9)
     short = sum(length_bucket(text.encode()) == "0-255" for text in texts)
     assert slices["length=0-255"].documents == short
     assert slices["source=even"].documents == len(texts[::2])
 
 
-def test_tfma_itself_has_the_metrics_by_slice(evaluated):
+def test_of_many_values_the_frequent_have_a_slice_each_and_the_rest_one(evaluated):
+    found, _ = evaluated
+    of_authors = {
+        name: sums.documents
+        for name, sums in found.sums["candidate"].items()
+        if name.startswith("author")
+    }
+    assert of_authors == {"author=ann": 75, "author=bob": 75, "author=(others)": 75}
+
+
+def test_tfma_itself_has_the_metrics_by_slice(evaluated, outputs):
     found, folder = evaluated
     result = tfma.load_eval_result(str(folder / "analysis"), model_name="candidate")
     by_slice = {
@@ -146,10 +174,21 @@ def test_tfma_itself_has_the_metrics_by_slice(evaluated):
         for key, values in result.slicing_metrics
     }
     assert by_slice.keys() == found.sums["candidate"].keys()
-    for name, values in by_slice.items():
-        for metric, definition in MEASURES.items():
-            expected = definition.values(found.sums["candidate"][name])[0]
-            assert values[metric]["doubleValue"] == pytest.approx(expected)
+    parts = {"overall": slice(None), "source=even": slice(0, None, 2)}
+    parts |= {"author=ann": slice(0, None, 4), "author=(others)": slice(2, None, 4)}
+    for name, part in parts.items():
+        told = {metric: by_slice[name][metric]["doubleValue"] for metric in MEASURES}
+        sums = {
+            key: sum(float(document[key]) for document in outputs["candidate"][part])
+            for key in ("nll", "tokens", "bytes", "correct_at_1")
+        }
+        # Of bytes nothing has to be spelled.
+        bits = sums["nll"] / sums["bytes"] / math.log(2)
+        assert told["bits_per_byte"] == pytest.approx(bits, rel=1e-6)
+        perplexity = math.exp(sums["nll"] / sums["tokens"])
+        assert told["perplexity"] == pytest.approx(perplexity, rel=1e-6)
+        accuracy = sums["correct_at_1"] / sums["tokens"]
+        assert told["token_accuracy"] == pytest.approx(accuracy, rel=1e-6)
 
 
 def test_workers_and_shards_change_no_digit(evaluated, models, texts, tmp_path):

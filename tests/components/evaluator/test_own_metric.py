@@ -94,7 +94,7 @@ def test_it_is_judged_as_ours_are(reference, measured, tmp_path):
     low, high = least.interval
     assert low < least.value < high
     assert least.value == pytest.approx(4.5, abs=0.05)
-    # Both are measured on the same resamples.
+    # Both are measured without the same documents.
     assert better.interval == pytest.approx((least.value, least.value))
     decision.evaluation.write(str(tmp_path))
     told = json.loads((tmp_path / "evaluation.json").read_text())
@@ -182,7 +182,7 @@ def broken(**changes):
         ),
         (
             broken(name="'mine'", compute="lambda sums: sums['nll'].mean()"),
-            "compute must give 1001 numbers, [1 + RESAMPLES], and gives float64 []",
+            "compute must give as many numbers as a column, [11], and gives float64 []",
         ),
     ],
 )

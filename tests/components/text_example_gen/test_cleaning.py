@@ -216,6 +216,22 @@ def test_equal_texts_with_unequal_fields_are_no_duplicates(clean):
 
 
 @pytest.mark.parametrize(
+    ("fields", "kept"),
+    [(None, "abcd"), (["label"], "ab"), (["site"], "ac"), ([], "a")],
+)
+def test_the_user_says_which_fields_duplicates_have_in_common(clean, fields, kept):
+    words = " ".join(f"word{number}" for number in range(200))
+    documents = {
+        "a": Document("a", words, {"label": "1", "site": "x"}),
+        "b": Document("b", words, {"label": "0", "site": "x"}),
+        "c": Document("c", f"{words} more", {"label": "1", "site": "y"}),
+        "d": Document("d", f"{words} or so", {"label": "0", "site": "y", "by": "me"}),
+    }
+    steps = {"drop_near_duplicates": True, "duplicate_fields": fields}
+    assert "".join(sorted(clean(documents, **steps)[0])) == kept
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "ann@example.org",

@@ -134,6 +134,11 @@ def test_the_folders_of_a_root_in_a_store_have_one_slash_between_them():
         ("corpus.format=xml", "corpus.format: 'xml' cannot be"),
         ("corpus.fields={text: body}", "'text' cannot be the name of a feature"),
         ("corpus.fields={token_ids: x}", "'token_ids' cannot be the name of a feature"),
+        (
+            "cleaning.duplicate_fields=[label]",
+            "no field 'label': corpus.fields has none",
+        ),
+        ("corpus.fields={length: length}", "may be called so, as in {label: length}"),
         ("corpus.sources=[{path: a, wait: 2}]", "sources.0.wait: did you mean weight?"),
         ("corpus.sources=[{weight: 2}]", "the key corpus.sources.0.path is missing"),
         ("corpus.sources=[{path: a, weight: 0}]", "corpus.sources.0.weight: 0 cannot"),
