@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import keras
@@ -34,10 +34,13 @@ from .networks import network_of, prepared
 from .records import LOGS_FOLDER, TrainingResult
 from .rows import ROWS
 from .rows.windows import TokenStream, read_token_ids
-from .settings import TrainerSettings
+from .settings import WITHOUT_EFFECT, TrainerSettings
 from .training import train
 from .watching.settings import WatchSettings
 from .watching.watching import Watching
+
+# What of a configuration decides what a training comes to.
+_DECIDING = ("model", "task", "source", "preset_hash")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,16 +73,19 @@ class Job:
         found = (fn_args.hyperparameters or {}).get("values", {})
         config = with_hyperparameters(fn_args.custom_config, found)
         watch = config.pop("watch", {})
-        return cls(
+        job = cls(
             model=config["model"],
             training=config["training"],
             train_files=fn_args.train_files,
             eval_files=fn_args.eval_files,
             transform_graph=fn_args.transform_graph_path,
-            checkpoints=checkpoint_folder(fn_args, config),
+            checkpoints="",
             watch=watch,
             task=config.get("task", CAUSAL_LM.name),
         )
+        idle = job.settings.without_effect()
+        folder = checkpoint_folder(fn_args, config, idle)
+        return dataclasses.replace(job, checkpoints=folder)
 
     @functools.cached_property
     def settings(self) -> TrainerSettings:
@@ -223,9 +229,28 @@ class Job:
         )
 
 
-def checkpoint_folder(fn_args: FnArgs, config: dict[str, Any]) -> str:
-    """Names checkpoints after all that decides the training, data included."""
-    inputs = [fn_args.train_files, fn_args.transform_graph_path, config]
+def checkpoint_folder(
+    fn_args: FnArgs,
+    config: dict[str, Any],
+    idle: Collection[str] = WITHOUT_EFFECT,
+    **more: Any,
+) -> str:
+    """Names checkpoints after all that decides the training, data included.
+
+    Args:
+        fn_args: What Trainer or Tuner got.
+        config: Its `custom_config`.
+        idle: Names of settings of the training that decide nothing.
+        **more: What else decides.
+    """
+    training = config["training"]
+    inputs = [
+        fn_args.train_files,
+        fn_args.transform_graph_path,
+        {name: config[name] for name in _DECIDING if name in config},
+        {name: training[name] for name in training if name not in idle},
+        more,
+    ]
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     return os.path.join(config["checkpoint_root"], key)
 

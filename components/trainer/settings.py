@@ -12,7 +12,7 @@ import pydantic
 from pydantic import Field
 
 from ...models.families import family_of
-from ...models.learning.choices import Precision, owners_of
+from ...models.learning.choices import LAID_OUT, Precision, owners_of
 from ...models.learning.recipe import (
     COMMON,
     FINE_TUNING,
@@ -21,6 +21,11 @@ from ...models.learning.recipe import (
     check_together,
 )
 from .rows.settings import AugmentationSettings, Packing
+
+WITHOUT_EFFECT = frozenset(
+    {"checkpoint_seconds", "checkpoint_steps", "keep_checkpoints", "jit_compile"}
+)
+"""Settings that say how a training is done, and not what comes of it."""
 
 
 class TrainerSettings(RecipeChanges):
@@ -31,7 +36,8 @@ class TrainerSettings(RecipeChanges):
     """
 
     steps: Annotated[int, Field(ge=0)] = 1000
-    """Updates of the weights; 0 leaves the model as initialized."""
+    """Updates of the weights; 0 leaves the model as initialized. With more of them a
+    training that has ended goes on, but where `schedule` is `cosine` or `linear`."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Windows a batch. On small corpora many small steps learn most."""
     carry_state: bool = False
@@ -93,6 +99,32 @@ class TrainerSettings(RecipeChanges):
             recipe = own.replace(learning_rate=own.learning_rate / 10)
         return self.model_copy(update=dict(recipe.changed_by(self)))
 
+    def without_effect(self) -> frozenset[str]:
+        """Names of the settings with which a checkpoint of other ones can be gone on.
+
+        They are `steps`, too, where the first ones of a longer training are those of a
+        shorter one. What is not given must be said by the family: see `of_family`.
+        """
+        every, warmup = self.eval_every_steps, self.recipe.warmup_steps
+        names = set(WITHOUT_EFFECT)
+        decides = bool(self._needs_of_evaluations())
+        if not decides:
+            names.add("eval_every_steps")
+        # The last step is evaluated, too, and would be one to decide by.
+        begins_alike = not decides or (every is not None and self.steps % every == 0)
+        if self.recipe.schedule not in LAID_OUT and self.steps > warmup:
+            names |= {"steps"} if begins_alike else set()
+        return frozenset(names)
+
+    def _needs_of_evaluations(self) -> list[str]:
+        """What is decided by the evaluations during training."""
+        needs = {
+            "early_stopping_patience": self.early_stopping_patience is not None,
+            "schedule plateau": self.schedule == "plateau",
+            "optimizer nt_asgd": self.optimizer == "nt_asgd",
+        }
+        return [name for name, given in needs.items() if given]
+
     @pydantic.model_validator(mode="after")
     def _settings_are_of_what_is_chosen(self) -> TrainerSettings:
         for name, key, owners in idle_settings(dict(self)):
@@ -117,13 +149,8 @@ class TrainerSettings(RecipeChanges):
 
     @pydantic.model_validator(mode="after")
     def _what_needs_evaluations_has_them(self) -> TrainerSettings:
-        needs = {
-            "early_stopping_patience": self.early_stopping_patience is not None,
-            "schedule plateau": self.schedule == "plateau",
-            "optimizer nt_asgd": self.optimizer == "nt_asgd",
-        }
-        for name, given in needs.items():
-            if given and self.eval_every_steps is None:
+        for name in self._needs_of_evaluations():
+            if self.eval_every_steps is None:
                 raise ValueError(f"trainer.{name} needs trainer.eval_every_steps")
         return self
 

@@ -108,7 +108,9 @@ class _Training:
             best=self._evaluations.best,
             keep=self._settings.keep_checkpoints,
         )
-        self._first = first = self._checkpoints.restore()
+        self._first = first = self._checkpoints.restore(
+            self._settings.steps * self._accumulated
+        )
         check_agreement(first, self._model.distribute_strategy)
         self._evaluations.follow()
         self._first_step = step = first // self._accumulated

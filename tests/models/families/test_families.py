@@ -353,7 +353,7 @@ def test_low_rank_changes_that_would_change_nothing_are_an_error(family, names):
         family, models.ByteTokenizer(), CONTEXT, **TINY[family]
     )
     trained = len(model.trainable_weights)
-    with pytest.raises(ValueError, match="LoRA must have layers of .*Backbone"):
+    with pytest.raises(ValueError, match=r"LoRA must have layers of .*Backbone"):
         model.backbone.enable_lora(2, names)
     assert len(model.trainable_weights) == trained
 
