@@ -23,17 +23,20 @@ from ...models.references import load
 from ...models.settings import explain
 from ...models.tasks import CAUSAL_LM
 from ...models.tasks.causal_lm import CausalLM
+from ...models.tasks.scoring import SYMBOL_NLL
 from ...models.tokenizers.base import TextTokenizer
 from ..errors import InputError
 from ..progress import show
 from ..transform.executor import tokenizer_of
+from ..transform.records import Tokens
 from .counting import count
 from .distribution import is_chief, wanted
+from .evaluation import Texts
 from .hyperparameters import with_hyperparameters
 from .networks import network_of, prepared
 from .records import LOGS_FOLDER, TrainingResult
 from .rows import ROWS
-from .rows.windows import TokenStream, read_token_ids
+from .rows.windows import TokenStream, read_lengths, read_token_ids
 from .settings import WITHOUT_EFFECT, TrainerSettings
 from .training import train
 from .watching.settings import WatchSettings
@@ -184,7 +187,7 @@ class Job:
             eval_windows,
             self.settings,
             self.checkpoints,
-            bytes_per_token=self.bytes_per_token,
+            texts=self.eval_texts(packed),
             watching=watching,
             schedule_steps=schedule_steps,
         )
@@ -207,10 +210,16 @@ class Job:
             path = os.path.join(packed, split)
             yield read(path, model.context_length, packing or self.settings.packing)
 
-    @property
-    def bytes_per_token(self) -> float:
-        """Bytes of text a target of the evaluation split, its ends of documents too."""
-        return _bytes_per_token(tuple(self.eval_files), self.transform_graph)
+    def eval_texts(self, packed: str) -> Texts:
+        """What the evaluation split says, by what `pack` and Transform have written."""
+        folder = os.path.dirname(os.path.dirname(self.eval_files[0]))
+        counts = Tokens.read(folder).splits["eval"]
+        lengths = read_lengths(os.path.join(packed, "eval"))
+        return Texts(
+            targets=int(lengths.sum() + len(lengths)),
+            bytes=counts.bytes,
+            spelling_nll=counts.symbols * SYMBOL_NLL,
+        )
 
     @property
     def _files(self) -> dict[str, list[str]]:
@@ -253,14 +262,3 @@ def checkpoint_folder(
     ]
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     return os.path.join(config["checkpoint_root"], key)
-
-
-@functools.lru_cache(maxsize=1)
-def _bytes_per_token(patterns: tuple[str, ...], transform_graph: str) -> float:
-    pieces = tokenizer_of(transform_graph).token_bytes()
-    lengths = np.array([len(piece) for piece in pieces])
-    text = tokens = 0
-    for ids in read_token_ids(patterns, transform_graph):
-        text += int(lengths[ids].sum())
-        tokens += len(ids) + 1
-    return text / max(tokens, 1)

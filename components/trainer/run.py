@@ -16,7 +16,7 @@ from .. import storage
 from ..progress import report, show
 from . import workers
 from .checkpoints import tidy
-from .distribution import make_strategy
+from .distribution import check_devices, make_strategy
 from .jobs import Job
 from .records import PRESET_FOLDER
 
@@ -28,6 +28,8 @@ def run_fn(fn_args: FnArgs) -> None:
     figures and its logs to `model_run_dir`.
     """
     began, job = time.time(), Job.of(fn_args)
+    if job.learns_by_gradient:
+        check_devices(job.settings)
     if job.strategy == "multi_worker":
         model, result = workers.train(job)
     else:

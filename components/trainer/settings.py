@@ -58,6 +58,9 @@ class TrainerSettings(RecipeChanges):
     """Patterns of names of layers that keep their weights, such as `recurrent_*`."""
     eval_every_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps between evaluations during training; the last step is one, too."""
+    eval_batches: Annotated[int, Field(ge=1)] | None = None
+    """Batches that each of these reads at most, from all over the split, always the
+    same ones; by default all. The loss of the result is that of the whole split."""
     early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
     """Evaluations without better bits per byte after which training ends. What is
     exported then are the weights of the best."""
@@ -76,7 +79,8 @@ class TrainerSettings(RecipeChanges):
     """The devices that share each batch, in equal parts: `mirrored`, all GPUs of a
     machine, or its logical CPUs; `multi_worker`, the processes that TF_CONFIG names,
     each but the first a `langzoo worker`; `tpu`, that of TPU_NAME. `auto` is what there
-    is: a TPU, workers, several GPUs, else one device."""
+    is: a TPU, workers, several GPUs, else one device. `carry_state` and
+    `gradient_accumulation_steps` need one."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of initialization, dropout, noise and the order of windows."""
 
@@ -99,6 +103,17 @@ class TrainerSettings(RecipeChanges):
             recipe = own.replace(learning_rate=own.learning_rate / 10)
         return self.model_copy(update=dict(recipe.changed_by(self)))
 
+    @property
+    def needs_one_device(self) -> str:
+        """The setting that several devices cannot share a batch with, if there is."""
+        if self.carry_state:
+            return "carry_state"
+        return (
+            "gradient_accumulation_steps"
+            if self.recipe.gradient_accumulation_steps > 1
+            else ""
+        )
+
     def without_effect(self) -> frozenset[str]:
         """Names of the settings with which a checkpoint of other ones can be gone on.
 
@@ -109,7 +124,7 @@ class TrainerSettings(RecipeChanges):
         names = set(WITHOUT_EFFECT)
         decides = bool(self._needs_of_evaluations())
         if not decides:
-            names.add("eval_every_steps")
+            names |= {"eval_every_steps", "eval_batches"}
         # The last step is evaluated, too, and would be one to decide by.
         begins_alike = not decides or (every is not None and self.steps % every == 0)
         if self.recipe.schedule not in LAID_OUT and self.steps > warmup:
@@ -134,10 +149,10 @@ class TrainerSettings(RecipeChanges):
                 f"which is {chosen}"
             )
         shared = self.strategy not in ("auto", "one_device")
-        if shared and (self.carry_state or (self.gradient_accumulation_steps or 1) > 1):
+        if shared and (needs := self.needs_one_device):
             raise ValueError(
-                "trainer.carry_state and trainer.gradient_accumulation_steps need "
-                f"trainer.strategy one_device: it is {self.strategy}"
+                f"trainer.{needs} needs trainer.strategy one_device: it is "
+                f"{self.strategy}"
             )
         if self.carry_state and self.packing != "contiguous":
             raise ValueError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -61,7 +60,7 @@ def trainings(fn_args: FnArgs, longest: int) -> Iterator[Train]:
             )
             keras.backend.clear_session()
             _, result = trial.train_on(packed, strategy, schedule_steps=longest)
-            bits = result.eval_loss / math.log(2) / job.bytes_per_token
+            bits = job.eval_texts(packed).bits_per_byte(result.eval_loss)
             return Measured(bits, result.parameters)
 
         yield train
