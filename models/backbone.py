@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -170,6 +170,38 @@ class CausalBackbone(keras_hub.models.Backbone):
     def trains_on_cudnn(self) -> bool:
         """Whether a training step calls cuDNN, if XLA does not compile it."""
         return False
+
+    def enable_lora(
+        self, rank: int, target_layer_names: Sequence[str] | None = None
+    ) -> None:
+        """Freezes all weights, and gives some layers a change of low rank to learn.
+
+        Args:
+            rank: int. Rank of the change.
+            target_layer_names: exact names of layers. Defaults to `None`, those of
+                `default_lora_layer_names()`.
+
+        Raises:
+            ValueError: if a name that is given, or all of the default ones, are of no
+                layer that can have it; nothing is frozen then.
+
+        References:
+            - [Hu et al., 2021](https://arxiv.org/abs/2106.09685)
+        """
+        known = {
+            layer.name
+            for layer in self._flatten_layers(include_self=False)
+            if layer.weights and hasattr(layer, "enable_lora")
+        }
+        defaults = set(self.default_lora_layer_names())
+        wanted = set(target_layer_names or ())
+        require(
+            wanted <= known if wanted else bool(defaults & known),
+            f"LoRA must have layers of {type(self).__name__} to change: by name one of "
+            f"{sorted(known)}; by default there is none for every family.",
+            target_layer_names=target_layer_names,
+        )
+        super().enable_lora(rank, target_layer_names)
 
     def make_layers(self, settings: Any, dtype: Any) -> None:
         """Sets `token_embedding` and the other layers as attributes.

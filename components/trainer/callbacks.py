@@ -82,6 +82,7 @@ class Progress(keras.callbacks.Callback):
         self._batches = batches
         self._accumulated = settings.recipe.gradient_accumulation_steps
         self._tokens_a_step = tokens_a_step
+        self._is_at_end = False
         self.is_sound = True
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -120,6 +121,14 @@ class Progress(keras.callbacks.Callback):
             self.save()
             self._saved = self._ticked = time.monotonic()
 
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes the last checkpoint, from which a longer training goes on.
+
+        Behind it Keras puts averages in the place of the weights, and states go.
+        """
+        self.save()
+        self._is_at_end = True
+
     def _is_step_to(self, every: int | None) -> bool:
         """Whether a step has ended, of which there have been a multiple of `every`."""
         if every is None:
@@ -127,8 +136,8 @@ class Progress(keras.callbacks.Callback):
         return self._batches % (every * self._accumulated) == 0
 
     def save(self) -> None:
-        """Writes a checkpoint, unless the last step was a bad one."""
-        if self.is_sound:
+        """Writes a checkpoint, unless the last step was a bad one or all are done."""
+        if self.is_sound and not self._is_at_end:
             # The last batch counts also where a person stopped before we were told.
             self._checkpoints.save(self._applied() + self._skipped)
 

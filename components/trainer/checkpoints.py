@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +14,14 @@ import tensorflow as tf
 from ..errors import InputError, line_of
 from ..progress import report
 from .distribution import is_chief
-from .records import FAILURE_FILE
+from .records import FAILURE_FILE, JOB_FILE, LOGS_FOLDER
 from .watching.history import History
 
 _BEST_FOLDER = "best"
+# What TensorFlow names the file that says which checkpoints there are.
+_INDEX = "checkpoint"
+# Names of folders beside a training's.
+_TRAINING, _SEARCH = r"[0-9a-f]{16}", r"[0-9a-f]{16}-search"
 
 
 class Checkpoints:
@@ -96,10 +101,14 @@ class Checkpoints:
                 "the last one is kept, and the same command goes on from it"
             ) from error
 
-    def restore(self) -> int:
+    def restore(self, last: int | None = None) -> int:
         """Loads the newest checkpoint that is whole, and says which are not.
 
         That of the best evaluation is the last resort.
+
+        Args:
+            last: Batches of the training. One after more of them is of a longer one,
+                and is passed over.
 
         Returns:
             Its number, 0 where there is no checkpoint.
@@ -107,7 +116,10 @@ class Checkpoints:
         Raises:
             InputError: Where there are checkpoints, and none is whole.
         """
-        paths = [*self._best_manager.checkpoints, *self._manager.checkpoints]
+        found = [*self._best_manager.checkpoints, *self._manager.checkpoints]
+        paths = [path for path in found if last is None or _number(path) <= last]
+        if found and not paths:
+            report(f"the checkpoints in {self.folder} are of more steps: training anew")
         for path in reversed(paths):
             try:
                 self._checkpoint.restore(path).assert_consumed()
@@ -132,6 +144,59 @@ class Checkpoints:
         with tf.io.gfile.GFile(path, "w") as file:
             file.write(json.dumps(record))
         return path
+
+
+def tidy(folder: str, began: float) -> None:
+    """Leaves of a training that has ended what a longer one goes on from.
+
+    That is its newest checkpoint. Those beside it of other trainings and of trials are
+    removed where nobody has written to them since it began.
+
+    Args:
+        folder: Its checkpoints, of `Checkpoints` or none.
+        began: When it did, in seconds of the Unix epoch.
+    """
+    root, own = os.path.split(folder)
+    newest = tf.train.latest_checkpoint(folder)
+    kept = () if newest is None else (os.path.basename(newest), _INDEX, LOGS_FOLDER)
+    for name in _names(folder):
+        if os.path.splitext(name)[0] not in kept:
+            _remove(os.path.join(folder, name))
+    others = [name for name in _names(root) if re.fullmatch(_TRAINING, name)]
+    trials = [
+        os.path.join(name, trial)
+        for name in _names(root)
+        if re.fullmatch(_SEARCH, name)
+        for trial in _names(os.path.join(root, name))
+    ]
+    for name in [*others, *trials]:
+        path = os.path.join(root, name)
+        if name != own and tf.io.gfile.isdir(path) and _is_left(path, began):
+            _remove(path)
+
+
+def _is_left(folder: str, began: float) -> bool:
+    """Whether nobody works in a folder: not since a moment, nor waits for others."""
+    try:
+        for path, _, names in tf.io.gfile.walk(folder):
+            times = [tf.io.gfile.stat(os.path.join(path, n)).mtime_nsec for n in names]
+            # TensorFlow tells whole seconds.
+            if JOB_FILE in names or max(times, default=0) >= int(began) * 10**9:
+                return False
+    except tf.errors.NotFoundError:  # Somebody has just removed it.
+        return False
+    return True
+
+
+def _names(folder: str) -> list[str]:
+    if not tf.io.gfile.exists(folder):
+        return []
+    # Object stores put a slash behind a folder's.
+    return [name.rstrip("/") for name in tf.io.gfile.listdir(folder)]
+
+
+def _number(path: str) -> int:
+    return int(path.rpartition("-")[2])
 
 
 def _remove(path: str) -> None:

@@ -21,9 +21,12 @@ import keras
 import tensorflow as tf
 
 from ..errors import InputError
+from .settings import TrainerSettings
 
 NATS = "nats"
 """Result of a step whose loss is not the cross-entropy itself."""
+TOKENS = "tokens"
+"""Result of a step: the tokens that its loss is the mean of."""
 _SUM = tf.distribute.ReduceOp.SUM
 
 
@@ -105,13 +108,29 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return (task.task_type, task.task_id) == (first, 0)
 
 
-def check_batch_size(batch_size: int, strategy: tf.distribute.Strategy) -> None:
+def check_devices(settings: TrainerSettings) -> None:
+    """Checks that a training can be done on what there is here, before it is begun.
+
+    Raises:
+        InputError: Where devices would share a batch, and a setting needs one, or the
+            parts would not be equal.
+    """
+    name = wanted(settings.strategy)
+    if name != "one_device" and (needs := settings.needs_one_device):
+        raise InputError(
+            f"trainer.{needs} needs one device, and trainer.strategy "
+            f"{settings.strategy} is {name} here: set it to one_device"
+        )
+    if name == "mirrored":
+        check_batch_size(settings.batch_size, len(_local_devices()))
+
+
+def check_batch_size(batch_size: int, replicas: int) -> None:
     """Checks that a batch can be dealt out.
 
     Raises:
         InputError: Where the parts would not be equal.
     """
-    replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
         raise InputError(
             f"trainer.batch_size {batch_size} must be a multiple of the {replicas} "
@@ -194,7 +213,7 @@ def share_steps(model: keras.Model) -> None:
     def test(inputs: Any, targets: Any, weights: Any) -> Any:
         nats = cross_entropy(targets, model(inputs, training=False), weights)
         nats, number = _summed((nats, tf.reduce_sum(weights)))
-        return {"loss": tf.math.divide_no_nan(nats, number)}
+        return {"loss": tf.math.divide_no_nan(nats, number), TOKENS: number}
 
     def on_all(step: Callable[..., Any]) -> Callable[..., Any]:
         @tf.function(reduce_retracing=True)

@@ -11,7 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -21,21 +21,55 @@ from ...models.learning.optimizers import NTASGD, averaging_is_due, unwrapped
 from ...models.learning.schedules import plateau_of
 from ...models.tasks import CAUSAL_LM
 from ..progress import show
-from .distribution import NATS, dealt_out
+from .distribution import NATS, TOKENS, dealt_out
 from .settings import TrainerSettings
 
 
+class Texts(NamedTuple):
+    """What the tokens of a split stand for.
+
+    Attributes:
+        targets: Tokens to predict, the ends of documents among them.
+        bytes: UTF-8 bytes of the texts.
+        spelling_nll: Nats that unknown pieces cost besides their tokens.
+    """
+
+    targets: int
+    bytes: int
+    spelling_nll: float = 0.0
+
+    def bits_per_byte(self, loss: float) -> float:
+        """What the gate makes of a mean loss of the targets, in nats."""
+        nats = loss * self.targets + self.spelling_nll
+        return nats / (self.bytes * math.log(2))
+
+
 def evaluate(model: keras.Model, batches: tf.data.Dataset) -> float:
-    """The mean cross-entropy of all tokens, in nats."""
-    tokens = [float(tf.reduce_sum(weights)) for _, _, weights in batches]
+    """The mean cross-entropy of all tokens, in nats; the batches are read once."""
     losses = _BatchLosses()
     model.evaluate(
         dealt_out(batches, model.distribute_strategy),
-        steps=len(tokens),
+        steps=int(batches.cardinality()),
         callbacks=[losses],
         verbose=0,
     )
-    return float(np.average(losses.values, weights=tokens))
+    return float(np.average(losses.values, weights=losses.tokens))
+
+
+class TokenCount(keras.metrics.Metric):
+    """The tokens of a batch that have a weight."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.total = self.add_variable((), "zeros", name="total")
+
+    def update_state(self, targets: Any, logits: Any, sample_weight: Any) -> None:
+        """Adds the weights of a batch."""
+        self.total.assign_add(keras.ops.sum(sample_weight))
+
+    def result(self) -> Any:
+        """Returns how many there have been."""
+        return self.total.value
 
 
 class _BatchLosses(keras.callbacks.Callback):
@@ -43,6 +77,7 @@ class _BatchLosses(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.values: list[float] = []
+        self.tokens: list[float] = []
 
     def on_test_batch_begin(
         self, batch: int, logs: dict[str, Any] | None = None
@@ -52,6 +87,7 @@ class _BatchLosses(keras.callbacks.Callback):
     def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         results = logs or {}
         self.values.append(results.get(NATS, results["loss"]))
+        self.tokens.append(results[TOKENS])
 
 
 @contextlib.contextmanager
@@ -102,7 +138,7 @@ class Evaluations:
         settings: When to evaluate, when to end, and what the optimizer was made by.
         batches: Evaluation batches.
         rows: The evaluations so far, with their `step` and `loss`; more are added.
-        bytes_per_token: Of the evaluation split, for bits per byte.
+        texts: Of the evaluation split, for bits per byte.
         told: Is given the row of every evaluation while the model has the weights that
             were evaluated.
     """
@@ -114,7 +150,7 @@ class Evaluations:
         batches: tf.data.Dataset,
         rows: list[dict[str, float]],
         *,
-        bytes_per_token: float | None,
+        texts: Texts | None,
         told: Callable[[dict[str, float]], None],
     ) -> None:
         self._told = told
@@ -125,7 +161,7 @@ class Evaluations:
         self._every = settings.eval_every_steps
         self._last_step = settings.steps
         self._patience = settings.early_stopping_patience
-        self._bytes_per_token = bytes_per_token
+        self._texts = texts
         self.best: list[tf.Variable] = []
         """The weights of the best evaluation, where training can end early."""
         if self._patience is not None:
@@ -161,8 +197,8 @@ class Evaluations:
                 _assign(self.best, self._model.trainable_variables)
             row = {"step": step, "loss": loss, "time": time.time()}
             said = f"evaluation loss {loss:.3f}"
-            if self._bytes_per_token:
-                bits = loss / math.log(2) / self._bytes_per_token
+            if self._texts and self._texts.bytes:
+                bits = self._texts.bits_per_byte(loss)
                 row[CAUSAL_LM.metric] = bits
                 said += f", {bits:.3f} bits per byte"
             self._told(row)

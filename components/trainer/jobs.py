@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import keras
@@ -23,21 +23,27 @@ from ...models.references import load
 from ...models.settings import explain
 from ...models.tasks import CAUSAL_LM
 from ...models.tasks.causal_lm import CausalLM
+from ...models.tasks.scoring import SYMBOL_NLL
 from ...models.tokenizers.base import TextTokenizer
 from ..errors import InputError
 from ..progress import show
 from ..transform.executor import tokenizer_of
+from ..transform.records import Tokens
 from .counting import count
 from .distribution import is_chief, wanted
+from .evaluation import Texts
 from .hyperparameters import with_hyperparameters
 from .networks import network_of, prepared
 from .records import LOGS_FOLDER, TrainingResult
 from .rows import ROWS
-from .rows.windows import TokenStream, read_token_ids
-from .settings import TrainerSettings
+from .rows.windows import TokenStream, read_lengths, read_token_ids
+from .settings import WITHOUT_EFFECT, TrainerSettings
 from .training import train
 from .watching.settings import WatchSettings
 from .watching.watching import Watching
+
+# What of a configuration decides what a training comes to.
+_DECIDING = ("model", "task", "source", "preset_hash")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,16 +76,19 @@ class Job:
         found = (fn_args.hyperparameters or {}).get("values", {})
         config = with_hyperparameters(fn_args.custom_config, found)
         watch = config.pop("watch", {})
-        return cls(
+        job = cls(
             model=config["model"],
             training=config["training"],
             train_files=fn_args.train_files,
             eval_files=fn_args.eval_files,
             transform_graph=fn_args.transform_graph_path,
-            checkpoints=checkpoint_folder(fn_args, config),
+            checkpoints="",
             watch=watch,
             task=config.get("task", CAUSAL_LM.name),
         )
+        idle = job.settings.without_effect()
+        folder = checkpoint_folder(fn_args, config, idle)
+        return dataclasses.replace(job, checkpoints=folder)
 
     @functools.cached_property
     def settings(self) -> TrainerSettings:
@@ -178,7 +187,7 @@ class Job:
             eval_windows,
             self.settings,
             self.checkpoints,
-            bytes_per_token=self.bytes_per_token,
+            texts=self.eval_texts(packed),
             watching=watching,
             schedule_steps=schedule_steps,
         )
@@ -201,10 +210,16 @@ class Job:
             path = os.path.join(packed, split)
             yield read(path, model.context_length, packing or self.settings.packing)
 
-    @property
-    def bytes_per_token(self) -> float:
-        """Bytes of text a target of the evaluation split, its ends of documents too."""
-        return _bytes_per_token(tuple(self.eval_files), self.transform_graph)
+    def eval_texts(self, packed: str) -> Texts:
+        """What the evaluation split says, by what `pack` and Transform have written."""
+        folder = os.path.dirname(os.path.dirname(self.eval_files[0]))
+        counts = Tokens.read(folder).splits["eval"]
+        lengths = read_lengths(os.path.join(packed, "eval"))
+        return Texts(
+            targets=int(lengths.sum() + len(lengths)),
+            bytes=counts.bytes,
+            spelling_nll=counts.symbols * SYMBOL_NLL,
+        )
 
     @property
     def _files(self) -> dict[str, list[str]]:
@@ -223,19 +238,27 @@ class Job:
         )
 
 
-def checkpoint_folder(fn_args: FnArgs, config: dict[str, Any]) -> str:
-    """Names checkpoints after all that decides the training, data included."""
-    inputs = [fn_args.train_files, fn_args.transform_graph_path, config]
+def checkpoint_folder(
+    fn_args: FnArgs,
+    config: dict[str, Any],
+    idle: Collection[str] = WITHOUT_EFFECT,
+    **more: Any,
+) -> str:
+    """Names checkpoints after all that decides the training, data included.
+
+    Args:
+        fn_args: What Trainer or Tuner got.
+        config: Its `custom_config`.
+        idle: Names of settings of the training that decide nothing.
+        **more: What else decides.
+    """
+    training = config["training"]
+    inputs = [
+        fn_args.train_files,
+        fn_args.transform_graph_path,
+        {name: config[name] for name in _DECIDING if name in config},
+        {name: training[name] for name in training if name not in idle},
+        more,
+    ]
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
     return os.path.join(config["checkpoint_root"], key)
-
-
-@functools.lru_cache(maxsize=1)
-def _bytes_per_token(patterns: tuple[str, ...], transform_graph: str) -> float:
-    pieces = tokenizer_of(transform_graph).token_bytes()
-    lengths = np.array([len(piece) for piece in pieces])
-    text = tokens = 0
-    for ids in read_token_ids(patterns, transform_graph):
-        text += int(lengths[ids].sum())
-        tokens += len(ids) + 1
-    return text / max(tokens, 1)

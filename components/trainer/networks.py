@@ -15,7 +15,8 @@ from ...models.tasks.causal_lm import CausalLM
 from ...models.tasks.packed import PackedNetwork
 from ...models.tasks.stateful import StatefulNetwork, trains_on_cudnn
 from ..errors import InputError
-from .distribution import NATS, share_steps
+from .distribution import NATS, TOKENS, share_steps
+from .evaluation import TokenCount
 from .rows.augmentation import augmented
 from .rows.windows import TokenStream, TokenWindows
 from .settings import TrainerSettings
@@ -49,13 +50,9 @@ def network_of(model: CausalLM, settings: TrainerSettings) -> keras.Model:
             setting needs one.
     """
     backbone = model.backbone
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        if settings.carry_state:
-            raise InputError("trainer.carry_state needs trainer.strategy one_device")
-        if settings.recipe.gradient_accumulation_steps > 1:
-            raise InputError(
-                "trainer.gradient_accumulation_steps needs trainer.strategy one_device"
-            )
+    needs = settings.needs_one_device
+    if needs and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        raise InputError(f"trainer.{needs} needs trainer.strategy one_device")
     if settings.carry_state:
         if not family_of_model(model).carries_state:
             raise InputError(
@@ -97,15 +94,15 @@ def compile_network(
     if settings.label_smoothing:
         loss = SmoothedCrossEntropy(settings.label_smoothing, reduction)
     replicas = model.distribute_strategy.num_replicas_in_sync
-    metrics = []
-    if replicas == 1 and (settings.label_smoothing or weighed):
-        metrics = [
+    metrics: list[keras.metrics.Metric] = [TokenCount(name=TOKENS)]
+    if settings.label_smoothing or weighed:
+        metrics.append(
             keras.metrics.SparseCategoricalCrossentropy(name=NATS, from_logits=True)
-        ]
+        )
     model.compile(
         optimizer=optimizer,
         loss=loss,
-        weighted_metrics=metrics or None,
+        weighted_metrics=metrics if replicas == 1 else None,
         jit_compile=settings.jit_compile and not trains_on_cudnn(model),
         auto_scale_loss=False,
     )

@@ -7,15 +7,16 @@ here: it would exist twice.
 from __future__ import annotations
 
 import os
+import time
 
-import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from ...serving.export import saved_model
 from .. import storage
 from ..progress import report, show
 from . import workers
-from .distribution import make_strategy
+from .checkpoints import tidy
+from .distribution import check_devices, make_strategy
 from .jobs import Job
 from .records import PRESET_FOLDER
 
@@ -26,7 +27,9 @@ def run_fn(fn_args: FnArgs) -> None:
     Writes the SavedModel to `serving_model_dir`; the Keras preset, the training's
     figures and its logs to `model_run_dir`.
     """
-    job = Job.of(fn_args)
+    began, job = time.time(), Job.of(fn_args)
+    if job.learns_by_gradient:
+        check_devices(job.settings)
     if job.strategy == "multi_worker":
         model, result = workers.train(job)
     else:
@@ -47,5 +50,5 @@ def run_fn(fn_args: FnArgs) -> None:
     result.write(fn_args.model_run_dir)
     result.write_tables(fn_args.model_run_dir)
     job.logs().keep(fn_args.model_run_dir)
-    if tf.io.gfile.exists(job.checkpoints):
-        tf.io.gfile.rmtree(job.checkpoints)
+    if job.learns_by_gradient:
+        tidy(job.checkpoints, began)

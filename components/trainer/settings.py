@@ -12,7 +12,7 @@ import pydantic
 from pydantic import Field
 
 from ...models.families import family_of
-from ...models.learning.choices import Precision, owners_of
+from ...models.learning.choices import LAID_OUT, Precision, owners_of
 from ...models.learning.recipe import (
     COMMON,
     FINE_TUNING,
@@ -21,6 +21,11 @@ from ...models.learning.recipe import (
     check_together,
 )
 from .rows.settings import AugmentationSettings, Packing
+
+WITHOUT_EFFECT = frozenset(
+    {"checkpoint_seconds", "checkpoint_steps", "keep_checkpoints", "jit_compile"}
+)
+"""Settings that say how a training is done, and not what comes of it."""
 
 
 class TrainerSettings(RecipeChanges):
@@ -31,7 +36,8 @@ class TrainerSettings(RecipeChanges):
     """
 
     steps: Annotated[int, Field(ge=0)] = 1000
-    """Updates of the weights; 0 leaves the model as initialized."""
+    """Updates of the weights; 0 leaves the model as initialized. With more of them a
+    training that has ended goes on, but where `schedule` is `cosine` or `linear`."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Windows a batch. On small corpora many small steps learn most."""
     carry_state: bool = False
@@ -52,6 +58,9 @@ class TrainerSettings(RecipeChanges):
     """Patterns of names of layers that keep their weights, such as `recurrent_*`."""
     eval_every_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps between evaluations during training; the last step is one, too."""
+    eval_batches: Annotated[int, Field(ge=1)] | None = None
+    """Batches that each of these reads at most, from all over the split, always the
+    same ones; by default all. The loss of the result is that of the whole split."""
     early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
     """Evaluations without better bits per byte after which training ends. What is
     exported then are the weights of the best."""
@@ -70,7 +79,8 @@ class TrainerSettings(RecipeChanges):
     """The devices that share each batch, in equal parts: `mirrored`, all GPUs of a
     machine, or its logical CPUs; `multi_worker`, the processes that TF_CONFIG names,
     each but the first a `langzoo worker`; `tpu`, that of TPU_NAME. `auto` is what there
-    is: a TPU, workers, several GPUs, else one device."""
+    is: a TPU, workers, several GPUs, else one device. `carry_state` and
+    `gradient_accumulation_steps` need one."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of initialization, dropout, noise and the order of windows."""
 
@@ -93,6 +103,43 @@ class TrainerSettings(RecipeChanges):
             recipe = own.replace(learning_rate=own.learning_rate / 10)
         return self.model_copy(update=dict(recipe.changed_by(self)))
 
+    @property
+    def needs_one_device(self) -> str:
+        """The setting that several devices cannot share a batch with, if there is."""
+        if self.carry_state:
+            return "carry_state"
+        return (
+            "gradient_accumulation_steps"
+            if self.recipe.gradient_accumulation_steps > 1
+            else ""
+        )
+
+    def without_effect(self) -> frozenset[str]:
+        """Names of the settings with which a checkpoint of other ones can be gone on.
+
+        They are `steps`, too, where the first ones of a longer training are those of a
+        shorter one. What is not given must be said by the family: see `of_family`.
+        """
+        every, warmup = self.eval_every_steps, self.recipe.warmup_steps
+        names = set(WITHOUT_EFFECT)
+        decides = bool(self._needs_of_evaluations())
+        if not decides:
+            names |= {"eval_every_steps", "eval_batches"}
+        # The last step is evaluated, too, and would be one to decide by.
+        begins_alike = not decides or (every is not None and self.steps % every == 0)
+        if self.recipe.schedule not in LAID_OUT and self.steps > warmup:
+            names |= {"steps"} if begins_alike else set()
+        return frozenset(names)
+
+    def _needs_of_evaluations(self) -> list[str]:
+        """What is decided by the evaluations during training."""
+        needs = {
+            "early_stopping_patience": self.early_stopping_patience is not None,
+            "schedule plateau": self.schedule == "plateau",
+            "optimizer nt_asgd": self.optimizer == "nt_asgd",
+        }
+        return [name for name, given in needs.items() if given]
+
     @pydantic.model_validator(mode="after")
     def _settings_are_of_what_is_chosen(self) -> TrainerSettings:
         for name, key, owners in idle_settings(dict(self)):
@@ -102,10 +149,10 @@ class TrainerSettings(RecipeChanges):
                 f"which is {chosen}"
             )
         shared = self.strategy not in ("auto", "one_device")
-        if shared and (self.carry_state or (self.gradient_accumulation_steps or 1) > 1):
+        if shared and (needs := self.needs_one_device):
             raise ValueError(
-                "trainer.carry_state and trainer.gradient_accumulation_steps need "
-                f"trainer.strategy one_device: it is {self.strategy}"
+                f"trainer.{needs} needs trainer.strategy one_device: it is "
+                f"{self.strategy}"
             )
         if self.carry_state and self.packing != "contiguous":
             raise ValueError(
@@ -117,13 +164,8 @@ class TrainerSettings(RecipeChanges):
 
     @pydantic.model_validator(mode="after")
     def _what_needs_evaluations_has_them(self) -> TrainerSettings:
-        needs = {
-            "early_stopping_patience": self.early_stopping_patience is not None,
-            "schedule plateau": self.schedule == "plateau",
-            "optimizer nt_asgd": self.optimizer == "nt_asgd",
-        }
-        for name, given in needs.items():
-            if given and self.eval_every_steps is None:
+        for name in self._needs_of_evaluations():
+            if self.eval_every_steps is None:
                 raise ValueError(f"trainer.{name} needs trainer.eval_every_steps")
         return self
 

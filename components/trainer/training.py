@@ -11,7 +11,7 @@ from ..progress import report
 from .callbacks import ForgetEveryEpoch, LossIsNotFinite, Progress
 from .checkpoints import Checkpoints
 from .distribution import check_agreement, check_batch_size, dealt_out
-from .evaluation import Evaluations, evaluate
+from .evaluation import Evaluations, Texts, evaluate
 from .networks import batches_from, compile_network
 from .records import Sample, TrainingResult
 from .rows.windows import TokenStream
@@ -26,7 +26,7 @@ def train(
     eval_windows: TokenStream,
     settings: TrainerSettings,
     checkpoint_folder: str,
-    bytes_per_token: float | None = None,
+    texts: Texts | None = None,
     watching: Watching | None = None,
     schedule_steps: int | None = None,
 ) -> TrainingResult:
@@ -41,8 +41,7 @@ def train(
         eval_windows: Windows for the loss in the result, and those during training.
         settings: How; `precision` and `freeze` have been applied to the model.
         checkpoint_folder: Where checkpoints lie; it belongs to this training alone.
-        bytes_per_token: Bytes of text for each target of `eval_windows`, for bits per
-            byte.
+        texts: What the targets of `eval_windows` stand for, for bits per byte.
         watching: Is told how it goes.
         schedule_steps: Steps of the training whose beginning this is, where it ends
             before the schedule does; those of the settings by default.
@@ -52,11 +51,12 @@ def train(
             batch are then written beside the checkpoints. And where no checkpoint can
             be written, or none of those that there are can be read.
     """
-    check_batch_size(settings.batch_size, model.distribute_strategy)
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    check_batch_size(settings.batch_size, replicas)
     with model.distribute_strategy.scope():
         compile_network(model, settings, schedule_steps or settings.steps)
     training = _Training(model, train_windows, settings, watching or Watching())
-    training.evaluate_on(eval_windows, bytes_per_token)
+    training.evaluate_on(eval_windows, texts)
     training.resume(checkpoint_folder)
     if not training.is_over:
         training.go_on()
@@ -85,16 +85,17 @@ class _Training:
         per_batch = windows.targets_a_step(settings.batch_size)
         self._tokens_a_step = self._accumulated * per_batch
 
-    def evaluate_on(self, windows: TokenStream, bytes_per_token: float | None) -> None:
+    def evaluate_on(self, windows: TokenStream, texts: Texts | None) -> None:
         """Says what the loss is told of, and on what training depends."""
-        self._eval_batches = windows.evaluation_batches(self._settings.batch_size)
+        size, most = self._settings.batch_size, self._settings.eval_batches
+        self._eval_batches = windows.evaluation_batches(size)
         with self._model.distribute_strategy.scope():
             self._evaluations = Evaluations(
                 self._model,
                 self._settings,
-                self._eval_batches,
+                windows.evaluation_batches(size, most),
                 self._history.evaluations,
-                bytes_per_token=bytes_per_token,
+                texts=texts,
                 told=self._watching.evaluated,
             )
 
@@ -108,7 +109,9 @@ class _Training:
             best=self._evaluations.best,
             keep=self._settings.keep_checkpoints,
         )
-        self._first = first = self._checkpoints.restore()
+        self._first = first = self._checkpoints.restore(
+            self._settings.steps * self._accumulated
+        )
         check_agreement(first, self._model.distribute_strategy)
         self._evaluations.follow()
         self._first_step = step = first // self._accumulated

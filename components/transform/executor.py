@@ -57,7 +57,7 @@ class Executor(tfx_executor.Executor):
             examples,
             artifact_utils.get_single_instance(output_dict["transformed_examples"]),
             token_ids=token_statistics.feature_of(graph_uri),
-            unknown_id=tokenizer_of(graph_uri).unk_token_id,
+            tokenizer=_tokenizer_folder(graph_uri),
             scratch=os.path.join(self._get_tmp_dir(), "token_statistics"),
         )
         for split, statistics in found.items():

@@ -22,6 +22,8 @@ class TokenStatistics(Record):
     """How many of them are the tokenizer's unknown."""
     bytes: int
     """UTF-8 bytes of the texts."""
+    symbols: int = 0
+    """What spells the unknown ones: their bytes, and an end for each."""
 
     @pydantic.computed_field  # type: ignore[prop-decorator]
     @property

@@ -8,13 +8,16 @@ import os
 from collections.abc import Callable, Iterable
 
 import apache_beam as beam
+import keras_hub
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx import types
 from tfx.types import artifact_utils
 
-from .. import documents
+from ...models.tokenizers import files, words  # noqa: F401  (register all tokenizers)
+from ...models.tokenizers.base import TextTokenizer
+from .. import documents, storage
 from ..scratch import read_json, write_one
 from .records import Tokens, TokenStatistics
 
@@ -27,7 +30,7 @@ def gather(
     transformed: types.Artifact,
     *,
     token_ids: tf.io.RaggedFeature,
-    unknown_id: int,
+    tokenizer: str,
     scratch: str,
 ) -> dict[str, TokenStatistics]:
     """Counts on Beam, and writes what it finds into the transformed examples.
@@ -37,17 +40,18 @@ def gather(
         examples: The examples, with the feature `text`.
         transformed: The same, transformed.
         token_ids: How the feature `token_ids` is encoded there.
-        unknown_id: The tokenizer's id of what is unknown.
+        tokenizer: Folder of the tokenizer's preset.
         scratch: Folder for files that nobody needs afterwards.
 
     Returns:
         The statistics by split.
     """
     splits = artifact_utils.decode_split_names(transformed.split_names)
-    files = {split: os.path.join(scratch, f"tokens-{split}") for split in splits}
-    count_tokens = functools.partial(_count_tokens, token_ids, unknown_id)
+    paths = {split: os.path.join(scratch, f"tokens-{split}") for split in splits}
+    count_text = functools.partial(_count_text, tokenizer)
+    count_tokens = functools.partial(_count_tokens, token_ids, tokenizer)
     with make_pipeline() as pipeline:
-        for split, path in files.items():
+        for split, path in paths.items():
             counts = [
                 pipeline
                 | f"Patterns[{split}, {kind}]"
@@ -56,7 +60,7 @@ def gather(
                 | f"Batch[{split}, {kind}]" >> beam.BatchElements(max_batch_size=_BATCH)
                 | f"Count[{split}, {kind}]" >> beam.Map(count)
                 for kind, read, count in (
-                    ("text", examples, _count_bytes),
+                    ("text", examples, count_text),
                     ("tokens", [transformed], count_tokens),
                 )
             ]
@@ -68,9 +72,9 @@ def gather(
                 | f"Write[{split}]" >> write_one(path)
             )
     found = {}
-    for split, path in files.items():
-        tokens, unknown, size = read_json(path)
-        found[split] = TokenStatistics(tokens=tokens, unknown=unknown, bytes=size)
+    for split, path in paths.items():
+        counted = dict(zip(_COUNTED, read_json(path), strict=True))
+        found[split] = TokenStatistics(**counted)
     Tokens(splits=found).write(transformed.uri)
     return found
 
@@ -81,22 +85,32 @@ def feature_of(transform_graph_uri: str) -> tf.io.RaggedFeature:
     return graph.transformed_feature_spec()["token_ids"]
 
 
-# What is counted is [tokens, unknown, bytes].
+@functools.lru_cache(maxsize=1)
+def _tokenizer_in(folder: str) -> TextTokenizer:
+    with storage.read_here(folder) as here:
+        return keras_hub.tokenizers.Tokenizer.from_preset(here)
 
 
-def _count_bytes(records: list[bytes]) -> list[int]:
+# What is counted, in this order.
+_COUNTED = ("tokens", "unknown", "bytes", "symbols")
+
+
+def _count_text(tokenizer: str, records: list[bytes]) -> list[int]:
     parsed = tf.io.parse_example(records, {"text": tf.io.RaggedFeature(tf.string)})
-    size = tf.reduce_sum(tf.cast(tf.strings.length(parsed["text"].values), tf.int64))
-    return [0, 0, int(size)]
+    texts = parsed["text"].values
+    size = tf.reduce_sum(tf.cast(tf.strings.length(texts), tf.int64))
+    symbols = tf.reduce_sum(_tokenizer_in(tokenizer).unknown_symbols(texts))
+    return [0, 0, int(size), int(symbols)]
 
 
 def _count_tokens(
-    feature: tf.io.RaggedFeature, unknown_id: int, records: list[bytes]
+    feature: tf.io.RaggedFeature, tokenizer: str, records: list[bytes]
 ) -> list[int]:
     ids = tf.io.parse_example(records, {"token_ids": feature})["token_ids"]
     values = ids.values.numpy()
-    return [values.size, int(np.count_nonzero(values == unknown_id)), 0]
+    unknown = np.count_nonzero(values == _tokenizer_in(tokenizer).unk_token_id)
+    return [values.size, int(unknown), 0, 0]
 
 
 def _sum(counts: Iterable[list[int]]) -> list[int]:
-    return np.sum([[0, 0, 0], *counts], axis=0).tolist()
+    return np.sum([[0] * len(_COUNTED), *counts], axis=0).tolist()

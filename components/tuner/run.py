@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,16 +23,12 @@ from ..trainer.jobs import Job, checkpoint_folder
 from .search import Measured, Search, Train, make_oracle
 from .settings import SearchSettings
 
-# What of a search decides how a single trial ends.
-_OF_A_TRIAL = ("model", "training", "checkpoint_root", "task", "source", "preset_hash")
-
 
 def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     """Makes the search, as `Tuner` says."""
     config = fn_args.custom_config
     settings = SearchSettings(**config["search"])
-    keyed = {name: config[name] for name in _OF_A_TRIAL if name in config}
-    folder = checkpoint_folder(fn_args, keyed | {"steps": settings.steps})
+    folder = checkpoint_folder(fn_args, config, steps=settings.steps)
     search = Search(make_oracle(settings), f"{folder}-search", settings.steps)
     return TunerFnResult(search, {"trainings": trainings(fn_args, settings.steps)})
 
@@ -65,7 +60,7 @@ def trainings(fn_args: FnArgs, longest: int) -> Iterator[Train]:
             )
             keras.backend.clear_session()
             _, result = trial.train_on(packed, strategy, schedule_steps=longest)
-            bits = result.eval_loss / math.log(2) / job.bytes_per_token
+            bits = job.eval_texts(packed).bits_per_byte(result.eval_loss)
             return Measured(bits, result.parameters)
 
         yield train

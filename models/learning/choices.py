@@ -82,6 +82,9 @@ SCHEDULES: dict[str, tuple[str, ...]] = {
 """The schedules of `schedules.make_schedule()`, and the recipe's fields that are of
 them and not of all."""
 
+LAID_OUT = ("cosine", "linear")
+"""Those that end where the training does: of a longer one every step is another."""
+
 PRECISIONS = {
     "float32": "float32",
     "bfloat16": "mixed_bfloat16",

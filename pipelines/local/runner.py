@@ -31,9 +31,11 @@ from ...components.source import source_hash
 from ...components.text_example_gen import demo_corpus, files
 from ...components.text_example_gen.records import LastRun, Summary
 from ...components.text_example_gen.settings import CorpusSettings
+from ...components.trainer.distribution import check_devices
 from ...components.trainer.records import TrainingResult
 from ...components.trainer.watching import weights_and_biases
 from ...components.tuner.records import Trial, read_trials
+from ...models.families import family_of
 from ..configuration.config import Config
 from ..pipeline import BASELINE_RESOLVER, Choices, make_components
 from ..report import page, reading
@@ -109,10 +111,14 @@ def execute(config: Config, console: Console, *, compared: bool = False) -> str:
         The run's name in MLMD.
 
     Raises:
-        InputError: Where the corpus cannot be used, or a worker process has died.
+        InputError: Where the corpus cannot be used, or a worker process has died, or
+            the devices here cannot train so.
     """
     if config.watch.wandb_project:
         weights_and_biases.require_installed()
+    family = config.model.family
+    if family_of(family).learns_by_gradient:
+        check_devices(config.trainer.of_family(family))
     config.folder.mkdir(parents=True, exist_ok=True)
     with _only_run(config.folder, console):
         corpus = _resolve_corpus(config)

@@ -12,11 +12,13 @@ import tensorflow as tf
 import tensorflow_data_validation as tfdv
 import tensorflow_transform as tft
 from langzoo.components.example_validator.component import ExampleValidator
+from langzoo.components.trainer.jobs import Job
 from langzoo.components.trainer.rows.windows import read_token_ids
 from langzoo.components.transform.component import Transform
 from langzoo.components.transform.records import TokenStatistics
 from langzoo.components.types import Tokenizer
 from langzoo.models import word_tokenizer
+from langzoo.models.tasks.scoring import spelling_nll
 from tfx.components import SchemaGen, StatisticsGen
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils, standard_artifacts
@@ -155,6 +157,27 @@ def test_the_trainer_reads_tokens_as_it_does_without_labels(outputs):
     assert sorted(documents) == sorted(expected)
 
 
+def test_bits_per_byte_in_training_are_those_of_the_gate(outputs, tmp_path):
+    uri = artifact_utils.get_split_uri(outputs["transformed_examples"], "eval")
+    job = Job(
+        model={"family": "ngram", "context_length": 16},
+        training={},
+        train_files=[f"{uri}/*"],
+        eval_files=[f"{uri}/*"],
+        transform_graph=outputs["transform_graph"][0].uri,
+        checkpoints="",
+    )
+    job.pack(str(tmp_path))
+    model = job.build()
+    texts = tf.constant([text for text, *_ in DOCUMENTS["eval"]])
+    nll = [-tf.reduce_sum(scores) for scores in model.score(texts)]
+    # As `components/evaluator/measures` has it.
+    bits = np.sum(nll + spelling_nll(job.tokenizer, texts)) / np.log(2)
+    loss = np.sum(nll) / (3 + 2)  # of tokens and ends
+    found = job.eval_texts(str(tmp_path)).bits_per_byte(loss)
+    assert found == pytest.approx(bits / (9 + 1))
+
+
 def test_a_text_without_labels_is_transformed(outputs):
     graph = tft.TFTransformOutput(outputs["transform_graph"][0].uri)
     features = {"text": tf.constant([["a b"], ["b"]])}
@@ -175,8 +198,8 @@ def test_tokens_bytes_and_unknowns_of_each_split_are_kept_and_shown(outputs, sai
     with open(f"{folder}/tokens.json", encoding="utf-8") as file:
         kept = json.load(file)
     counts = {
-        "train": {"tokens": 9, "unknown": 1, "bytes": 3 + 10 + 7},
-        "eval": {"tokens": 3, "unknown": 1, "bytes": 9 + 1},
+        "train": {"tokens": 9, "unknown": 1, "bytes": 3 + 10 + 7, "symbols": 7 + 1},
+        "eval": {"tokens": 3, "unknown": 1, "bytes": 9 + 1, "symbols": 8 + 1},
     }
     rates = {
         "train": {"bytes_per_token": 20 / 9, "unknown_rate": 1 / 9},

@@ -17,6 +17,7 @@ from langzoo.components.progress import as_part, report
 from langzoo.components.trainer import callbacks
 from langzoo.components.trainer.hyperparameters import with_hyperparameters
 from langzoo.components.trainer.jobs import checkpoint_folder
+from langzoo.components.transform.records import Tokens, TokenStatistics
 from langzoo.components.tuner.component import Tuner
 from langzoo.components.tuner.executor import Executor
 from langzoo.components.tuner.records import read_trials
@@ -50,6 +51,7 @@ def inputs(topics, tmp_path_factory):
     """What Transform gives of real text: token ids, their schema and the tokenizer."""
     folder = tmp_path_factory.mktemp("inputs")
     tokenizer = ByteTokenizer()
+    counts = {}
     for split, texts in {"train": topics[:6], "eval": topics[6:7]}.items():
         path = folder / "examples" / f"Split-{split}" / "data.gz"
         path.parent.mkdir(parents=True)
@@ -59,6 +61,9 @@ def inputs(topics, tmp_path_factory):
                 ids = example.features.feature["token_ids"].int64_list.value
                 ids.extend(tokenizer(text[:1500]))
                 writer.write(example.SerializeToString())
+        size = sum(len(text[:1500]) for text in texts)  # They are ASCII.
+        counts[split] = TokenStatistics(tokens=size, unknown=0, bytes=size)
+    Tokens(splits=counts).write(str(folder / "examples"))
     examples = standard_artifacts.Examples()
     examples.uri = str(folder / "examples")
     examples.split_names = artifact_utils.encode_split_names(["train", "eval"])

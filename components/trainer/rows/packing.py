@@ -108,9 +108,13 @@ class PackedWindows(TokenStream):
 
         return self._batches(place, first_step, last_step, self._shape(batch_size))
 
-    def evaluation_batches(self, batch_size: int) -> tf.data.Dataset:
-        """All rows once, the short ones first."""
+    def evaluation_batches(
+        self, batch_size: int, most: int | None = None
+    ) -> tf.data.Dataset:
+        """All rows once, the short ones first, or batches at equal distances."""
         epoch = self._epoch(batch_size)
+        if most is not None and most < len(epoch):
+            epoch = epoch[np.linspace(0, len(epoch) - 1, most).round().astype(int)]
         return self._batches(
             lambda step: self._places(epoch[step]),
             0,

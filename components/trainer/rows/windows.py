@@ -86,8 +86,15 @@ class TokenStream:
         """
         raise NotImplementedError
 
-    def evaluation_batches(self, batch_size: int) -> tf.data.Dataset:
-        """Every token once as a target, in an order that is always the same."""
+    def evaluation_batches(
+        self, batch_size: int, most: int | None = None
+    ) -> tf.data.Dataset:
+        """Every token once as a target, in an order that is always the same.
+
+        Args:
+            batch_size: Rows of a batch.
+            most: At most so many of the batches, from all over the stream.
+        """
         raise NotImplementedError
 
     def steps_an_epoch(self, batch_size: int) -> int:
@@ -189,11 +196,13 @@ class TokenWindows(TokenStream):
 
         return self._batches(place, first_step, last_step, self._shape(batch_size))
 
-    def evaluation_batches(self, batch_size: int) -> tf.data.Dataset:
-        """All windows once, in contiguous order."""
-        return self.contiguous_batches(
-            batch_size, first_step=0, last_step=self.steps_an_epoch(batch_size)
-        )
+    def evaluation_batches(
+        self, batch_size: int, most: int | None = None
+    ) -> tf.data.Dataset:
+        """All windows once, or the first of each row, in contiguous order."""
+        steps = self.steps_an_epoch(batch_size)
+        last = steps if most is None else min(most, steps)
+        return self.contiguous_batches(batch_size, first_step=0, last_step=last)
 
     def contiguous_batches(
         self, batch_size: int, *, first_step: int, last_step: int

@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import resource
+import time
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from langzoo.components.errors import InputError
-from langzoo.components.trainer.checkpoints import Checkpoints, History
+from langzoo.components.trainer.checkpoints import Checkpoints, History, tidy
+from langzoo.components.trainer.jobs import Job
+from tfx.components.trainer.fn_args_utils import FnArgs
 
 
 def make(folder, **options):
@@ -130,3 +134,89 @@ def test_a_failure_is_noted_beside_them(tmp_path):
     path = saved(tmp_path, 1).note_failure({"step": 7})
     assert json.loads(Path(path).read_text()) == {"step": 7}
     assert make(tmp_path)[1].restore() == 1
+
+
+def folder_of(training=None, **others):
+    """Where a training with some changes has its checkpoints."""
+    config = {
+        "checkpoint_root": "root",
+        "model": {"family": "lstm"},
+        "training": {"steps": 1000, "schedule": "constant", **(training or {})},
+        "export": {},
+        **others,
+    }
+    fn_args = FnArgs(
+        train_files=["train"], transform_graph_path="graph", custom_config=config
+    )
+    return Job.of(fn_args).checkpoints
+
+
+STOPS = {"early_stopping_patience": 2, "eval_every_steps": 100}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"checkpoint_seconds": 1.0, "checkpoint_steps": 5}),
+        ({}, {"keep_checkpoints": 9, "jit_compile": False}),
+        ({}, {"eval_every_steps": 50}),
+        ({}, {"steps": 2000}),
+        (STOPS, {**STOPS, "steps": 2000}),
+        ({"schedule": "cosine"}, {"schedule": "cosine", "keep_checkpoints": 1}),
+    ],
+)
+def test_settings_that_change_no_step_keep_the_checkpoints(before, after):
+    assert folder_of(before) == folder_of(after)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"seed": 1}),
+        ({}, {"learning_rate": 0.5}),
+        ({"schedule": "cosine"}, {"schedule": "cosine", "steps": 2000}),
+        ({"schedule": "linear"}, {"schedule": "linear", "steps": 2000}),
+        (STOPS, {**STOPS, "eval_every_steps": 50}),
+        # Its last step is evaluated, which that of the longer one is not.
+        ({**STOPS, "steps": 1050}, {**STOPS, "steps": 2000}),
+    ],
+)
+def test_settings_that_change_a_step_have_checkpoints_of_their_own(before, after):
+    assert folder_of(before) != folder_of(after)
+
+
+def test_what_is_exported_and_watched_keeps_the_checkpoints():
+    shown = {"export": {"generate": False}, "watch": {"graph": True}}
+    assert folder_of() == folder_of(**shown)
+    assert folder_of() != folder_of(model={"family": "gru"})
+
+
+def test_of_a_training_that_has_ended_the_newest_stays_and_of_others_nothing(tmp_path):
+    own, killed, live, waiting, search, theirs = (
+        tmp_path / name
+        for name in ("a" * 16, "b" * 16, "c" * 16, "d" * 16, f"{'e' * 16}-search", "me")
+    )
+    model, checkpoints = make(own)
+    checkpoints.save_best(1)
+    for number in (1, 2):
+        model.set_weights([np.full_like(w, number) for w in model.get_weights()])
+        checkpoints.save(number)
+    (own / "trained.npz").write_bytes(b"")
+    for folder in (killed, live, waiting, search / "trial", theirs):
+        saved(folder, 1)
+    (search / "trial-9.json").write_text("{}")
+    (waiting / "job.json").write_text("{}")
+    began = time.time()
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (began - 60, began - 60))
+    os.utime(live / "checkpoint")
+    tidy(str(own), began)
+    assert {path.name for path in own.iterdir()} == {
+        "checkpoint",
+        "ckpt-2.index",
+        "ckpt-2.data-00000-of-00001",
+    }
+    assert make(own)[1].restore() == 2
+    assert not killed.exists()
+    assert [path.name for path in search.iterdir()] == ["trial-9.json"]
+    assert all(any(path.iterdir()) for path in (live, waiting, theirs))

@@ -11,6 +11,7 @@ import tensorflow as tf
 from langzoo.components.errors import InputError
 from langzoo.components.trainer import distribution
 from langzoo.components.trainer.jobs import Job
+from langzoo.components.trainer.settings import TrainerSettings
 
 # TensorFlow divides its one CPU only before it is used, so in a process of its own.
 SCRIPT = """
@@ -155,10 +156,28 @@ def test_what_there_is_decides(monkeypatch, variables, strategy):
 
 
 def test_a_batch_that_cannot_be_dealt_out_is_an_error():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
-    distribution.check_batch_size(3, strategy)
+    distribution.check_batch_size(3, 1)
     with pytest.raises(InputError, match="batch_size 3 must be a multiple of the 2"):
-        distribution.check_batch_size(3, type("Two", (), {"num_replicas_in_sync": 2}))
+        distribution.check_batch_size(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"batch_size": 3}, "batch_size 3 must be a multiple of the 2 devices"),
+        ({"carry_state": True}, "carry_state needs one device.* auto is mirrored"),
+        ({"gradient_accumulation_steps": 2}, "gradient_accumulation_steps needs one"),
+    ],
+)
+def test_what_several_gpus_cannot_share_is_told_before_anything_runs(
+    monkeypatch, settings, said
+):
+    two = [tf.config.LogicalDevice(f"GPU:{i}", "GPU") for i in range(2)]
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: two)
+    with pytest.raises(InputError, match=said):
+        distribution.check_devices(TrainerSettings(**settings))
+    distribution.check_devices(TrainerSettings(strategy="one_device", **settings))
+    distribution.check_devices(TrainerSettings())
 
 
 def test_an_n_gram_model_is_counted_by_one_device(monkeypatch):

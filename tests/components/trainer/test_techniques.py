@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import keras
 import numpy as np
 import pytest
@@ -194,6 +196,40 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     np.testing.assert_allclose(course, losses(expected.evaluations), atol=1e-6)
     assert result.eval_loss == pytest.approx(expected.eval_loss, abs=1e-6)
     assert COMES_TO.get(technique, lambda course: True)(course), course
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [
+        "sgd, accumulation, average, early stopping",
+        "accumulation, bfloat16, carried state",
+    ],
+)
+def test_a_training_that_had_ended_goes_on_as_if_it_had_not(
+    technique, windows, eval_windows, tmp_path
+):
+    data = (windows, eval_windows)
+    options = {"schedule": "constant", **STATEFUL[technique]}
+    whole, expected = train(data, tmp_path / "whole", **options)
+    train(data, tmp_path / "parts", **{**options, "steps": 4})
+    longer, result = train(data, tmp_path / "parts", **options)
+    assert result.resumed_at == 4
+    assert_same(whole, longer)
+    assert losses(result.history) == pytest.approx(losses(expected.history), abs=1e-6)
+    assert losses(result.evaluations) == pytest.approx(losses(expected.evaluations))
+
+
+def test_a_shorter_training_does_not_go_on_from_a_longer_one(windows, tmp_path, caplog):
+    data, options = (windows, windows), {"schedule": "constant", "checkpoint_steps": 6}
+    expected, _ = train(data, tmp_path / "new", **{**options, "steps": 4})
+    train(data, tmp_path / "old", **options)
+    with caplog.at_level(logging.INFO, "langzoo"):
+        shorter, result = train(data, tmp_path / "old", **{**options, "steps": 4})
+    assert "are of more steps: training anew" in caplog.text
+    assert (result.resumed_at, result.steps) == (0, 4)
+    assert_same(expected, shorter)
+    _, result = train(data, tmp_path / "old", **{**options, "steps": 7})
+    assert result.resumed_at == 4
 
 
 @pytest.mark.parametrize(("accumulated", "told"), [(3, True), (1, False)])

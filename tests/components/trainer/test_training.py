@@ -14,7 +14,7 @@ from langzoo.components.trainer.counting import count
 from langzoo.components.trainer.evaluation import evaluate
 from langzoo.components.trainer.networks import network_of
 from langzoo.components.trainer.rows.packing import make_windows
-from langzoo.components.trainer.rows.windows import TokenWindows
+from langzoo.components.trainer.rows.windows import TokenStream, TokenWindows
 from langzoo.components.trainer.settings import TrainerSettings
 from langzoo.models import ByteTokenizer, CausalLM, LSTMBackbone, build_causal_lm
 from langzoo.models.families import RECIPES
@@ -125,6 +125,34 @@ def test_the_checkpoint_of_the_best_evaluation_is_kept(windows, tmp_path):
         name = f"variables/{number}/.ATTRIBUTES/VARIABLE_VALUE"
         variable.assign(saved.get_tensor(name))
     assert evaluate(model, windows.evaluation_batches(4)) == pytest.approx(best["loss"])
+
+
+@pytest.mark.parametrize("packing", ["contiguous", "lines"])
+def test_an_evaluation_reads_its_batches_once_and_no_more_than_are_wanted(
+    stream, tmp_path, monkeypatch, packing
+):
+    windows, read = make_windows(stream, 16, packing), []
+    noted = TokenStream._read
+    monkeypatch.setattr(
+        TokenStream, "_read", lambda *args: read.append(args) or noted(*args)
+    )
+    options = {"packing": packing, "eval_every_steps": 1, "steps": 0}
+    whole = windows.steps_an_epoch(4)
+    train(windows, tmp_path / "none", **options)
+    assert len(read) == 2 * whole  # inputs and targets
+    read.clear()
+    options |= {"steps": 2, "eval_batches": 3}
+    train(windows, tmp_path / "some", **options)
+    learned = 2
+    assert len(read) == 2 * (learned + 2 * 3 + whole)
+
+
+def test_the_batches_of_an_evaluation_are_from_all_over_the_split(stream):
+    windows = make_windows(stream, 16, "lines")
+    lengths = [x["token_ids"].shape[1] for x, *_ in windows.evaluation_batches(4)]
+    some = [x["token_ids"].shape[1] for x, *_ in windows.evaluation_batches(4, 5)]
+    assert len(some) == 5 < len(lengths)
+    assert (some[0], some[-1]) == (min(lengths), max(lengths))
 
 
 # --- Packing and augmentation ---

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from langzoo.components.errors import InputError
 from langzoo.components.trainer import callbacks, training
+from langzoo.components.trainer.evaluation import Texts
 from langzoo.components.trainer.networks import network_of, prepared
 from langzoo.components.trainer.rows.windows import TokenWindows
 from langzoo.components.trainer.settings import TrainerSettings
@@ -26,6 +27,7 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 STEPS = 8
 PROMPT = "Args:"
 BYTES_PER_TOKEN = 4.0
+TEXTS = Texts(targets=1000, bytes=4000)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def train(windows, folder, watched=None, family="gated_conv", **options):
         windows,
         settings,
         str(folder),
-        bytes_per_token=BYTES_PER_TOKEN,
+        texts=TEXTS,
         watching=watcher,
     )
     return trained, result

@@ -332,6 +332,40 @@ def test_scores_follow_the_weights_and_variables_of_the_model(shakespeare):
     assert 0 < abs(nll() - trained) < 0.1 * trained
 
 
+def test_low_rank_changes_are_all_that_is_learned(shakespeare):
+    model = models.build_causal_lm(
+        "transformer", models.ByteTokenizer(), CONTEXT, **TINY["transformer"]
+    )
+    before = len(model.weights)
+    model.backbone.enable_lora(2)
+    assert len(model.trainable_weights) == 4  # two matrices for each of two layers
+    assert len(model.weights) == before + 4
+    model.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=False)
+    model.fit(shakespeare[:4], verbose=0)
+    # Half of them begin as zeros.
+    assert all(np.abs(weight).max() > 0 for weight in model.trainable_weights)
+
+
+@pytest.mark.parametrize("family", ["rnn", "gru", "lstm", "tcn", "ngram"])
+@pytest.mark.parametrize("names", [None, ["query_dense"]])
+def test_low_rank_changes_that_would_change_nothing_are_an_error(family, names):
+    model = models.build_causal_lm(
+        family, models.ByteTokenizer(), CONTEXT, **TINY[family]
+    )
+    trained = len(model.trainable_weights)
+    with pytest.raises(ValueError, match=r"LoRA must have layers of .*Backbone"):
+        model.backbone.enable_lora(2, names)
+    assert len(model.trainable_weights) == trained
+
+
+def test_low_rank_changes_can_be_had_by_name():
+    model = models.build_causal_lm("lstm", models.ByteTokenizer(), 8, hidden_dim=8)
+    model.backbone.enable_lora(2, ["token_embedding"])
+    assert len(model.trainable_weights) == 2
+    with pytest.raises(ValueError, match=r"one of \['token_embedding'\].*'norm_0'"):
+        model.backbone.enable_lora(2, ["token_embedding", "norm_0"])
+
+
 def test_texts_without_a_preprocessor_cannot_be_scored():
     model = models.CausalLM(models.LSTMBackbone(260, hidden_dim=8))
     with pytest.raises(ValueError, match="without a preprocessor"):
