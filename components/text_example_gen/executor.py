@@ -27,7 +27,7 @@ from .documents import Document
 from .records import LastRun, Profile, Summary
 from .settings import CleaningSettings, SourceSettings
 from .shards import write_shards
-from .streams import UnusableError
+from .streams import BrokenOffError, UnusableError
 
 SOURCES_KEY = "sources"
 STRICT_KEY = "strict"
@@ -39,6 +39,7 @@ ID_FEATURE = "id"
 
 _WEIGHT_FEATURE = "__weight"  # gone before anything is written
 _SKIPPED = "skipped"
+_BROKEN_OFF = "broken_off"
 _NAMES_SHOWN = 10
 _REASONS_SHOWN = 5
 
@@ -56,12 +57,14 @@ class Executor(BaseExampleGenExecutor):
 
         Raises:
             InputError: Where no file matches, none has text, a split would be empty,
-                or, under `strict`, a file cannot be used.
+                reading breaks off, or, under `strict`, a file cannot be used.
         """
         self._scratch = os.path.join(self._get_tmp_dir(), "ingestion")
         self._examples = output_dict["examples"]
         self._cleaning = CleaningSettings(**json.loads(exec_properties[CLEANING_KEY]))
         super().Do(input_dict, output_dict, exec_properties)
+        for broken_off in read_json(os.path.join(self._scratch, _BROKEN_OFF)):
+            raise InputError(broken_off)
         summary = self._collect_summary()
         _report_skipped(summary.skipped, strict=bool(exec_properties[STRICT_KEY]))
         if summary.cleaning:
@@ -197,7 +200,7 @@ class ReadDocuments(beam.DoFn):
 
     Input is a `(path, source)` pair; outputs are of type `Document`, and under the tag
     `skipped` a `(path, reason, number of records)` triple for a file that has something
-    unusable.
+    unusable, and under `broken_off` why one could not be read to its end.
     """
 
     def process(self, element: tuple[str, SourceSettings]) -> Iterator[Any]:
@@ -215,6 +218,9 @@ class ReadDocuments(beam.DoFn):
         except UnusableError as error:
             rest = f" (after {num_documents} documents)" if num_documents else ""
             skipped.file = f"{error}{rest}"
+        except BrokenOffError as error:
+            yield beam.pvalue.TaggedOutput(_BROKEN_OFF, str(error))
+            return
         if not num_documents and not skipped:
             skipped.file = "empty"
         if skipped:
@@ -251,7 +257,7 @@ class _Skipped:
 
 
 class _ReadCorpus(beam.PTransform):
-    """Files to examples; what was skipped goes to the scratch folder."""
+    """Files to examples; what was skipped or broke off goes to the scratch folder."""
 
     def __init__(
         self, found: list[files.File], steps: CleaningSettings, scratch: str
@@ -262,15 +268,21 @@ class _ReadCorpus(beam.PTransform):
         self._scratch = scratch
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        broken_off: list[beam.PCollection] = []
+
         def read(name: str) -> dict[str, beam.PCollection]:
-            return (
+            outputs: dict[str, beam.PCollection] = (
                 pipeline
                 | f"Files[{name}]"
                 >> beam.Create([(file.path, file.source) for file in self._found])
                 | f"Spread[{name}]" >> beam.Reshuffle()
                 | f"Read[{name}]"
-                >> beam.ParDo(ReadDocuments()).with_outputs(_SKIPPED, main="documents")
+                >> beam.ParDo(ReadDocuments()).with_outputs(
+                    _SKIPPED, _BROKEN_OFF, main="documents"
+                )
             )
+            broken_off.append(outputs[_BROKEN_OFF])
+            return outputs
 
         outputs = read("Documents")
         _ = (
@@ -284,6 +296,13 @@ class _ReadCorpus(beam.PTransform):
             documents |= "Clean" >> cleaning.Clean(
                 self._steps, self._scratch, again=lambda name: read(name)["documents"]
             )
+        _ = (
+            broken_off
+            | "AllBrokenOff" >> beam.Flatten()
+            | "FirstBrokenOff" >> beam.combiners.Top.Smallest(1)
+            | "FormatBrokenOff" >> beam.Map(json.dumps)
+            | "WriteBrokenOff" >> write_one(os.path.join(self._scratch, _BROKEN_OFF))
+        )
         return documents | "ToExample" >> beam.Map(to_example)
 
 

@@ -39,7 +39,7 @@ class File:
     Attributes:
         path: Where it is.
         source: The source that it belongs to.
-        state: Size in bytes and time of last change.
+        state: Size in bytes and time of last change; of a dataset "".
         span: Which span it belongs to, where the source has spans.
     """
 
@@ -69,16 +69,16 @@ def find(sources: Sequence[SourceSettings]) -> list[File]:
 
 
 def fingerprint(sources: Sequence[SourceSettings]) -> str:
-    """Hashes path, size and time of change of every file of a corpus.
-
-    Of a dataset by name it knows only the name.
+    """Hashes path, size and time of change of every file, version of every dataset.
 
     Raises:
-        InputError: As `find` does.
+        InputError: As `find` does, or where a dataset cannot be reached.
     """
     digest = hashlib.sha256()
     for file in find(sources):
-        digest.update(f"{file.path}\0{file.state}\n".encode())
+        is_dataset = hubs.is_dataset(file.path)
+        state = hubs.version(file.path) if is_dataset else file.state
+        digest.update(f"{file.path}\0{state}\n".encode())
     return digest.hexdigest()
 
 

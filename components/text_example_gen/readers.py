@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -18,7 +20,7 @@ import pyarrow.parquet
 from . import hubs
 from .documents import Document
 from .settings import SourceSettings
-from .streams import UnusableError, open_stream
+from .streams import BrokenOffError, UnusableError, open_stream
 
 _FORMATS = {
     ".jsonl": "jsonl",
@@ -31,9 +33,11 @@ _COMPRESSIONS = (".gz", ".zst", ".zstd", ".bz2", ".xz", ".lzma", ".deflate")
 _BLANKS = "\n \t"
 _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _NOT_UTF_8 = "not UTF-8"
+_PARQUET = b"PAR1"
 _ROWS = 256  # of a Parquet file that are decoded at a time
 _PARQUET_BUFFER_BYTES = 1 << 20
 _FIELDS_SHOWN = 8
+_WAITS = (1, 5)  # seconds before what broke off is read again
 
 # The module's own limit of 128 KiB is less than a long article.
 csv.field_size_limit(sys.maxsize)
@@ -57,13 +61,34 @@ def read(path: str, source: SourceSettings) -> Iterator[Document | Broken]:
     A document's id is the path, and `#` with its number in the file (from 0, broken
     records counted) where the file holds many.
 
+    What breaks off is read again from its beginning, some times, to where it was.
+
     Args:
         path: One of the source's files.
         source: How it is read.
 
     Raises:
-        UnusableError: Where the file, or what is left of it, cannot be read.
+        BrokenOffError: Where reading breaks off for good.
+        UnusableError: Where the file, or what is left of it, cannot be used.
     """
+    num_given = 0
+    waits = iter(_WAITS)
+    while True:
+        try:
+            for item in itertools.islice(_read(path, source), num_given, None):
+                num_given += 1
+                yield item
+            return
+        except OSError as error:  # Such as a full disk.
+            raise BrokenOffError.of(path, error) from error
+        except BrokenOffError as error:
+            wait = next(waits, None)
+            if error.lasting or wait is None:
+                raise
+            time.sleep(wait)
+
+
+def _read(path: str, source: SourceSettings) -> Iterator[Document | Broken]:
     if hubs.is_dataset(path):
         for number, record in enumerate(hubs.read(path)):
             yield _document(path, source, number, f"record {number}", record)
@@ -203,10 +228,9 @@ def _read_parquet(
             shutil.copyfileobj(stream, seekable)
             seekable.seek(0)
         try:
-            file = pa.parquet.ParquetFile(
-                stream if stream.seekable() else seekable,
-                buffer_size=_PARQUET_BUFFER_BYTES,
-            )
+            content = stream if stream.seekable() else seekable
+            is_begun = content.read(len(_PARQUET)) == _PARQUET
+            file = pa.parquet.ParquetFile(content, buffer_size=_PARQUET_BUFFER_BYTES)
             _require_columns(file.schema_arrow.names, source)
             columns = sorted({source.text_field, *source.fields.values()})
             number = 0
@@ -217,8 +241,10 @@ def _read_parquet(
                     yield _document(path, source, number, place, record)
                     number += 1
         except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise UnusableError(f"not Parquet ({reason})") from error
+            reason = f"not Parquet ({' '.join(str(error).split())})"
+            if is_begun:
+                raise BrokenOffError(path, reason) from error
+            raise UnusableError(reason) from error
 
 
 def _require_columns(columns: list[str], source: SourceSettings) -> None:
