@@ -262,7 +262,7 @@ class _CleanEach(beam.DoFn):
             rewritten = rewrite(text)
             if rewritten != text:
                 yield beam.pvalue.TaggedOutput(_COUNTED, step)
-                text = rewritten.strip()
+                text = rewritten if rewritten.strip() else ""
         reason = self._why_dropped(text)
         try:
             if not reason and not self._passes_filter(text):

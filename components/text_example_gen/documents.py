@@ -11,8 +11,9 @@ class Document:
 
     Attributes:
         id: Its name, unique over the corpus and the same in every run: the file's
-            path, followed by `#` and the document's number where a file holds many.
-        text: Its text, without surrounding white space; never blank.
+            path, in an archive with the name of the file in it, followed by `#` and the
+            document's number where a file holds many.
+        text: Its text, as it is written; never blank.
         fields: Further fields that travel with the text, such as a label or a
             target, by name.
         weight: How often it counts in the training split, next to a document of

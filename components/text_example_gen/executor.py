@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -28,6 +30,7 @@ from .records import LastRun, Profile, Summary
 from .settings import CleaningSettings, SourceSettings
 from .shards import write_shards
 from .streams import BrokenOffError, UnusableError
+from .values import Broken
 
 SOURCES_KEY = "sources"
 STRICT_KEY = "strict"
@@ -40,6 +43,7 @@ ID_FEATURE = "id"
 _WEIGHT_FEATURE = "__weight"  # gone before anything is written
 _SKIPPED = "skipped"
 _BROKEN_OFF = "broken_off"
+_LEFT_OUT = "left_out"
 _NAMES_SHOWN = 10
 _REASONS_SHOWN = 5
 
@@ -66,6 +70,8 @@ class Executor(BaseExampleGenExecutor):
         for broken_off in read_json(os.path.join(self._scratch, _BROKEN_OFF)):
             raise InputError(broken_off)
         summary = self._collect_summary()
+        if summary.left_out:
+            report(f"left out {_numbers(summary.left_out)}{_some(self._left_out)}")
         _report_skipped(summary.skipped, strict=bool(exec_properties[STRICT_KEY]))
         if summary.cleaning:
             report(cleaning.describe(summary.cleaning))
@@ -103,7 +109,8 @@ class Executor(BaseExampleGenExecutor):
     ) -> beam.PTransform:
         del pattern  # of one source; the property holds all
         corpus = _sources(exec_properties)
-        self._found = files.find([self._with_demo(source) for source in corpus])
+        found = files.find([self._with_demo(source) for source in corpus])
+        self._found, self._left_out = found
         return _ReadCorpus(self._found, self._cleaning, self._scratch)
 
     def _with_demo(self, source: SourceSettings) -> SourceSettings:
@@ -171,12 +178,15 @@ class Executor(BaseExampleGenExecutor):
             for name in self._split_names
         }
         skipped = read_json(os.path.join(self._scratch, _SKIPPED))
+        left_out = collections.Counter(self._left_out.values())
+        left_out.update(read_json(os.path.join(self._scratch, _LEFT_OUT)))
         return Summary(
             documents={name: count for name, (count, _) in counts.items()},
             bytes={name: size for name, (_, size) in counts.items()},
             files=len(self._found),
             skipped={path: reason for path, reason, _ in sorted(skipped)},
             skipped_records=sum(number for _, _, number in skipped),
+            left_out=dict(sorted(left_out.items())),
             spans={
                 file.source.path: str(file.span) for file in self._found if file.span
             },
@@ -200,7 +210,8 @@ class ReadDocuments(beam.DoFn):
 
     Input is a `(path, source)` pair; outputs are of type `Document`, and under the tag
     `skipped` a `(path, reason, number of records)` triple for a file that has something
-    unusable, and under `broken_off` why one could not be read to its end.
+    unusable, under `broken_off` why one could not be read to its end, and under
+    `left_out` what a file of an archive is that no one means.
     """
 
     def process(self, element: tuple[str, SourceSettings]) -> Iterator[Any]:
@@ -213,6 +224,8 @@ class ReadDocuments(beam.DoFn):
                 if isinstance(item, Document):
                     num_documents += 1
                     yield item
+                elif isinstance(item, readers.LeftOut):
+                    yield beam.pvalue.TaggedOutput(_LEFT_OUT, item.what)
                 else:
                     skipped.add(item)
         except UnusableError as error:
@@ -240,7 +253,7 @@ class _Skipped:
     def __bool__(self) -> bool:
         return bool(self.file or self.num_records)
 
-    def add(self, broken: readers.Broken) -> None:
+    def add(self, broken: Broken) -> None:
         self.num_records += 1
         reason = broken.reason
         if reason not in self._reasons and len(self._reasons) >= _REASONS_SHOWN:
@@ -278,7 +291,7 @@ class _ReadCorpus(beam.PTransform):
                 | f"Spread[{name}]" >> beam.Reshuffle()
                 | f"Read[{name}]"
                 >> beam.ParDo(ReadDocuments()).with_outputs(
-                    _SKIPPED, _BROKEN_OFF, main="documents"
+                    _SKIPPED, _BROKEN_OFF, _LEFT_OUT, main="documents"
                 )
             )
             broken_off.append(outputs[_BROKEN_OFF])
@@ -290,6 +303,13 @@ class _ReadCorpus(beam.PTransform):
             | "ListSkipped" >> beam.combiners.ToList()
             | "FormatSkipped" >> beam.Map(json.dumps)
             | "WriteSkipped" >> write_one(os.path.join(self._scratch, _SKIPPED))
+        )
+        _ = (
+            outputs[_LEFT_OUT]
+            | "CountLeftOut" >> beam.combiners.Count.PerElement()
+            | "ListLeftOut" >> beam.combiners.ToDict()
+            | "FormatLeftOut" >> beam.Map(json.dumps)
+            | "WriteLeftOut" >> write_one(os.path.join(self._scratch, _LEFT_OUT))
         )
         documents = outputs["documents"]
         if self._steps.steps:
@@ -378,6 +398,16 @@ def _serialize(example: tf.train.Example) -> bytes:
 
 def _text_size(example: tf.train.Example) -> int:
     return len(_text(example))
+
+
+def _numbers(left_out: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in left_out.items())
+
+
+def _some(paths: Iterable[str]) -> str:
+    """The first of some paths, in brackets."""
+    shown = [*itertools.islice(sorted(paths), _REASONS_SHOWN)]
+    return f" ({', '.join(shown)}, ...)" if shown else ""
 
 
 def _report_skipped(skipped: dict[str, str], strict: bool) -> None:

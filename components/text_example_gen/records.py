@@ -55,6 +55,8 @@ class Summary(FileRecord):
     """Why a file, or some of its records, were skipped, by its path."""
     skipped_records: int = 0
     """Number of records skipped in files that were read."""
+    left_out: dict[str, int] = {}
+    """Number of files and folders that no one means, by what they are."""
     spans: dict[str, str] = {}
     """Span and version that were read of each path with `{SPAN}` in it."""
     cleaning: dict[str, int] = {}

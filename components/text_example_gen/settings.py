@@ -12,11 +12,22 @@ from pydantic import Field
 
 from ...models.references import PATTERN
 from ...models.settings import Section
-from . import demo_corpus
+from . import demo_corpus, formats
 
 _Path = Annotated[str, Field(min_length=1)]
 _FieldName = Annotated[str, Field(min_length=1)]
 _Length = Annotated[int, Field(ge=1)]
+_TEXT_FIELD = "text"
+
+
+def _known_encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except LookupError:
+        raise ValueError(
+            f"encoding {name!r} is none of Python's: such as utf-8, cp1252, latin-1"
+        ) from None
+    return name
 
 
 class _Reading(Section):
@@ -25,17 +36,25 @@ class _Reading(Section):
     `.zst`), on any filesystem of Beam's or `s3://`; of `{SPAN}` and `{VERSION}` in it
     the highest number is read. Or a dataset, `hf://NAME:CONFIGURATION@SPLIT` or
     `tfds://NAME@SPLIT`. `demo` is Python's own documentation."""
-    format: Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"] = "auto"
-    """`auto` goes by the ending of each file's name: `.jsonl`, `.ndjson`, `.csv`,
-    `.tsv`, `.parquet`, before that of the compression; others are text."""
+    format: Literal["auto", "text", "json", "jsonl", "csv", "tsv", "parquet"] = "auto"
+    """`auto` goes by the ending of each file's name: `.json` (an array, or a record a
+    line), `.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.parquet`, before that of the
+    compression; others are text. Of `.tar` and `.zip` each file in them is read."""
+    encoding: Annotated[str, pydantic.AfterValidator(_known_encoding)] = "utf-8"
+    """Of text, JSON, CSV and TSV: such as `cp1252`, `latin-1` or `utf-16-le`. A mark at
+    the beginning of a file (UTF-8, UTF-16, UTF-32) goes before it."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """What stands between the columns of CSV and TSV, by default a comma or a tab."""
     documents: Literal["file", "paragraph", "line"] = "file"
     """What one document of a text file is, paragraphs being separated by blank lines;
     in other formats it is a record."""
-    text_field: _FieldName = "text"
-    """The field or column that holds the text, where documents are records."""
+    text_field: _FieldName = _TEXT_FIELD
+    """The field or column that holds the text, where documents are records; `data.text`
+    is the field `text` within the field `data`, here and in `fields`."""
     fields: dict[str, _FieldName] = {}
     """Fields or columns that travel with the text, by the name of the feature that they
-    become, such as `{label: sentiment}`; as strings, into the transformed examples."""
+    become, such as `{label: sentiment}`; as strings, into the transformed examples. A
+    document whose field is null goes without."""
 
 
 class SourceSettings(_Reading):
@@ -47,6 +66,15 @@ class SourceSettings(_Reading):
     """How often a document stands in the training split; 2.5 is twice, and half of the
     documents three times; 0.1 keeps a tenth of them. The document's hash decides. The
     other splits have each document once."""
+
+    def format_of(self, path: str) -> str:
+        """How a file is read: as it is told, or as its name says."""
+        return formats.kind_of(path).format if self.format == "auto" else self.format
+
+    @property
+    def means_records(self) -> bool:
+        """Whether something is told that only records have."""
+        return bool(self.fields) or self.text_field != _TEXT_FIELD
 
     @pydantic.model_validator(mode="before")
     @classmethod

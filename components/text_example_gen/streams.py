@@ -17,6 +17,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from .. import s3
 from ..errors import InputError
+from .formats import kind_of
 
 _BUFFER_BYTES = 1 << 20
 # What so few bytes become is some megabytes at most.
@@ -60,13 +61,18 @@ def open_stream(path: str) -> Iterator[io.BufferedReader]:
             cannot be read to its end, or its compressed data are damaged or cut short.
         UnusableError: Raised by reading where the data are not compressed so.
     """
-    compression = CompressionTypes.detect_compression_type(path)
     file: Any
     with io.BufferedReader(_Transport(path), _BUFFER_BYTES) as file:
-        if compression == CompressionTypes.UNCOMPRESSED or not file.peek(1):
-            yield file
-            return
-        yield io.BufferedReader(_Decompressed(path, file, compression), _BUFFER_BYTES)
+        yield decompressed(file, path)
+
+
+def decompressed(file: io.BufferedReader, path: str) -> io.BufferedReader:
+    """What a file holds, which may lie in an archive; `open_stream` says how."""
+    compression = kind_of(path).compression
+    if not compression or not file.peek(1):
+        return file
+    content: Any = _Decompressed(path, file, compression)
+    return io.BufferedReader(content, _BUFFER_BYTES)
 
 
 class _Transport(io.RawIOBase):
@@ -182,9 +188,9 @@ def _zstd() -> Any:
 
 
 _READERS: dict[str, Callable[[io.BufferedReader], Any]] = {
-    CompressionTypes.GZIP: lambda file: gzip.GzipFile(fileobj=file),
-    CompressionTypes.BZIP2: bz2.BZ2File,
-    CompressionTypes.LZMA: lzma.LZMAFile,
-    CompressionTypes.DEFLATE: lambda file: _Frames(file, zlib.decompressobj),
-    CompressionTypes.ZSTD: lambda file: _Frames(file, _zstd),
+    "gzip": lambda file: gzip.GzipFile(fileobj=file),
+    "bzip2": bz2.BZ2File,
+    "xz": lzma.LZMAFile,
+    "deflate": lambda file: _Frames(file, zlib.decompressobj),
+    "zstd": lambda file: _Frames(file, _zstd),
 }

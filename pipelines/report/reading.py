@@ -278,6 +278,7 @@ class _Reader:
             ],
             files=summary.files,
             skipped=summary.skipped,
+            left_out=summary.left_out,
             cleaning=summary.cleaning,
         )
 

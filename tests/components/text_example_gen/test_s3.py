@@ -192,7 +192,7 @@ def test_a_corpus_is_read(bucket, ingest):
 def test_a_corpus_is_a_bucket_a_folder_a_file_or_a_pattern(bucket, path):
     bucket.put("a/b/1.txt", b"One.")
     bucket.put("a/b/", b"")  # as the consoles of stores make folders
-    (file,) = files.find([SourceSettings(path=f"{bucket.url}{path}")])
+    (file,) = files.find([SourceSettings(path=f"{bucket.url}{path}")]).files
     assert file.path == f"{bucket.url}/a/b/1.txt"
 
 
@@ -216,7 +216,7 @@ def test_the_newest_span_is_read_and_a_change_seen(bucket):
     time.sleep(1)  # what a store's times are rounded to
     bucket.put("day-12/a.txt", b"TWELVE.")
     fingerprints.add(files.fingerprint([source]))
-    (file,) = files.find([source])
+    (file,) = files.find([source]).files
     assert file.path == f"{bucket.url}/day-12/a.txt"
     assert file.span.span == 12
     assert len(fingerprints) == 3
