@@ -48,6 +48,7 @@ _CONTROL_CHARACTERS = {
 }
 
 _BATCH = 512  # digests that are looked at together
+_STAYS = ("test", "eval", "train", "")
 _COUNTED = "counted"
 _FAILED = "failed"
 _CHANGED = {
@@ -300,13 +301,17 @@ class _CleanEach(beam.DoFn):
 class FindDuplicates(beam.PTransform):
     """Gives the ids of documents that are equal to one with a smaller id.
 
+    What a source says is for evaluation stays, and its copies in training go.
+
     Only digests and ids are shuffled, and of these only what may come again: see
     `repeated_keys`.
     """
 
     def expand(self, documents: beam.PCollection) -> beam.PCollection:
         """Adds a combination and a shuffle."""
-        named = documents | "Digest" >> beam.Map(lambda d: (digest(d), d.id))
+        named = documents | "Digest" >> beam.Map(
+            lambda d: (digest(d), (_STAYS.index(d.split), d.id))
+        )
         repeated = (
             named
             | beam.BatchElements(min_batch_size=_BATCH, max_batch_size=_BATCH)
@@ -318,6 +323,7 @@ class FindDuplicates(beam.PTransform):
             | "MayComeAgain" >> beam.Filter(_may_come_again, AsSingleton(repeated))
             | "GroupEqual" >> beam.GroupByKey()
             | "AllButSmallest" >> beam.FlatMapTuple(lambda _, ids: sorted(ids)[1:])
+            | "Id" >> beam.MapTuple(lambda _, id: id)
         )
 
 
@@ -325,7 +331,7 @@ def _keys(digests: Iterable[bytes]) -> np.ndarray:
     return np.frombuffer(b"".join(digest[:8] for digest in digests), np.uint64)
 
 
-def _may_come_again(named: tuple[bytes, str], repeated: Sieve) -> bool:
+def _may_come_again(named: tuple[bytes, Any], repeated: Sieve) -> bool:
     return bool(repeated.holds(_keys(named[:1])).all())
 
 

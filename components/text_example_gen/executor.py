@@ -33,6 +33,7 @@ from .streams import BrokenOffError, UnusableError
 from .values import Broken
 
 SOURCES_KEY = "sources"
+BUCKETS_KEY = "buckets"
 STRICT_KEY = "strict"
 CLEANING_KEY = "cleaning"
 RECORD_KEY = "record"
@@ -101,7 +102,7 @@ class Executor(BaseExampleGenExecutor):
             storage.write_text(record, found.dump())
 
     def GetInputSourceToExamplePTransform(self) -> Callable[..., beam.PTransform]:
-        """Returns what makes the transform from a file pattern to examples."""
+        """Returns what makes the transform from a file pattern to documents."""
         return self._read_corpus
 
     def _read_corpus(
@@ -124,9 +125,19 @@ class Executor(BaseExampleGenExecutor):
     def GenerateExamplesByBeam(
         self, pipeline: beam.Pipeline, exec_properties: dict[str, Any]
     ) -> dict[str, beam.PCollection]:
-        """Adds weights, counting and writing to the base class's splits."""
-        splits = super().GenerateExamplesByBeam(pipeline, exec_properties)
-        self._split_names = list(splits)
+        """Adds reading, splits, weights, counting and writing."""
+        read = self.GetInputSourceToExamplePTransform()
+        buckets = json.loads(exec_properties[BUCKETS_KEY])
+        self._split_names = list(buckets)
+        parts = (
+            pipeline
+            | "Read" >> read(exec_properties, "")
+            | "Split" >> beam.Partition(_BySplit(buckets), len(buckets))
+        )
+        splits = {
+            name: part | f"ToExample[{name}]" >> beam.Map(to_example)
+            for name, part in zip(buckets, parts, strict=True)
+        }
         for name, examples in splits.items():
             _ = (
                 examples
@@ -270,7 +281,7 @@ class _Skipped:
 
 
 class _ReadCorpus(beam.PTransform):
-    """Files to examples; what was skipped or broke off goes to the scratch folder."""
+    """Files to documents; what was skipped or broke off goes to the scratch folder."""
 
     def __init__(
         self, found: list[files.File], steps: CleaningSettings, scratch: str
@@ -323,7 +334,21 @@ class _ReadCorpus(beam.PTransform):
             | "FormatBrokenOff" >> beam.Map(json.dumps)
             | "WriteBrokenOff" >> write_one(os.path.join(self._scratch, _BROKEN_OFF))
         )
-        return documents | "ToExample" >> beam.Map(to_example)
+        return documents
+
+
+class _BySplit(beam.PartitionFn):
+    """Says the number of a document's split; `buckets` are as of `CorpusSettings`."""
+
+    def __init__(self, buckets: dict[str, int]) -> None:
+        self._buckets = buckets
+        self._names = list(buckets)
+
+    def partition_for(
+        self, element: Any, num_partitions: int, *_: Any, **__: Any
+    ) -> int:
+        del num_partitions
+        return self._names.index(element.split_of(self._buckets))
 
 
 class _CountAndSum(beam.CombineFn):
@@ -445,9 +470,14 @@ def _require_documents(summary: Summary, corpus: list[SourceSettings]) -> None:
         )
     empty = [name for name, count in summary.documents.items() if count == 0]
     if empty:
-        smaller = {"file": "paragraph", "paragraph": "line"}.get(corpus[0].documents)
-        hint = f", or split finer with --set corpus.documents={smaller}"
         raise InputError(
             f"the corpus is too small to split: its {total} document(s) leave the "
-            f"split {empty[0]!r} empty; add documents{hint if smaller else ''}"
+            f"split {empty[0]!r} empty; add documents{_finer(corpus[0])}"
         )
+
+
+def _finer(source: SourceSettings) -> str:
+    smaller = {"file": "paragraph", "paragraph": "line"}.get(source.documents)
+    if source.split_by != "text":
+        return ", or split finer with --set corpus.split_by=text"
+    return f", or split finer with --set corpus.documents={smaller}" if smaller else ""

@@ -36,7 +36,7 @@ def read_parquet(
     with seekable(stream) as content:
         try:
             file = pq.ParquetFile(content, buffer_size=_BUFFER_BYTES)
-            names = sorted({source.text_field, *source.fields.values()})
+            names = source.columns
             for name in names:
                 _require_column(file.schema_arrow, name)
             for batch in file.iter_batches(batch_size=_ROWS, columns=names):

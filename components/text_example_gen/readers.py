@@ -23,6 +23,7 @@ from .values import (
     Broken,
     document_of,
     is_unicode,
+    make_document,
     no_field,
     no_text_of,
     unify_line_ends,
@@ -200,8 +201,8 @@ def _read_text(
 ) -> Iterator[Document | Broken]:
     if source.means_records:
         raise UnusableError(
-            "text without fields: corpus.fields and corpus.text_field need JSON, CSV, "
-            "TSV or Parquet"
+            "text without fields: corpus.fields, corpus.text_field and corpus.split_by "
+            "need JSON, CSV, TSV or Parquet"
         )
     if source.documents == "file":
         content = stream.read(_LARGEST + 1)
@@ -213,12 +214,12 @@ def _read_text(
             reason = f"{no_text_of(encoding)} (byte {error.start})"
             raise UnusableError(reason) from error
         if text := without_blank_lines(text):
-            yield Document(path, text, weight=source.weight)
+            yield make_document(path, text, path, source)
         return
     pieces = enumerate(split_lines(_lines(stream, encoding), source.documents))
     for number, (line, text) in pieces:
         if is_unicode(text):
-            yield Document(f"{path}#{number}", text, weight=source.weight)
+            yield make_document(f"{path}#{number}", text, path, source)
         else:
             yield Broken(f"line {line}", no_text_of(encoding))
 
@@ -274,7 +275,7 @@ def _read_table(
 
 
 def _require_columns(columns: list[str], source: SourceSettings) -> None:
-    for name in (source.text_field, *source.fields.values()):
+    for name in source.columns:
         if name not in columns:
             raise UnusableError(no_field(name, columns))
         if columns.count(name) > 1:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import decimal
+import posixpath
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -71,11 +73,38 @@ def document_of(
             for name, column in source.fields.items()
             if (told := _as_text(record, column)) is not None
         }
+        group = _as_text(record, source.split_field) if source.split_field else None
     except _BrokenRecordError as error:
         return Broken(place, str(error))
-    if not all(map(is_unicode, (text, *fields.values()))):
+    if not all(map(is_unicode, (text, *fields.values(), group or ""))):
         return Broken(place, no_text_of(encoding))
-    return Document(f"{path}#{number}", text, fields, source.weight)
+    return make_document(f"{path}#{number}", text, path, source, fields, group)
+
+
+def make_document(
+    name: str,
+    text: str,
+    path: str,
+    source: SourceSettings,
+    fields: dict[str, str] | None = None,
+    group: str | None = None,
+) -> Document:
+    """A document of a file, with what its source says of all of them."""
+    if source.split_by == "file":
+        group = _within(path, source.path)
+    return Document(
+        name, text, fields or {}, source.weight, source.split or "", group or ""
+    )
+
+
+def _within(path: str, pattern: str) -> str:
+    """A file's path in the folder that a pattern names, wherever that folder is."""
+    if "://" in path:
+        return path
+    root = re.split(r"[*?\[{]", pattern, maxsplit=1)[0]
+    if not path.startswith(f"{root.rstrip('/')}/"):
+        root = posixpath.dirname(root)
+    return posixpath.relpath(path, root or ".")
 
 
 def no_field(name: str, known: Iterable[str]) -> str:
