@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import hashlib
 import heapq
 import json
@@ -95,8 +96,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             listed = self._listed(examples, count_characters, limit)
             return character_tokenizer(listed)
         if settings.type == "words":
-            listed = self._listed(examples, words.count_words, size - _SPECIALS)
-            return words.word_tokenizer(listed)
+            spaced = settings.words == "white_space"
+            cut = words.spaced_words_of if spaced else words.words_of
+            count = functools.partial(words.count_words, cut=cut)
+            listed = self._listed(examples, count, size - _SPECIALS)
+            return words.word_tokenizer(listed, spaced=spaced)
         try:
             if settings.type == "word_piece":
                 counts, _ = self._commonest(examples, words.count_words, _WORDS)
