@@ -178,11 +178,7 @@ class Clean(beam.PTransform):
             documents = self._cleaned_again("Duplicates")
             found["duplicates"] = documents | FindDuplicates()
         if "near_duplicates" in cleaning.steps:
-            min_hash = MinHash(
-                cleaning.near_duplicate_threshold,
-                cleaning.shingles,
-                cleaning.shingle_length,
-            )
+            min_hash = min_hash_of(cleaning)
             distinct = []
             for name in ("Signatures", "SharedSignatures"):
                 drop = _Drop(found["duplicates"], "duplicates")
@@ -199,6 +195,13 @@ class Clean(beam.PTransform):
         return beam.ParDo(_CleanEach(self._cleaning)).with_outputs(
             _COUNTED, _FAILED, main="documents"
         )
+
+
+def min_hash_of(cleaning: CleaningSettings) -> MinHash:
+    """What near duplicates are."""
+    return MinHash(
+        cleaning.near_duplicate_threshold, cleaning.shingles, cleaning.shingle_length
+    )
 
 
 def read_counts(cleaning: CleaningSettings, folder: str) -> dict[str, int]:

@@ -24,9 +24,9 @@ from .. import storage
 from ..errors import InputError
 from ..progress import report
 from ..scratch import read_json, write_one
-from . import cleaning, demo_corpus, files, last_run, profiles, readers
+from . import cleaning, contamination, demo_corpus, files, last_run, profiles, readers
 from .documents import Document
-from .records import LastRun, Profile, Summary
+from .records import Contamination, LastRun, Profile, Summary
 from .settings import CleaningSettings, SourceSettings
 from .shards import write_shards
 from .streams import BrokenOffError, UnusableError
@@ -96,6 +96,8 @@ class Executor(BaseExampleGenExecutor):
             f"{sum(summary.bytes.values()) / 1e6:.2f} MB of text"
         )
         _report_profiles(summary.profiles)
+        for name, share in summary.contamination.items():
+            report(f"{name}: {share}")
         if drift := last_run.drift(found, last):
             report(drift.line("the last run and this one"))
         if record:
@@ -134,9 +136,18 @@ class Executor(BaseExampleGenExecutor):
             | "Read" >> read(exec_properties, "")
             | "Split" >> beam.Partition(_BySplit(buckets), len(buckets))
         )
+        documents = dict(zip(buckets, parts, strict=True))
+        measure = contamination.Measure(cleaning.min_hash_of(self._cleaning))
+        for name, found in (documents | "Contamination" >> measure).items():
+            _ = (
+                found
+                | f"FormatContamination[{name}]" >> beam.Map(Contamination.dump)
+                | f"WriteContamination[{name}]"
+                >> write_one(os.path.join(self._scratch, f"contamination-{name}"))
+            )
         splits = {
             name: part | f"ToExample[{name}]" >> beam.Map(to_example)
-            for name, part in zip(buckets, parts, strict=True)
+            for name, part in documents.items()
         }
         for name, examples in splits.items():
             _ = (
@@ -202,6 +213,13 @@ class Executor(BaseExampleGenExecutor):
                 file.source.path: str(file.span) for file in self._found if file.span
             },
             cleaning=cleaning.read_counts(self._cleaning, self._scratch),
+            contamination={
+                name: Contamination(
+                    **read_json(os.path.join(self._scratch, f"contamination-{name}"))
+                )
+                for name in self._split_names
+                if name != "train"
+            },
             profiles={
                 name: Profile(
                     **read_json(os.path.join(self._scratch, f"profile-{name}"))

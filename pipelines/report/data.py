@@ -34,6 +34,7 @@ class Corpus(Record):
         skipped: Why a file, or some of its records, were skipped, by path.
         left_out: Number of files that no one means, by what they are.
         cleaning: Documents that each cleaning step has changed or dropped.
+        contamination: How much of each evaluation split stands in training, in words.
     """
 
     sources: list[str] = []
@@ -42,6 +43,7 @@ class Corpus(Record):
     skipped: dict[str, str] = {}
     left_out: dict[str, int] = {}
     cleaning: dict[str, int] = {}
+    contamination: dict[str, str] = {}
 
 
 class Model(Record):

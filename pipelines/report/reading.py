@@ -280,6 +280,7 @@ class _Reader:
             skipped=summary.skipped,
             left_out=summary.left_out,
             cleaning=summary.cleaning,
+            contamination={n: str(s) for n, s in summary.contamination.items()},
         )
 
     def _model(self) -> data.Model | None:
