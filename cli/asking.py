@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import itertools
 import math
 import os
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..components.text_example_gen import formats
 from ..serving.export.contract import BEAM_SEARCH, GENERATE
 from .common import app, fail, fields_of, print_json, printable
 from .connecting import asks, option_of
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # How many lines of a file are asked about at a time.
 _CHUNK = 64
+_HEAD = 1024  # bytes that say how it is encoded
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one line a text.")]
 Texts = Annotated[
     list[str] | None, typer.Argument(help="Texts; - reads them as --file - does.")
@@ -132,18 +134,25 @@ def _chunks(texts: list[str] | None, file: str | None) -> Iterator[list[str]]:
     if texts:
         yield texts
         return
+    stdin: Any = sys.stdin.buffer
     try:
         with (
-            contextlib.nullcontext(sys.stdin.buffer)
+            io.BufferedReader(getattr(stdin, "raw", stdin))
             if file == "-"
             else open(str(file), "rb")
-        ) as lines:
+        ) as content:
+            head = content.peek(_HEAD)
+            if encoding := formats.unmarked_utf_16(head):
+                fail(f"cannot read {file}: {encoding} without a mark, not UTF-8")
+            # Bytes that are not UTF-8 reach the model as they are.
+            lines = io.TextIOWrapper(
+                content,
+                formats.encoding_of(head, "utf-8"),
+                errors="surrogateescape",
+                newline="\n",
+            )
             while chunk := list(itertools.islice(lines, _CHUNK)):
-                # Bytes that are not UTF-8 reach the model as they are.
-                yield [
-                    line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
-                    for line in chunk
-                ]
+                yield [line.rstrip("\r\n") for line in chunk]
     except OSError as error:
         fail(f"cannot read {file}: {error.strerror}")
 

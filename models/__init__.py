@@ -48,6 +48,7 @@ _EXPORTS = {
     "BytePairTokenizer": "tokenizers.byte_pair",
     "ByteTokenizer": "tokenizers.byte",
     "SentencePieceTokenizer": "tokenizers.sentence_piece",
+    "SpacedWordTokenizer": "tokenizers.words",
     "WordPieceTokenizer": "tokenizers.word_piece",
     "WordTokenizer": "tokenizers.words",
     "character_tokenizer": "tokenizers.sentence_piece",

@@ -22,6 +22,7 @@ from ..components.text_example_gen.documents import Document
 from ..components.text_example_gen.executor import to_example
 from ..components.text_example_gen.settings import SourceSettings
 from ..components.text_example_gen.streams import UnusableError
+from ..components.text_example_gen.values import Broken
 from ..serving.errors import ServingError
 from ..serving.in_process import saved_model_folder
 from .configuration.config import Config
@@ -110,12 +111,12 @@ def _examples(config: Config, data: str, path: Path) -> Documents:
 
 def _read(source: SourceSettings, strict: bool) -> Iterator[Document]:
     """Reads the documents; what cannot be used is told, or an error if `strict`."""
-    for file in files.find([source]):
+    for file in files.find([source]).files:
         try:
             for item in readers.read(file.path, file.source):
                 if isinstance(item, Document):
                     yield item
-                else:
+                elif isinstance(item, Broken):
                     _skip(f"{file.path}, {item.place}: {item.reason}", strict)
         except UnusableError as error:
             _skip(f"{file.path}: {error}", strict)

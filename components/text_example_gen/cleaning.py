@@ -48,6 +48,7 @@ _CONTROL_CHARACTERS = {
 }
 
 _BATCH = 512  # digests that are looked at together
+_STAYS = ("test", "eval", "train", "")
 _COUNTED = "counted"
 _FAILED = "failed"
 _CHANGED = {
@@ -177,11 +178,7 @@ class Clean(beam.PTransform):
             documents = self._cleaned_again("Duplicates")
             found["duplicates"] = documents | FindDuplicates(cleaning.duplicate_fields)
         if "near_duplicates" in cleaning.steps:
-            min_hash = MinHash(
-                cleaning.near_duplicate_threshold,
-                cleaning.shingles,
-                cleaning.shingle_length,
-            )
+            min_hash = min_hash_of(cleaning)
             distinct = []
             for name in ("Signatures", "SharedSignatures"):
                 drop = _Drop(found["duplicates"], "duplicates")
@@ -200,6 +197,13 @@ class Clean(beam.PTransform):
         return beam.ParDo(_CleanEach(self._cleaning)).with_outputs(
             _COUNTED, _FAILED, main="documents"
         )
+
+
+def min_hash_of(cleaning: CleaningSettings) -> MinHash:
+    """What near duplicates are."""
+    return MinHash(
+        cleaning.near_duplicate_threshold, cleaning.shingles, cleaning.shingle_length
+    )
 
 
 def read_counts(cleaning: CleaningSettings, folder: str) -> dict[str, int]:
@@ -264,7 +268,7 @@ class _CleanEach(beam.DoFn):
             rewritten = rewrite(text)
             if rewritten != text:
                 yield beam.pvalue.TaggedOutput(_COUNTED, step)
-                text = rewritten.strip()
+                text = rewritten if rewritten.strip() else ""
         reason = self._why_dropped(text)
         try:
             if not reason and not self._passes_filter(text):
@@ -302,6 +306,8 @@ class _CleanEach(beam.DoFn):
 class FindDuplicates(beam.PTransform):
     """Gives the ids of documents that are equal to one with a smaller id.
 
+    What a source says is for evaluation stays, and its copies in training go.
+
     Only digests and ids are shuffled, and of these only what may come again: see
     `repeated_keys`.
 
@@ -327,6 +333,7 @@ class FindDuplicates(beam.PTransform):
             | "MayComeAgain" >> beam.Filter(_may_come_again, AsSingleton(repeated))
             | "GroupEqual" >> beam.GroupByKey()
             | "AllButSmallest" >> beam.FlatMapTuple(lambda _, ids: sorted(ids)[1:])
+            | "Id" >> beam.MapTuple(lambda _, id: id)
         )
 
 
@@ -334,7 +341,7 @@ def _keys(digests: Iterable[bytes]) -> np.ndarray:
     return np.frombuffer(b"".join(digest[:8] for digest in digests), np.uint64)
 
 
-def _may_come_again(named: tuple[bytes, str], repeated: Sieve) -> bool:
+def _may_come_again(named: tuple[bytes, Any], repeated: Sieve) -> bool:
     return bool(repeated.holds(_keys(named[:1])).all())
 
 
@@ -367,7 +374,14 @@ def _kept(document: Document, dropped: set[int], word: str) -> Iterator[Any]:
         yield document
 
 
-def _named(document: Document, fields: frozenset[str] | None) -> tuple[bytes, str]:
-    """Returns a hash of text and fields, of 16 bytes, and the id."""
+def _named(
+    document: Document, fields: frozenset[str] | None
+) -> tuple[bytes, tuple[int, str]]:
+    """Returns a hash of text and fields, and the id behind what stays before what."""
+    return digest(document, fields), (_STAYS.index(document.split), document.id)
+
+
+def digest(document: Document, fields: frozenset[str] | None = None) -> bytes:
+    """Returns a hash of a document's text and fields, of 16 bytes."""
     content = json.dumps([document.text, counting(document, fields)])
-    return hashlib.sha256(content.encode()).digest()[:16], document.id
+    return hashlib.sha256(content.encode()).digest()[:16]

@@ -19,8 +19,6 @@ from . import executor
 from .cleaning import function_hash
 from .settings import CleaningSettings, CorpusSettings
 
-HASH_BUCKETS = 1000
-
 
 class TextExampleGenSpec(ComponentSpec):
     """Interface of `TextExampleGen`; the proto-valued names are TFX's own."""
@@ -31,6 +29,7 @@ class TextExampleGenSpec(ComponentSpec):
         "output_data_format": ExecutionParameter(type=int),
         "output_file_format": ExecutionParameter(type=int),
         executor.SOURCES_KEY: ExecutionParameter(type=str),
+        executor.BUCKETS_KEY: ExecutionParameter(type=str),
         executor.STRICT_KEY: ExecutionParameter(type=int),
         executor.CLEANING_KEY: ExecutionParameter(type=str),
         "filter_hash": ExecutionParameter(type=str),
@@ -47,8 +46,8 @@ class TextExampleGen(base_beam_component.BaseBeamComponent):
     """Reads text into examples with the features `text` and `id`, and further fields.
 
     It has no driver, since Kubeflow Pipelines runs none: files are found in the
-    executor. Splits are by a hash of the document's text, so that a document never
-    straddles them and its exact copies stay together.
+    executor. Splits are those that sources say, or by a hash of the document's text, so
+    that its exact copies stay together, or of its group.
 
     ```python
     example_gen = TextExampleGen(CorpusSettings(path="books/*.txt", strict=True))
@@ -77,8 +76,11 @@ class TextExampleGen(base_beam_component.BaseBeamComponent):
     ) -> None:
         output_config = example_gen_pb2.Output(
             split_config=example_gen_pb2.SplitConfig(
-                splits=_splits(corpus),
-                partition_feature_name=executor.TEXT_FEATURE,
+                # TFX wants some buckets of each; how many is told beside it.
+                splits=[
+                    example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=1)
+                    for name in corpus.buckets
+                ]
             )
         )
         cleaning = cleaning or CleaningSettings()
@@ -93,6 +95,7 @@ class TextExampleGen(base_beam_component.BaseBeamComponent):
                 output_data_format=example_gen_pb2.FORMAT_TF_EXAMPLE,
                 output_file_format=example_gen_pb2.FORMAT_TFRECORDS_GZIP,
                 sources=json.dumps([source.model_dump() for source in sources]),
+                buckets=json.dumps(corpus.buckets),
                 strict=int(corpus.strict),
                 cleaning=json.dumps(cleaning.model_dump()),
                 record=record,
@@ -103,19 +106,3 @@ class TextExampleGen(base_beam_component.BaseBeamComponent):
                 examples=Channel(type=standard_artifacts.Examples),
             )
         )
-
-
-def _splits(corpus: CorpusSettings) -> list[example_gen_pb2.SplitConfig.Split]:
-    """Gives each split its buckets: `train` the first, `eval` the last.
-
-    So a document stays in `eval` when a `test` split is added: that is taken from
-    `train`.
-    """
-    shares = {"eval": corpus.eval_fraction, "test": corpus.test_fraction}
-    buckets = {name: round(share * HASH_BUCKETS) for name, share in shares.items()}
-    buckets["train"] = HASH_BUCKETS - sum(buckets.values())
-    return [
-        example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=buckets[name])
-        for name in ("train", "test", "eval")
-        if buckets[name]
-    ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -22,14 +24,16 @@ from .. import storage
 from ..errors import InputError
 from ..progress import report
 from ..scratch import read_json, write_one
-from . import cleaning, demo_corpus, files, last_run, profiles, readers
+from . import cleaning, contamination, demo_corpus, files, last_run, profiles, readers
 from .documents import Document
-from .records import LastRun, Profile, Summary
+from .records import Contamination, LastRun, Profile, Summary
 from .settings import CleaningSettings, SourceSettings
 from .shards import write_shards
-from .streams import UnusableError
+from .streams import BrokenOffError, UnusableError
+from .values import Broken
 
 SOURCES_KEY = "sources"
+BUCKETS_KEY = "buckets"
 STRICT_KEY = "strict"
 CLEANING_KEY = "cleaning"
 RECORD_KEY = "record"
@@ -39,6 +43,8 @@ ID_FEATURE = "id"
 
 _WEIGHT_FEATURE = "__weight"  # gone before anything is written
 _SKIPPED = "skipped"
+_BROKEN_OFF = "broken_off"
+_LEFT_OUT = "left_out"
 _NAMES_SHOWN = 10
 _REASONS_SHOWN = 5
 
@@ -56,13 +62,17 @@ class Executor(BaseExampleGenExecutor):
 
         Raises:
             InputError: Where no file matches, none has text, a split would be empty,
-                or, under `strict`, a file cannot be used.
+                reading breaks off, or, under `strict`, a file cannot be used.
         """
         self._scratch = os.path.join(self._get_tmp_dir(), "ingestion")
         self._examples = output_dict["examples"]
         self._cleaning = CleaningSettings(**json.loads(exec_properties[CLEANING_KEY]))
         super().Do(input_dict, output_dict, exec_properties)
+        for broken_off in read_json(os.path.join(self._scratch, _BROKEN_OFF)):
+            raise InputError(broken_off)
         summary = self._collect_summary()
+        if summary.left_out:
+            report(f"left out {_numbers(summary.left_out)}{_some(self._left_out)}")
         _report_skipped(summary.skipped, strict=bool(exec_properties[STRICT_KEY]))
         if summary.cleaning:
             report(cleaning.describe(summary.cleaning))
@@ -86,13 +96,15 @@ class Executor(BaseExampleGenExecutor):
             f"{sum(summary.bytes.values()) / 1e6:.2f} MB of text"
         )
         _report_profiles(summary.profiles)
+        for name, share in summary.contamination.items():
+            report(f"{name}: {share}")
         if drift := last_run.drift(found, last):
             report(drift.line("the last run and this one"))
         if record:
             storage.write_text(record, found.dump())
 
     def GetInputSourceToExamplePTransform(self) -> Callable[..., beam.PTransform]:
-        """Returns what makes the transform from a file pattern to examples."""
+        """Returns what makes the transform from a file pattern to documents."""
         return self._read_corpus
 
     def _read_corpus(
@@ -100,7 +112,8 @@ class Executor(BaseExampleGenExecutor):
     ) -> beam.PTransform:
         del pattern  # of one source; the property holds all
         corpus = _sources(exec_properties)
-        self._found = files.find([self._with_demo(source) for source in corpus])
+        found = files.find([self._with_demo(source) for source in corpus])
+        self._found, self._left_out = found
         return _ReadCorpus(self._found, self._cleaning, self._scratch)
 
     def _with_demo(self, source: SourceSettings) -> SourceSettings:
@@ -114,9 +127,28 @@ class Executor(BaseExampleGenExecutor):
     def GenerateExamplesByBeam(
         self, pipeline: beam.Pipeline, exec_properties: dict[str, Any]
     ) -> dict[str, beam.PCollection]:
-        """Adds weights, counting and writing to the base class's splits."""
-        splits = super().GenerateExamplesByBeam(pipeline, exec_properties)
-        self._split_names = list(splits)
+        """Adds reading, splits, weights, counting and writing."""
+        read = self.GetInputSourceToExamplePTransform()
+        buckets = json.loads(exec_properties[BUCKETS_KEY])
+        self._split_names = list(buckets)
+        parts = (
+            pipeline
+            | "Read" >> read(exec_properties, "")
+            | "Split" >> beam.Partition(_BySplit(buckets), len(buckets))
+        )
+        documents = dict(zip(buckets, parts, strict=True))
+        measure = contamination.Measure(cleaning.min_hash_of(self._cleaning))
+        for name, found in (documents | "Contamination" >> measure).items():
+            _ = (
+                found
+                | f"FormatContamination[{name}]" >> beam.Map(Contamination.dump)
+                | f"WriteContamination[{name}]"
+                >> write_one(os.path.join(self._scratch, f"contamination-{name}"))
+            )
+        splits = {
+            name: part | f"ToExample[{name}]" >> beam.Map(to_example)
+            for name, part in documents.items()
+        }
         for name, examples in splits.items():
             _ = (
                 examples
@@ -168,16 +200,26 @@ class Executor(BaseExampleGenExecutor):
             for name in self._split_names
         }
         skipped = read_json(os.path.join(self._scratch, _SKIPPED))
+        left_out = collections.Counter(self._left_out.values())
+        left_out.update(read_json(os.path.join(self._scratch, _LEFT_OUT)))
         return Summary(
             documents={name: count for name, (count, _) in counts.items()},
             bytes={name: size for name, (_, size) in counts.items()},
             files=len(self._found),
             skipped={path: reason for path, reason, _ in sorted(skipped)},
             skipped_records=sum(number for _, _, number in skipped),
+            left_out=dict(sorted(left_out.items())),
             spans={
                 file.source.path: str(file.span) for file in self._found if file.span
             },
             cleaning=cleaning.read_counts(self._cleaning, self._scratch),
+            contamination={
+                name: Contamination(
+                    **read_json(os.path.join(self._scratch, f"contamination-{name}"))
+                )
+                for name in self._split_names
+                if name != "train"
+            },
             profiles={
                 name: Profile(
                     **read_json(os.path.join(self._scratch, f"profile-{name}"))
@@ -197,7 +239,8 @@ class ReadDocuments(beam.DoFn):
 
     Input is a `(path, source)` pair; outputs are of type `Document`, and under the tag
     `skipped` a `(path, reason, number of records)` triple for a file that has something
-    unusable.
+    unusable, under `broken_off` why one could not be read to its end, and under
+    `left_out` what a file of an archive is that no one means.
     """
 
     def process(self, element: tuple[str, SourceSettings]) -> Iterator[Any]:
@@ -210,11 +253,16 @@ class ReadDocuments(beam.DoFn):
                 if isinstance(item, Document):
                     num_documents += 1
                     yield item
+                elif isinstance(item, readers.LeftOut):
+                    yield beam.pvalue.TaggedOutput(_LEFT_OUT, item.what)
                 else:
                     skipped.add(item)
         except UnusableError as error:
             rest = f" (after {num_documents} documents)" if num_documents else ""
             skipped.file = f"{error}{rest}"
+        except BrokenOffError as error:
+            yield beam.pvalue.TaggedOutput(_BROKEN_OFF, str(error))
+            return
         if not num_documents and not skipped:
             skipped.file = "empty"
         if skipped:
@@ -234,7 +282,7 @@ class _Skipped:
     def __bool__(self) -> bool:
         return bool(self.file or self.num_records)
 
-    def add(self, broken: readers.Broken) -> None:
+    def add(self, broken: Broken) -> None:
         self.num_records += 1
         reason = broken.reason
         if reason not in self._reasons and len(self._reasons) >= _REASONS_SHOWN:
@@ -251,7 +299,7 @@ class _Skipped:
 
 
 class _ReadCorpus(beam.PTransform):
-    """Files to examples; what was skipped goes to the scratch folder."""
+    """Files to documents; what was skipped or broke off goes to the scratch folder."""
 
     def __init__(
         self, found: list[files.File], steps: CleaningSettings, scratch: str
@@ -262,15 +310,21 @@ class _ReadCorpus(beam.PTransform):
         self._scratch = scratch
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        broken_off: list[beam.PCollection] = []
+
         def read(name: str) -> dict[str, beam.PCollection]:
-            return (
+            outputs: dict[str, beam.PCollection] = (
                 pipeline
                 | f"Files[{name}]"
                 >> beam.Create([(file.path, file.source) for file in self._found])
                 | f"Spread[{name}]" >> beam.Reshuffle()
                 | f"Read[{name}]"
-                >> beam.ParDo(ReadDocuments()).with_outputs(_SKIPPED, main="documents")
+                >> beam.ParDo(ReadDocuments()).with_outputs(
+                    _SKIPPED, _BROKEN_OFF, _LEFT_OUT, main="documents"
+                )
             )
+            broken_off.append(outputs[_BROKEN_OFF])
+            return outputs
 
         outputs = read("Documents")
         _ = (
@@ -279,12 +333,40 @@ class _ReadCorpus(beam.PTransform):
             | "FormatSkipped" >> beam.Map(json.dumps)
             | "WriteSkipped" >> write_one(os.path.join(self._scratch, _SKIPPED))
         )
+        _ = (
+            outputs[_LEFT_OUT]
+            | "CountLeftOut" >> beam.combiners.Count.PerElement()
+            | "ListLeftOut" >> beam.combiners.ToDict()
+            | "FormatLeftOut" >> beam.Map(json.dumps)
+            | "WriteLeftOut" >> write_one(os.path.join(self._scratch, _LEFT_OUT))
+        )
         documents = outputs["documents"]
         if self._steps.steps:
             documents |= "Clean" >> cleaning.Clean(
                 self._steps, self._scratch, again=lambda name: read(name)["documents"]
             )
-        return documents | "ToExample" >> beam.Map(to_example)
+        _ = (
+            broken_off
+            | "AllBrokenOff" >> beam.Flatten()
+            | "FirstBrokenOff" >> beam.combiners.Top.Smallest(1)
+            | "FormatBrokenOff" >> beam.Map(json.dumps)
+            | "WriteBrokenOff" >> write_one(os.path.join(self._scratch, _BROKEN_OFF))
+        )
+        return documents
+
+
+class _BySplit(beam.PartitionFn):
+    """Says the number of a document's split; `buckets` are as of `CorpusSettings`."""
+
+    def __init__(self, buckets: dict[str, int]) -> None:
+        self._buckets = buckets
+        self._names = list(buckets)
+
+    def partition_for(
+        self, element: Any, num_partitions: int, *_: Any, **__: Any
+    ) -> int:
+        del num_partitions
+        return self._names.index(element.split_of(self._buckets))
 
 
 class _CountAndSum(beam.CombineFn):
@@ -361,6 +443,16 @@ def _text_size(example: tf.train.Example) -> int:
     return len(_text(example))
 
 
+def _numbers(left_out: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in left_out.items())
+
+
+def _some(paths: Iterable[str]) -> str:
+    """The first of some paths, in brackets."""
+    shown = [*itertools.islice(sorted(paths), _REASONS_SHOWN)]
+    return f" ({', '.join(shown)}, ...)" if shown else ""
+
+
 def _report_skipped(skipped: dict[str, str], strict: bool) -> None:
     if strict and skipped:
         path, reason = next(iter(skipped.items()))
@@ -396,9 +488,14 @@ def _require_documents(summary: Summary, corpus: list[SourceSettings]) -> None:
         )
     empty = [name for name, count in summary.documents.items() if count == 0]
     if empty:
-        smaller = {"file": "paragraph", "paragraph": "line"}.get(corpus[0].documents)
-        hint = f", or split finer with --set corpus.documents={smaller}"
         raise InputError(
             f"the corpus is too small to split: its {total} document(s) leave the "
-            f"split {empty[0]!r} empty; add documents{hint if smaller else ''}"
+            f"split {empty[0]!r} empty; add documents{_finer(corpus[0])}"
         )
+
+
+def _finer(source: SourceSettings) -> str:
+    smaller = {"file": "paragraph", "paragraph": "line"}.get(source.documents)
+    if source.split_by != "text":
+        return ", or split finer with --set corpus.split_by=text"
+    return f", or split finer with --set corpus.documents={smaller}" if smaller else ""

@@ -6,14 +6,15 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, NoReturn
 
 from apache_beam.io.filesystem import FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
 from .. import s3
 from ..errors import InputError
-from . import hubs
+from . import formats, hubs
 from .settings import SourceSettings
 
 _WILDCARDS = "*?["
@@ -39,7 +40,7 @@ class File:
     Attributes:
         path: Where it is.
         source: The source that it belongs to.
-        state: Size in bytes and time of last change.
+        state: Size in bytes and time of last change; of a dataset "".
         span: Which span it belongs to, where the source has spans.
     """
 
@@ -49,40 +50,55 @@ class File:
     span: Span | None
 
 
-def find(sources: Sequence[SourceSettings]) -> list[File]:
-    """Lists the files of all sources, those of each sorted by path.
+class Found(NamedTuple):
+    """What lies where sources are.
+
+    Attributes:
+        files: Files and datasets to be read, those of each source sorted by path.
+        left_out: Paths of files and folders that no one means, and what they are.
+    """
+
+    files: list[File]
+    left_out: dict[str, str]
+
+
+def find(sources: Sequence[SourceSettings]) -> Found:
+    """Lists the files of all sources.
 
     Raises:
-        InputError: Where nothing matches a source, two sources share a file, or a
-            dataset's package is missing.
+        InputError: Where nothing matches a source, two sources share a file, a source
+            says what its files cannot have, or a dataset's package is missing.
     """
     found: dict[str, File] = {}
+    left_out: dict[str, str] = {}
     for source in sources:
-        for file in _find(source):
+        files = _find(source, left_out)
+        _require_use(source, files)
+        for file in files:
             other = found.setdefault(file.path, file)
             if other is not file:
                 raise InputError(
                     f"{file.path} belongs to two sources of the corpus, "
                     f"{other.source.path!r} and {source.path!r}: leave it in one"
                 )
-    return list(found.values())
+    return Found(list(found.values()), left_out)
 
 
 def fingerprint(sources: Sequence[SourceSettings]) -> str:
-    """Hashes path, size and time of change of every file of a corpus.
-
-    Of a dataset by name it knows only the name.
+    """Hashes path, size and time of change of every file, version of every dataset.
 
     Raises:
-        InputError: As `find` does.
+        InputError: As `find` does, or where a dataset cannot be reached.
     """
     digest = hashlib.sha256()
-    for file in find(sources):
-        digest.update(f"{file.path}\0{file.state}\n".encode())
+    for file in find(sources).files:
+        is_dataset = hubs.is_dataset(file.path)
+        state = hubs.version(file.path) if is_dataset else file.state
+        digest.update(f"{file.path}\0{state}\n".encode())
     return digest.hexdigest()
 
 
-def _find(source: SourceSettings) -> list[File]:
+def _find(source: SourceSettings, left_out: dict[str, str]) -> list[File]:
     if hubs.is_dataset(source.path):
         hubs.require_package(source.path)
         return [File(source.path, source, state="", span=None)]
@@ -92,35 +108,120 @@ def _find(source: SourceSettings) -> list[File]:
         pattern = f"./{pattern}"  # Beam lists no folder without a name
     if "{VERSION}" in pattern and "{SPAN}" not in pattern:
         raise InputError(f"{pattern}: {{VERSION}} is of a span: add {{SPAN}}")
-    files = _match(_NUMBERS.sub("*", pattern), also_within="{SPAN}" in pattern)
+    globs = _NUMBERS.sub("*", pattern)
+    listed = _match(globs, also_within="{SPAN}" in pattern)
+    files = _meant(listed, globs, left_out)
     span = None
     if "{SPAN}" in pattern:
         spans = [_span(pattern, file.path) for file in files]
         span = max((span for span in spans if span), default=None)
         files = [file for file, of in zip(files, spans, strict=True) if of == span]
     if not files or (span is None and "{SPAN}" in pattern):
+        unmeant = f" (what does is left out: {', '.join(left_out)})" if listed else ""
         raise InputError(
-            f"no file matches the corpus {pattern!r}: name a text file, a folder of "
-            "text files or a pattern such as 'texts/*.txt'"
+            f"no file matches the corpus {pattern!r}{unmeant}: name a text file, a "
+            "folder of text files or a pattern such as 'texts/*.txt'"
         )
     return [File(file.path, source, _state(file), span) for file in files]
 
 
+def _meant(
+    files: list[FileMetadata], pattern: str, left_out: dict[str, str]
+) -> list[FileMetadata]:
+    """The files that a pattern means; the others are added to those left out."""
+    kept = []
+    for file in files:
+        unmeant = formats.left_out(file.path, pattern)
+        if unmeant is None and file.path != pattern and _is_irregular(file.path):
+            unmeant = file.path, "pipes, devices and links to nothing"
+        if unmeant is None:
+            kept.append(file)
+        else:
+            left_out[unmeant[0]] = unmeant[1]
+    links = {file.path for file in kept if os.path.islink(file.path)}
+    if links:
+        once = {os.path.realpath(f.path) for f in kept if f.path not in links}
+        again = {path for path in links if os.path.realpath(path) in once}
+        left_out.update(dict.fromkeys(again, "other names of files that are read"))
+        kept = [file for file in kept if file.path not in again]
+    return kept
+
+
+def _require_use(source: SourceSettings, files: list[File]) -> None:
+    """Refuses what is told of records where all files are text, by their names."""
+    if not source.means_records or hubs.is_dataset(source.path):
+        return
+    told = {formats.kind_of(file.path).format for file in files}
+    if not told & set(formats.ARCHIVES) and all(
+        source.format_of(file.path) == formats.TEXT for file in files
+    ):
+        raise InputError(
+            "corpus.text_field, corpus.fields and corpus.split_by by a field are of "
+            f"records, and {source.path} is text, by the name of {files[0].path}: "
+            "corpus.format can say what it is"
+        )
+
+
 def _match(pattern: str, also_within: bool) -> list[FileMetadata]:
     """Lists the files that match, and those in folders that do, sorted by path."""
-    patterns = [pattern]
-    if also_within or not _has_wildcards(pattern):
-        # A folder has no files of its own name; its content has.
-        patterns.append(FileSystems.join(pattern, "**"))
     try:
-        listed = _list(patterns)
+        if "://" not in pattern:
+            listed = [*_list_here(pattern, also_within)]
+        else:
+            patterns = [pattern]
+            if also_within or not _has_wildcards(pattern):
+                # A folder has no files of its own name; its content has.
+                patterns.append(FileSystems.join(pattern, "**"))
+            listed = _list(patterns)
     except (ValueError, OSError) as error:  # such as a filesystem without its package
         reason = " ".join(str(error).split())
         raise InputError(
             f"the corpus {pattern!r} cannot be listed: {reason}"
         ) from error
-    files = {file.path: file for file in listed if not _is_folder(file.path)}
+    # What stands for a folder in an object store ends so.
+    files = {file.path: file for file in listed if not file.path.endswith("/")}
     return [files[path] for path in sorted(files)]
+
+
+def _list_here(pattern: str, also_within: bool) -> Iterator[FileMetadata]:
+    """Lists files of this machine.
+
+    Beam's own list lacks, without a word, what lies in folders that are links or must
+    not be read.
+    """
+    if os.path.isdir(pattern):
+        folder, matches = pattern, re.compile("").match
+    elif os.path.exists(pattern) or not _has_wildcards(pattern):
+        folder, matches = "", re.compile("").match
+        if os.path.exists(pattern):
+            yield _metadata(pattern)
+    else:
+        folder = os.path.dirname(re.split(r"[*?\[]", pattern, maxsplit=1)[0])
+        within = "(/.*)?" if also_within else ""
+        matches = re.compile(f"(?ms){_expression(pattern)}{within}\\Z").match
+    waiting, seen = [folder] if os.path.isdir(folder) else [], set()
+    for link in waiting:
+        for here, folders, names in os.walk(link, onerror=_cannot_be_listed):
+            if (real := os.path.realpath(here)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            paths = [os.path.join(here, name) for name in folders]
+            waiting += sorted(path for path in paths if os.path.islink(path))
+            files = (os.path.join(here, name) for name in names)
+            yield from map(_metadata, filter(matches, files))
+
+
+def _metadata(path: str) -> FileMetadata:
+    try:
+        state = os.stat(path)
+    except FileNotFoundError:  # A link to nothing.
+        return FileMetadata(path, 0, 0.0)
+    return FileMetadata(path, state.st_size, state.st_mtime)
+
+
+def _cannot_be_listed(error: OSError) -> NoReturn:
+    raise error
 
 
 def _list(patterns: list[str]) -> list[FileMetadata]:
@@ -143,8 +244,7 @@ def _span(pattern: str, path: str) -> Span | None:
             known = f"(?P<{name}>" in expression
             expression += f"(?P={name})" if known else f"(?P<{name}>[0-9]+)"
         else:
-            glob = FileSystem.translate_pattern(piece)
-            expression += glob.removeprefix("(?ms)").removesuffix(r"\Z")
+            expression += _expression(piece)
     match = re.fullmatch(f"(?ms){expression}(/.*)?", path)
     if match is None:
         return None
@@ -157,7 +257,10 @@ def _state(file: FileMetadata) -> str:
     return f"{file.size_in_bytes}\0{file.last_updated_in_seconds}"
 
 
-def _is_folder(path: str) -> bool:
-    # Beam lists local folders beside files when a pattern matches them, and what
-    # stands for folders in object stores.
-    return path.endswith("/") or os.path.isdir(path)
+def _expression(pattern: str) -> str:
+    glob: str = FileSystem.translate_pattern(pattern)
+    return glob.removeprefix("(?ms)").removesuffix(r"\Z")
+
+
+def _is_irregular(path: str) -> bool:
+    return "://" not in path and not os.path.isfile(path)

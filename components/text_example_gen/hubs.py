@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import InputError
-from .streams import UnusableError
+from .streams import BrokenOffError
 
 _PACKAGES = {"hf://": "datasets", "tfds://": "tensorflow_datasets"}
 _EXTRA = "langzoo[datasets]"
@@ -41,29 +41,52 @@ def read(path: str) -> Iterator[dict[str, Any]]:
 
     Raises:
         InputError: Where its package is not installed.
-        UnusableError: Where there is no such dataset, or it cannot be had.
+        BrokenOffError: Where there is no such dataset, or it cannot be read to its end.
     """
-    require_package(path)
-    scheme = _scheme(path)
-    name, _, split = path.removeprefix(scheme).partition("@")
-    package = importlib.import_module(_PACKAGES[scheme])
-    records = _hugging_face if scheme == "hf://" else _tensorflow
+    package, name, split = _parts(path)
+    records = _hugging_face if _scheme(path) == "hf://" else _tensorflow
     try:
-        yield from records(package, name, split or "train")
+        yield from records(package, name, split)
     except Exception as error:  # theirs are of many classes
-        reason = " ".join(str(error).split())
-        raise UnusableError(f"not readable ({reason})") from error
+        raise BrokenOffError.of(path, error) from error
+
+
+def version(path: str) -> str:
+    """What a dataset is at present, as far as its package knows: its version and hash.
+
+    Raises:
+        InputError: Where its package is not installed.
+        BrokenOffError: Where there is no such dataset, or it cannot be reached.
+    """
+    package, name, _ = _parts(path)
+    try:
+        if _scheme(path) == "tfds://":
+            return str(package.builder(name).info.full_name)
+        builder = package.load_dataset_builder(*_configured(name))
+        return f"{builder.info.version} {builder.hash}"
+    except Exception as error:  # theirs are of many classes
+        raise BrokenOffError.of(path, error) from error
 
 
 def _scheme(path: str) -> str:
     return next(scheme for scheme in _PACKAGES if path.startswith(scheme))
 
 
-def _hugging_face(package: ModuleType, name: str, split: str) -> Any:
+def _parts(path: str) -> tuple[ModuleType, str, str]:
+    """The package, and the dataset's name in it and split."""
+    require_package(path)
+    scheme = _scheme(path)
+    name, _, split = path.removeprefix(scheme).partition("@")
+    return importlib.import_module(_PACKAGES[scheme]), name, split or "train"
+
+
+def _configured(name: str) -> tuple[str, str | None]:
     name, _, configuration = name.partition(":")
-    return package.load_dataset(
-        name, configuration or None, split=split, streaming=True
-    )
+    return name, configuration or None
+
+
+def _hugging_face(package: ModuleType, name: str, split: str) -> Any:
+    return package.load_dataset(*_configured(name), split=split, streaming=True)
 
 
 def _tensorflow(package: ModuleType, name: str, split: str) -> Any:

@@ -75,7 +75,7 @@ class MinHash:
             uint32 `[NUM_HASHES]`. The share of positions in which two signatures agree
             is an estimate of the similarity, with a standard deviation below 0.045.
         """
-        shingles = self._shingles(text)
+        shingles = self.shingles_of(text)
         smallest = np.full(NUM_HASHES, np.iinfo(np.uint32).max, np.uint32)
         for start in range(0, len(shingles), _CHUNK):
             values = shingles[start : start + _CHUNK, None] ^ _SEEDS
@@ -85,7 +85,7 @@ class MinHash:
             np.minimum(smallest, values.min(axis=0).astype(np.uint32), out=smallest)
         return smallest
 
-    def _shingles(self, text: str) -> np.ndarray:
+    def shingles_of(self, text: str) -> np.ndarray:
         """Returns the distinct hashes of all shingles, uint64 `[n]`, n > 0."""
         text = text.lower()
         if self.shingles == "characters":

@@ -2,94 +2,148 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
+import functools
 import io
+import itertools
 import json
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet
-
-from . import hubs
+from . import archives, formats, hubs
 from .documents import Document
+from .json_values import read_values
+from .parquet import read_parquet
+from .rows import Rows
 from .settings import SourceSettings
-from .streams import UnusableError, open_stream
+from .streams import BrokenOffError, UnusableError, decompressed, open_stream
+from .values import (
+    BLANKS,
+    Broken,
+    document_of,
+    is_unicode,
+    make_document,
+    no_field,
+    no_text_of,
+    unify_line_ends,
+)
 
-_FORMATS = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-}
-_COMPRESSIONS = (".gz", ".zst", ".zstd", ".bz2", ".xz", ".lzma", ".deflate")
-_BLANKS = "\n \t"
-_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_NOT_UTF_8 = "not UTF-8"
-_ROWS = 256  # of a Parquet file that are decoded at a time
-_PARQUET_BUFFER_BYTES = 1 << 20
-_FIELDS_SHOWN = 8
-
-# The module's own limit of 128 KiB is less than a long article.
-csv.field_size_limit(sys.maxsize)
+_AROUND_JSON = " \t\n\ufeff"
+_HEAD = 1 << 13  # bytes that say whether a file is text
+_LARGEST = 1 << 28  # bytes or characters of a document, or of a line
+_TOO_LARGE = f"more than {_LARGEST >> 20} MB in one document, or in one line"
+_WAITS = (1, 5)  # seconds before what broke off is read again
 
 
 @dataclasses.dataclass(frozen=True)
-class Broken:
-    """A record that is skipped: where it stands and why."""
+class LeftOut:
+    """A file of an archive that no one means, and what it is."""
 
-    place: str
-    reason: str
-
-
-class _BrokenRecordError(ValueError):
-    """Why a record cannot be used."""
+    name: str
+    what: str
 
 
-def read(path: str, source: SourceSettings) -> Iterator[Document | Broken]:
+Item = Document | Broken | LeftOut
+
+
+def read(path: str, source: SourceSettings) -> Iterator[Item]:
     """Reads the documents of a file or dataset.
 
     A document's id is the path, and `#` with its number in the file (from 0, broken
-    records counted) where the file holds many.
+    records counted) where the file holds many. What breaks off is read again from its
+    beginning, some times, to where it was.
 
     Args:
         path: One of the source's files.
         source: How it is read.
 
     Raises:
-        UnusableError: Where the file, or what is left of it, cannot be read.
+        BrokenOffError: Where reading breaks off for good.
+        UnusableError: Where the file, or what is left of it, cannot be used.
     """
-    if hubs.is_dataset(path):
-        for number, record in enumerate(hubs.read(path)):
-            yield _document(path, source, number, f"record {number}", record)
-        return
-    file_format: str = source.format
-    if file_format == "auto":
-        file_format = _format_of(path)
-    with open_stream(path) as stream:
-        if file_format == "parquet":
-            yield from _read_parquet(stream, path, source)
+    num_given = 0
+    waits = iter(_WAITS)
+    while True:
+        try:
+            for item in itertools.islice(_read(path, source), num_given, None):
+                num_given += 1
+                yield item
             return
-        if stream.peek(2)[:2] in _UTF_16_MARKS:
-            raise UnusableError(f"{_NOT_UTF_8} (byte 0)")
-        reader = {"text": _read_text, "jsonl": _read_json_lines}.get(file_format)
-        if reader is not None:
-            yield from reader(stream, path, source)
-        else:
-            yield from _read_table(stream, path, source, file_format)
+        except OSError as error:  # Such as a full disk.
+            raise BrokenOffError.of(path, error) from error
+        except BrokenOffError as error:
+            wait = next(waits, None)
+            if error.lasting or wait is None:
+                raise
+            time.sleep(wait)
 
 
-def _format_of(path: str) -> str:
-    """The format that a file's name tells; what is not known is text."""
-    name = path.lower()
-    for ending in _COMPRESSIONS:
-        name = name.removesuffix(ending)
-    return next((f for end, f in _FORMATS.items() if name.endswith(end)), "text")
+def _read(path: str, source: SourceSettings) -> Iterator[Item]:
+    if hubs.is_dataset(path):
+        yield from _documents(path, source, "record", enumerate(hubs.read(path)))
+        return
+    with open_stream(path) as stream:
+        archive_format = formats.kind_of(path).format
+        if archive_format not in formats.ARCHIVES:
+            yield from _read_file(stream, path, source)
+            return
+        for member in archives.members(stream, archive_format, path):
+            yield from _read_member(member, path, source)
+
+
+def _read_member(
+    member: archives.Member, path: str, source: SourceSettings
+) -> Iterator[Item]:
+    """Reads a file of an archive; where it cannot be used, that is a broken record."""
+    unmeant = formats.left_out(member.name)
+    if member.content is None or unmeant:
+        yield LeftOut(member.name, unmeant[1] if unmeant else member.reason)
+        return
+    place = f"{path}/{member.name}"
+    try:
+        if formats.kind_of(place).format in formats.ARCHIVES:
+            raise UnusableError("an archive in an archive")
+        yield from _read_file(decompressed(member.content, place), place, source)
+    except UnusableError as error:
+        yield Broken(member.name, str(error))
+
+
+def _read_file(
+    stream: io.BufferedReader, path: str, source: SourceSettings
+) -> Iterator[Document | Broken]:
+    file_format = source.format_of(path)
+    if file_format == "parquet":
+        rows = enumerate(read_parquet(stream, path, source))
+        yield from _documents(path, source, "row", rows, first=1)
+        return
+    head = stream.peek(_HEAD)[:_HEAD]
+    encoding = formats.encoding_of(head, source.encoding)
+    if reason := formats.why_no_text(head, encoding):
+        raise UnusableError(reason)
+    if file_format == formats.TEXT:
+        yield from _read_text(stream, path, source, encoding)
+    elif file_format in ("csv", "tsv"):
+        yield from _read_table(stream, path, source, file_format, encoding)
+    elif _is_json_of_many_lines(stream, file_format, encoding):
+        text = io.TextIOWrapper(stream, encoding, errors="surrogateescape")
+        values = enumerate(read_values(text, path))
+        yield from _documents(path, source, "record", values, encoding=encoding)
+    else:
+        yield from _read_json_lines(stream, path, source, encoding)
+
+
+def _documents(
+    path: str,
+    source: SourceSettings,
+    what: str,
+    records: Iterable[tuple[int, Any]],
+    first: int = 0,
+    encoding: str = "utf-8",
+) -> Iterator[Document | Broken]:
+    for number, record in records:
+        place = f"{what} {number + first}"
+        yield document_of(path, source, number, place, record, encoding)
 
 
 def split_lines(lines: Iterable[str], unit: str) -> Iterator[tuple[int, str]]:
@@ -102,198 +156,127 @@ def split_lines(lines: Iterable[str], unit: str) -> Iterator[tuple[int, str]]:
     Yields:
         The number of its first line, from 1, and a document; none is blank.
     """
-    start, piece = 1, []
+    start, piece, size = 1, [], 0
     for number, line in enumerate(lines, 1):
         # As the expression \n\s*\n sees it, blank needs a line end on either side.
         is_blank = number > 1 and line.isspace() and line.endswith("\n")
         if not is_blank:
             piece.append(line)
+            size += len(line)
+            if size > _LARGEST:
+                raise UnusableError(_TOO_LARGE)
         if unit == "line" or is_blank:
-            if document := "".join(piece).strip(_BLANKS):
+            if document := without_blank_lines("".join(piece)):
                 yield start, document
-            start, piece = number + 1, []
-    if document := "".join(piece).strip(_BLANKS):
+            start, piece, size = number + 1, [], 0
+    if document := without_blank_lines("".join(piece)):
         yield start, document
 
 
+def without_blank_lines(text: str) -> str:
+    """Leaves out the blank lines around a text, and the end of its last line."""
+    end = len(text.rstrip(BLANKS))
+    if not end:
+        return ""
+    first = text.rfind("\n", 0, len(text) - len(text.lstrip(BLANKS))) + 1
+    return text[first:end] + text[end:].partition("\n")[0]
+
+
+def _lines(
+    stream: io.BufferedReader, encoding: str, newline: str | None = None
+) -> Iterator[str]:
+    """The lines of a text, with lone surrogates for bytes that are none of it.
+
+    Without a name for newlines, those of any system are translated.
+    """
+    text = io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline=newline)
+    for line in iter(functools.partial(text.readline, _LARGEST), ""):
+        if len(line) == _LARGEST:
+            raise UnusableError(_TOO_LARGE)
+        yield line
+
+
 def _read_text(
-    stream: io.BufferedReader, path: str, source: SourceSettings
+    stream: io.BufferedReader, path: str, source: SourceSettings, encoding: str
 ) -> Iterator[Document | Broken]:
-    if source.fields:
+    if source.means_records:
         raise UnusableError(
-            "text without fields: corpus.fields need JSON Lines, CSV, TSV or Parquet"
+            "text without fields: corpus.fields, corpus.text_field and corpus.split_by "
+            "need JSON, CSV, TSV or Parquet"
         )
     if source.documents == "file":
+        content = stream.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise UnusableError(_TOO_LARGE)
         try:
-            text = _unify_line_ends(stream.read().decode("utf-8-sig"))
+            text = unify_line_ends(content.decode(encoding))
         except UnicodeDecodeError as error:
-            raise UnusableError(f"{_NOT_UTF_8} (byte {error.start})") from error
-        if text := text.strip(_BLANKS):
-            yield Document(path, text, weight=source.weight)
+            reason = f"{no_text_of(encoding)} (byte {error.start})"
+            raise UnusableError(reason) from error
+        if text := without_blank_lines(text):
+            yield make_document(path, text, path, source)
         return
-    # Without a name for newlines, those of any system are translated.
-    lines = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape")
-    pieces = enumerate(split_lines(lines, source.documents))
+    pieces = enumerate(split_lines(_lines(stream, encoding), source.documents))
     for number, (line, text) in pieces:
-        if _is_unicode(text):
-            yield Document(f"{path}#{number}", text, weight=source.weight)
+        if is_unicode(text):
+            yield make_document(f"{path}#{number}", text, path, source)
         else:
-            yield Broken(f"line {line}", _NOT_UTF_8)
+            yield Broken(f"line {line}", no_text_of(encoding))
+
+
+def _is_json_of_many_lines(
+    stream: io.BufferedReader, file_format: str, encoding: str
+) -> bool:
+    """Whether JSON is an array, or of values of several lines."""
+    head = stream.peek().decode(encoding, errors="ignore").lstrip()
+    if head.startswith("["):
+        return file_format == "json"
+    first, line_end, _ = head.partition("\n")
+    return bool(line_end) and first.strip() in ("{", "[")
 
 
 def _read_json_lines(
-    stream: io.BufferedReader, path: str, source: SourceSettings
+    stream: io.BufferedReader, path: str, source: SourceSettings, encoding: str
 ) -> Iterator[Document | Broken]:
-    lines = ((n, line.strip()) for n, line in enumerate(stream, 1))
+    numbered = enumerate(_lines(stream, encoding), 1)
+    lines = ((n, line.strip(_AROUND_JSON)) for n, line in numbered)
     records = ((n, line) for n, line in lines if line)
     for number, (line_number, line) in enumerate(records):
         place = f"line {line_number}"
         try:
-            record = json.loads(line.decode("utf-8-sig"))
-        except UnicodeDecodeError:
-            yield Broken(place, _NOT_UTF_8)
+            record = json.loads(line)
         except (ValueError, RecursionError):
-            yield Broken(place, "not JSON")
+            reason = "not JSON" if is_unicode(line) else no_text_of(encoding)
+            yield Broken(place, reason)
         else:
-            yield _document(path, source, number, place, record)
+            yield document_of(path, source, number, place, record, encoding)
 
 
 def _read_table(
-    stream: io.BufferedReader, path: str, source: SourceSettings, file_format: str
+    stream: io.BufferedReader,
+    path: str,
+    source: SourceSettings,
+    file_format: str,
+    encoding: str,
 ) -> Iterator[Document | Broken]:
-    lines = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
-    if file_format == "csv":
-        rows = csv.reader(lines, strict=True)
-    else:
-        # The registered media type knows no quotes: a tab cannot stand in a field.
-        rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    try:
-        header = next(rows, None)
-    except csv.Error as error:
-        raise UnusableError(f"line 1: not {file_format.upper()} ({error})") from error
-    if header is None:
-        return
-    _require_columns(header, source)
-    number = 0
-    while True:
-        place = f"line {rows.line_num + 1}"
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield Broken(place, f"not {file_format.upper()} ({error})")
-        else:
-            if not row:
-                continue
-            if len(row) != len(header):
-                reason = f"{len(row)} columns where the header has {len(header)}"
-                yield Broken(place, reason)
-            else:
-                record = dict(zip(header, row, strict=True))
-                yield _document(path, source, number, place, record)
-        number += 1
-
-
-def _read_parquet(
-    stream: io.BufferedReader, path: str, source: SourceSettings
-) -> Iterator[Document | Broken]:
-    with tempfile.TemporaryFile() as seekable:
-        if not stream.seekable():
-            shutil.copyfileobj(stream, seekable)
-            seekable.seek(0)
-        try:
-            file = pa.parquet.ParquetFile(
-                stream if stream.seekable() else seekable,
-                buffer_size=_PARQUET_BUFFER_BYTES,
-            )
-            _require_columns(file.schema_arrow.names, source)
-            columns = sorted({source.text_field, *source.fields.values()})
-            number = 0
-            for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
-                for row in range(batch.num_rows):
-                    record = {name: batch[name][row] for name in columns}
-                    place = f"row {number + 1}"
-                    yield _document(path, source, number, place, record)
-                    number += 1
-        except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise UnusableError(f"not Parquet ({reason})") from error
+    delimiter = source.delimiter or ("," if file_format == "csv" else "\t")
+    rows = Rows(_lines(stream, encoding, newline=""), delimiter, file_format.upper())
+    if rows.header:
+        _require_columns(rows.header, source)
+    for number, row in enumerate(rows):
+        place = f"line {row.line}"
+        if row.problem:
+            last = row.line + row.lines - 1
+            lost = f"lines {row.line} to {last}" if row.lines > 1 else place
+            yield Broken(lost, row.problem)
+            continue
+        record = dict(zip(rows.header, row.columns, strict=True))
+        yield document_of(path, source, number, place, record, encoding)
 
 
 def _require_columns(columns: list[str], source: SourceSettings) -> None:
-    for name in (source.text_field, *source.fields.values()):
+    for name in source.columns:
         if name not in columns:
-            raise UnusableError(_no_field(name, columns))
+            raise UnusableError(no_field(name, columns))
         if columns.count(name) > 1:
             raise UnusableError(f"with {columns.count(name)} columns named {name!r}")
-
-
-def _no_field(name: str, known: Iterable[str]) -> str:
-    names = [repr(other) for other in known]
-    shown = ", ".join(names[:_FIELDS_SHOWN])
-    more = ", ..." if len(names) > _FIELDS_SHOWN else ""
-    return f"without the field {name!r} (it has {shown}{more})"
-
-
-def _document(
-    path: str, source: SourceSettings, number: int, place: str, record: Any
-) -> Document | Broken:
-    """Makes a document of a record: a mapping from names to values."""
-    try:
-        if not isinstance(record, Mapping):
-            raise _BrokenRecordError("no JSON object")
-        text = _value(record, source.text_field)
-        if not isinstance(text, str):
-            kind = type(text).__name__
-            raise _BrokenRecordError(f"{source.text_field!r} is {kind}, not a string")
-        text = _unify_line_ends(text).strip(_BLANKS)
-        if not text:
-            raise _BrokenRecordError(f"{source.text_field!r} is empty")
-        fields = {
-            name: _scalar(record, column) for name, column in source.fields.items()
-        }
-    except _BrokenRecordError as error:
-        return Broken(place, str(error))
-    if not all(map(_is_unicode, (text, *fields.values()))):
-        return Broken(place, _NOT_UTF_8)
-    return Document(f"{path}#{number}", text, fields, source.weight)
-
-
-def _value(record: Mapping[str, Any], name: str) -> Any:
-    if name not in record:
-        raise _BrokenRecordError(_no_field(name, record))
-    value = record[name]
-    try:
-        value = value.as_py() if isinstance(value, pa.Scalar) else value
-        value = value.decode() if isinstance(value, bytes) else value
-    except UnicodeDecodeError:
-        raise _BrokenRecordError(_NOT_UTF_8) from None
-    if value is None:
-        raise _BrokenRecordError(f"{name!r} is null")
-    return value
-
-
-def _scalar(record: Mapping[str, Any], name: str) -> str:
-    value = _value(record, name)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if hasattr(value, "item"):  # NumPy's
-        value = value.item()
-    if not isinstance(value, str | int | float):
-        kind = type(value).__name__
-        raise _BrokenRecordError(f"{name!r} is {kind}, not a string or number")
-    return str(value)
-
-
-def _unify_line_ends(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a string has no lone surrogates, as bytes that are not UTF-8 become."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

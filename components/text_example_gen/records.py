@@ -40,6 +40,24 @@ class Profile(Record):
         )
 
 
+class Contamination(Record):
+    """How much of an evaluation split stands in the training split."""
+
+    documents: int
+    """Number of its documents that were looked for, which may be a sample."""
+    exact: int
+    """Number of those with an equal text in training."""
+    near: int
+    """Number of those with an equal or much alike one."""
+
+    def __str__(self) -> str:
+        exact, near = (n / max(self.documents, 1) for n in (self.exact, self.near))
+        return (
+            f"of {self.documents:,} documents {near:.2%} have a near duplicate in "
+            f"train, {exact:.2%} an equal one"
+        )
+
+
 class Summary(FileRecord):
     """What an ingestion read; it lies in the examples."""
 
@@ -55,10 +73,14 @@ class Summary(FileRecord):
     """Why a file, or some of its records, were skipped, by its path."""
     skipped_records: int = 0
     """Number of records skipped in files that were read."""
+    left_out: dict[str, int] = {}
+    """Number of files and folders that no one means, by what they are."""
     spans: dict[str, str] = {}
     """Span and version that were read of each path with `{SPAN}` in it."""
     cleaning: dict[str, int] = {}
     """Number of documents that each cleaning step has changed or dropped."""
+    contamination: dict[str, Contamination] = {}
+    """How much of each split but `train` stands in that."""
     profiles: dict[str, Profile] = {}
     """What the documents of each split are like, before they are repeated."""
 

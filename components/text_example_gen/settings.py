@@ -11,44 +11,98 @@ import pydantic
 from pydantic import Field
 
 from ...models.references import PATTERN
-from ...models.settings import Section
-from . import demo_corpus
+from ...models.settings import PathText, Section
+from . import demo_corpus, formats
 
-_Path = Annotated[str, Field(min_length=1)]
 _FieldName = Annotated[str, Field(min_length=1)]
 _Length = Annotated[int, Field(ge=1)]
 # Features of the examples, raw and transformed, and what is sliced by bytes.
 _TAKEN = ("text", "id", "token_ids", "length")
+_TEXT_FIELD = "text"
+_BY_NO_FIELD = ("text", "file")
+
+
+def _known_encoding(name: str) -> str:
+    try:
+        "".encode(name)
+    except LookupError:
+        raise ValueError(
+            f"encoding {name!r} is none of Python's: such as utf-8, cp1252, latin-1"
+        ) from None
+    return name
 
 
 class _Reading(Section):
-    path: _Path = demo_corpus.NAME
+    path: PathText = demo_corpus.NAME
     """A file, a folder (read recursively) or a pattern, plain or compressed (`.gz`,
     `.zst`), on any filesystem of Beam's or `s3://`; of `{SPAN}` and `{VERSION}` in it
     the highest number is read. Or a dataset, `hf://NAME:CONFIGURATION@SPLIT` or
     `tfds://NAME@SPLIT`. `demo` is Python's own documentation."""
-    format: Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"] = "auto"
-    """`auto` goes by the ending of each file's name: `.jsonl`, `.ndjson`, `.csv`,
-    `.tsv`, `.parquet`, before that of the compression; others are text."""
+    format: Literal["auto", "text", "json", "jsonl", "csv", "tsv", "parquet"] = "auto"
+    """`auto` goes by the ending of each file's name: `.json` (an array, or a record a
+    line), `.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.parquet`, before that of the
+    compression; others are text. Of `.tar` and `.zip` each file in them is read."""
+    encoding: Annotated[str, pydantic.AfterValidator(_known_encoding)] = "utf-8"
+    """Of text, JSON, CSV and TSV: such as `cp1252`, `latin-1` or `utf-16-le`. A mark at
+    the beginning of a file (UTF-8, UTF-16, UTF-32) goes before it."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """What stands between the columns of CSV and TSV, by default a comma or a tab."""
     documents: Literal["file", "paragraph", "line"] = "file"
     """What one document of a text file is, paragraphs being separated by blank lines;
     in other formats it is a record."""
-    text_field: _FieldName = "text"
-    """The field or column that holds the text, where documents are records."""
+    text_field: _FieldName = _TEXT_FIELD
+    """The field or column that holds the text, where documents are records; `data.text`
+    is the field `text` within the field `data`, here and in `fields`."""
     fields: dict[str, _FieldName] = {}
     """Fields or columns that travel with the text, by the name of the feature that they
-    become, such as `{label: sentiment}`; as strings, into the transformed examples."""
+    become, such as `{label: sentiment}`; as strings, into the transformed examples. A
+    document whose field is null goes without."""
+    split_by: _FieldName = "text"
+    """What stays together in one split, as a hash of it decides: `text`, so that copies
+    do; `file`, all documents of a file; or a field, all records with one value of it,
+    such as `author`."""
+
+
+SPLITS = ("train", "test", "eval")
+"""The splits that there may be, in the order of their buckets: `train` has the first
+and `eval` the last, so that a document stays in `eval` when there comes a `test` split,
+which is taken from `train`."""
+
+BUCKETS = 1000
+"""Parts of the range of a hash that splits share."""
 
 
 class SourceSettings(_Reading):
     """Files of one kind, or a dataset. What is not given is as in the corpus."""
 
-    path: _Path
+    path: PathText
     """As of the corpus."""
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """How often a document stands in the training split; 2.5 is twice, and half of the
     documents three times; 0.1 keeps a tenth of them. The document's hash decides. The
     other splits have each document once."""
+    split: Literal["train", "eval", "test"] | None = None
+    """Which split all its documents are for; by default a hash decides."""
+
+    @property
+    def split_field(self) -> str | None:
+        """The field by whose values records are split."""
+        return None if self.split_by in _BY_NO_FIELD else self.split_by
+
+    @property
+    def columns(self) -> list[str]:
+        """The fields that are read of a record."""
+        by = [self.split_field] if self.split_field else []
+        return sorted({self.text_field, *self.fields.values(), *by})
+
+    def format_of(self, path: str) -> str:
+        """How a file is read: as it is told, or as its name says."""
+        return formats.kind_of(path).format if self.format == "auto" else self.format
+
+    @property
+    def means_records(self) -> bool:
+        """Whether something is told that only records have."""
+        return self.columns != [_TEXT_FIELD]
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -68,13 +122,28 @@ class CorpusSettings(_Reading):
     sources: list[SourceSettings] = []
     """Several sources in one corpus, in place of `path`."""
     eval_fraction: Annotated[float, Field(ge=0.001, le=0.5)] = 0.1
-    """Share of documents held out for evaluation, in steps of 0.001."""
+    """Share of documents held out for evaluation, in steps of 0.001, of the sources
+    without a split of their own; likewise below."""
     test_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Share of documents that neither training nor evaluation sees, as `test`."""
     allow_fewer_documents: bool = False
     """Whether to go on where the last run had ten times as many documents."""
     strict: bool = False
     """Whether a file or record that cannot be used is an error instead of skipped."""
+
+    @property
+    def buckets(self) -> dict[str, int]:
+        """The splits, and how many of the `BUCKETS` of a hash are each one's.
+
+        A split has none where its documents are only those of sources that say so.
+        """
+        told = {source.split for source in self.all_sources}
+        shares = {"eval": self.eval_fraction, "test": self.test_fraction}
+        buckets = {name: round(share * BUCKETS) for name, share in shares.items()}
+        buckets["train"] = BUCKETS - sum(buckets.values())
+        if None not in told:
+            buckets = dict.fromkeys(SPLITS, 0)
+        return {name: buckets[name] for name in SPLITS if buckets[name] or name in told}
 
     @property
     def all_sources(self) -> list[SourceSettings]:
@@ -119,6 +188,30 @@ class CorpusSettings(_Reading):
                 f"corpus.eval_fraction {self.eval_fraction} and corpus.test_fraction "
                 f"{self.test_fraction} must leave documents for training"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _splits_are_whole(self) -> CorpusSettings:
+        told = {source.split for source in self.all_sources}
+        missing = [name for name in ("train", "eval") if name not in self.buckets]
+        if missing:
+            raise ValueError(
+                f"corpus.sources: all have a split, and none is {missing[0]}: training "
+                "needs train, and evaluation eval"
+            )
+        if None not in told and self.test_fraction:
+            raise ValueError(
+                f"corpus.test_fraction {self.test_fraction} is of sources without a "
+                "split, and all of corpus.sources have one"
+            )
+        for source in self.all_sources:
+            if source.split_by == "file" and "://" in source.path and not source.split:
+                scheme = source.path.partition("://")[0]
+                if scheme in ("hf", "tfds"):
+                    raise ValueError(
+                        f"corpus.split_by: {source.path} has no files to split by: "
+                        "text, or the name of a field"
+                    )
         return self
 
     @pydantic.model_validator(mode="after")
@@ -168,7 +261,8 @@ class CleaningSettings(Section):
     filter_threshold: float = 0.5
     """Documents that score less are dropped; a bool counts 0 or 1."""
     drop_duplicates: bool = False
-    """Of equal documents keeps the one with the smallest id."""
+    """Of documents equal in text and fields keeps the one with the smallest id; where
+    sources have splits, one of `test` or `eval` before those of `train`."""
     drop_near_duplicates: bool = False
     """Of documents much alike keeps the one with the smallest id (MinHash); also drops
     exact duplicates."""

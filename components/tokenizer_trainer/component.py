@@ -25,6 +25,7 @@ class TokenizerTrainerSpec(ComponentSpec):
     PARAMETERS = {
         # Those of the settings.
         "type": ExecutionParameter(type=str),
+        "words": ExecutionParameter(type=str),
         "vocabulary_size": ExecutionParameter(type=int),
         "sample_bytes": ExecutionParameter(type=int),
         "seed": ExecutionParameter(type=int),

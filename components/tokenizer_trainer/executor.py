@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import collections
-import hashlib
-import heapq
+import functools
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -26,6 +25,7 @@ from .. import storage
 from ..documents import split
 from ..errors import InputError
 from ..progress import report
+from ..sample import BoundedSample
 from .settings import TokenizerSettings
 
 PRESET_KEY = "preset"
@@ -95,8 +95,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             listed = self._listed(examples, count_characters, limit)
             return character_tokenizer(listed)
         if settings.type == "words":
-            listed = self._listed(examples, words.count_words, size - _SPECIALS)
-            return words.word_tokenizer(listed)
+            spaced = settings.words == "white_space"
+            cut = words.spaced_words_of if spaced else words.words_of
+            count = functools.partial(words.count_words, cut=cut)
+            listed = self._listed(examples, count, size - _SPECIALS)
+            return words.word_tokenizer(listed, spaced=spaced)
         try:
             if settings.type == "word_piece":
                 counts, _ = self._commonest(examples, words.count_words, _WORDS)
@@ -169,66 +172,6 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         records = tf.data.TFRecordDataset(tf.io.gfile.glob(path + "*"))
         texts = [record.decode() for record in records.as_numpy_iterator()]
         return sorted(texts, key=lambda text: sample.rank(text.encode()))
-
-
-class BoundedSample(beam.CombineFn):
-    """A seeded random sample of documents with at most a number of bytes.
-
-    Every document has a rank, a hash of its text and the seed. The sample is the
-    documents of lowest rank that fit, so it depends neither on the order of the input
-    nor on how Beam bundles it.
-
-    Args:
-        max_bytes: Bound on the sum of the documents' lengths. One document is always
-            kept.
-        seed: Chooses the sample.
-    """
-
-    def __init__(self, max_bytes: int, seed: int) -> None:
-        self._max_bytes = max_bytes
-        self._key = seed.to_bytes(8, "little", signed=True)
-
-    def rank(self, document: bytes) -> int:
-        """Returns the document's place in the sampling order."""
-        digest = hashlib.blake2b(document, digest_size=8, key=self._key).digest()
-        return int.from_bytes(digest, "big")
-
-    # An accumulator is a heap of (-rank, document), worst rank first, and its size.
-
-    def create_accumulator(self) -> tuple[list[tuple[int, bytes]], int]:
-        return [], 0
-
-    def add_input(
-        self, accumulator: tuple[list[tuple[int, bytes]], int], document: bytes
-    ) -> tuple[list[tuple[int, bytes]], int]:
-        heap, size = accumulator
-        heapq.heappush(heap, (-self.rank(document), document))
-        return self._shrink(heap, size + len(document))
-
-    def merge_accumulators(
-        self, accumulators: Iterable[tuple[list[tuple[int, bytes]], int]]
-    ) -> tuple[list[tuple[int, bytes]], int]:
-        heap: list[tuple[int, bytes]] = []
-        size = 0
-        for other, other_size in accumulators:
-            heap.extend(other)
-            size += other_size
-        heapq.heapify(heap)
-        return self._shrink(heap, size)
-
-    def extract_output(
-        self, accumulator: tuple[list[tuple[int, bytes]], int]
-    ) -> list[bytes]:
-        heap, _ = accumulator
-        return [document for _, document in heap]
-
-    def _shrink(
-        self, heap: list[tuple[int, bytes]], size: int
-    ) -> tuple[list[tuple[int, bytes]], int]:
-        while size > self._max_bytes and len(heap) > 1:
-            _, dropped = heapq.heappop(heap)
-            size -= len(dropped)
-        return heap, size
 
 
 def count_characters(texts: Iterable[str]) -> collections.Counter[str]:

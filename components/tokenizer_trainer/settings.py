@@ -34,6 +34,10 @@ class TokenizerSettings(Section):
     know: spelling them is counted in bits per byte, as uniform bytes, and not in the
     perplexity of a token. `preset` takes the tokenizer of `model.preset` or
     `model.initial_weights`, and `file` that of `path`, instead of learning one."""
+    words: Literal["letters", "white_space"] = "letters"
+    """What a word of type `words` is: `letters` and digits in a row, or any other
+    character; or what stands between `white_space`, with the end of a line as a word of
+    its own, as published perplexities of words count: other white space is lost."""
     vocabulary_size: Annotated[int, Field(ge=300, le=1_000_000)] = 8192
     """Tokens at most. With `bpe`, `unigram` and `characters` 256 of them are bytes, and
     with `word_piece` 512, so any text is covered."""
@@ -58,6 +62,15 @@ class TokenizerSettings(Section):
             )
         if self.path is not None and not Path(self.path).expanduser().exists():
             raise ValueError(f"tokenizer.path {self.path!r} does not exist")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _words_are_of_words(self) -> TokenizerSettings:
+        if self.words != "letters" and self.type != "words":
+            raise ValueError(
+                f"tokenizer.words {self.words} is of type words, and type is "
+                f"{self.type}"
+            )
         return self
 
     @pydantic.model_validator(mode="after")

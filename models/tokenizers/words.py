@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import tensorflow as tf
@@ -11,7 +11,7 @@ import tensorflow_text as tf_text
 from keras_hub.src.utils.tensor_utils import preprocessing_function
 
 from ..backbone import Tensor
-from .base import symbols_left_out, text_of
+from .base import SPECIAL_TOKENS, symbols_left_out, symbols_of, text_of
 from .byte_pair import NUL
 from .sentence_piece import SentencePieceTokenizer
 from .sentence_piece_model import WORD_MODEL, listed_proto
@@ -31,11 +31,28 @@ def words_of(texts: Tensor) -> tf.RaggedTensor:
     return tf_text.regex_split(marked, _WORD, _WORD)
 
 
-def count_words(texts: Sequence[str]) -> collections.Counter[str]:
-    """How often each word stands in `texts`; words with NUL are not counted."""
-    words = words_of(tf.constant(texts)).values.numpy().tolist()
+def spaced_words_of(texts: Tensor) -> tf.RaggedTensor:
+    r"""Cuts `texts`, string `(batch_size,)`, at white space of ASCII.
+
+    The end of a line, `"\n"`, is a word; other white space is left out.
+    """
+    marked = tf.strings.regex_replace(texts, r"\x00", NUL)
+    return tf_text.regex_split(marked, r"[\t\n\v\f\r ]", r"\n")
+
+
+def count_words(
+    texts: Sequence[str], cut: Callable[[Tensor], tf.RaggedTensor] = words_of
+) -> collections.Counter[str]:
+    """How often each word stands in `texts`; those that cannot be listed do not count.
+
+    Args:
+        texts: The texts.
+        cut: `words_of` or `spaced_words_of`.
+    """
+    words = cut(tf.constant(texts)).values.numpy().tolist()
     counts = collections.Counter(word.decode() for word in words)
-    del counts[NUL], counts[f" {NUL}"]
+    for word in [word for word in counts if NUL in word or word in SPECIAL_TOKENS]:
+        del counts[word]
     return counts
 
 
@@ -67,11 +84,14 @@ class WordTokenizer(SentencePieceTokenizer):
     def _bytes_of_text(self, piece: str) -> bytes:
         return piece.encode()
 
+    def _ids_of(self, texts: Tensor) -> tf.RaggedTensor:
+        words = words_of(texts)
+        return words.with_values(self._sentence_piece.string_to_id(words.values))
+
     @preprocessing_function
     def _tokenize_tf(self, inputs: Tensor) -> Tensor:
         inputs = tf.convert_to_tensor(inputs)
-        words = words_of(tf.reshape(inputs, [-1]))
-        ids = words.with_values(self._sentence_piece.string_to_id(words.values))
+        ids = self._ids_of(tf.reshape(inputs, [-1]))
         return ids.values if inputs.shape.rank == 0 else ids
 
     @preprocessing_function
@@ -79,6 +99,55 @@ class WordTokenizer(SentencePieceTokenizer):
         return text_of(self.token_bytes(), inputs)
 
 
-def word_tokenizer(words: Iterable[str]) -> WordTokenizer:
-    """A `WordTokenizer` of words as `words_of` cuts them, in the order of their ids."""
-    return WordTokenizer(listed_proto(words, model_type=WORD_MODEL))
+@keras.saving.register_keras_serializable(package="langzoo")
+class SpacedWordTokenizer(WordTokenizer):
+    r"""A tokenizer with a token for each word between white space, and for `"\n"`.
+
+    So word-level benchmarks count their tokens (Penn Treebank: 10,000 words and the end
+    of each line). White space is lost: a text comes back with one space before each
+    word. The name of a special token that is written in a text, such as the `<unk>` of
+    such benchmarks, is an unknown word.
+
+    Args:
+        proto: bytes of the model that `word_tokenizer()` makes with `spaced=True`.
+        **kwargs: arguments of `SentencePieceTokenizer`.
+
+    Example:
+    ```python
+    tokenizer = word_tokenizer(["the", "fox", "\n"], spaced=True)
+    assert tokenizer(["the  <unk> fox\n"]) == [[4, 1, 5, 6]]
+    assert tokenizer.detokenize([[4, 5, 6]]) == [" the fox\n"]
+    ```
+
+    References:
+        - [Mikolov et al., 2010](https://doi.org/10.21437/Interspeech.2010-343)
+    """
+
+    @property
+    def normalizes(self) -> bool:
+        return True
+
+    def unknown_symbols(self, texts: Tensor) -> Tensor:
+        words = spaced_words_of(texts)
+        lengths = words.with_values(tf.strings.length(words.values))
+        return symbols_of(tf.equal(self._ids_of(texts), self.unk_token_id), lengths)
+
+    def _bytes_of_text(self, piece: str) -> bytes:
+        return piece.encode() if piece == "\n" else f" {piece}".encode()
+
+    def _ids_of(self, texts: Tensor) -> tf.RaggedTensor:
+        words = spaced_words_of(texts)
+        ids = self._sentence_piece.string_to_id(words.values)
+        unknown = tf.cast(self.unk_token_id, ids.dtype)
+        return words.with_values(tf.where(ids < len(SPECIAL_TOKENS), unknown, ids))
+
+
+def word_tokenizer(words: Iterable[str], *, spaced: bool = False) -> WordTokenizer:
+    """A tokenizer of words, in the order of their ids.
+
+    Args:
+        words: as `words_of` cuts them, or `spaced_words_of`.
+        spaced: whether they stand between white space.
+    """
+    kind = SpacedWordTokenizer if spaced else WordTokenizer
+    return kind(listed_proto(words, model_type=WORD_MODEL))

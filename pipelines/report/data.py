@@ -32,14 +32,18 @@ class Corpus(Record):
         splits: Its splits.
         files: Number of files found.
         skipped: Why a file, or some of its records, were skipped, by path.
+        left_out: Number of files that no one means, by what they are.
         cleaning: Documents that each cleaning step has changed or dropped.
+        contamination: How much of each evaluation split stands in training, in words.
     """
 
     sources: list[str] = []
     splits: list[Split]
     files: int = 0
     skipped: dict[str, str] = {}
+    left_out: dict[str, int] = {}
     cleaning: dict[str, int] = {}
+    contamination: dict[str, str] = {}
 
 
 class Model(Record):

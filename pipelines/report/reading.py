@@ -278,7 +278,9 @@ class _Reader:
             ],
             files=summary.files,
             skipped=summary.skipped,
+            left_out=summary.left_out,
             cleaning=summary.cleaning,
+            contamination={n: str(s) for n, s in summary.contamination.items()},
         )
 
     def _model(self) -> data.Model | None:

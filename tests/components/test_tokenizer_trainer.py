@@ -16,6 +16,7 @@ from langzoo.components.errors import InputError
 from langzoo.components.tokenizer_trainer import executor
 from langzoo.components.tokenizer_trainer.component import TokenizerTrainer
 from langzoo.components.tokenizer_trainer.executor import BoundedSample
+from langzoo.components.tokenizer_trainer.settings import TokenizerSettings
 from langzoo.components.transform import preprocessing
 from langzoo.components.types import Tokenizer
 from langzoo.models.tokenizers import word_piece, words
@@ -128,6 +129,17 @@ def test_the_commonest_of_the_whole_train_split_are_listed(
     share = 1 - sum(counts[unit] for unit in listed) / counts.total()
     assert 0 < share < 0.5
     assert f"{share:.2%} of the text has no token" in caplog.text
+
+
+def test_words_may_be_what_stands_between_white_space(tmp_path):
+    lines = [f"a b{number % 3} <unk> .\n" * 2 for number in range(9)]
+    examples = save_examples(tmp_path / "examples", {"train": [lines]})
+    tokenizer = learn(examples, tmp_path, type="words", words="white_space")
+    assert set(tokenizer.get_vocabulary()[4:]) == {"a", "b0", "b1", "b2", ".", "\n"}
+    with pytest.raises(
+        ValueError, match=r"tokenizer\.words white_space is of type words"
+    ):
+        TokenizerSettings(type="bpe", words="white_space")
 
 
 def test_a_vocabulary_does_not_depend_on_files_and_bundles(

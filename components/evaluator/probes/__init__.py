@@ -8,6 +8,7 @@ nothing.
 | robustness | what typing errors, case and white space cost | `robustness.py` |
 | counterfactual | what a group word changes in a sentence | `counterfactual.py` |
 | memorization | whether training texts come back verbatim | `memorization.py` |
+| contamination | whether training has the evaluation's texts | `contamination.py` |
 
 Importing this loads no TensorFlow, so that a configuration can be settings against
 `NAMES` and `ProbeSettings`.
@@ -21,7 +22,7 @@ from typing import Any
 
 from ...errors import InputError
 from ..measures.metric import Metric
-from . import counterfactual, memorization, robustness
+from . import contamination, counterfactual, memorization, robustness
 from .probed import Probed
 from .settings import ProbeSettings
 
@@ -31,6 +32,7 @@ NAMES: dict[str, Metric] = {
     **robustness.NAMES,
     **counterfactual.NAMES,
     **memorization.NAMES,
+    **contamination.NAMES,
 }
 """The metrics of all probes by name."""
 
@@ -52,7 +54,7 @@ def run(
         model_path: The folder of a SavedModel, or of its versions.
         eval_texts: Documents of the evaluation split, such as a list: they are read
             more than once, in any order.
-        train_texts: Those of the training split; only memorization reads them.
+        train_texts: Those of the training split, for memorization and contamination.
         settings: How much is asked.
 
     Raises:
@@ -77,6 +79,7 @@ def run(
             memorization.NAMES,
             lambda model: memorization.probe(model, train_texts, eval_texts, settings),
         ),
+        (contamination.NAMES, lambda _: contamination.probe(train_texts, eval_texts)),
     ]
     wanted = [probe for known, probe in probes if not set(names).isdisjoint(known)]
     metrics: dict[str, float] = {}

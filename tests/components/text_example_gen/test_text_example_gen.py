@@ -29,14 +29,14 @@ from langzoo.components.text_example_gen import (
     shards,
 )
 from langzoo.components.text_example_gen.documents import Document
-from langzoo.components.text_example_gen.readers import Broken
 from langzoo.components.text_example_gen.records import Summary
 from langzoo.components.text_example_gen.repeated_keys import RepeatedKeys
 from langzoo.components.text_example_gen.settings import (
     CleaningSettings,
     SourceSettings,
 )
-from langzoo.components.text_example_gen.streams import UnusableError
+from langzoo.components.text_example_gen.streams import BrokenOffError, UnusableError
+from langzoo.components.text_example_gen.values import Broken
 from tfx.types import artifact_utils
 
 
@@ -128,10 +128,13 @@ def test_units_of_documents(tmp_path, unit, documents):
 
 @hypothesis.given(hypothesis.strategies.text("ab \n\x0b\x0c\x85\xa0"))
 def test_paragraphs_stand_between_blank_lines(text):
-    pieces = (piece.strip("\n \t") for piece in re.split(r"\n\s*\n", text))
+    pieces = re.split(r"\n\s*\n", text)
+    around = r"\A([ \t]*\n)+|(\n[ \t]*)+\Z"
     lines = re.findall(r"[^\n]*\n|[^\n]+", text)
     found = [document for _, document in readers.split_lines(lines, "paragraph")]
-    assert found == [piece for piece in pieces if piece]
+    assert found == [
+        re.sub(around, "", piece) for piece in pieces if piece.strip("\n \t")
+    ]
 
 
 def test_unusable_files_are_named_counted_and_skipped(ingest, folder):
@@ -215,7 +218,7 @@ def test_compressed_data_cut_short_are_an_error_after_what_there_is(tmp_path, en
     random = "".join(f"{number * 7919 % 10007}\n" for number in range(50_000))
     whole = COMPRESSORS[ending](random.encode())
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UnusableError, match="cut short"):
+    with pytest.raises(BrokenOffError, match="cut short"):
         texts_of(path, documents="line")
 
 
@@ -232,13 +235,6 @@ def test_of_a_text_file_only_the_broken_lines_are_skipped(tmp_path):
     texts, broken = texts_of(path, documents="line")
     assert texts == {0: "good", 2: "fine"}
     assert broken == {"line 3": "not UTF-8"}
-
-
-def test_utf_16_is_not_read_as_utf_8(tmp_path):
-    path = tmp_path / "wide.txt"
-    path.write_text("wide\ntext", encoding="utf-16")
-    with pytest.raises(UnusableError, match="not UTF-8"):
-        texts_of(path, documents="line")
 
 
 RECORDS = [
@@ -277,7 +273,7 @@ def test_records_give_text_and_fields_by_name(tmp_path, file_format, ending):
     )
     assert list(readers.read(str(path), source)) == [
         Document(f"{path}#0", "First.\nSecond line.", {"label": "good", "target": "5"}),
-        Document(f"{path}#1", '"quoted", with\ttab', {"label": "bad", "target": "1"}),
+        Document(f"{path}#1", ' "quoted", with\ttab ', {"label": "bad", "target": "1"}),
     ]
 
 
@@ -326,7 +322,7 @@ def test_broken_rows_are_skipped_with_line_and_reason(tmp_path):
         b'good,1\n"never closed,1\nlost,1\n'
     )
     texts, broken = texts_of(path)
-    assert texts == {0: "two\nlines", 5: "good"}
+    assert texts == {0: "two\nlines", 5: "good", 7: "lost"}
     assert broken == {
         "line 4": "3 columns where the header has 2",
         "line 5": "not CSV (',' expected after '\"')",
@@ -396,7 +392,7 @@ def test_fields_become_features(ingest, tmp_path):
 
 
 def test_text_files_have_no_fields(ingest, folder):
-    with pytest.raises(InputError, match=r"corpus\.fields need JSON Lines, CSV, TSV"):
+    with pytest.raises(InputError, match=r"corpus\.fields are of records"):
         ingest(SourceSettings(path=str(folder), fields={"label": "label"}))
 
 
@@ -487,7 +483,7 @@ def test_the_newest_span_and_version_are_read(tmp_path, pattern, names, span):
     for path in paths:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("Text.")
-    found = files.find([SourceSettings(path=f"{tmp_path}/{pattern}")])
+    found = files.find([SourceSettings(path=f"{tmp_path}/{pattern}")]).files
     assert [file.path for file in found] == [f"{tmp_path}/{name}" for name in names]
     assert {str(file.span) for file in found} == {span}
 
@@ -539,13 +535,16 @@ def test_relative_paths_are_of_the_working_directory(
     (tmp_path / "day-1").mkdir()
     (tmp_path / "day-1" / "b.txt").write_text("Text.")
     monkeypatch.chdir(tmp_path)
-    assert [file.path for file in files.find([SourceSettings(path=pattern)])] == [path]
+    found = files.find([SourceSettings(path=pattern)]).files
+    assert [file.path for file in found] == [path]
 
 
 @pytest.mark.parametrize("path", ["hf://imdb", "tfds://imdb_reviews"])
 def test_a_dataset_without_its_package_names_the_extra(path, monkeypatch):
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.setattr(sys, "meta_path", [])
+    for package in ("datasets", "tensorflow_datasets"):
+        monkeypatch.delitem(sys.modules, package, raising=False)
     with pytest.raises(InputError, match=r"pip install 'langzoo\[datasets\]'"):
         files.find([SourceSettings(path=path)])
 
@@ -593,7 +592,7 @@ def test_a_tensorflow_dataset_is_read_by_name(tmp_path):
 
 def test_a_dataset_that_does_not_exist_is_named(ingest, tmp_path):
     pytest.importorskip("datasets")
-    with pytest.raises(InputError, match=r"none of the 1 file.*not readable"):
+    with pytest.raises(InputError, match=r"hf://.*/absent: reading broke off"):
         ingest(SourceSettings(path=f"hf://{tmp_path}/absent"))
 
 

@@ -1,6 +1,7 @@
 """Words and pieces of words: what is kept, what is unknown, what is learned."""
 
 import collections
+import re
 import subprocess
 import sys
 
@@ -99,6 +100,50 @@ def test_words_are_counted_in_all_texts(shakespeare):
     expected = collections.Counter(word for text in shakespeare for word in split(text))
     assert words.count_words(shakespeare) == expected
     assert words.count_words(["a\0 \0b"]) == {"a": 1, "b": 1}
+
+
+LINES = " no it was n't <unk> monday \n but  while N\tstocks </s> fell \n"
+
+
+@pytest.fixture(scope="module")
+def spaced():
+    counts = words.count_words([LINES], words.spaced_words_of)
+    assert set(counts) == {*LINES.split(), "\n"} - {"<unk>", "</s>"}
+    return words.word_tokenizer(sorted(counts), spaced=True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=TEXT)
+def test_words_at_white_space_are_those_of_the_lines(text):
+    cut = words.spaced_words_of(tf.constant([text]))[0].numpy()
+    expected = []
+    for line in re.split("(\n)", text.replace("\0", "\ufffe")):
+        expected += ["\n"] if line == "\n" else re.findall(r"[^ \t\v\f\r]+", line)
+    assert [word.decode() for word in cut] == expected
+
+
+def test_a_benchmark_s_tokens_are_its_words_and_the_ends_of_its_lines(spaced):
+    ids = spaced.tokenize([LINES, LINES.strip(), ""])
+    assert [len(row) for row in ids] == [
+        len(LINES.split()) + 2,
+        len(LINES.split()) + 1,
+        0,
+    ]
+    unknown = [word for word in LINES.split() if word in ("<unk>", "</s>")]
+    assert ids[0].count(spaced.unk_token_id) == len(unknown)
+    assert not set(ids[0]) & {0, 2, 3}
+    known = [word for word in LINES.split(" ") if word not in unknown]
+    assert spaced.detokenize(ids)[0].split() == " ".join(known).split()
+    # Each is spelled with its bytes and an end.
+    assert spaced.unknown_symbols(tf.constant([LINES])).numpy() == 6 + 5
+    assert spaced.normalizes
+
+
+def test_a_preset_gives_the_tokenizer_of_spaced_words_back(spaced, tmp_path):
+    spaced.save_to_preset(str(tmp_path))
+    loaded = keras_hub.tokenizers.Tokenizer.from_preset(str(tmp_path))
+    assert type(loaded) is words.SpacedWordTokenizer
+    assert loaded.tokenize([LINES]) == spaced.tokenize([LINES])
 
 
 def test_pieces_are_learned(shakespeare):

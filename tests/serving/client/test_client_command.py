@@ -11,6 +11,7 @@ from typing import Any
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import pytest
 from langzoo import cli
+from langzoo.cli import asking
 from langzoo.serving.client import Client
 from langzoo.serving.server import ModelServer
 from langzoo.serving.server.app import ServerOptions
@@ -130,6 +131,20 @@ def test_texts_come_a_line_each_from_a_file_or_standard_input(
     told = run_json("score", *arguments, *grpc_server, stdin=stdin)
     assert [line["text"] for line in told[:4]] == ["one two", "", "\\xff\u00e9", "x"]
     assert [line["bytes"] for line in told] == [7, 0, 3, *[1] * 100, 4]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_mark_at_the_beginning_of_a_file_is_no_text(
+    tmp_path: Path, encoding: str
+) -> None:
+    (tmp_path / "texts").write_bytes("Zoë\r\n two\n".encode(encoding))
+    assert list(asking._chunks(None, str(tmp_path / "texts"))) == [["Zoë", " two"]]
+
+
+def test_a_file_of_utf_16_without_a_mark_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "texts").write_bytes("one\r\ntwo\n".encode("utf-16-be"))
+    said = run("score", f"--file={tmp_path}/texts").stderr
+    assert "utf-16-be without a mark" in said
 
 
 def test_tls_and_headers(

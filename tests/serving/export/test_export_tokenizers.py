@@ -29,7 +29,7 @@ from langzoo.serving.server.servable import load_servable
 CONTEXT = 64
 KNOWN = "two words, two more words."
 # White space and characters that no vocabulary here lists.
-UNKNOWING = ("words", "bert", "sentencepiece")
+UNKNOWING = ("words", "spaced", "bert", "sentencepiece")
 TEXTS = [KNOWN, "", "naïve \t  Ünseen €\0 𝄞\n", KNOWN * 3]
 
 
@@ -38,6 +38,8 @@ def make_tokenizer(kind: str) -> Any:
         return character_tokenizer(sorted(set(KNOWN)))
     if kind == "words":
         return word_tokenizer(sorted(count_words([KNOWN])))
+    if kind == "spaced":
+        return word_tokenizer(sorted(set(KNOWN.split())), spaced=True)
     if kind == "bert":
         pieces = ["two", "word", "##s", "more", ",", "."]
         return BertTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *pieces])
@@ -76,7 +78,7 @@ class Exported(NamedTuple):
 
 @pytest.fixture(
     scope="module",
-    params=["characters", "words", "word_piece", "bert", "sentencepiece"],
+    params=["characters", "words", "spaced", "word_piece", "bert", "sentencepiece"],
 )
 def exported(request: Any, tmp_path_factory: Any) -> Iterator[Exported]:
     tokenizer = make_tokenizer(request.param)
@@ -118,8 +120,8 @@ def test_examples_are_evaluated_as_their_texts(exported: Exported):
 def test_tokens_are_shown_and_proposed_as_text(exported: Exported):
     tokens, tokenizer = exported.ask_texts("token_scores")["token"], exported.tokenizer
     shown = tokenizer.detokenize(tokenizer.tokenize([KNOWN]))[0]
-    assert (shown == KNOWN) == (exported.kind != "bert")
-    assert b"".join(tokens[0]).decode().removeprefix(" ") == f"{shown}</s>"
+    assert (shown == KNOWN) == (exported.kind not in ("bert", "spaced"))
+    assert b"".join(tokens[0]).decode().removeprefix(" ") == f"{shown}</s>".lstrip()
     proposed = exported.ask_texts("serving_default")["token"].ravel()
     assert not {b"<pad>", b"<unk>", b"<s>"}.intersection(proposed)
 

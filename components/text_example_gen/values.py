@@ -1,0 +1,170 @@
+"""Documents of records: the text and the fields, by name, as they are written."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import posixpath
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .documents import Document
+from .settings import SourceSettings
+
+BLANKS = "\n \t"
+
+_FIELDS_SHOWN = 8
+_AS_TEXT = (
+    *(str, int, float, decimal.Decimal, uuid.UUID),
+    *(datetime.date, datetime.time, datetime.timedelta),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    """A record that is skipped: where it stands and why."""
+
+    place: str
+    reason: str
+
+
+class _BrokenRecordError(ValueError):
+    """Why a record cannot be used."""
+
+
+def document_of(
+    path: str,
+    source: SourceSettings,
+    number: int,
+    place: str,
+    record: Any,
+    encoding: str = "utf-8",
+) -> Document | Broken:
+    """Makes a document of a record.
+
+    Args:
+        path: The file.
+        source: Which of its fields are meant.
+        number: The record's in the file, from 0.
+        place: Where it stands, for a person.
+        record: A mapping from names to values; names with dots are also looked for in
+            the mappings within. A field that is null is left out.
+        encoding: How its bytes were read, with lone surrogates for what is not so.
+    """
+    try:
+        if not isinstance(record, Mapping):
+            raise _BrokenRecordError("no JSON object")
+        text = _value(record, source.text_field)
+        if text is None:
+            raise _BrokenRecordError(f"{source.text_field!r} is null")
+        if not isinstance(text, str):
+            kind = type(text).__name__
+            raise _BrokenRecordError(f"{source.text_field!r} is {kind}, not a string")
+        text = unify_line_ends(text)
+        if not text.strip(BLANKS):
+            raise _BrokenRecordError(f"{source.text_field!r} is empty")
+        fields = {
+            name: told
+            for name, column in source.fields.items()
+            if (told := _as_text(record, column)) is not None
+        }
+        group = _as_text(record, source.split_field) if source.split_field else None
+    except _BrokenRecordError as error:
+        return Broken(place, str(error))
+    if not all(map(is_unicode, (text, *fields.values(), group or ""))):
+        return Broken(place, no_text_of(encoding))
+    return make_document(f"{path}#{number}", text, path, source, fields, group)
+
+
+def make_document(
+    name: str,
+    text: str,
+    path: str,
+    source: SourceSettings,
+    fields: dict[str, str] | None = None,
+    group: str | None = None,
+) -> Document:
+    """A document of a file, with what its source says of all of them."""
+    if source.split_by == "file":
+        group = _within(path, source.path)
+    return Document(
+        name, text, fields or {}, source.weight, source.split or "", group or ""
+    )
+
+
+def _within(path: str, pattern: str) -> str:
+    """A file's path in the folder that a pattern names, wherever that folder is."""
+    if "://" in path:
+        return path
+    root = re.split(r"[*?\[{]", pattern, maxsplit=1)[0]
+    if not path.startswith(f"{root.rstrip('/')}/"):
+        root = posixpath.dirname(root)
+    return posixpath.relpath(path, root or ".")
+
+
+def no_field(name: str, known: Iterable[str]) -> str:
+    """What is said where there is no such field, but others."""
+    names = [repr(other) for other in known]
+    shown = ", ".join(names[:_FIELDS_SHOWN])
+    more = ", ..." if len(names) > _FIELDS_SHOWN else ""
+    return f"without the field {name!r} (it has {shown}{more})"
+
+
+def no_text_of(encoding: str) -> str:
+    """What is said of bytes that are not text of an encoding."""
+    return f"not {encoding.upper().removesuffix('-SIG')}"
+
+
+def unify_line_ends(text: str) -> str:
+    r"""Puts `"\n"` for the line ends of other systems."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a string has no lone surrogates, as bytes that are no text become."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _value(record: Mapping[str, Any], name: str) -> Any:
+    value = _look_up(record, name)
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise _BrokenRecordError(no_text_of("utf-8")) from None
+    return value
+
+
+def _look_up(record: Mapping[str, Any], name: str) -> Any:
+    if name in record:
+        return record[name]
+    outer, _, inner = name.partition(".")
+    within = record.get(outer)
+    if inner and within is None and outer in record:
+        return None
+    if not inner or not isinstance(within, Mapping):
+        raise _BrokenRecordError(no_field(name, record))
+    return _look_up(within, inner)
+
+
+def _as_text(record: Mapping[str, Any], name: str) -> str | None:
+    value = _value(record, name)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, _AS_TEXT):
+        kind = type(value).__name__
+        raise _BrokenRecordError(f"{name!r} is {kind}, not a string or number")
+    return str(value)
