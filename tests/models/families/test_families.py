@@ -33,8 +33,11 @@ def model(request, shakespeare, own_family):
     family, sizes = VARIANTS.get(request.param, own)
     keras.utils.set_random_seed(3)
     model = models.build_causal_lm(family, models.ByteTokenizer(), CONTEXT, **sizes)
+    # Without XLA; the tests of the Trainer compile.
     model.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=False)
-    model.fit(shakespeare, batch_size=8, epochs=2, verbose=0)
+    losses = model.fit(shakespeare, batch_size=8, epochs=4, verbose=0).history["loss"]
+    # The n-gram model counts once.
+    assert len(losses) == 1 or losses[-1] < losses[0] - 0.5
     return model
 
 
@@ -103,12 +106,12 @@ def assert_generation_equals_recomputation(model, jit_compile):
 
 
 def test_cached_generation_equals_recomputation_for_unequal_prompts(model):
-    assert_generation_equals_recomputation(model, jit_compile=True)
+    assert_generation_equals_recomputation(model, jit_compile=False)
 
 
 @of_each_kind
-def test_cached_generation_without_xla_equals_recomputation(model):
-    assert_generation_equals_recomputation(model, jit_compile=False)
+def test_cached_generation_with_xla_equals_recomputation(model):
+    assert_generation_equals_recomputation(model, jit_compile=True)
 
 
 def test_cached_logits_equal_those_of_the_whole_model(model):
@@ -164,8 +167,17 @@ def test_prefill_and_steps_run_in_a_loop_of_a_graph_with_unknown_shapes(model, g
         np.testing.assert_allclose(last_logits(token_ids), expected, atol=2e-5)
 
 
-@of_each_kind
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    ("model", "sampler"),
+    # Those that look at a cache more than once for a token are tried with each.
+    [(kind, sampler) for kind in KINDS for sampler in ("beam", "contrastive")]
+    + [
+        ("lstm", sampler)
+        for sampler in SAMPLERS
+        if sampler not in ("beam", "contrastive")
+    ],
+    indirect=["model"],
+)
 def test_every_sampler_continues_the_prompts(model, sampler):
     model.compile(sampler=SAMPLERS[sampler]())
     prompts = ["From fairest", "To"]
@@ -249,25 +261,10 @@ def test_the_loss_is_the_mean_over_the_real_tokens(model):
     assert loss == pytest.approx(-float(tf.reduce_mean(scores.flat_values)), rel=1e-4)
 
 
-@pytest.mark.parametrize("family", GRADIENTS)
-def test_a_few_steps_of_fit_lower_the_loss(family, shakespeare):
-    """Without XLA; the tests of the Trainer compile."""
-    keras.utils.set_random_seed(5)
-    model = models.build_causal_lm(
-        family, models.ByteTokenizer(), CONTEXT, dropout=0.1, **TINY[family]
-    )
-    model.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=False)
-    history = model.fit(
-        shakespeare[:24], batch_size=8, epochs=4, verbose=0, shuffle=False
-    )
-    losses = history.history["loss"]
-    assert losses[-1] < losses[0] - 0.5
-
-
 @pytest.mark.parametrize(
     ("family", "policy"),
     [(family, "mixed_bfloat16") for family in GRADIENTS]
-    + [(kind, "mixed_float16") for kind in KINDS if kind in GRADIENTS],
+    + [("transformer", "mixed_float16")],
 )
 def test_mixed_precision_keeps_logits_in_float32(family, policy, shakespeare):
     model = models.build_causal_lm(
