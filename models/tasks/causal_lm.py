@@ -112,6 +112,15 @@ class CausalLM(keras_hub.models.CausalLM):
         outputs = backbone.logits(backbone(inputs))  # (B, T, V)
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
+    def quantize(self, mode: Any = None, **kwargs: Any) -> None:
+        """See `keras.Model.quantize`."""
+        if self.preprocessor is not None:
+            # Keras asks it of every layer; these are built when they see a text.
+            for layer in (self.preprocessor.tokenizer, self.preprocessor):
+                if not layer.built:
+                    layer.build(None)
+        super().quantize(mode, **kwargs)
+
     def compile(
         self,
         optimizer: Any = "auto",
