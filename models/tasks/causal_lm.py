@@ -116,9 +116,9 @@ class CausalLM(keras_hub.models.CausalLM):
         """See `keras.Model.quantize`."""
         if self.preprocessor is not None:
             # Keras asks it of every layer; these are built when they see a text.
-            for layer in (self.preprocessor.tokenizer, self.preprocessor):
-                if not layer.built:
-                    layer.build(None)
+            if not self.preprocessor.built:
+                self.preprocessor.build(None)
+            self.preprocessor.tokenizer.built = self.preprocessor.packer.built = True
         super().quantize(mode, **kwargs)
 
     def compile(
