@@ -180,6 +180,15 @@ def test_what_is_never_blessed(found, condition, tmp_path):
     assert str(Decision.read(str(tmp_path), str(tmp_path))) == str(decision)
 
 
+def test_what_none_is_blessed_without_is_told_with_value_and_bound():
+    of = {"missing_signatures": (0, 0), "documents": (200, 1), "nll": (None, None)}
+    for condition in verdict.conditions(evaluation(corpus(2.0))):
+        value, bound = of.pop(condition.metric)
+        assert condition.bound == bound
+        assert value is None or condition.value == value
+    assert not of
+
+
 def test_a_decision_is_read_as_it_was_written(tmp_path):
     found = evaluation(corpus(2.0, 0.3), corpus(2.1, 0.3))
     rules = [rule_on("bits_per_byte", max=3.0), BITS, rule_on("perplexity", max=2.0)]

@@ -86,16 +86,35 @@ def test_few_documents_are_left_out_one_by_one_and_many_in_blocks():
     np.testing.assert_array_equal(together.sums["documents"], [3, 0])
 
 
-@pytest.mark.parametrize("count", [100, 3 * BLOCKS])
-def test_an_interval_of_a_mean_is_that_of_student(count):
-    """Of documents of one length, bits a byte are a mean."""
-    documents = [
-        {**d, "nll": d["nll"] / d["bytes"], "bytes": 1} for d in drawn(3, count)
-    ]
-    low, high = interval(MEASURES["bits_per_byte"].values(corpus(documents)))
-    nats = [document["nll"] for document in documents]
-    expected = stats.t.interval(0.95, count - 1, np.mean(nats), stats.sem(nats))
-    assert (low * math.log(2), high * math.log(2)) == pytest.approx(expected, rel=5e-3)
+def mean_of(nats):
+    """Bits a byte of documents of one byte: a mean, and its interval in nats."""
+    documents = [{**DOCUMENT, "nll": each, "bytes": 1} for each in nats]
+    bounds = interval(MEASURES["bits_per_byte"].values(corpus(documents)))
+    return np.array(bounds) * math.log(2)
+
+
+@pytest.mark.parametrize(
+    ("nats", "freedom"),
+    [
+        # Documents that scatter alike are each a degree of freedom, but for one.
+        ([1.0, 3.0] * 10, 19),
+        # What one document decides has one.
+        ([1.0] * 19 + [3.0], 1),
+        # The squares add up to 6 * 4 + 34 / 4, the fourth powers to 6 * 16 + 34 / 16.
+        ([5.0, 1.0] * 3 + [3.5, 2.5] * 17, 2 * 32.5**2 / 98.125 - 2),
+    ],
+)
+def test_an_interval_of_a_mean_is_that_of_student(nats, freedom):
+    expected = stats.t.interval(0.95, freedom, np.mean(nats), stats.sem(nats))
+    np.testing.assert_allclose(mean_of(nats), expected, rtol=1e-9)
+
+
+def test_an_interval_of_many_documents_is_nearly_that_of_student():
+    nats = np.random.default_rng(3).normal(2, 1, 3 * BLOCKS)
+    low, high = stats.t.interval(0.95, BLOCKS, np.mean(nats), stats.sem(nats))
+    found = mean_of(nats)
+    assert found.mean() == pytest.approx(nats.mean())
+    assert found[1] - found[0] == pytest.approx(high - low, rel=0.05)
 
 
 def test_an_interval_needs_ten_documents_that_each_can_be_left_out():
