@@ -10,7 +10,7 @@ import pytest
 from langzoo.components.evaluator.gate import verdict
 from langzoo.components.evaluator.gate.decision import Decision
 from langzoo.components.evaluator.measured import Measured
-from langzoo.components.evaluator.measures.sums import CorpusSums, row, seed_of
+from langzoo.components.evaluator.measures.sums import NAMES, CorpusSums, row, seed_of
 from langzoo.components.evaluator.records import Evaluation, Verdict
 from langzoo.components.evaluator.settings import EvaluatorSettings, RuleSettings
 
@@ -187,6 +187,17 @@ def test_what_none_is_blessed_without_is_told_with_value_and_bound():
         assert condition.bound == bound
         assert value is None or condition.value == value
     assert not of
+
+
+def test_a_number_that_hangs_on_one_document_is_judged_without_an_interval():
+    blocks = corpus(2.0).blocks.copy()
+    blocks[:, NAMES.index("words")] = 0
+    blocks[-1, NAMES.index("words")] = 20 * DOCUMENTS
+    found = evaluation(CorpusSums(blocks))
+    judged = outcome(rule_on("word_perplexity", max=1100), found)
+    assert judged.value == pytest.approx(2**10)
+    assert judged.passed
+    assert judged.interval is None
 
 
 def test_a_decision_is_read_as_it_was_written(tmp_path):
