@@ -156,8 +156,16 @@ def test_every_document_is_in_one_slice_of_each_feature(evaluated, texts):
     assert slices["source=even"].documents == len(texts[::2])
 
 
-def test_of_many_values_the_frequent_have_a_slice_each_and_the_rest_one(evaluated):
-    found, _ = evaluated
+def test_of_many_values_the_frequent_have_a_slice_each_and_the_rest_one(
+    evaluated, caplog
+):
+    found, folder = evaluated
+    caplog.set_level("INFO", logger="langzoo")
+    judging.told_apart_in(Documents([str(folder / "examples" / "*")]), SETTINGS)
+    assert caplog.messages == [
+        "gate.slices: author has 77 values: 2 have a slice each, the others are "
+        "author=(others)"
+    ]
     of_authors = {
         name: sums.documents
         for name, sums in found.sums["candidate"].items()
