@@ -200,6 +200,45 @@ def test_a_number_that_hangs_on_one_document_is_judged_without_an_interval():
     assert judged.interval is None
 
 
+@pytest.mark.parametrize(
+    ("bounds", "reason"),
+    [
+        ({"max": 2.01}, "not significantly"),
+        ({"max": 1.99}, "above the bound"),
+        ({"min": 1.99}, "not significantly"),
+        ({"min": 2.01}, "below the bound"),
+    ],
+)
+def test_why_a_significant_bound_is_not_kept_is_told(bounds, reason):
+    rule = rule_on("bits_per_byte", significant=True, **bounds)
+    judged = outcome(rule, evaluation(corpus(2.0, 0.5)))
+    assert not judged.passed
+    assert judged.reason == reason
+
+
+def test_the_record_has_sums_and_measures_of_each_slice():
+    slices = {
+        "overall": corpus(2.0, 0.5),
+        "length=0-255": corpus(1.0, 0.1, documents=9),
+        "source=a": corpus(3.0, 0.1, documents=50),
+    }
+    found = Measured(
+        sums={"candidate": slices}, exported={"candidate": {"size_mb": 3.0}}
+    )
+    told = found.record.models["candidate"].slices
+    assert told.keys() == slices.keys()
+    for name, sums in slices.items():
+        bits = sum(sums.blocks[:, NAMES.index("nll")]) / math.log(2)
+        assert told[name].documents == len(sums.blocks)
+        assert told[name].sums["nll"] == pytest.approx(bits * math.log(2))
+        assert told[name].sums["bytes"] == 100 * len(sums.blocks)
+        measure = told[name].metrics["bits_per_byte"]
+        assert measure.value == pytest.approx(bits / told[name].sums["bytes"])
+        assert (measure.low is None) == (name == "length=0-255")
+        assert ("size_mb" in told[name].metrics) == (name == "overall")
+    assert found.record.documents == DOCUMENTS
+
+
 def test_a_decision_is_read_as_it_was_written(tmp_path):
     found = evaluation(corpus(2.0, 0.3), corpus(2.1, 0.3))
     rules = [rule_on("bits_per_byte", max=3.0), BITS, rule_on("perplexity", max=2.0)]
