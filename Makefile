@@ -39,8 +39,11 @@ COMPILE = $(UV) pip compile -q setup.cfg --extra kubeflow --python-version 3.11 
 	--python-platform x86_64-manylinux_2_39 --custom-compile-command "make lock" $(ARGS)
 IMAGE = $(COMPILE) --extra tensorboard --no-annotate --constraints requirements.lock
 
+# Extras whose packages tests need.
+TESTED = dev datasets tensorboard wandb
+
 lock: setup ## writes requirements.lock, and the images' locks, from setup.cfg
-	$(COMPILE) --extra dev --output-file requirements.lock
+	$(COMPILE) $(TESTED:%=--extra %) --output-file requirements.lock
 	$(IMAGE) --output-file docker/cpu.lock
 	$(IMAGE) --extra gpu --output-file docker/gpu.lock
 

@@ -6,7 +6,16 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from . import data, generation, intervals, quality, serving, trainer, training
+from . import (
+    data,
+    duplicates,
+    generation,
+    intervals,
+    quality,
+    serving,
+    trainer,
+    training,
+)
 
 _BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "training": lambda options: training.main(options.rounds, options.only),
@@ -15,6 +24,7 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "serving": lambda options: serving.main(options.rounds, options.only),
     "quality": lambda options: quality.main(options.text, options.only),
     "data": lambda options: data.main(options.sizes, options.rounds, options.only),
+    "duplicates": lambda options: duplicates.main(options.only),
     "intervals": lambda options: intervals.main(options.only),
 }
 

@@ -77,7 +77,7 @@ def measure(
         return Measured(missing_signatures=missing)
     models = dict(_comparable(models))
     seconds: dict[str, float] = {}
-    told = _told_apart(documents, settings)
+    told = told_apart_in(documents, settings)
     with _timed(seconds, "analysis"), make_pipeline() as pipeline:
         analysis.analyze(
             pipeline,
@@ -113,7 +113,7 @@ def measure(
     )
 
 
-def _told_apart(documents: Documents, settings: EvaluatorSettings) -> Told:
+def told_apart_in(documents: Documents, settings: EvaluatorSettings) -> Told:
     """Which values have a slice each; says of which features not all have."""
     counts = documents.count_values(n for n in settings.sliced if n != LENGTH)
     named = [rule.slice for rule in settings.rules]

@@ -171,7 +171,8 @@ def interval(values: np.ndarray) -> tuple[float, float] | None:
         return value, value
     if not np.isfinite(without).all():
         return None
-    deviations = without - without.mean()
+    deviations = without - value
+    deviations -= deviations.mean()
     largest = float(np.abs(deviations).max())
     if largest == 0:
         return value, value

@@ -10,7 +10,7 @@ import pytest
 from langzoo.components.evaluator.gate import verdict
 from langzoo.components.evaluator.gate.decision import Decision
 from langzoo.components.evaluator.measured import Measured
-from langzoo.components.evaluator.measures.sums import CorpusSums, row, seed_of
+from langzoo.components.evaluator.measures.sums import NAMES, CorpusSums, row, seed_of
 from langzoo.components.evaluator.records import Evaluation, Verdict
 from langzoo.components.evaluator.settings import EvaluatorSettings, RuleSettings
 
@@ -178,6 +178,65 @@ def test_what_is_never_blessed(found, condition, tmp_path):
     for name in ("evaluation.json", "gate.json"):
         json.loads((tmp_path / name).read_text(), parse_constant=pytest.fail)
     assert str(Decision.read(str(tmp_path), str(tmp_path))) == str(decision)
+
+
+def test_what_none_is_blessed_without_is_told_with_value_and_bound():
+    of = {"missing_signatures": (0, 0), "documents": (200, 1), "nll": (None, None)}
+    for condition in verdict.conditions(evaluation(corpus(2.0))):
+        value, bound = of.pop(condition.metric)
+        assert condition.bound == bound
+        assert value is None or condition.value == value
+    assert not of
+
+
+def test_a_number_that_hangs_on_one_document_is_judged_without_an_interval():
+    blocks = corpus(2.0).blocks.copy()
+    blocks[:, NAMES.index("words")] = 0
+    blocks[-1, NAMES.index("words")] = 20 * DOCUMENTS
+    found = evaluation(CorpusSums(blocks))
+    judged = outcome(rule_on("word_perplexity", max=1100), found)
+    assert judged.value == pytest.approx(2**10)
+    assert judged.passed
+    assert judged.interval is None
+
+
+@pytest.mark.parametrize(
+    ("bounds", "reason"),
+    [
+        ({"max": 2.01}, "not significantly"),
+        ({"max": 1.99}, "above the bound"),
+        ({"min": 1.99}, "not significantly"),
+        ({"min": 2.01}, "below the bound"),
+    ],
+)
+def test_why_a_significant_bound_is_not_kept_is_told(bounds, reason):
+    rule = rule_on("bits_per_byte", significant=True, **bounds)
+    judged = outcome(rule, evaluation(corpus(2.0, 0.5)))
+    assert not judged.passed
+    assert judged.reason == reason
+
+
+def test_the_record_has_sums_and_measures_of_each_slice():
+    slices = {
+        "overall": corpus(2.0, 0.5),
+        "length=0-255": corpus(1.0, 0.1, documents=9),
+        "source=a": corpus(3.0, 0.1, documents=50),
+    }
+    found = Measured(
+        sums={"candidate": slices}, exported={"candidate": {"size_mb": 3.0}}
+    )
+    told = found.record.models["candidate"].slices
+    assert told.keys() == slices.keys()
+    for name, sums in slices.items():
+        bits = sum(sums.blocks[:, NAMES.index("nll")]) / math.log(2)
+        assert told[name].documents == len(sums.blocks)
+        assert told[name].sums["nll"] == pytest.approx(bits * math.log(2))
+        assert told[name].sums["bytes"] == 100 * len(sums.blocks)
+        measure = told[name].metrics["bits_per_byte"]
+        assert measure.value == pytest.approx(bits / told[name].sums["bytes"])
+        assert (measure.low is None) == (name == "length=0-255")
+        assert ("size_mb" in told[name].metrics) == (name == "overall")
+    assert found.record.documents == DOCUMENTS
 
 
 def test_a_decision_is_read_as_it_was_written(tmp_path):

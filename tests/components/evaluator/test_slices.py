@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 from langzoo.components.evaluator.measures.slices import (
     LENGTH_BUCKETS,
+    feature_of,
     length_bucket,
     require_slice,
     told_apart,
@@ -52,5 +53,6 @@ def test_a_slice_that_no_document_can_be_in_is_told(name, problem):
 
 
 def test_a_slice_is_all_documents_or_those_with_a_value():
+    assert feature_of("source=a=b") == "source"
     for name in ("overall", "length=4096+", "source=news", "source=a=b"):
         require_slice(name, ["source"])

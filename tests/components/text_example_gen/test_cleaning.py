@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from langzoo.components.errors import InputError
 from langzoo.components.text_example_gen import cleaning
 from langzoo.components.text_example_gen.documents import Document
-from langzoo.components.text_example_gen.near_duplicates import MinHash
+from langzoo.components.text_example_gen.near_duplicates import MinHash, Signed
 from langzoo.components.text_example_gen.settings import CleaningSettings
 from langzoo.pipelines.configuration.loading import ConfigError, load
 
@@ -373,10 +373,23 @@ def test_signatures_estimate_the_jaccard_similarity_of_shingles(changed):
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 0.9])
 def test_texts_at_the_threshold_share_a_band_and_unlike_ones_do_not(threshold):
-    min_hash = MinHash(threshold)
-    bands = 128 // min_hash.rows
-    assert 1 - (1 - threshold**min_hash.rows) ** bands >= 0.99
-    assert 1 - (1 - (threshold / 4) ** min_hash.rows) ** bands < 0.4
+    min_hash, generator = MinHash(threshold, length=1), random.Random(0)
+
+    def share_of_pairs(similarity, pairs=200, size=60):
+        """How many pairs of texts that are so alike have a band in common."""
+        both = round(2 * similarity / (1 + similarity) * size)
+        found = 0
+        for _ in range(pairs):
+            words = [f"w{generator.getrandbits(64)}" for _ in range(2 * size - both)]
+            texts = " ".join(words[:size]), " ".join(words[size - both :])
+            signatures = np.stack([min_hash.signature(text) for text in texts])
+            signed = Signed(["a", "b"], signatures, np.zeros(2, np.uint64))
+            one, other = min_hash.keys(signed).reshape(min_hash.bands, 2).T
+            found += bool((one == other).any())
+        return found / pairs
+
+    assert share_of_pairs(threshold) > 0.97
+    assert share_of_pairs(threshold / 4) < 0.45
 
 
 @pytest.mark.parametrize("text", ["x", "one two", "—", "\U0001f600"])

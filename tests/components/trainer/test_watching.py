@@ -12,6 +12,7 @@ import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
+import wandb
 from langzoo.components.errors import InputError
 from langzoo.components.trainer import callbacks, training
 from langzoo.components.trainer.evaluation import Texts
@@ -22,6 +23,7 @@ from langzoo.components.trainer.watching.sampling import Sampler
 from langzoo.components.trainer.watching.settings import WatchSettings
 from langzoo.components.trainer.watching.watching import Watching
 from langzoo.models import ByteTokenizer, build_causal_lm
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 STEPS = 8
@@ -319,19 +321,15 @@ def test_settings_are_read_from_a_file(tmp_path):
 
 
 def test_tensorboard_reads_the_logs(watched):
-    reader = pytest.importorskip(
-        "tensorboard.backend.event_processing.event_accumulator",
-        reason="the package tensorboard is not installed",
-    )
     _, result, folder = watched
-    log = reader.EventAccumulator(str(folder / "logs" / "validation")).Reload()
+    log = EventAccumulator(str(folder / "logs" / "validation")).Reload()
     points = log.Scalars("loss")
     assert [point.step for point in points] == [2, 4, 6, 8]
     assert [point.wall_time for point in points] == pytest.approx(
         [row["time"] for row in result.evaluations]
     )
     assert set(log.PluginTagToContent("text")) == {"sample"}
-    log = reader.EventAccumulator(str(folder / "logs" / "train")).Reload()
+    log = EventAccumulator(str(folder / "logs" / "train")).Reload()
     assert log.Graph().node
 
 
@@ -347,7 +345,6 @@ def test_weights_and_biases_must_be_installed(monkeypatch):
 def test_a_resumed_training_is_the_same_run_of_weights_and_biases(
     windows, tmp_path, monkeypatch, interrupted
 ):
-    wandb = pytest.importorskip("wandb", reason="the package wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     logged = []

@@ -363,6 +363,21 @@ def test_low_rank_changes_can_be_had_by_name():
         model.backbone.enable_lora(2, ["token_embedding", "norm_0"])
 
 
+def test_a_model_is_quantized_before_it_has_seen_a_text(shakespeare):
+    scores = []
+    for mode in (None, "int8"):
+        keras.utils.set_random_seed(3)
+        model = models.build_causal_lm(
+            "transformer", models.ByteTokenizer(), CONTEXT, **TINY["transformer"]
+        )
+        if mode:
+            model.quantize(mode)
+        scores.append(np.concatenate(model.score(shakespeare[:2]).to_list()))
+    exact, rounded = scores
+    assert not np.array_equal(exact, rounded)
+    np.testing.assert_allclose(rounded, exact, atol=0.2)
+
+
 def test_texts_without_a_preprocessor_cannot_be_scored():
     model = models.CausalLM(models.LSTMBackbone(260, hidden_dim=8))
     with pytest.raises(ValueError, match="without a preprocessor"):
