@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import (
+    attention,
     data,
     duplicates,
     generation,
@@ -20,6 +21,7 @@ from . import (
 _BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "training": lambda options: training.main(options.rounds, options.only),
     "trainer": lambda options: trainer.main(options.rounds, options.only),
+    "attention": lambda options: attention.main(options.rounds, options.only),
     "generation": lambda options: generation.main(options.rounds, options.only),
     "serving": lambda options: serving.main(options.rounds, options.only),
     "quality": lambda options: quality.main(options.text, options.only),

@@ -244,6 +244,7 @@ class CausalLM(keras_hub.models.CausalLM):
         token_ids: Any,
         padding_mask: Tensor | None = None,
         scoring_mode: str = "logits",
+        layer_intercept_fn: None = None,
         target_ids: Tensor | None = None,
         *,
         stride: int | None = None,
@@ -258,6 +259,7 @@ class CausalLM(keras_hub.models.CausalLM):
             padding_mask: bool tensor of that shape. Defaults to all true.
             scoring_mode: `"logits"`, or `"loss"` for the cross-entropy in nats of
                 each target.
+            layer_intercept_fn: `None`; a place of KerasHub's arguments.
             target_ids: int32 tensor of that shape, the token that follows each
                 position. Needed for `"loss"`.
             stride: int in [1, context length]. Distance between the windows in which a
@@ -273,7 +275,8 @@ class CausalLM(keras_hub.models.CausalLM):
 
         Raises:
             ValueError: if the mode is unknown, the loss has no targets, the stride is
-                out of range, or there is no preprocessor for strings.
+                out of range, there is no preprocessor for strings, or activations
+                shall be intercepted.
 
         Example:
         ```python
@@ -287,6 +290,11 @@ class CausalLM(keras_hub.models.CausalLM):
             scoring_mode in ("logits", "loss"),
             "`scoring_mode` must be 'logits' or 'loss'.",
             scoring_mode=scoring_mode,
+        )
+        require(
+            layer_intercept_fn is None,
+            "`layer_intercept_fn` is for models of KerasHub; `target_ids` come after.",
+            layer_intercept_fn=type(layer_intercept_fn).__name__,
         )
         require(
             scoring_mode == "logits" or target_ids is not None,

@@ -34,6 +34,8 @@ class TextTokenizer(keras_hub.tokenizers.Tokenizer):
         # and gives lists even for tensors. Both worlds go through the same ops here.
         kwargs["_allow_python_workflow"] = False
         super().__init__(**kwargs)
+        # It has nothing to build, and without this no model with it can be quantized.
+        self.built = True
 
     @property
     def special_token_ids(self) -> list[int]:

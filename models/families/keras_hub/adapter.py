@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import keras_hub
 import tensorflow as tf
 from keras.src.backend.tensorflow import core as keras_core
@@ -14,14 +15,17 @@ from keras.src.backend.tensorflow import core as keras_core
 from ...backbone import Cache, Tensor, require
 from ...tasks.causal_lm import CausalLMPreprocessor, log_softmax_of
 from ...tasks.scoring import is_text, score_texts
+from ...tokenizers.keras_hub import preset_tokenizer
 
 
-class KerasHubCausalLM:
+@keras.saving.register_keras_serializable(package="langzoo")
+class KerasHubCausalLM(keras_hub.models.CausalLM):
     """A KerasHub model as the export, the scoring and the generation take it.
 
-    Attribute by attribute it is the model, with what `langzoo.models.CausalLM` has
+    It has the model's layers and weights, and what `langzoo.models.CausalLM` has
     besides: `context_length`, `prefill()`, and a `call_with_cache()` of which no op is
-    left to XLA, so that every model server runs it.
+    left to XLA, so that every model server runs it. A preset that it saves is the
+    model's.
 
     Args:
         model: a `keras_hub.models.CausalLM` that reads text only, and whose
@@ -29,6 +33,15 @@ class KerasHubCausalLM:
         tokenizer: a tokenizer of `langzoo.models` for the model's vocabulary.
         context_length: int or `None`. Longest input, in tokens. Defaults to `None`,
             the `max_sequence_length` of the model's backbone.
+        compile: bool. Whether to compile it as KerasHub does, with the sampler of the
+            model. Defaults to `True`.
+        **kwargs: `name`, by default the model's.
+
+    Call arguments:
+        inputs: as those of the model.
+
+    Attributes:
+        model: the model.
 
     Raises:
         ValueError: if the model reads other things than text, the tokenizer has more
@@ -52,6 +65,8 @@ class KerasHubCausalLM:
         model: keras_hub.models.CausalLM,
         tokenizer: Any,
         context_length: int | None = None,
+        compile: bool = True,
+        **kwargs: Any,
     ) -> None:
         require(
             set(model.input) == {"token_ids", "padding_mask"},
@@ -77,21 +92,97 @@ class KerasHubCausalLM:
             tokenizer=tokenizer.vocabulary_size(),
             model=model.backbone.vocabulary_size,
         )
-        self.model = model
-        self.context_length = length
+        # === Layers ===
+        self.backbone = model.backbone
         self.preprocessor = CausalLMPreprocessor(tokenizer, sequence_length=length)
+        if model.preprocessor is None:
+            model.preprocessor = self.preprocessor
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
+        # === Functional Model ===
+        super().__init__(
+            inputs=model.input,
+            outputs=model.output,
+            compile=False,
+            **{"name": model.name, **kwargs},
+        )
+        self.context_length = length
+        # Not a layer of this one, which has the same layers.
+        object.__setattr__(self, "model", model)
+        if compile:
+            self.compile(sampler=getattr(model, "sampler", "top_k"))
 
-    def __call__(self, inputs: dict[str, Tensor], **kwargs: Any) -> Tensor:
-        return self.model(inputs, **kwargs)
+    @classmethod
+    def from_preset(
+        cls,
+        preset: str,
+        load_weights: bool = True,
+        context_length: int | None = None,
+        **kwargs: Any,
+    ) -> KerasHubCausalLM:
+        """A model of KerasHub's preset, with the tokenizer of the preset.
 
-    def score(self, token_ids: Any, *args: Any, **kwargs: Any) -> Any:
+        Args:
+            preset: a folder, or a name or handle that KerasHub's `from_preset` knows.
+            load_weights: bool. Whether to load the weights. Defaults to `True`.
+            context_length: int or `None`. As of the class.
+            **kwargs: arguments of `keras_hub.models.CausalLM.from_preset`.
+        """
+        model = keras_hub.models.CausalLM.from_preset(
+            preset, load_weights=load_weights, preprocessor=None, **kwargs
+        )
+        return cls(model, preset_tokenizer(preset), context_length)
+
+    def save_to_preset(self, preset_dir: str, **kwargs: Any) -> None:
+        """Saves the model as a preset of KerasHub's."""
+        self.model.save_to_preset(preset_dir, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "model": keras.saving.serialize_keras_object(self.model),
+            "tokenizer": keras.saving.serialize_keras_object(
+                self.preprocessor.tokenizer
+            ),
+            "context_length": self.context_length,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> KerasHubCausalLM:
+        parts = {
+            name: keras.saving.deserialize_keras_object(config[name])
+            for name in ("model", "tokenizer")
+        }
+        return cls(**{**config, **parts})
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Configures training and generation, see `keras_hub.models.CausalLM`."""
+        super().compile(*args, **kwargs)
+        self.model.sampler = self.sampler
+
+    def generate_step(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """As the model's, with the sampler that `compile()` was given."""
+        return self.model.generate_step(*args, **kwargs)
+
+    def get_quantization_layer_structure(self, mode: str) -> Any:
+        """As the model's."""
+        return self.model.get_quantization_layer_structure(mode)
+
+    def score(
+        self,
+        token_ids: Any,
+        padding_mask: Tensor | None = None,
+        scoring_mode: str = "logits",
+        layer_intercept_fn: Any = None,
+        target_ids: Tensor | None = None,
+        *,
+        stride: int | None = None,
+    ) -> Any:
         """Scores texts as `langzoo.models.CausalLM.score`, token ids as the model."""
         if is_text(token_ids):
-            return score_texts(self, token_ids, *args, **kwargs)
-        return self.model.score(token_ids, *args, **kwargs)
+            return score_texts(self, token_ids, stride=stride)
+        return self.model.score(
+            token_ids, padding_mask, scoring_mode, layer_intercept_fn, target_ids
+        )
 
     def token_log_probabilities(
         self, inputs: dict[str, Tensor], target_ids: Tensor

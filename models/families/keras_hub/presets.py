@@ -62,9 +62,7 @@ def build_from_preset(
         )
         model.preprocessor = CausalLMPreprocessor(tokenizer, model.context_length)
         return model
-    adapted = KerasHubCausalLM(model, tokenizer, context_length)
-    model.preprocessor = adapted.preprocessor
-    return adapted
+    return KerasHubCausalLM(model, tokenizer, context_length)
 
 
 def _untrained(

@@ -19,10 +19,11 @@ from ...backbone import (
     is_served,
     normal_initializer,
 )
+from .blocks import MASKED, attend
 
 Rotation = tuple[Tensor, Tensor]
-# Added to the scores of positions that must not be seen; finite in half precision.
-_MASKED = -3e4
+WHOLE = 512
+"""The longest sequence whose scores are worked out at once."""
 
 
 class Place:
@@ -80,7 +81,9 @@ class SelfAttention(keras.layers.Layer):
     Call arguments:
         x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
         mask: additive mask, `(sequence_length, sequence_length)`, perhaps with
-            leading dimensions `(batch_size, 1)`.
+            leading dimensions `(batch_size, 1)`; or for attention in blocks int32
+            `(1, sequence_length)` or `(batch_size, sequence_length)`, the first place
+            that each one sees.
         rotation: cosines and sines of the positions, a pair of
             `(sequence_length, head_dim / 2)`, or `None` for no rotation.
 
@@ -231,14 +234,33 @@ class SelfAttention(keras.layers.Layer):
         is_small: bool = False,
     ) -> Tensor:
         """What the heads see, side by side: `(B, T, H * D)`."""
-        weights = self._weights(query, key, mask, is_small)  # (B, H, T, S)
-        weights = self.dropout_layer(weights, training=training)
-        matmul = _small_matmul if is_small else _matmul
         length = ops.shape(query)[2]
-        heads = matmul(self._by_keys(weights), value)  # (B, K, H / K * T, D)
-        heads = self._by_queries(heads, length)  # (B, H, T, D)
+        if keras.backend.standardize_dtype(mask.dtype) == "int32":
+            heads = self._attend_in_blocks(query, key, value, mask, training)
+        else:
+            weights = self._weights(query, key, mask, is_small)  # (B, H, T, S)
+            weights = self.dropout_layer(weights, training=training)
+            matmul = _small_matmul if is_small else _matmul
+            heads = matmul(self._by_keys(weights), value)  # (B, K, H / K * T, D)
+            heads = self._by_queries(heads, length)  # (B, H, T, D)
         heads = ops.transpose(heads, (0, 2, 1, 3))  # (B, T, H, D)
         return ops.reshape(heads, (-1, length, self.num_heads * self.head_dim))
+
+    def _attend_in_blocks(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        first: Tensor,
+        training: bool | None,
+    ) -> Tensor:
+        """What each head sees, `(B, H, T, D)`."""
+        if keras.backend.is_keras_tensor(query):
+            return query  # Of its shape and type.
+        if not (training and self.dropout):
+            return attend(query, key, value, first)
+        seed = ops.cast(self.dropout_layer.seed_generator.next(), "int32")
+        return attend(query, key, value, first, dropout=self.dropout, seed=seed)
 
     def _by_keys(self, x: Tensor) -> Tensor:
         """`(B, H, T, N)` as `(B, K, H / K * T, N)`.
@@ -273,22 +295,37 @@ class SelfAttention(keras.layers.Layer):
 
 
 class CausalMask(keras.layers.Layer):
-    """What to add to attention scores so that no position sees a later one.
+    """The mask of `SelfAttention` with which no position sees a later one.
+
+    Args:
+        max_length: int. Length of a sequence where a graph is made for any. Defaults
+            to 0, a short one.
 
     Call arguments:
         x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
 
     Returns:
-        A tensor of shape `(sequence_length, sequence_length)`.
+        A tensor of shape `(sequence_length, sequence_length)`, or where that is long
+        of shape `(1, sequence_length)`.
     """
 
+    def __init__(self, max_length: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_length = max_length
+
     def call(self, x: Tensor) -> Tensor:
+        if self._is_long(x):
+            return ops.zeros((1, ops.shape(x)[1]), "int32")
+        return self.dense(x)
+
+    def dense(self, x: Tensor) -> Tensor:
+        """What a call returns, whatever the length: what to add to all scores."""
         positions = ops.arange(ops.shape(x)[1])  # (T,)
         return self.between(positions[:, None], positions)  # (T, T)
 
     def between(self, positions: Tensor, others: Tensor) -> Tensor:
         """The mask for int32 positions that look at others; their shapes broadcast."""
-        return ops.cast(others > positions, self.compute_dtype) * _MASKED
+        return ops.cast(others > positions, self.compute_dtype) * MASKED
 
     def within_documents(self, positions: Tensor) -> Tensor:
         """The mask where a row holds several documents, which do not see each other.
@@ -298,16 +335,27 @@ class CausalMask(keras.layers.Layer):
                 place's distance from the beginning of its document.
 
         Returns:
-            A tensor of shape `(batch_size, 1, sequence_length, sequence_length)`.
+            A tensor of shape `(batch_size, 1, sequence_length, sequence_length)`, or
+            where that is long of shape `(batch_size, sequence_length)`.
         """
         places = ops.arange(ops.shape(positions)[1])  # (T,)
+        if self._is_long(positions):
+            return ops.cast(places - positions, "int32")
         begins = (places - positions)[:, None, :, None]  # (B, 1, T, 1)
         # (B, 1, T, T)
         hidden = ops.logical_or(places < begins, places > places[:, None])
-        return ops.cast(hidden, self.compute_dtype) * _MASKED
+        return ops.cast(hidden, self.compute_dtype) * MASKED
+
+    def _is_long(self, x: Tensor) -> bool:
+        return (x.shape[1] or self.max_length) > WHOLE
 
     def compute_output_spec(self, x: Tensor) -> Tensor:
+        if self._is_long(x):
+            return keras.KerasTensor((1, x.shape[1]), "int32")
         return keras.KerasTensor((x.shape[1], x.shape[1]), self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "max_length": self.max_length}
 
 
 class RotaryPositions(keras.layers.Layer):

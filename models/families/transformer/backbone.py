@@ -75,7 +75,9 @@ class TransformerBackbone(CausalBackbone):
         self.embeddings_dropout = keras.layers.Dropout(
             settings.dropout, dtype=dtype, name="embeddings_dropout"
         )
-        self.causal_mask = CausalMask(dtype=dtype, name="causal_mask")
+        self.causal_mask = CausalMask(
+            self.max_sequence_length, dtype=dtype, name="causal_mask"
+        )
         self.rotary_positions = None
         if settings.positions == "rotary":
             self.rotary_positions = RotaryPositions(
@@ -183,7 +185,8 @@ class TransformerBackbone(CausalBackbone):
             sequence_length)`; the last axis, the positions attended to, sums to one.
         """
         x = self._embed(token_ids)  # (B, T, E)
-        mask, rotation = self._tables(x)
+        _, rotation = self._tables(x)
+        mask = self.causal_mask.dense(x)  # (T, T)
         weights = []
         for block in self.blocks:
             normed = block.attention_norm(x)

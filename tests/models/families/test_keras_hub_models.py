@@ -1,5 +1,6 @@
 """KerasHub's models, converted to ours and in place of ours."""
 
+import keras
 import keras_hub
 import numpy as np
 import pytest
@@ -126,3 +127,82 @@ def test_a_context_length_beyond_the_positions_is_an_error():
 def test_a_tokenizer_that_is_too_large_is_an_error():
     with pytest.raises(ValueError, match="Received: tokenizer=260, model=100"):
         KerasHubCausalLM(gpt2(vocabulary_size=100), models.ByteTokenizer())
+
+
+@pytest.fixture
+def adapted():
+    model = KerasHubCausalLM(gpt2(), models.ByteTokenizer())
+    model.compile(sampler="greedy", jit_compile=False)
+    return model
+
+
+def test_the_adapter_is_a_model_of_keras_with_the_layers_of_the_model(adapted, inputs):
+    theirs = adapted.model
+    assert isinstance(adapted, keras_hub.models.CausalLM)
+    assert [layer.name for layer in adapted.layers] == [
+        layer.name for layer in theirs.layers
+    ]
+    assert list(map(id, adapted.weights)) == list(map(id, theirs.weights))
+    assert adapted.count_params() == theirs.count_params()
+    lines = []
+    adapted.summary(print_fn=lambda line, **_: lines.append(str(line)))
+    assert "gpt2_backbone" in "".join(lines)
+    np.testing.assert_array_equal(adapted(inputs), theirs(inputs))
+
+
+def test_the_adapter_learns_and_writes_as_it_was_compiled(adapted):
+    before = adapted.evaluate(["to be, or not to be"], verbose=0)[0]
+    adapted.compile(keras.optimizers.Adam(1e-2), sampler="greedy", jit_compile=False)
+    adapted.fit(["to be, or not to be"] * 8, epochs=9, batch_size=4, verbose=0)
+    assert adapted.evaluate(["to be, or not to be"], verbose=0)[0] < before - 1
+    written = adapted.generate("to", max_length=12)
+    adapted.model.generate_function = None
+    assert written == adapted.model.generate("to", max_length=12)
+
+
+def test_the_adapter_saves_and_loads_in_every_way(adapted, tmp_path):
+    expected = adapted.score("to be")
+    adapted.save(tmp_path / "model.keras")
+    adapted.save_to_preset(str(tmp_path / "preset"))
+    loaded = [
+        keras.saving.load_model(tmp_path / "model.keras"),
+        KerasHubCausalLM.from_preset(str(tmp_path / "preset")),
+    ]
+    for model in loaded:
+        assert type(model) is KerasHubCausalLM
+        assert model.context_length == LENGTH
+        np.testing.assert_array_equal(model.score("to be"), expected)
+    theirs = keras_hub.models.CausalLM.from_preset(str(tmp_path / "preset"))
+    assert type(theirs) is keras_hub.models.GPT2CausalLM
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_tokens_are_scored_in_the_order_of_keras_hub_s_arguments(adapted, inputs, ours):
+    model = from_keras_hub(adapted.model) if ours else adapted
+    token_ids = tf.constant(inputs["token_ids"])
+    targets = tf.roll(token_ids, -1, axis=1)
+    mask = tf.ones_like(token_ids)
+    expected = adapted.model.score(token_ids, mask, "loss", None, targets)
+    losses = model.score(token_ids, mask, "loss", None, targets)
+    np.testing.assert_allclose(losses, expected, atol=1e-4)
+
+
+def test_activations_of_ours_are_not_intercepted(inputs):
+    with pytest.raises(ValueError, match="`layer_intercept_fn` is for models of Ker"):
+        from_keras_hub(gpt2()).score(
+            inputs["token_ids"], None, "logits", lambda x, i: x
+        )
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_model_is_quantized_straight_after_it_was_loaded(adapted, tmp_path, ours):
+    model = adapted
+    if ours:
+        model = models.build_causal_lm(
+            "lstm", models.ByteTokenizer(), LENGTH, hidden_dim=16
+        )
+    model.save_to_preset(str(tmp_path))
+    loaded = (models.CausalLM if ours else KerasHubCausalLM).from_preset(str(tmp_path))
+    loaded.quantize("int8")
+    change = np.abs(loaded.score("to be") - model.score("to be"))
+    assert 0 < change.max() < 0.1
