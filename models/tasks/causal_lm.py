@@ -251,8 +251,9 @@ class CausalLM(keras_hub.models.CausalLM):
                 each target.
             target_ids: int32 tensor of that shape, the token that follows each
                 position. Needed for `"loss"`.
-            stride: int in [1, context length]. Distance between the windows in which a
-                long text is scored. Defaults to half the context.
+            stride: int in [0, context length]. Distance between the windows in which a
+                long text is scored; with 0 a recurrent model's state goes on. Defaults
+                to half the context.
 
         Returns:
             For strings a float32 RaggedTensor `(batch_size, None)`: the
