@@ -64,7 +64,7 @@ class Found(NamedTuple):
 
 
 def say_left_out(counts: Mapping[str, int], paths: Iterable[str]) -> str:
-    """What is told of files that are left out: how many of what, and the first paths."""
+    """Tells of files that are left out: how many of what, and the first paths."""
     told = ", ".join(f"{count:,} {what}" for what, count in counts.items())
     first = sorted(paths)
     more = ", ..." if len(first) > _PATHS_SHOWN else ""
