@@ -252,7 +252,7 @@ class CausalLM(keras_hub.models.CausalLM):
             target_ids: int32 tensor of that shape, the token that follows each
                 position. Needed for `"loss"`.
             stride: int in [0, context length]. Distance between the windows in which a
-                long text is scored, half the context by default; with 0 a state goes on.
+                long text is scored, by default half the context; 0 carries a state on.
 
         Returns:
             For strings a float32 RaggedTensor `(batch_size, None)`: the
