@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,7 +112,11 @@ def _examples(config: Config, data: str, path: Path) -> Documents:
 
 def _read(source: SourceSettings, strict: bool) -> Iterator[Document]:
     """Reads the documents; what cannot be used is told, or an error if `strict`."""
-    for file in files.find([source]).files:
+    found = files.find([source])
+    if found.left_out:
+        counts = collections.Counter(found.left_out.values())
+        report(files.say_left_out(counts, found.left_out))
+    for file in found.files:
         try:
             for item in readers.read(file.path, file.source):
                 if isinstance(item, Document):

@@ -48,7 +48,7 @@ _CONTROL_CHARACTERS = {
 }
 
 _BATCH = 512  # digests that are looked at together
-_STAYS = ("test", "eval", "train", "")
+_STAYS = ("test", "eval", "train", "")  # splits that sources say, in this order
 _COUNTED = "counted"
 _FAILED = "failed"
 _CHANGED = {
@@ -175,18 +175,20 @@ class Clean(beam.PTransform):
         cleaning = self._cleaning
         found: dict[str, beam.PCollection] = {}
         if "duplicates" in cleaning.steps:
-            documents = self._cleaned_again("Duplicates")
-            found["duplicates"] = documents | FindDuplicates(cleaning.duplicate_fields)
+            documents = self._cleaned_again("Duplicates") | "Rank" >> beam.Map(_ranked)
+            ids = documents | FindDuplicates(cleaning.duplicate_fields)
+            found["duplicates"] = ids | "Unrank" >> beam.Map(_id_of)
         if "near_duplicates" in cleaning.steps:
             min_hash = min_hash_of(cleaning)
             distinct = []
             for name in ("Signatures", "SharedSignatures"):
                 drop = _Drop(found["duplicates"], "duplicates")
                 kept, _ = self._cleaned_again(name) | f"Distinct[{name}]" >> drop
-                distinct.append(kept)
-            found["near_duplicates"] = tuple(distinct) | FindNearDuplicates(
+                distinct.append(kept | f"Rank[{name}]" >> beam.Map(_ranked))
+            ids = tuple(distinct) | FindNearDuplicates(
                 min_hash, cleaning.duplicate_fields
             )
+            found["near_duplicates"] = ids | "UnrankNear" >> beam.Map(_id_of)
         return found
 
     def _cleaned_again(self, name: str) -> beam.PCollection:
@@ -303,10 +305,19 @@ class _CleanEach(beam.DoFn):
         return float(self._filter(text)) >= self._cleaning.filter_threshold
 
 
+def _ranked(document: Document) -> Document:
+    """Of copies that with the smallest id stays: those that evaluate have such."""
+    return dataclasses.replace(
+        document, id=f"{_STAYS.index(document.split)}{document.id}"
+    )
+
+
+def _id_of(ranked: str) -> str:
+    return ranked[1:]
+
+
 class FindDuplicates(beam.PTransform):
     """Gives the ids of documents that are equal to one with a smaller id.
-
-    What a source says is for evaluation stays, and its copies in training go.
 
     Only digests and ids are shuffled, and of these only what may come again: see
     `repeated_keys`.
@@ -321,7 +332,9 @@ class FindDuplicates(beam.PTransform):
 
     def expand(self, documents: beam.PCollection) -> beam.PCollection:
         """Adds a combination and a shuffle."""
-        named = documents | "Digest" >> beam.Map(_named, self._fields)
+        named = documents | "Digest" >> beam.Map(
+            lambda d: (digest(d, self._fields), d.id)
+        )
         repeated = (
             named
             | beam.BatchElements(min_batch_size=_BATCH, max_batch_size=_BATCH)
@@ -333,7 +346,6 @@ class FindDuplicates(beam.PTransform):
             | "MayComeAgain" >> beam.Filter(_may_come_again, AsSingleton(repeated))
             | "GroupEqual" >> beam.GroupByKey()
             | "AllButSmallest" >> beam.FlatMapTuple(lambda _, ids: sorted(ids)[1:])
-            | "Id" >> beam.MapTuple(lambda _, id: id)
         )
 
 
@@ -341,7 +353,7 @@ def _keys(digests: Iterable[bytes]) -> np.ndarray:
     return np.frombuffer(b"".join(digest[:8] for digest in digests), np.uint64)
 
 
-def _may_come_again(named: tuple[bytes, Any], repeated: Sieve) -> bool:
+def _may_come_again(named: tuple[bytes, str], repeated: Sieve) -> bool:
     return bool(repeated.holds(_keys(named[:1])).all())
 
 
@@ -372,13 +384,6 @@ def _kept(document: Document, dropped: set[int], word: str) -> Iterator[Any]:
         yield beam.pvalue.TaggedOutput(_COUNTED, word)
     else:
         yield document
-
-
-def _named(
-    document: Document, fields: frozenset[str] | None
-) -> tuple[bytes, tuple[int, str]]:
-    """Returns a hash of text and fields, and the id behind what stays before what."""
-    return digest(document, fields), (_STAYS.index(document.split), document.id)
 
 
 def digest(document: Document, fields: frozenset[str] | None = None) -> bytes:

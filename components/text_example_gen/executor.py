@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import hashlib
-import itertools
 import json
 import os
 import pathlib
@@ -72,7 +71,7 @@ class Executor(BaseExampleGenExecutor):
             raise InputError(broken_off)
         summary = self._collect_summary()
         if summary.left_out:
-            report(f"left out {_numbers(summary.left_out)}{_some(self._left_out)}")
+            report(files.say_left_out(summary.left_out, self._left_out))
         _report_skipped(summary.skipped, strict=bool(exec_properties[STRICT_KEY]))
         if summary.cleaning:
             report(cleaning.describe(summary.cleaning))
@@ -441,16 +440,6 @@ def _serialize(example: tf.train.Example) -> bytes:
 
 def _text_size(example: tf.train.Example) -> int:
     return len(_text(example))
-
-
-def _numbers(left_out: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {what}" for what, count in left_out.items())
-
-
-def _some(paths: Iterable[str]) -> str:
-    """The first of some paths, in brackets."""
-    shown = [*itertools.islice(sorted(paths), _REASONS_SHOWN)]
-    return f" ({', '.join(shown)}, ...)" if shown else ""
 
 
 def _report_skipped(skipped: dict[str, str], strict: bool) -> None:

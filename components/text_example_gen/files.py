@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 from apache_beam.io.filesystem import FileMetadata, FileSystem
@@ -18,6 +18,7 @@ from . import formats, hubs
 from .settings import SourceSettings
 
 _WILDCARDS = "*?["
+_PATHS_SHOWN = 5
 _NUMBERS = re.compile(r"\{(SPAN|VERSION)\}")
 
 
@@ -60,6 +61,15 @@ class Found(NamedTuple):
 
     files: list[File]
     left_out: dict[str, str]
+
+
+def say_left_out(counts: Mapping[str, int], paths: Iterable[str]) -> str:
+    """Tells of files that are left out: how many of what, and the first paths."""
+    told = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    first = sorted(paths)
+    more = ", ..." if len(first) > _PATHS_SHOWN else ""
+    shown = f" ({', '.join(first[:_PATHS_SHOWN])}{more})" if first else ""
+    return f"left out {told}{shown}"
 
 
 def find(sources: Sequence[SourceSettings]) -> Found:

@@ -262,7 +262,8 @@ class CleaningSettings(Section):
     """Documents that score less are dropped; a bool counts 0 or 1."""
     drop_duplicates: bool = False
     """Of documents equal in text and fields keeps the one with the smallest id; where
-    sources have splits, one of `test` or `eval` before those of `train`."""
+    sources have splits, here and below, one of `test` or `eval` before those of
+    `train`."""
     drop_near_duplicates: bool = False
     """Of documents much alike keeps the one with the smallest id (MinHash); also drops
     exact duplicates."""

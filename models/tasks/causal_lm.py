@@ -262,8 +262,8 @@ class CausalLM(keras_hub.models.CausalLM):
             layer_intercept_fn: `None`; a place of KerasHub's arguments.
             target_ids: int32 tensor of that shape, the token that follows each
                 position. Needed for `"loss"`.
-            stride: int in [1, context length]. Distance between the windows in which a
-                long text is scored. Defaults to half the context.
+            stride: int in [0, context length]. Distance between the windows in which a
+                long text is scored, by default half the context; 0 carries a state on.
 
         Returns:
             For strings a float32 RaggedTensor `(batch_size, None)`: the

@@ -5,7 +5,8 @@ predictions is framed in windows that overlap: window w covers the inputs from
 w * stride to w * stride + L. The first window scores all its positions, every later one
 only the positions that none before it reached, so that each of those has at least
 L - stride tokens of context. With stride L the windows are disjoint: cheapest, and too
-pessimistic.
+pessimistic. With stride 0 they are disjoint, and the state of a recurrent model goes on
+from one to the next, so that each token has all of its document before it.
 
 The windows of a whole batch of documents are run through the model longest first and
 in chunks, so that neither a long document nor a large batch makes a large tensor.
@@ -66,8 +67,9 @@ def score_texts(model: Any, texts: Any, *, stride: int | None = None) -> Any:
     Args:
         model: a `CausalLM` with a preprocessor.
         texts: a string, a list of `b` strings, or a string tensor `[b]`.
-        stride: int in [1, context length]. Distance between the windows in which a
-            text longer than the context is scored. Defaults to half the context.
+        stride: int in [0, context length]. Distance between the windows in which a
+            text longer than the context is scored; with 0 a recurrent model's state
+            goes on. Defaults to half the context.
 
     Returns:
         A float32 RaggedTensor `[b, (t + 1)]`, for a single string a tensor `[t + 1]`.
@@ -83,8 +85,8 @@ def score_texts(model: Any, texts: Any, *, stride: int | None = None) -> Any:
         preprocessor=model.preprocessor,
     )
     require(
-        1 <= stride <= context,
-        f"`stride` must be from 1 to the context length, {context}.",
+        0 <= stride <= context,
+        f"`stride` must be from 0 to the context length, {context}.",
         stride=stride,
     )
     texts = tf.convert_to_tensor(texts)
@@ -176,17 +178,23 @@ def token_log_probabilities(
     Args:
         model: a `CausalLM`; its `token_log_probabilities()` gives the numbers.
         documents: int32 `[b, (t + 1)]`, each row at least 2 long: `<s> ... </s>`.
-        stride: int in [1, context length]. Distance between windows.
+        stride: int in [0, context length]. Distance between windows.
 
     Returns:
         float32 `[b, (t)]`.
     """
 
+    def log_probability(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return (-tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits),)
+
     def score(features: Inputs, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return (model.token_log_probabilities(features, targets),)
 
     specs = (tf.TensorSpec([None], tf.float32),)
-    (scores,) = map_tokens(model, documents, score, specs, stride=stride)
+    if stride:
+        (scores,) = map_tokens(model, documents, score, specs, stride=stride)
+    else:
+        (scores,) = map_logits(model, documents, log_probability, specs, stride=0)
     return scores
 
 
@@ -216,8 +224,7 @@ def token_outcomes(
         stride: likewise.
     """
 
-    def outcomes(features: Inputs, following: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        logits = tf.cast(model(features, training=False), tf.float32)  # [c, w, v]
+    def outcomes(logits: tf.Tensor, following: tf.Tensor) -> tuple[tf.Tensor, ...]:
         score = -tf.nn.sparse_softmax_cross_entropy_with_logits(following, logits)
         best, ids = tf.math.top_k(logits, min(OUTCOME_RANKS, logits.shape[-1]))
         likelier = tf.cast(ids != following[..., tf.newaxis], tf.int32)  # [c, w, 5]
@@ -226,7 +233,97 @@ def token_outcomes(
         return score, rank, tf.exp(score + best[..., 0] - at_target)
 
     specs = tuple(tf.TensorSpec([None], t) for t in (tf.float32, tf.int32, tf.float32))
-    return TokenOutcomes(*map_tokens(model, documents, outcomes, specs, stride=stride))
+    return TokenOutcomes(*map_logits(model, documents, outcomes, specs, stride=stride))
+
+
+def map_logits(
+    model: Any,
+    documents: tf.RaggedTensor,
+    function: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]],
+    specs: tuple[tf.TensorSpec, ...],
+    *,
+    stride: int,
+) -> tuple[tf.RaggedTensor, ...]:
+    """As `map_tokens`, of a function of logits, float32 `[c, w, v]`.
+
+    Raises:
+        ValueError: if the stride is 0, and the model has no state that goes on.
+    """
+    if stride:
+
+        def of_inputs(features: Inputs, following: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            logits = model(features, training=False)  # [c, w, v]
+            return function(tf.cast(logits, tf.float32), following)
+
+        return map_tokens(model, documents, of_inputs, specs, stride=stride)
+    require(
+        hasattr(model.backbone, "call_with_state"),
+        "A stride of 0 is for recurrent models, whose state goes on.",
+        backbone=type(model.backbone).__name__,
+    )
+    return _map_in_order(model, documents, function, specs)
+
+
+def _map_in_order(
+    model: Any,
+    documents: tf.RaggedTensor,
+    function: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]],
+    specs: tuple[tf.TensorSpec, ...],
+) -> tuple[tf.RaggedTensor, ...]:
+    """What `map_logits` gives with stride 0: window after window of some documents."""
+    ids, lengths = documents.flat_values, documents.row_lengths() - 1
+    starts, context = documents.row_starts(), model.context_length
+    order = tf.argsort(lengths, direction="DESCENDING", stable=True)
+    count = tf.size(order)
+    empty = tf.nest.map_structure(tf.convert_to_tensor, model.backbone.empty_cache(0))
+    specs = (tf.TensorSpec([None], tf.int64), *specs)
+
+    def body(
+        first: tf.Tensor, at: tf.Tensor, step: tf.Tensor, state: Any, arrays: tuple
+    ) -> tuple:
+        longest = lengths[order[first]]
+        number = _rows_in_chunk(model, tf.minimum(longest, context))
+        last = tf.minimum(first + number, count)
+        rows = order[first:last]
+        state = tf.cond(
+            at == 0, lambda: model.backbone.empty_cache(last - first), lambda: state
+        )
+        width = tf.minimum(longest - at, context)
+        column = at + tf.range(width)  # [w]
+        length = tf.gather(lengths, rows)[:, tf.newaxis]  # [c, 1]
+        begin = tf.gather(starts, rows)[:, tf.newaxis]  # [c, 1]
+        position = begin + tf.minimum(column, length - 1)  # [c, w]
+        inside = column < length  # [c, w]
+        hidden, state = model.backbone.call_with_state(
+            tf.gather(ids, position), state, training=False
+        )
+        logits = tf.cast(model.backbone.logits(hidden), tf.float32)  # [c, w, v]
+        results = function(logits, tf.gather(ids, position + 1))
+        written = tuple(
+            array.write(step, result[inside])
+            for array, result in zip(arrays, (position, *results), strict=True)
+        )
+        is_read = at + width >= longest
+        first = tf.where(is_read, last, first)
+        at = tf.where(is_read, tf.zeros_like(at), at + width)
+        return first, at, step + 1, state, written
+
+    rows_unknown = tf.nest.map_structure(
+        lambda tensor: tf.TensorShape([None, *tensor.shape[1:]]), empty
+    )
+    arrays = _arrays(specs)
+    *_, arrays = tf.while_loop(
+        lambda first, *_: first < count,
+        body,
+        (0, tf.constant(0, tf.int64), 0, empty, arrays),
+        shape_invariants=(
+            *[tf.TensorShape([])] * 3,
+            rows_unknown,
+            tuple(tf.TensorShape(None) for _ in arrays),
+        ),
+        parallel_iterations=1,
+    )
+    return _by_document(_concatenated(arrays, specs), lengths)
 
 
 def map_tokens(
@@ -273,12 +370,20 @@ def map_tokens(
         return chunk.position[scored], *(result[scored] for result in results)
 
     position_spec = tf.TensorSpec([None], tf.int64)
-    position, *results = map_windows(model, windows, of_chunk, (position_spec, *specs))
+    results = map_windows(model, windows, of_chunk, (position_spec, *specs))
+    return _by_document(results, lengths)
+
+
+def _by_document(
+    results: tuple[tf.Tensor, ...], lengths: tf.Tensor
+) -> tuple[tf.RaggedTensor, ...]:
+    """Puts positions, and what is of each, in order, and cuts them by document."""
     # Every position is in there once, but the last of each document.
+    position, *others = results
     order = tf.argsort(position)
     return tuple(
         tf.RaggedTensor.from_row_lengths(tf.gather(r, order), lengths, validate=False)
-        for r in results
+        for r in others
     )
 
 
@@ -326,16 +431,7 @@ def map_windows(
     """
     order = tf.argsort(windows.length, direction="DESCENDING", stable=True)
     count = tf.size(order)
-    arrays = tuple(
-        tf.TensorArray(
-            spec.dtype,
-            size=0,
-            dynamic_size=True,
-            infer_shape=False,
-            element_shape=spec.shape,
-        )
-        for spec in specs
-    )
+    arrays = _arrays(specs)
 
     def body(start: tf.Tensor, step: tf.Tensor, arrays: tuple) -> tuple:
         width = windows.length[order[start]]
@@ -355,6 +451,25 @@ def map_windows(
         (0, 0, arrays),
         parallel_iterations=1,  # more would hold several chunks' logits at a time
     )
+    return _concatenated(arrays, specs)
+
+
+def _arrays(specs: tuple[tf.TensorSpec, ...]) -> tuple[tf.TensorArray, ...]:
+    return tuple(
+        tf.TensorArray(
+            spec.dtype,
+            size=0,
+            dynamic_size=True,
+            infer_shape=False,
+            element_shape=spec.shape,
+        )
+        for spec in specs
+    )
+
+
+def _concatenated(
+    arrays: tuple[tf.TensorArray, ...], specs: tuple[tf.TensorSpec, ...]
+) -> tuple[tf.Tensor, ...]:
     return tuple(
         tf.ensure_shape(array.concat(), spec.shape)
         for array, spec in zip(arrays, specs, strict=True)

@@ -172,15 +172,17 @@ class Config(Section):
 
     @pydantic.model_validator(mode="after")
     def _there_is_a_state_to_carry(self) -> Config:
-        if (
-            self.trainer.carry_state
-            and not family_named(self.model.family).carries_state
-        ):
-            recurrent = [it.name for it in FAMILIES.values() if it.carries_state]
-            raise ValueError(
-                "trainer.carry_state needs a family that has a state, one of "
-                f"{', '.join(recurrent)}: model.family is {self.model.family}"
-            )
+        asks = {
+            "trainer.carry_state": self.trainer.carry_state,
+            "serving.score_stride 0": self.serving.score_stride == 0,
+        }
+        for key, is_asked in asks.items():
+            if is_asked and not family_named(self.model.family).carries_state:
+                recurrent = [it.name for it in FAMILIES.values() if it.carries_state]
+                raise ValueError(
+                    f"{key} needs a family that has a state, one of "
+                    f"{', '.join(recurrent)}: model.family is {self.model.family}"
+                )
         return self
 
     @pydantic.model_validator(mode="after")

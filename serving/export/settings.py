@@ -15,9 +15,10 @@ from ...models.settings import Section
 class ExportSettings(Section):
     """Lengths that are fixed when a model is exported."""
 
-    score_stride: Annotated[int, Field(ge=1)] | None = None
+    score_stride: Annotated[int, Field(ge=0)] | None = None
     """Step between the windows in which long documents are scored; default half the
-    context."""
+    context. With 0 the state of a recurrent model goes on from window to window, to the
+    document's end, as published perplexities are measured."""
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     """Most tokens that one request may generate; default half the context."""
 
@@ -28,7 +29,8 @@ class ExportSettings(Section):
             ValueError: One does not fit into it.
         """
         half = context_length // 2
-        stride, cap = self.score_stride or half, self.max_new_tokens or half
+        stride = half if self.score_stride is None else self.score_stride
+        cap = self.max_new_tokens or half
         if stride > context_length:
             raise _misfit(f"score_stride {stride} must be at most", context_length)
         if cap >= context_length:

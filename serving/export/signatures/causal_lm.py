@@ -42,7 +42,7 @@ from typing import Any
 import tensorflow as tf
 
 from ....models.tasks.scoring import (
-    map_tokens,
+    map_logits,
     next_token_logits,
     token_log_probabilities,
 )
@@ -69,8 +69,9 @@ def build(
 
     Args:
         model: a `langzoo.models.CausalLM`.
-        stride: int in [1, context length]. Distance between the windows in which a
-            document longer than the context is scored. Defaults to half the context.
+        stride: int in [0, context length]. Distance between the windows in which a
+            document longer than the context is scored; with 0 a recurrent model's state
+            goes on. Defaults to half the context.
         max_new_tokens: int in [1, context length). The most tokens that a request may
             generate. Defaults to half the context.
     """
@@ -142,8 +143,7 @@ def _scoring(
 
 
 def _alternatives(model: Any, vocabulary: Vocabulary, stride: int) -> Callable:
-    def likeliest(features: dict, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        logits = tf.cast(model(features, training=False), tf.float32)
+    def likeliest(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
         # Of all tokens, as in `token_scores`, though only some are shown.
         normalizer = tf.reduce_logsumexp(logits, axis=-1)
         masked = vocabulary.mask_unproposable(logits)
@@ -160,7 +160,7 @@ def _alternatives(model: Any, vocabulary: Vocabulary, stride: int) -> Callable:
     @signature(contract.TOKEN_ALTERNATIVES)
     def token_alternatives(text: tf.Tensor) -> dict[str, tf.Tensor]:
         documents = vocabulary.documents(text)
-        results = map_tokens(model, documents, likeliest, specs, stride=stride)
+        results = map_logits(model, documents, likeliest, specs, stride=stride)
         scores, values, ids = results
         top = Alternatives(values.to_tensor(0.0), ids.to_tensor(0))
         is_there = tf.sequence_mask(scores.row_lengths(), tf.shape(top.ids)[1])

@@ -314,7 +314,8 @@ def test_a_folder_that_must_not_be_listed_is_an_error(tmp_path, monkeypatch):
         files.find([SourceSettings(path=str(tmp_path))])
 
 
-def test_what_is_left_out_is_counted(run_example_gen, tmp_path):
+def test_what_is_left_out_is_counted_and_told(run_example_gen, tmp_path, caplog):
+    caplog.set_level("INFO", "langzoo")
     folder = tmp_path / "texts"
     folder.mkdir()
     for number in range(30):
@@ -324,6 +325,8 @@ def test_what_is_left_out_is_counted(run_example_gen, tmp_path):
     summary = Summary.read(run_example_gen([SourceSettings(path=str(folder))]).uri)
     assert summary.left_out == {"backups and unfinished files": 1, "hidden": 2}
     assert sum(summary.documents.values()) == 31
+    told = f"1 backups and unfinished files, 2 hidden ({folder / '0.txt~'})"
+    assert f"left out {told}" in caplog.messages
 
 
 @pytest.mark.parametrize("told", [{"text_field": "body"}, {"fields": {"label": "x"}}])

@@ -72,19 +72,34 @@ def test_what_says_no_split_is_split_as_without_the_others(run_example_gen, tmp_
     assert sorted(added) == sorted(f"more {number}" for number in range(30))
 
 
-def test_of_copies_that_of_the_evaluation_stays(run_example_gen, tmp_path):
+@pytest.mark.parametrize("end", ["", " more"])
+def test_of_copies_those_that_evaluate_stay(run_example_gen, tmp_path, end):
+    lines = {
+        name: [
+            f"{name} {n} {' '.join(f'{name}{n}w{at}' for at in range(20))}"
+            for n in range(9)
+        ]
+        for name in COUNTS
+    }
+    copies = [f"{line}{end}" for those in lines.values() for line in those]
+    lines["a"] = copies
+    for name, those in lines.items():
+        (tmp_path / f"{name}.txt").write_text("\n".join(those))
     sources = [
-        SourceSettings(path=write(tmp_path, name, n), documents="line", split=name)
-        for name, n in COUNTS.items()
+        SourceSettings(
+            path=f"{tmp_path}/{name}.txt",
+            documents="line",
+            split="train" if name == "a" else name,
+        )
+        for name in lines
     ]
-    copies = "".join((tmp_path / f"{name}.txt").read_text() for name in COUNTS)
-    (tmp_path / "a.txt").write_text(copies)
-    sources += [
-        SourceSettings(path=f"{tmp_path}/a.txt", documents="line", split="train")
-    ]
-    steps = CleaningSettings(drop_duplicates=True)
+    steps = CleaningSettings(drop_duplicates=not end, drop_near_duplicates=bool(end))
     found = texts_by_split(run_example_gen(sources, cleaning=steps))
-    assert {split: len(texts) for split, texts in found.items()} == COUNTS
+    assert {split: len(texts) for split, texts in found.items()} == dict.fromkeys(
+        COUNTS, 9
+    )
+    for split in ("eval", "test"):
+        assert found[split] == lines[split]
 
 
 def test_splits_of_a_dataset_are_splits(run_example_gen, tmp_path):
