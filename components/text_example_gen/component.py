@@ -19,8 +19,6 @@ from . import executor
 from .cleaning import function_hash
 from .settings import CleaningSettings, CorpusSettings
 
-HASH_BUCKETS = 1000
-
 
 class TextExampleGenSpec(ComponentSpec):
     """Interface of `TextExampleGen`; the proto-valued names are TFX's own."""
@@ -77,7 +75,10 @@ class TextExampleGen(base_beam_component.BaseBeamComponent):
     ) -> None:
         output_config = example_gen_pb2.Output(
             split_config=example_gen_pb2.SplitConfig(
-                splits=_splits(corpus),
+                splits=[
+                    example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=count)
+                    for name, count in corpus.buckets.items()
+                ],
                 partition_feature_name=executor.TEXT_FEATURE,
             )
         )
@@ -103,19 +104,3 @@ class TextExampleGen(base_beam_component.BaseBeamComponent):
                 examples=Channel(type=standard_artifacts.Examples),
             )
         )
-
-
-def _splits(corpus: CorpusSettings) -> list[example_gen_pb2.SplitConfig.Split]:
-    """Gives each split its buckets: `train` the first, `eval` the last.
-
-    So a document stays in `eval` when a `test` split is added: that is taken from
-    `train`.
-    """
-    shares = {"eval": corpus.eval_fraction, "test": corpus.test_fraction}
-    buckets = {name: round(share * HASH_BUCKETS) for name, share in shares.items()}
-    buckets["train"] = HASH_BUCKETS - sum(buckets.values())
-    return [
-        example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=buckets[name])
-        for name in ("train", "test", "eval")
-        if buckets[name]
-    ]

@@ -16,7 +16,9 @@ from tfx.components.example_gen import write_split
 from tfx.components.example_gen.base_example_gen_executor import (
     BaseExampleGenExecutor,
 )
+from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
+from tfx.utils import proto_utils
 
 from .. import storage
 from ..errors import InputError
@@ -24,7 +26,7 @@ from ..progress import report
 from ..scratch import read_json, write_one
 from . import cleaning, demo_corpus, files, last_run, profiles, readers
 from .documents import Document
-from .records import LastRun, Profile, Summary
+from .records import LastRun, Profile, Splitting, Summary
 from .settings import CleaningSettings, SourceSettings
 from .shards import write_shards
 from .streams import UnusableError
@@ -79,6 +81,7 @@ class Executor(BaseExampleGenExecutor):
             last_run.require_no_loss(found, last)
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         summary.write(examples.uri)
+        self._splitting(exec_properties).write(examples.uri)
         self._record_span(examples)
         report(
             f"{sum(summary.documents.values()):,} documents "
@@ -149,6 +152,13 @@ class Executor(BaseExampleGenExecutor):
         # The base class would write them after a shuffle, for which Beam's local runner
         # holds all documents in memory.
         return {}
+
+    def _splitting(self, exec_properties: dict[str, Any]) -> Splitting:
+        output = proto_utils.json_to_proto(
+            exec_properties["output_config"], example_gen_pb2.Output()
+        )
+        buckets = {s.name: s.hash_buckets for s in output.split_config.splits}
+        return Splitting.of(_sources(exec_properties), self._cleaning, buckets)
 
     def _record_span(self, examples: types.Artifact) -> None:
         """Puts the span of a corpus that has one into TFX's own properties."""

@@ -18,6 +18,9 @@ _Path = Annotated[str, Field(min_length=1)]
 _FieldName = Annotated[str, Field(min_length=1)]
 _Length = Annotated[int, Field(ge=1)]
 
+_UNITS = ("bytes", "characters")
+HASH_BUCKETS = 1000
+
 
 class _Reading(Section):
     path: _Path = demo_corpus.NAME
@@ -47,6 +50,11 @@ class SourceSettings(_Reading):
     """How often a document stands in the training split; 2.5 is twice, and half of the
     documents three times; 0.1 keeps a tenth of them. The document's hash decides. The
     other splits have each document once."""
+
+    @property
+    def of_texts(self) -> dict[str, Any]:
+        """What decides which documents there are, and how their texts read."""
+        return self.model_dump(exclude={"path", "fields", "weight"})
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -83,6 +91,18 @@ class CorpusSettings(_Reading):
         """A source elsewhere that is read as the corpus is."""
         told = self.model_dump(include={*_Reading.model_fields})
         return SourceSettings(**{**told, "path": path})
+
+    @property
+    def buckets(self) -> dict[str, int]:
+        """How many of `HASH_BUCKETS` each split has, `train` the first, `eval` last.
+
+        So a document stays in `eval` when a `test` split is added: that is taken from
+        `train`.
+        """
+        shares = {"test": self.test_fraction, "eval": self.eval_fraction}
+        found = {name: round(share * HASH_BUCKETS) for name, share in shares.items()}
+        found = {"train": HASH_BUCKETS - sum(found.values()), **found}
+        return {name: count for name, count in found.items() if count}
 
     @property
     def features(self) -> list[str]:
@@ -196,9 +216,21 @@ class CleaningSettings(Section):
         }
         return [name for name, on in switches.items() if on]
 
+    @property
+    def of_texts(self) -> dict[str, Any]:
+        """What decides how a document's text reads, or which of several alike it is.
+
+        Other steps drop documents, and leave those that stay in their splits.
+        """
+        drops = {"filter", "filter_threshold", "drop_duplicates"}
+        drops |= {f"{end}_{unit}" for end in ("min", "max") for unit in _UNITS}
+        if not self.drop_near_duplicates:
+            drops |= {"near_duplicate_threshold", "shingles", "shingle_length"}
+        return self.model_dump(exclude=drops)
+
     @pydantic.model_validator(mode="after")
     def _some_length_is_allowed(self) -> CleaningSettings:
-        for unit in ("bytes", "characters"):
+        for unit in _UNITS:
             least, most = getattr(self, f"min_{unit}"), getattr(self, f"max_{unit}")
             if least and most and least > most:
                 raise ValueError(
