@@ -78,7 +78,7 @@ def load_config(
     from ..pipelines.configuration.loading import ConfigError, load
 
     try:
-        return load(path, changes_of(corpus, strict, settings))
+        return load(path, changes_of(corpus, strict, settings, names=path is None))
     except ConfigError as error:
         fail(str(error))
 
@@ -87,11 +87,26 @@ def changes_of(
     corpus: str | None = None,
     strict: bool = False,
     settings: list[str] | None = None,
+    *,
+    names: bool = False,
 ) -> list[str]:
-    """What options change of the configuration, each as `KEY=VALUE`."""
+    """What options change of the configuration, each as `KEY=VALUE`.
+
+    Args:
+        corpus: The value of --corpus.
+        strict: Whether there is a --strict.
+        settings: The values of --set.
+        names: Whether a corpus gives the pipeline its name, where none is set.
+    """
     changes = list(settings or [])
     if corpus is not None:
+        from ..components.text_example_gen import demo_corpus
+        from ..pipelines.configuration.loading import name_of
+
+        named = any(change.partition("=")[0].strip() == "name" for change in changes)
         changes.append(f"corpus.path={json.dumps(corpus)}")
+        if names and not named and corpus != demo_corpus.NAME:
+            changes.append(f"name={json.dumps(name_of(corpus))}")
     if strict:
         changes.append("corpus.strict=true")
     return changes

@@ -5,6 +5,7 @@ Importing this module imports neither TensorFlow nor TFX.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pydantic
 import yaml
 
+from ...components.text_example_gen.demo_corpus import NAME as DEMO
 from ...models.families.presets import resolved
 from ...models.settings import explain
 from .config import Config
@@ -68,6 +70,20 @@ def load(path: Path | None = None, settings: Sequence[str] = ()) -> Config:
         return Config.model_validate(content)
     except pydantic.ValidationError as error:
         raise ConfigError(f"{path}: {explain(error)}") from error
+
+
+def name_of(corpus: str) -> str:
+    """A pipeline's name for a corpus, so that it shares nothing with that of another.
+
+    Args:
+        corpus: Its path, such as `texts/*.txt`, which gives `texts-txt`.
+    """
+    name = re.sub(r"[^a-z0-9]+", "-", corpus.lower()).strip("-")
+    told = re.fullmatch(r"(?!.*\.\.)[a-z0-9/.*-]{1,40}", corpus)
+    if told and name not in ("", DEMO):
+        return name
+    digest = hashlib.sha256(corpus.encode(errors="surrogateescape")).hexdigest()
+    return f"{name[-40:]}-{digest[:8]}".strip("-")
 
 
 def _apply(content: dict[str, Any], setting: str) -> None:
