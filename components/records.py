@@ -55,7 +55,7 @@ class FileRecord(Record):
         try:
             return cls.parse(text) if text else None
         except ValueError as error:
-            raise InputError(f"{file} is not as it was written: mend it") from error
+            raise InputError(f"{file} cannot be read: it is broken") from error
 
     @classmethod
     def read(cls, folder: str) -> Self:
