@@ -79,7 +79,7 @@ def load_config(
     from ..pipelines.configuration.loading import ConfigError, load
 
     try:
-        return load(path, changes_of(corpus, strict, settings))
+        return load(path, changes_of(corpus, strict, settings, names=path is None))
     except ConfigError as error:
         fail(str(error))
 
@@ -88,11 +88,27 @@ def changes_of(
     corpus: str | None = None,
     strict: bool = False,
     settings: list[str] | None = None,
+    *,
+    names: bool = False,
 ) -> list[Setting]:
-    """What options change of the configuration."""
-    changes: list[Setting] = [*(settings or [])]
+    """What options change of the configuration.
+
+    Args:
+        corpus: The value of --corpus.
+        strict: Whether there is a --strict.
+        settings: The values of --set.
+        names: Whether a corpus gives the pipeline its name, where none is set.
+    """
+    given = settings or []
+    changes: list[Setting] = [*given]
     if corpus is not None:
+        from ..components.text_example_gen import demo_corpus
+        from ..pipelines.configuration.loading import name_of
+
+        named = any(change.partition("=")[0].strip() == "name" for change in given)
         changes.append(("corpus.path", corpus))
+        if names and not named and corpus != demo_corpus.NAME:
+            changes.append(("name", name_of(corpus)))
     if strict:
         changes.append(("corpus.strict", True))
     return changes

@@ -12,13 +12,14 @@ import typer
 
 from ..serving.gateway.options import GatewayOptions
 from ..serving.server import base_path as base_paths
-from .common import ConfigFile, app, fail, load_config
+from .common import ConfigFile, Corpus, app, fail, load_config
 from .connecting import Timeout, TlsCa, TlsCertificate, TlsKey
 
 
 @app.command()
 def serve(
     config: ConfigFile = None,
+    corpus: Corpus = None,
     model_base_path: Annotated[
         str | None,
         typer.Option(help="Folder of versions; default: the configuration's."),
@@ -43,7 +44,7 @@ def serve(
     ] = "embedded",
 ) -> None:
     """Serve the pushed model; new versions are picked up."""
-    base_path = model_base_path or load_config(config).push_folder
+    base_path = model_base_path or load_config(config, corpus).push_folder
     trouble = base_paths.refusal(base_path)
     if not trouble:
         base_path = str(Path(base_path).absolute())

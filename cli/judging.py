@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..models.tasks import CAUSAL_LM
+from ..models.tasks import TASKS
 from .common import (
     EXIT_ERROR,
     EXIT_REFUSED,
@@ -30,6 +30,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    from ..models.tasks.task import Task
     from ..pipelines.configuration.config import Config
     from ..pipelines.report.data import Candidate, ComparisonReport, RunReport
     from ..pipelines.versions import Version
@@ -41,7 +42,11 @@ def gate(
         str, typer.Argument(help="Folder of an exported model, or of its versions.")
     ],
     data: Annotated[
-        str, typer.Option(help="Text to evaluate on: a file, a folder or a pattern.")
+        str,
+        typer.Option(
+            help="Text to evaluate on: a file, a folder or a pattern; or documents of "
+            "a run, run://[RUN][@SPLIT], by default the last one and what judged it."
+        ),
     ],
     config: Annotated[
         Path | None, typer.Option(help="Configuration; default: the demo's.")
@@ -112,7 +117,9 @@ def compare(
     names = [name.strip() for name in (models or "").split(",") if name.strip()]
     try:
         plan = comparison.planned(
-            configs or [], names, changes_of(corpus, settings=settings)
+            configs or [],
+            names,
+            changes_of(corpus, settings=settings, names=not configs),
         )
     except ConfigError as error:
         fail(str(error))
@@ -137,20 +144,22 @@ def compare(
 @app.command()
 def runs(
     config: ConfigFile = None,
+    corpus: Corpus = None,
     settings: Settings = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, one line a run.")
     ] = False,
 ) -> None:
     """List the runs of a pipeline with their figures, the newest last."""
-    folder = load_config(config, settings=settings).folder
+    loaded = load_config(config, corpus, settings=settings)
+    folder = loaded.folder
     with reported_errors():
         from ..pipelines.report.reading import Runs
 
         found = Runs(folder)
         reports = [found.read(run_id) for run_id in found.ids]
     if not as_json:
-        _print_runs(reports, folder)
+        _print_runs(reports, folder, TASKS[loaded.task])
         return
     for report in reports:
         print_json(**_of_run(report))
@@ -159,28 +168,31 @@ def runs(
 @app.command()
 def versions(
     config: ConfigFile = None,
+    corpus: Corpus = None,
     settings: Settings = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, one line a version.")
     ] = False,
 ) -> None:
     """List versions: what is live, earlier, refused and why, the newest last."""
-    loaded = load_config(config, settings=settings)
+    loaded = load_config(config, corpus, settings=settings)
     with reported_errors():
         _reach_object_stores(loaded)
         from ..pipelines import versions as listing
 
         found = listing.versions(loaded)
+    task = TASKS[loaded.task]
     if as_json:
         for version in found:
-            print_json(**_of_version(version))
+            print_json(**_of_version(version, task))
     else:
-        _print_versions(found)
+        _print_versions(found, task)
 
 
 @app.command()
 def rollback(
     config: ConfigFile = None,
+    corpus: Corpus = None,
     settings: Settings = None,
     to: Annotated[
         int | None,
@@ -195,7 +207,7 @@ def rollback(
     The next candidate is compared with it. A version whose folder is gone is restored
     from what the run that pushed it has kept.
     """
-    loaded = load_config(config, settings=settings)
+    loaded = load_config(config, corpus, settings=settings)
     with reported_errors():
         _reach_object_stores(loaded)
         from ..pipelines.versions import roll_back
@@ -207,6 +219,7 @@ def rollback(
 @app.command()
 def report(
     config: ConfigFile = None,
+    corpus: Corpus = None,
     settings: Settings = None,
     run: Annotated[
         str | None,
@@ -214,7 +227,7 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a run again: an HTML page, and JSON beside it."""
-    folder = load_config(config, settings=settings).folder
+    folder = load_config(config, corpus, settings=settings).folder
     with reported_errors():
         from ..pipelines.report.page import report_run
 
@@ -252,9 +265,9 @@ def _of_run(report: RunReport) -> dict[str, Any]:
     }
 
 
-def _of_version(version: Version) -> dict[str, Any]:
+def _of_version(version: Version, task: Task) -> dict[str, Any]:
     """What is listed of a version."""
-    names = {"value": CAUSAL_LM.metric}
+    names = {"value": task.metric}
     return {names.get(key, key): value for key, value in fields_of(version).items()}
 
 
@@ -265,11 +278,11 @@ def _of_candidate(candidate: Candidate) -> dict[str, Any]:
     return {"name": candidate.name, **ours, **run}
 
 
-def _print_runs(reports: list[RunReport], folder: Path) -> None:
+def _print_runs(reports: list[RunReport], folder: Path, task: Task) -> None:
     table = new_table()
     for heading in ("run", "model"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("parameters", "steps", CAUSAL_LM.words):
+    for heading in ("parameters", "steps", task.words):
         table.add_column(heading, justify="right")
     table.add_column("outcome")
     for report in reports:
@@ -288,12 +301,12 @@ def _print_runs(reports: list[RunReport], folder: Path) -> None:
     typer.echo(f"reports: {folder / 'runs'}")
 
 
-def _print_versions(found: list[Version]) -> None:
+def _print_versions(found: list[Version], task: Task) -> None:
     table = new_table()
     table.add_column("version", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("run", no_wrap=True)
-    table.add_column(CAUSAL_LM.words, justify="right")
+    table.add_column(task.words, justify="right")
     table.add_column("")
     for version in found:
         table.add_row(
@@ -313,7 +326,7 @@ def print_ranking(report: ComparisonReport) -> None:
     table = new_table()
     table.add_column("#", justify="right")
     table.add_column("model", no_wrap=True)
-    for heading in (CAUSAL_LM.words, "parameters", "training", "MB"):
+    for heading in (report.gated.words, "parameters", "training", "MB"):
         table.add_column(heading, justify="right")
     table.add_column("gate", no_wrap=True)
     reasons = []
@@ -340,7 +353,7 @@ def _measure(report: RunReport) -> str:
     """What the model is gated on, with its interval."""
     from ..components.evaluator.wording import interval, number
 
-    measure = report.metrics.get(CAUSAL_LM.metric)
+    measure = report.metrics.get(report.task.metric)
     if measure is None:
         return "-"
     between = interval(measure.low, measure.high)

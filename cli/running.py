@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .. import __version__
-from ..models.tasks import CAUSAL_LM
 from .common import (
     ConfigFile,
     Corpus,
@@ -47,6 +46,13 @@ def run(
         bool,
         typer.Option("--strict", help="Refuse files or records that cannot be used."),
     ] = False,
+    accept_baseline: Annotated[
+        bool,
+        typer.Option(
+            "--accept-baseline",
+            help="Bless the model though it be no better than the last blessed one.",
+        ),
+    ] = False,
     settings: Settings = None,
 ) -> None:
     """Run the pipeline: text in, a gated model pushed.
@@ -55,7 +61,7 @@ def run(
     refuses it, 4 where the model server does, 1 for an error.
     """
     loaded = load_config(config, corpus, strict, settings)
-    exit_with(_run(loaded))
+    exit_with(_run(loaded, accept_baseline))
 
 
 @app.command()
@@ -117,14 +123,16 @@ def rehearse(
 
 
 @app.command()
-def worker(config: ConfigFile = None, settings: Settings = None) -> None:
+def worker(
+    config: ConfigFile = None, corpus: Corpus = None, settings: Settings = None
+) -> None:
     """Take part in the training of a run elsewhere, as TF_CONFIG says.
 
     The configuration's root must be the run's own, on storage that both reach.
     """
     from ..pipelines.local.console import NodeProgress
 
-    loaded = load_config(config, settings=settings)
+    loaded = load_config(config, corpus, settings=settings)
     with (
         reported_errors(),
         quiet(loaded) as console,
@@ -154,7 +162,7 @@ def models(
         print_json(preset=name, **preset.described(), **size)
 
 
-def _run(config: Config) -> RunResult:
+def _run(config: Config, accept_baseline: bool = False) -> RunResult:
     from ..pipelines.local.console import spinner
 
     started = time.monotonic()
@@ -163,13 +171,17 @@ def _run(config: Config) -> RunResult:
         with spinner(console, "importing TFX"):
             from ..pipelines.local import runner
             from ..pipelines.local.decision_table import print_decision
-        result = runner.run(config, console)
+        result = runner.run(config, console, accept_baseline=accept_baseline)
         if not result.executed:
             console.print("nothing has changed: every result came from the cache")
         if result.search:
             trials, best = len(result.search), result.search[0]
             console.print(f"best of {trials} trials: {best}", soft_wrap=True)
         print_decision(console, result.decision)
+        if result.decision.not_compared:
+            console.print(
+                "to bless it without that comparison: --accept-baseline", soft_wrap=True
+            )
         if result.infra_refusal:
             console.print(f"not pushed: {result.infra_refusal}", soft_wrap=True)
         elif result.destination:
@@ -196,12 +208,16 @@ def _summary_rows(config: Config, result: RunResult) -> list[tuple[str, str]]:
     documents = result.ingestion.documents
     training = result.training
     return [
-        ("documents", f"{documents['train']:,} + {documents['eval']:,} for evaluation"),
+        (
+            "documents",
+            f"{documents['train']:,} + "
+            f"{result.decision.evaluation.documents:,} for evaluation",
+        ),
         ("tokens", f"{training.train_tokens:,} for training"),
         ("model", f"{config.model.family}, {training.parameters:,} parameters"),
         ("training", f"{training.steps} steps, {training.seconds:.0f} s"),
         ("perplexity", f"{measures['perplexity'].value:.2f} a token"),
-        (CAUSAL_LM.words, f"{result.decision.value:.3f}"),
+        (result.decision.task.words, f"{result.decision.value:.3f}"),
         ("decision", str(result.decision)),
         ("version", result.pushed.name if result.pushed else "none pushed"),
     ]

@@ -7,11 +7,13 @@ for a folder that is named by a scheme, such as `gs://`.
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import pydantic
 
 from . import storage
+from .errors import InputError
 
 
 class Record(pydantic.BaseModel):
@@ -43,9 +45,17 @@ class FileRecord(Record):
 
     @classmethod
     def find(cls, folder: str | None) -> Self | None:
-        """Reads the file in a folder; `None` where there is no folder, or no file."""
-        text = storage.read_text(f"{folder.rstrip('/')}/{cls.FILE}") if folder else ""
-        return cls.parse(text) if text else None
+        """Reads the file in a folder; `None` where there is no folder, or no file.
+
+        Raises:
+            InputError: Where it is not what was written.
+        """
+        file = f"{folder.rstrip('/')}/{cls.FILE}" if folder else ""
+        text = storage.read_text(file) if file else ""
+        try:
+            return cls.parse(text) if text else None
+        except ValueError as error:
+            raise InputError(f"{file} cannot be read: it is broken") from error
 
     @classmethod
     def read(cls, folder: str) -> Self:
@@ -62,3 +72,19 @@ class FileRecord(Record):
     def write(self, folder: str) -> None:
         """Writes the file into a folder, which is made where it is missing."""
         storage.write_text(f"{folder.rstrip('/')}/{self.FILE}", self.dump())
+
+
+def differences(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], key: str = ""
+) -> list[str]:
+    """Where nested mappings differ: `corpus.documents paragraph instead of file`."""
+    found = []
+    for name in sorted({*ours, *theirs}):
+        place = f"{key}.{name}" if key else name
+        one, other = ours.get(name), theirs.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += differences(one, other, place)
+        elif one != other:
+            said = ["nothing" if value is None else value for value in (one, other)]
+            found.append("{} {} instead of {}".format(place, *said))
+    return found

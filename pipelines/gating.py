@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,17 +16,22 @@ from ..components.documents import Documents
 from ..components.errors import InputError
 from ..components.evaluator import judging
 from ..components.evaluator.gate.decision import Decision
-from ..components.evaluator.records import CANDIDATE, LAST_BLESSED, NGRAM
+from ..components.evaluator.judging import Split
+from ..components.evaluator.records import CANDIDATE, LAST_BLESSED, NGRAM, Baseline
 from ..components.progress import report
 from ..components.text_example_gen import files, readers
 from ..components.text_example_gen.documents import Document
 from ..components.text_example_gen.executor import to_example
+from ..components.text_example_gen.records import Splitting, judged_split
 from ..components.text_example_gen.settings import SourceSettings
 from ..components.text_example_gen.streams import UnusableError
 from ..components.text_example_gen.values import Broken
 from ..serving.errors import ServingError
 from ..serving.in_process import saved_model_folder
 from .configuration.config import Config
+from .report.reading import Runs
+
+_RUN = "run://"
 
 
 class Models(NamedTuple):
@@ -52,12 +57,16 @@ def judge(
 ) -> Decision:
     """Applies a configuration's rules to an exported model.
 
-    Documents are read as those of `corpus`, and are not cleaned.
+    Documents are read as those of `corpus`, and are not cleaned; or they are those of a
+    run of the pipeline, as it has read, cleaned and split them. Of these no model may
+    have learned.
 
     Args:
         config: The configuration.
         models: The model, and those that it is compared with.
-        data: A file, a folder or a pattern: what to evaluate on.
+        data: What to evaluate on: a file, a folder or a pattern, or
+            `run://[RUN][@SPLIT]`, by default the last run and the split that its gate
+            goes by.
         train_data: Likewise: what the model was trained on, for probes that ask.
         output: Folder for `evaluation.json` and `gate.json`.
 
@@ -73,16 +82,21 @@ def judge(
     }
     folders = {name: _folder(path) for name, path in given.items() if path is not None}
     options = PipelineOptions(config.beam_pipeline_args)
+    baseline = folders.get(LAST_BLESSED)
     with tempfile.TemporaryDirectory() as scratch:
+        documents, of = _documents(config, data, Path(scratch, "eval.gz"))
+        train_texts: Iterable[str] = ()
+        if train_data:
+            train_texts, _ = _documents(config, train_data, Path(scratch, "train.gz"))
         decision = judging.judge(
             folders,
-            _examples(config, data, Path(scratch, "eval.gz")),
-            config.gate.asked(config.corpus.features),
+            documents,
+            config.gate.asked(config.corpus.features, config.task),
             str(Path(scratch, "analysis")),
             lambda: beam.Pipeline(options=options),
-            train_texts=_examples(config, train_data, Path(scratch, "train.gz"))
-            if train_data
-            else (),
+            train_texts=train_texts,
+            of=of,
+            compared_with=Baseline(model=baseline) if baseline else None,
         )
     if output is not None:
         try:
@@ -98,6 +112,34 @@ def _folder(path: str) -> str:
         return saved_model_folder(path)
     except ServingError as error:
         raise InputError(str(error)) from error
+
+
+def _documents(config: Config, data: str, path: Path) -> tuple[Documents, Split]:
+    """The documents that are named, and of which split they are."""
+    if data.startswith(_RUN):
+        return _of_run(config, *data.removeprefix(_RUN).partition("@")[::2])
+    return _examples(config, data, path), judging.EVAL
+
+
+def _of_run(config: Config, name: str, split: str) -> tuple[Documents, Split]:
+    runs = Runs(config.folder)
+    run_id = runs.find(name or None)
+    examples = runs.read(run_id).output("TextExampleGen", "examples")
+    splitting = Splitting.find(examples)
+    if splitting is None:
+        raise InputError(f"the documents of the run {run_id} are gone: {examples}")
+    split = split or judged_split(splitting.buckets)
+    if split not in splitting.buckets:
+        raise InputError(
+            f"--data @{split}: the splits of the run {run_id} are "
+            f"{', '.join(splitting.buckets)}"
+        )
+
+    def documents(name: str) -> Documents:
+        return Documents([f"{examples}/Split-{name}/*"])
+
+    selected_on = documents("eval") if split == "test" else None
+    return documents(split), Split(split, splitting, selected_on)
 
 
 def _examples(config: Config, data: str, path: Path) -> Documents:

@@ -46,6 +46,7 @@ class Choices:
         watch: How the training is watched, or the file that says it.
         fingerprint: Changes when the corpus does; "" where that is not known.
         baseline_strategy: Chooses the model that the candidate must beat.
+        accept_baseline: Whether a candidate is accepted, though it be no better.
         blessed_record: File that tells it, where there is no strategy.
         compared: Whether the model is only to be judged, by itself: there is no
             baseline, and nothing is pushed. An evaluation under another node's name
@@ -58,6 +59,7 @@ class Choices:
     watch: dict[str, Any] | str
     fingerprint: str = ""
     baseline_strategy: type[ResolverStrategy] | None = None
+    accept_baseline: bool = False
     blessed_record: str | None = None
     compared: bool = False
 
@@ -151,7 +153,7 @@ def _judge(config: Config, choices: Choices, nodes: _Nodes) -> _Nodes:
     told: dict[str, Any] = {
         "examples": nodes["TextExampleGen"].outputs["examples"],
         "model": nodes["Trainer"].outputs["model"],
-        "settings": config.gate.asked(config.corpus.features),
+        "settings": config.gate.asked(config.corpus.features, config.task),
     }
     if "NgramTrainer" in nodes:
         told["ngram_model"] = nodes["NgramTrainer"].outputs["model"]
@@ -160,16 +162,23 @@ def _judge(config: Config, choices: Choices, nodes: _Nodes) -> _Nodes:
     if choices.baseline_strategy:
         resolver = Resolver(
             strategy_class=choices.baseline_strategy,
-            config={"push_folder": config.push_folder},
+            config={
+                "push_folder": config.push_folder,
+                "accept": choices.accept_baseline,
+            },
             model=Channel(type=standard_artifacts.Model),
+            accepted=Channel(type=standard_artifacts.Model),
             model_blessing=Channel(type=standard_artifacts.ModelBlessing),
             candidate=told["model"],
         ).with_id(BASELINE_RESOLVER)
         judged |= _by_id(resolver)
         told["baseline_model"] = resolver.outputs["model"]
+        told["accepted_model"] = resolver.outputs["accepted"]
     if choices.blessed_record:
         told["blessed_record"] = BlessedRecord(
-            file=choices.blessed_record, push_folder=config.push_folder
+            file=choices.blessed_record,
+            push_folder=config.push_folder,
+            accept=choices.accept_baseline,
         )
     return judged | _by_id(Evaluator(**told))
 

@@ -7,12 +7,11 @@ root is an object store.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from ..components.errors import InputError
-from ..components.evaluator.records import Measure, Verdict
+from ..components.evaluator.records import Evaluation, Verdict
 from ..components.push_folder.push_folder import Kept, PushFolder, Rollback
-from ..models.tasks import CAUSAL_LM
 from .configuration.config import Config
 from .kubeflow import compiled_runs
 from .report.data import RunReport
@@ -165,7 +164,7 @@ def _of_report(report: RunReport, is_last_blessed: bool) -> _Made:
         number=int(serving.version) if serving and serving.version else 0,
         run=report.run_id.replace(":", "-")[:19],
         outcome=report.outcome,
-        value=_value(report.metrics),
+        value=_value(report.evaluation),
         reasons=(*report.reasons, *_compared(report.verdict)),
         kept=_kept(model, copy, serving.folder if serving else ""),
         is_last_blessed=is_last_blessed,
@@ -181,20 +180,24 @@ def _of_compiled(run: compiled_runs.CompiledRun) -> _Made:
         number=int(number or 0),
         run=run.run,
         outcome=refused if run.verdict.blessed else "refused",
-        value=_value(run.evaluation.candidate if run.evaluation else {}),
+        value=_value(run.evaluation),
         reasons=(*reasons, *_compared(run.verdict)),
         kept=_kept(run.model, run.copy, folder),
         is_last_blessed=run.is_last_blessed,
     )
 
 
-def _value(measures: Mapping[str, Measure]) -> float | None:
-    measure = measures.get(CAUSAL_LM.metric)
+def _value(evaluation: Evaluation | None) -> float | None:
+    if evaluation is None:
+        return None
+    measure = evaluation.candidate.get(evaluation.gated.metric)
     return measure.value if measure else None
 
 
 def _compared(verdict: Verdict | None) -> Iterator[str]:
     """What a model was compared with, where that is not what was blessed last."""
+    if verdict and verdict.accepted:
+        yield "accepted in the place of the last blessed model"
     if verdict and verdict.baseline and verdict.baseline.version:
         yield f"compared with {verdict.baseline}"
 

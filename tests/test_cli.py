@@ -171,3 +171,26 @@ def test_the_stock_binary_is_started_with_its_own_flags(tmp_path, base_path):
         "--enable_batching",
         "--grpc_max_threads=3",
     ]
+
+
+@pytest.mark.parametrize(
+    ("corpus", "settings", "name"),
+    [
+        ("texts/*.txt", [], "texts-txt"),
+        ("texts/*.md", [], "texts-md"),
+        ("2024", [], "2024"),
+        ("demo", [], "demo"),
+        ("./demo", [], "demo-ec048c1d"),
+        ("../texts", [], "texts-8861fa93"),
+        ("texts", ["name=mine"], "mine"),
+        (None, [], "demo"),
+    ],
+)
+def test_a_corpus_gives_the_pipeline_a_name_of_its_own(corpus, settings, name):
+    assert common.load_config(None, corpus, settings=settings).name == name
+
+
+def test_a_configuration_keeps_its_name_whatever_the_corpus(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("name: mine\nmodel: {family: gru}\n")
+    assert common.load_config(path, "texts").name == "mine"

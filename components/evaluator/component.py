@@ -32,6 +32,9 @@ class EvaluatorSpec(ComponentSpec):
         executor.BASELINE_KEY: ChannelParameter(
             type=standard_artifacts.Model, optional=True
         ),
+        executor.ACCEPTED_KEY: ChannelParameter(
+            type=standard_artifacts.Model, optional=True
+        ),
         executor.NGRAM_KEY: ChannelParameter(
             type=standard_artifacts.Model, optional=True
         ),
@@ -62,10 +65,13 @@ class Evaluator(base_beam_component.BaseBeamComponent):
     ```
 
     Args:
-        examples: Examples with the feature `text`, of which the split `eval` is used.
+        examples: Examples with the feature `text`, of which the split `test` is used
+            where there is one, else `eval`.
         model: The candidate.
         baseline_model: The model that was blessed last, if there is one, or that a
             rollback has made live since.
+        accepted_model: The same, where the candidate is accepted in its place on
+            purpose and need not be better.
         ngram_model: An n-gram model of the same data, if a rule is against it.
         settings: What the candidate is asked for, and what features the examples have.
         blessed_record: In the place of `baseline_model`, where it is found.
@@ -81,6 +87,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         model: BaseChannel,
         settings: EvaluatorSettings,
         baseline_model: BaseChannel | None = None,
+        accepted_model: BaseChannel | None = None,
         ngram_model: BaseChannel | None = None,
         blessed_record: BlessedRecord | None = None,
     ) -> None:
@@ -91,6 +98,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
                 examples=examples,
                 model=model,
                 baseline_model=baseline_model,
+                accepted_model=accepted_model,
                 ngram_model=ngram_model,
                 settings=settings.dump(),
                 blessed_record=blessed_record.dump() if blessed_record else None,

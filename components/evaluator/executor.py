@@ -12,14 +12,16 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from ..documents import split
+from ..text_example_gen.records import Splitting, judged_split
 from .gate import baseline
 from .gate.decision import Decision
-from .judging import judge
+from .judging import Split, judge
 from .records import CANDIDATE, LAST_BLESSED, NGRAM
 from .settings import EvaluatorSettings
 
 MODEL_KEY = "model"
 BASELINE_KEY = "baseline_model"
+ACCEPTED_KEY = "accepted_model"
 NGRAM_KEY = "ngram_model"
 EXAMPLES_KEY = "examples"
 EVALUATION_KEY = "evaluation"
@@ -48,28 +50,45 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         candidate = artifact_utils.get_single_uri(input_dict[MODEL_KEY])
         told = exec_properties.get(RECORD_KEY)
         record = baseline.BlessedRecord.parse(told) if told else None
+        accepted = input_dict.get(ACCEPTED_KEY, [])
         comparison = (
             record.comparison(candidate)
             if record
-            else baseline.resolved(input_dict.get(BASELINE_KEY, []))
+            else baseline.resolved(input_dict.get(BASELINE_KEY) or accepted)
         )
+        judged = _judged(input_dict[EXAMPLES_KEY])
         with comparison.model() as last:
             if last:
                 models[LAST_BLESSED] = last
+            left_out = {LAST_BLESSED: comparison.trouble} if comparison.trouble else {}
             decision = judge(
                 models,
-                split(input_dict[EXAMPLES_KEY], "eval"),
+                split(input_dict[EXAMPLES_KEY], judged.name),
                 settings,
                 evaluation_uri,
                 self._make_beam_pipeline,
                 train_texts=split(input_dict[EXAMPLES_KEY], "train"),
+                left_out=left_out,
+                of=judged,
                 compared_with=comparison.baseline,
+                accepted=comparison.accepted or bool(accepted),
                 taken_back=comparison.taken_back.get(candidate),
             )
         decision.evaluation.write(evaluation_uri)
+        if judged.splitting:
+            blessing_uri = artifact_utils.get_single_uri(output_dict[BLESSING_KEY])
+            judged.splitting.write(blessing_uri)
         _bless(decision, input_dict, output_dict, exec_properties)
         if record and decision.blessed:
             record.bless(candidate, comparison)
+
+
+def _judged(examples: list[types.Artifact]) -> Split:
+    """The split that the candidate is judged by."""
+    artifact = artifact_utils.get_single_instance(examples)
+    name = judged_split(artifact_utils.decode_split_names(artifact.split_names))
+    selected_on = split(examples, "eval") if name != "eval" else None
+    return Split(name, Splitting.find(artifact.uri), selected_on)
 
 
 def _bless(
@@ -86,9 +105,12 @@ def _bless(
             constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY,
             constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY,
         ),
-        BASELINE_KEY: (
-            constants.ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY,
-            constants.ARTIFACT_PROPERTY_BASELINE_MODEL_ID_KEY,
+        **dict.fromkeys(
+            (BASELINE_KEY, ACCEPTED_KEY),
+            (
+                constants.ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY,
+                constants.ARTIFACT_PROPERTY_BASELINE_MODEL_ID_KEY,
+            ),
         ),
     }
     for key, (uri_property, id_property) in of_models.items():

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import apache_beam as beam
+from google.protobuf.message import DecodeError
 
 from ...serving.export import contract
 from ...serving.in_process import ExportedModel, signatures
 from ..documents import Documents
+from ..errors import InputError
 from ..progress import report
+from ..text_example_gen.records import Splitting
 from . import probes
 from .gate import verdict
 from .gate.decision import Decision
@@ -20,13 +25,30 @@ from .measured import Measured
 from .measures import analysis, exported
 from .measures.metric import own
 from .measures.slices import LENGTH, OTHERS, Told, told_apart
-from .records import CANDIDATE, Baseline, Sample
+from .records import CANDIDATE, OVERALL, Baseline, Sample
 from .settings import EvaluatorSettings
 
-SIGNATURES = [signature.name for signature in contract.SIGNATURES["causal_lm"]]
 _SAMPLES = 3
 _PROMPT_WORDS = 6
 _LATENCY_TEXTS = 20
+
+
+class Split(NamedTuple):
+    """The split that a model is judged by.
+
+    Attributes:
+        name: Its name.
+        splitting: What decides which documents are in it, where that is known. A model
+            that may have learned from some of them is left out.
+        selected_on: Those that the candidate was selected on, where they are others.
+    """
+
+    name: str = "eval"
+    splitting: Splitting | None = None
+    selected_on: Documents | None = None
+
+
+EVAL = Split()
 
 
 def judge(
@@ -37,7 +59,10 @@ def judge(
     make_pipeline: Callable[[], beam.Pipeline],
     *,
     train_texts: Iterable[str] = (),
+    left_out: Mapping[str, str] | None = None,
+    of: Split = EVAL,
     compared_with: Baseline | None = None,
+    accepted: bool = False,
     taken_back: int | None = None,
 ) -> Decision:
     """Measures a candidate, and the models that it is compared with, and decides.
@@ -50,15 +75,29 @@ def judge(
         output: Folder for what TFMA writes.
         make_pipeline: Makes a Beam pipeline.
         train_texts: What the candidate was trained on, for probes that ask for it.
+        left_out: Why models are not among `models` though there are such, by name.
+        of: Of which split the documents are.
         compared_with: Which model is the last blessed one.
+        accepted: Whether the candidate need not be better than that.
         taken_back: The version that the candidate is, where a rollback went back to one
             before it.
     """
     measured = measure(
-        models, documents, settings, output, make_pipeline, train_texts=train_texts
+        models,
+        documents,
+        settings,
+        output,
+        make_pipeline,
+        train_texts=train_texts,
+        left_out=left_out,
+        of=of,
     )
     return verdict.decide(
-        settings.bounds, measured, compared_with=compared_with, taken_back=taken_back
+        settings.bounds,
+        measured,
+        compared_with=compared_with,
+        accepted=accepted,
+        taken_back=taken_back,
     )
 
 
@@ -70,24 +109,30 @@ def measure(
     make_pipeline: Callable[[], beam.Pipeline],
     *,
     train_texts: Iterable[str] = (),
+    left_out: Mapping[str, str] | None = None,
+    of: Split = EVAL,
 ) -> Measured:
     """Measures a candidate, and the models that it is compared with; see `judge`."""
-    missing = missing_signatures(models[CANDIDATE])
+    missing = missing_signatures(models[CANDIDATE], settings.task)
     if contract.EVALUATE.name in missing:
-        return Measured(missing_signatures=missing)
-    models = dict(_comparable(models))
+        return Measured(settings.task, missing_signatures=missing)
+    left_out = {**(left_out or {}), **_left_out(models, of)}
+    for name in left_out.keys() - {CANDIDATE}:
+        report(f"{name} is not compared with: {left_out[name]}")
+    models = {n: p for n, p in models.items() if n == CANDIDATE or n not in left_out}
     seconds: dict[str, float] = {}
     told = told_apart_in(documents, settings)
-    with _timed(seconds, "analysis"), make_pipeline() as pipeline:
-        analysis.analyze(
-            pipeline,
-            models,
-            documents.file_patterns,
-            settings.sliced,
-            output,
-            settings.own_metrics,
-            told,
-        )
+    analyzed = functools.partial(
+        _analyzed, settings=settings, told=told, make_pipeline=make_pipeline
+    )
+    with _timed(seconds, "analysis"):
+        sums = analyzed(models, documents, output)
+    selected_on = None
+    if of.selected_on:
+        only, folder = {CANDIDATE: models[CANDIDATE]}, f"{output}/selected_on"
+        with _timed(seconds, "selected_on"):
+            found = analyzed(only, of.selected_on, folder)
+        selected_on = found[CANDIDATE][OVERALL]
     texts = [] if missing else list(itertools.islice(documents, _LATENCY_TEXTS))
     with _timed(seconds, "export"):
         of_exports, samples = _measure_exports(models, texts)
@@ -102,11 +147,15 @@ def measure(
                 settings.probes or probes.ProbeSettings(),
             )
     return Measured(
-        sums=analysis.read_sums(output, CANDIDATE),
+        settings.task,
+        split=of.name,
+        sums=sums,
+        selected_on=selected_on,
         exported=of_exports,
         probes=probed.metrics,
         details=probed.details,
         samples=samples,
+        left_out=left_out,
         missing_signatures=missing,
         seconds=seconds,
         own={name: own(metric) for name, metric in settings.own_metrics.items()},
@@ -126,19 +175,50 @@ def told_apart_in(documents: Documents, settings: EvaluatorSettings) -> Told:
     return told
 
 
-def missing_signatures(path: str) -> list[str]:
-    """Those of `SIGNATURES` that a SavedModel lacks; all where there is none."""
+def missing_signatures(path: str, task: str) -> list[str]:
+    """Signatures of a task that a SavedModel lacks; all where there is none."""
     there = signatures(path)
-    return [name for name in SIGNATURES if name not in there]
+    needed = [signature.name for signature in contract.SIGNATURES[task]]
+    return [name for name in needed if name not in there]
 
 
-def _comparable(models: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The models that can be evaluated; an export of old may lack the signature."""
+def _left_out(models: Mapping[str, str], of: Split) -> dict[str, str]:
+    """Why models cannot be compared on a split, by name."""
+    found = {}
     for name, path in models.items():
-        if contract.EVALUATE.name in signatures(path):
-            yield name, path
-        else:
-            report(f"{name} is not compared with: it has no {contract.EVALUATE.name}")
+        try:
+            learned, there = Splitting.find(path), signatures(path)
+        except (InputError, DecodeError) as error:
+            found[name] = f"it cannot be read ({error})"
+            continue
+        # An export of old may lack it.
+        if contract.EVALUATE.name not in there:
+            found[name] = f"it has no signature {contract.EVALUATE.name}"
+        elif of.splitting and (learned or name != CANDIDATE):
+            found[name] = of.splitting.seen_by(learned, of.name)
+    return {name: reason for name, reason in found.items() if reason}
+
+
+def _analyzed(
+    models: Mapping[str, str],
+    documents: Documents,
+    output: str,
+    *,
+    settings: EvaluatorSettings,
+    told: Told,
+    make_pipeline: Callable[[], beam.Pipeline],
+) -> analysis.Sums:
+    with make_pipeline() as pipeline:
+        analysis.analyze(
+            pipeline,
+            models,
+            documents.file_patterns,
+            settings.sliced,
+            output,
+            settings.own_metrics,
+            told,
+        )
+    return analysis.read_sums(output, CANDIDATE)
 
 
 def _measure_exports(

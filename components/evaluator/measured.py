@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...models.tasks import CAUSAL_LM
 from .measures.metric import Metric
 from .measures.sums import NAMES, CorpusSums, interval
 from .measures.tables import MEASURES
@@ -28,22 +29,31 @@ class Measured:
     """What is known of the candidate, and of the models that it is compared with.
 
     Attributes:
+        task: What the candidate has learned to do.
         sums: Corpus sums by model and slice; the models are `candidate` and, where
             there are such, `last_blessed` and `ngram`.
+        split: The split that they are of.
+        selected_on: The candidate's sums over the documents that it was selected on,
+            where they are others.
         exported: By model, what is measured of the export, such as `latency_ms`.
         probes: What the probes found of the candidate, by name.
         details: What those numbers are made of, by probe.
         samples: What the candidate writes.
+        left_out: Why models were not measured, by name.
         missing_signatures: Signatures that the candidate should have, and has not.
         seconds: How long each part took.
         own: The user's metrics by name, beside those of all tasks.
     """
 
+    task: str = CAUSAL_LM.name
     sums: dict[str, dict[str, CorpusSums]] = dataclasses.field(default_factory=dict)
+    split: str = "eval"
+    selected_on: CorpusSums | None = None
     exported: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     probes: dict[str, float] = dataclasses.field(default_factory=dict)
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     samples: list[Sample] = dataclasses.field(default_factory=list)
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     missing_signatures: list[str] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     own: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
@@ -51,7 +61,15 @@ class Measured:
     @property
     def documents(self) -> int:
         """How many documents the candidate was evaluated on."""
-        sums = self.sums.get(CANDIDATE, {}).get(OVERALL)
+        return self.documents_in(OVERALL)
+
+    def knows_of(self, model: str) -> bool:
+        """Whether there is such a model, be it that it was left out."""
+        return model in self.sums or model in self.left_out
+
+    def documents_in(self, slice_name: str) -> int:
+        """Likewise in a slice."""
+        sums = self.sums.get(CANDIDATE, {}).get(slice_name)
         return sums.documents if sums else 0
 
     def values(self, model: str, slice_name: str, metric: str) -> np.ndarray | None:
@@ -69,7 +87,10 @@ class Measured:
     def record(self) -> Evaluation:
         """All numbers, by model and slice, with their definitions."""
         return Evaluation(
+            task=self.task,
             documents=self.documents,
+            split=self.split,
+            selected_on=self._measured(self.selected_on) if self.selected_on else None,
             definitions={
                 name: metric.defined for name, metric in {**METRICS, **self.own}.items()
             },
@@ -92,14 +113,16 @@ class Measured:
         return {**MEASURES, **self.own}
 
     def _of_slice(self, model: str, name: str) -> Slice:
-        sums = self.sums[model][name]
+        found = self._measured(self.sums[model][name])
+        exported = self.exported.get(model, {}) if name == OVERALL else {}
+        others = {metric: Measure(value=value) for metric, value in exported.items()}
+        return found.model_copy(update={"metrics": {**found.metrics, **others}})
+
+    def _measured(self, sums: CorpusSums) -> Slice:
         metrics = {
             metric.name: _with_interval(metric.values(sums))
             for metric in self._of_sums.values()
         }
-        if name == OVERALL:
-            for metric, value in self.exported.get(model, {}).items():
-                metrics[metric] = Measure(value=value)
         return Slice(
             documents=sums.documents,
             sums={key: float(sums[key][0]) for key in NAMES},

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final, Literal
 
+from ...models.tasks import CAUSAL_LM, TASKS
+from ...models.tasks.task import Task
 from ..records import FileRecord, Record
 
 CANDIDATE: Final = "candidate"
@@ -75,8 +77,15 @@ class Evaluation(FileRecord):
 
     FILE: ClassVar[str] = "evaluation.json"
 
+    task: str = CAUSAL_LM.name
+    """What the candidate has learned to do, a key of `TASKS`."""
     documents: int
     """How many were evaluated."""
+    split: str = "eval"
+    """The split that they are of."""
+    selected_on: Slice | None = None
+    """The candidate's measures of the split `eval`, which search and training have
+    selected it on, where it was evaluated on another."""
     definitions: dict[str, Definition] = {}
     """What the metrics are, by name."""
     models: dict[str, Evaluated] = {}
@@ -90,6 +99,11 @@ class Evaluation(FileRecord):
     """Texts that the candidate has written."""
     seconds: dict[str, float] = {}
     """What the evaluation took, by part."""
+
+    @property
+    def gated(self) -> Task:
+        """The task, which says by which metric its models are gated."""
+        return TASKS[self.task]
 
     @property
     def candidate(self) -> dict[str, Measure]:
@@ -134,13 +148,16 @@ class Baseline(Record):
     model: str
     """Its folder."""
     version: int | None = None
-    """The version that it was served as, where a rollback had made it live."""
+    """The version that it was served as, where a rollback had made it live, or the
+    model that was blessed last is gone."""
     again: int | None = None
-    """The earlier version that it was again then."""
+    """The earlier version that a rollback had made it again."""
 
     def __str__(self) -> str:
         if self.version is None:
             return "the model that was blessed last"
+        if self.again is None:
+            return f"version {self.version}, pushed last"
         return f"version {self.version}, live by a rollback to {self.again}"
 
 
@@ -155,6 +172,9 @@ class Verdict(FileRecord):
     """When, as ISO 8601 in UTC."""
     baseline: Baseline | None = None
     """What it was compared with as the last blessed model, if there was one."""
+    accepted: bool = False
+    """Whether it was accepted in the place of that model, on purpose: then rules
+    against the last blessed model are told, and decide nothing."""
     rules: list[Outcome] = []
     """What became of each rule, those first that hold whatever is configured."""
 

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 
 from ...models import references
 from ...models.settings import Section
-from ...models.tasks import CAUSAL_LM
+from ...models.tasks import CAUSAL_LM, TASKS
 from . import probes
 from .measures.metric import Metric, own
 from .measures.slices import LENGTH, feature_of, require_feature, require_slice
@@ -155,6 +155,8 @@ class EvaluatorSettings(Section):
     """As `GateSettings`."""
     features: list[str] = []
     """Features that the examples have besides their text."""
+    task: str = CAUSAL_LM.name
+    """What the candidate has learned to do."""
     probes: _Probes = None
     """As `GateSettings`."""
     templates: str = ""
@@ -204,8 +206,9 @@ class GateSettings(Section):
 
     max_bits_per_byte: Annotated[float, Field(gt=0)] = 3.0
     """A candidate above it is refused."""
-    min_improvement: Annotated[float, Field(ge=0)] = 0.0
-    """Bits per byte that a candidate must be better than the last blessed model."""
+    min_improvement: _Number = 0.0
+    """Bits per byte that a candidate must be better than the last blessed model; below
+    0, how much worse it may be."""
     significant: bool = False
     """Whether an improvement counts only where its 95 % confidence interval lies beyond
     the margin; intervals are of a paired jackknife by document."""
@@ -221,12 +224,12 @@ class GateSettings(Section):
     """Settings of the probes for robustness, bias and memorization, which then measure
     all that they know (`{}` is with all defaults); without, what rules are about."""
 
-    @property
-    def all_rules(self) -> list[RuleSettings]:
-        """All rules, each with its significance."""
-        first = RuleSettings(metric=CAUSAL_LM.metric, max=self.max_bits_per_byte)
+    def rules_of(self, task: str) -> list[RuleSettings]:
+        """All rules for models of a task, each with its significance."""
+        metric = TASKS[task].metric
+        first = RuleSettings(metric=metric, max=self.max_bits_per_byte)
         second = RuleSettings(
-            metric=CAUSAL_LM.metric, against=LAST_BLESSED, margin=self.min_improvement
+            metric=metric, against=LAST_BLESSED, margin=self.min_improvement
         )
         return [
             rule.model_copy(
@@ -250,10 +253,13 @@ class GateSettings(Section):
         """
         require_measurable(self.rules, self.slices, features)
 
-    def asked(self, features: Sequence[str]) -> EvaluatorSettings:
-        """What the Evaluator is told, given the features of the examples."""
+    def asked(
+        self, features: Sequence[str], task: str = CAUSAL_LM.name
+    ) -> EvaluatorSettings:
+        """What the Evaluator is told, given the examples' features and the task."""
         return EvaluatorSettings(
-            rules=self.all_rules,
+            rules=self.rules_of(task),
+            task=task,
             slices=self.slices,
             slice_values=self.slice_values,
             features=list(features),

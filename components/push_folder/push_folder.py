@@ -120,6 +120,13 @@ class PushFolder:
         source = Source.find(self.folder(number))
         return source.model if source else ""
 
+    def newest_besides(self, *models: str) -> int | None:
+        """The newest version that a pipeline has pushed, and that is none of models."""
+        for number in reversed(self.numbers):
+            if self.model(number) not in ("", *models):
+                return number
+        return None
+
     def rollback(self, number: int) -> Rollback | None:
         """What a version says of the rollback that made it; `None` where none did."""
         folder = self.folder(number)

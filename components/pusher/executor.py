@@ -93,9 +93,9 @@ def _require_judged_since(
         return
     live = folder.live_rollback
     verdict = Verdict.find(artifact_utils.get_single_uri(inputs["model_blessing"]))
-    if live is None or live.model == model or not verdict:
+    if live is None or live.model == model:
         return
-    baseline = verdict.baseline
+    baseline = verdict.baseline if verdict else None
     if baseline is None or baseline.version != live.number:
         raise InputError(
             f"nothing was pushed: a rollback to version {live.version} was made in "

@@ -12,14 +12,12 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from ... import __version__
-from ...models.tasks import CAUSAL_LM
 from ..evaluator import wording
 from ..evaluator.records import CANDIDATE, OVERALL, Evaluation, Measure, Verdict
 from ..text_example_gen.records import Summary
@@ -50,6 +48,7 @@ def model_card(
         Markdown.
     """
     metrics = evaluation.candidate if evaluation else {}
+    selected_on = evaluation.selected_on if evaluation else None
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=False,  # It is Markdown.
@@ -69,17 +68,18 @@ def model_card(
         **settings.model_dump(),
         evaluation=evaluation,
         metrics=metrics,
+        selected_on=selected_on.metrics if selected_on else {},
         probes=evaluation.probes if evaluation else {},
-        task=CAUSAL_LM,
+        task=evaluation.gated if evaluation else None,
         worst=_worst_slice(evaluation) if evaluation else None,
         verdict=verdict,
         data=data,
         training=training,
     )
-    return f"---\n{_metadata(settings, metrics)}\n---\n\n{text}"
+    return f"---\n{_metadata(settings, evaluation)}\n---\n\n{text}"
 
 
-def _metadata(settings: Card, metrics: Mapping[str, Measure]) -> str:
+def _metadata(settings: Card, evaluation: Evaluation | None) -> str:
     return ModelCardData(
         language=list(settings.language) or None,
         license=settings.license,
@@ -98,15 +98,17 @@ def _metadata(settings: Card, metrics: Mapping[str, Measure]) -> str:
                 task_type=_TASK,
                 dataset_type="langzoo",
                 dataset_name=f"{', '.join(settings.sources)} (held out)",
-                dataset_split="eval",
+                dataset_split=evaluation.split,
                 metric_type=name,
                 metric_name=_name(name, measure),
                 metric_value=round(measure.value, 6),
             )
-            for name, measure in metrics.items()
+            for name, measure in evaluation.candidate.items()
             if math.isfinite(measure.value)
         ]
-        or None,
+        or None
+        if evaluation
+        else None,
     ).to_yaml()
 
 
@@ -119,13 +121,14 @@ def _name(name: str, measure: Measure) -> str:
 def _worst_slice(evaluation: Evaluation) -> tuple[str, float] | None:
     """The slice that the model is worst at, and how; `None` where nothing is sliced."""
     candidate = evaluation.models.get(CANDIDATE)
+    task = evaluation.gated
     values = {
-        name: part.metrics[CAUSAL_LM.metric].value
+        name: part.metrics[task.metric].value
         for name, part in (candidate.slices if candidate else {}).items()
-        if name != OVERALL and CAUSAL_LM.metric in part.metrics
+        if name != OVERALL and task.metric in part.metrics
     }
     known = {name: value for name, value in values.items() if math.isfinite(value)}
     if not known:
         return None
-    worst = max if CAUSAL_LM.direction == "lower" else min
+    worst = max if task.direction == "lower" else min
     return worst(known.items(), key=lambda item: item[1])

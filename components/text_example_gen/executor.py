@@ -25,7 +25,7 @@ from ..progress import report
 from ..scratch import read_json, write_one
 from . import cleaning, contamination, demo_corpus, files, last_run, profiles, readers
 from .documents import Document
-from .records import Contamination, LastRun, Profile, Summary
+from .records import Contamination, LastRun, Profile, Splitting, Summary
 from .settings import CleaningSettings, SourceSettings
 from .shards import write_shards
 from .streams import BrokenOffError, UnusableError
@@ -88,6 +88,7 @@ class Executor(BaseExampleGenExecutor):
             last_run.require_no_loss(found, last)
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         summary.write(examples.uri)
+        self._splitting(exec_properties).write(examples.uri)
         self._record_span(examples)
         report(
             f"{sum(summary.documents.values()):,} documents "
@@ -180,6 +181,10 @@ class Executor(BaseExampleGenExecutor):
         # The base class would write them after a shuffle, for which Beam's local runner
         # holds all documents in memory.
         return {}
+
+    def _splitting(self, exec_properties: dict[str, Any]) -> Splitting:
+        buckets = json.loads(exec_properties[BUCKETS_KEY])
+        return Splitting.of(_sources(exec_properties), self._cleaning, buckets)
 
     def _record_span(self, examples: types.Artifact) -> None:
         """Puts the span of a corpus that has one into TFX's own properties."""

@@ -7,11 +7,23 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from typing import ClassVar
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
-from ..records import FileRecord, Record
+from ..records import FileRecord, Record, differences
+from .settings import CleaningSettings, SourceSettings
 
 BINS_AN_OCTAVE = 8
+
+
+def judged_split(names: Iterable[str]) -> str:
+    """The split that a model is judged by: `test`, where there is one, else `eval`.
+
+    What search, early stopping, the best weights and the learning rate go by is always
+    `eval`, on which a model looks the better for it.
+    """
+    return "test" if "test" in names else "eval"
 
 
 class Profile(Record):
@@ -83,6 +95,81 @@ class Summary(FileRecord):
     """How much of each split but `train` stands in that."""
     profiles: dict[str, Profile] = {}
     """What the documents of each split are like, before they are repeated."""
+
+
+class Splitting(FileRecord):
+    """What decides which documents there are, and which of them a model learns from.
+
+    It travels with the examples, the transform graph, every export and every blessing.
+    A key that was not known yet when it was written has its default.
+    """
+
+    FILE: ClassVar = "assets.extra/splitting.json"
+
+    sources: dict[str, dict[str, Any]]
+    """How each source is read, by its path."""
+    cleaning: dict[str, Any] = {}
+    """The steps that change texts, or choose among those much alike."""
+    buckets: dict[str, int]
+    """The splits, and how many buckets of a hash are each one's, in their order."""
+
+    @classmethod
+    def of(
+        cls,
+        sources: Iterable[SourceSettings],
+        cleaning: CleaningSettings,
+        buckets: Mapping[str, int],
+    ) -> Splitting:
+        """What decides it where a corpus is read, cleaned and split so."""
+        return cls(
+            sources={
+                path if "://" in path else os.path.normpath(path): source.of_texts
+                for source in sources
+                for path in [source.path]
+            },
+            cleaning=cleaning.of_texts,
+            buckets=dict(buckets),
+        )
+
+    def seen_by(self, other: Splitting | None, split: str) -> str:
+        """Why a model of another splitting may have learned documents of a split.
+
+        Args:
+            other: What the model says; `None` where it says nothing.
+            split: The split of this splitting.
+
+        Returns:
+            A line; "" where it cannot have.
+        """
+        if other is None:
+            return "it does not say what documents it has learned from"
+        paths, others = (", ".join(sorted(one.sources)) for one in (self, other))
+        changed = differences({"corpus": paths}, {"corpus": others})
+        changed = changed or differences(self._decisive, other._decisive)
+        if changed:
+            said = "; ".join(changed)
+            return f"it has learned from documents made otherwise ({said})"
+        held, learned = self._share(split), other._share("train")
+        if max(held.start, learned.start) < min(held.stop, learned.stop):
+            return f"documents of {split} were in the split that it learned from"
+        return ""
+
+    @property
+    def _decisive(self) -> dict[str, Any]:
+        """All but the buckets, as two of them are compared."""
+        read = {
+            path: {**SourceSettings(path=path).of_texts, **told}
+            for path, told in sorted(self.sources.items())
+        }
+        cleaning = {**CleaningSettings().of_texts, **self.cleaning}
+        corpus = read if len(read) > 1 else read[next(iter(read))]
+        return {"corpus": corpus, "cleaning": cleaning}
+
+    def _share(self, name: str) -> range:
+        """The buckets of a split."""
+        before = itertools.takewhile(lambda split: split != name, self.buckets)
+        start = sum(self.buckets[split] for split in before)
+        return range(start, start + self.buckets.get(name, 0))
 
 
 class LastRun(FileRecord):

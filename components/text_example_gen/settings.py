@@ -32,6 +32,9 @@ def _known_encoding(name: str) -> str:
     return name
 
 
+_UNITS = ("bytes", "characters")
+
+
 class _Reading(Section):
     path: PathText = demo_corpus.NAME
     """A file, a folder (read recursively) or a pattern, plain or compressed (`.gz`,
@@ -103,6 +106,11 @@ class SourceSettings(_Reading):
     def means_records(self) -> bool:
         """Whether something is told that only records have."""
         return self.columns != [_TEXT_FIELD]
+
+    @property
+    def of_texts(self) -> dict[str, Any]:
+        """What decides which documents there are, and how their texts read."""
+        return self.model_dump(exclude={"path", "fields", "weight"})
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -297,9 +305,21 @@ class CleaningSettings(Section):
         }
         return [name for name, on in switches.items() if on]
 
+    @property
+    def of_texts(self) -> dict[str, Any]:
+        """What decides how a document's text reads, or which of several alike it is.
+
+        Other steps drop documents, and leave those that stay in their splits.
+        """
+        drops = {"filter", "filter_threshold", "drop_duplicates"}
+        drops |= {f"{end}_{unit}" for end in ("min", "max") for unit in _UNITS}
+        if not self.drop_near_duplicates:
+            drops |= {"near_duplicate_threshold", "shingles", "shingle_length"}
+        return self.model_dump(exclude=drops)
+
     @pydantic.model_validator(mode="after")
     def _some_length_is_allowed(self) -> CleaningSettings:
-        for unit in ("bytes", "characters"):
+        for unit in _UNITS:
             least, most = getattr(self, f"min_{unit}"), getattr(self, f"max_{unit}")
             if least and most and least > most:
                 raise ValueError(

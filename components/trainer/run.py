@@ -14,6 +14,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from ...serving.export import saved_model
 from .. import storage
 from ..progress import report, show
+from ..text_example_gen.records import Splitting
 from . import workers
 from .checkpoints import tidy
 from .distribution import check_devices, make_strategy
@@ -44,6 +45,8 @@ def run_fn(fn_args: FnArgs) -> None:
     show("exporting")
     options = fn_args.custom_config["export"]
     saved_model.export(model, fn_args.serving_model_dir, task=job.task, **options)
+    if splitting := Splitting.find(job.transform_graph):
+        splitting.write(fn_args.serving_model_dir)
     preset = os.path.join(fn_args.model_run_dir, PRESET_FOLDER)
     with storage.written_here(preset) as folder:
         model.save_to_preset(folder)

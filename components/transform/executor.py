@@ -16,6 +16,7 @@ from ...models.tokenizers import files, words  # noqa: F401  (register all token
 from ...models.tokenizers.base import TextTokenizer
 from .. import storage
 from ..progress import report
+from ..text_example_gen.records import Splitting
 from . import token_statistics
 
 TOKENIZER_KEY = "tokenizer"
@@ -44,6 +45,10 @@ class Executor(tfx_executor.Executor):
             super().Do(inputs, output_dict, properties)
         graph_uri = artifact_utils.get_single_uri(output_dict["transform_graph"])
         io_utils.copy_dir(tokenizer_uri, _tokenizer_folder(graph_uri))
+        # An export says what was learned from, and has this graph to ask.
+        examples_uri = artifact_utils.get_single_uri(input_dict["examples"])
+        if splitting := Splitting.find(examples_uri):
+            splitting.write(graph_uri)
         self._gather_statistics(input_dict["examples"], output_dict)
 
     def _gather_statistics(

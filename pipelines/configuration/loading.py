@@ -5,6 +5,7 @@ Importing this module imports neither TensorFlow nor TFX.
 
 from __future__ import annotations
 
+import hashlib
 import operator
 import re
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import pydantic
 import yaml
 
+from ...components.text_example_gen.demo_corpus import NAME as DEMO
 from ...models.families.presets import resolved
 from ...models.settings import explain, key_of
 from .config import Config
@@ -76,6 +78,20 @@ def load(path: Path | None = None, settings: Sequence[Setting] = ()) -> Config:
         said, reason = ("model",), f"model: {error}"
     place = next((str(c) for c in reversed(changes) if c.says(said, reason)), path)
     raise ConfigError(f"{place}: {reason}")
+
+
+def name_of(corpus: str) -> str:
+    """A pipeline's name for a corpus, so that it shares nothing with that of another.
+
+    Args:
+        corpus: Its path, such as `texts/*.txt`, which gives `texts-txt`.
+    """
+    name = re.sub(r"[^a-z0-9]+", "-", corpus.lower()).strip("-")
+    told = re.fullmatch(r"(?!.*\.\.)[a-z0-9/.*-]{1,40}", corpus)
+    if told and name not in ("", DEMO):
+        return name
+    digest = hashlib.sha256(corpus.encode(errors="surrogateescape")).hexdigest()
+    return f"{name[-40:]}-{digest[:8]}".strip("-")
 
 
 class _Change(NamedTuple):

@@ -57,7 +57,7 @@ def read(root: str, name: str) -> list[CompiledRun]:
         The oldest first.
     """
     blessed = last_blessed.entries(f"{root}/{last_blessed.FILE}")
-    last = blessed[-1] if blessed else ""
+    last = blessed[-1].model_uri if blessed else ""
     parent = f"{root}/artifacts/{name}"
     found = [
         one

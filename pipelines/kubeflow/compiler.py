@@ -81,6 +81,12 @@ _PARAMETERS = (
         (("Evaluator", "settings", ("rules", 1, "margin")),),
     ),
     Parameter(
+        "accept_baseline",
+        "BOOLEAN",
+        "Whether a model is blessed though it be no better than the last blessed one.",
+        (("Evaluator", "blessed_record", ("accept",)),),
+    ),
+    Parameter(
         "push_folder",
         "STRING",
         "Folder that the model server watches.",
@@ -221,7 +227,7 @@ def _add_parameter(specification: dict[str, Any], parameter: Parameter) -> None:
 def _unquote_numbers(
     specification: dict[str, Any], parameters: Sequence[Parameter]
 ) -> None:
-    """Takes the quotes from placeholders of numbers; what is left is no JSON yet."""
+    """Takes the quotes from placeholders of no texts; what is left is no JSON yet."""
     for parameter in parameters:
         if parameter.type == "STRING":
             continue

@@ -42,6 +42,7 @@ _TYPES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "STRING": ("a text", str),
     "NUMBER_INTEGER": ("a whole number", int),
     "NUMBER_DOUBLE": ("a number", float),
+    "BOOLEAN": ("true or false", lambda text: bool(("false", "true").index(text))),
 }
 
 

@@ -7,17 +7,19 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx import types
 from tfx.components.evaluator import constants
 from tfx.dsl.components.common.resolver import ResolverStrategy
-from tfx.dsl.io import fileio
 from tfx.types import standard_artifacts
 from tfx.types.artifact import ArtifactState
 
-from ...components.push_folder.push_folder import PushFolder, Rollback
+from ...components.evaluator.gate.baseline import resolved
+from ...components.push_folder.push_folder import PushFolder
 from ..report.reading import COMPARISON_NODE
 
 MODEL_KEY = "model"
 BLESSING_KEY = "model_blessing"
 CANDIDATE_KEY = "candidate"
-_BASELINE_INPUT = "baseline_model"
+ACCEPTED_KEY = "accepted"
+# The input of the Evaluator's, by the key here.
+_INPUTS = {"baseline_model": MODEL_KEY, "accepted_model": ACCEPTED_KEY}
 _Event = metadata_store_pb2.Event
 
 
@@ -28,13 +30,18 @@ class PreviousBlessedModelStrategy(ResolverStrategy):
     when a pipeline is run again: that evaluation is not in the cache, and by any
     margin it refuses the model that is being served. A model that was blessed in a
     comparison is not served, so it is none to beat; nor is one that was taken back.
+    Where the one to beat is gone, or what was blessed is not known any more, the
+    version that was pushed last stands in.
 
     Args:
         push_folder: Where what is served lies.
+        accept: Whether the candidate is accepted in its place, though no better. One
+            that was accepted once is so again.
     """
 
-    def __init__(self, push_folder: str) -> None:
+    def __init__(self, push_folder: str, accept: bool = False) -> None:
         self._push_folder = PushFolder(push_folder)
+        self._key = ACCEPTED_KEY if accept else MODEL_KEY
 
     def resolve_artifacts(
         self, store: mlmd.MetadataStore, input_dict: dict[str, list[types.Artifact]]
@@ -45,21 +52,34 @@ class PreviousBlessedModelStrategy(ResolverStrategy):
             store: Says which blessings are of comparisons.
             input_dict: All `model` and `model_blessing` artifacts of the pipeline and
                 the `candidate`.
+
+        Returns:
+            The model is `accepted` where it need not be beaten.
         """
         found = _Blessings(store, input_dict)
         numbers = self._push_folder.numbers
         live = self._push_folder.model(numbers[-1]) if numbers else ""
         rollback = self._push_folder.live_rollback
         (candidate,) = input_dict[CANDIDATE_KEY]
-        if live == candidate.uri and found.of_candidate:
-            model = found.compared_with(found.of_candidate[0])
+        is_live = live == candidate.uri and bool(found.of_candidate)
+        key = self._key
+        if is_live:
+            model, key = found.compared_with(found.of_candidate[0])
             blessing = None
         elif rollback:
-            model, blessing = _registered(store, rollback, candidate), None
+            model, blessing = _registered(store, rollback.folder, candidate), None
         else:
             model, blessing = found.last()
+        if resolved([model]).trouble if model else not is_live:
+            taken_back = rollback.taken_back if rollback else ()
+            number = self._push_folder.newest_besides(candidate.uri, *taken_back)
+            if number:
+                folder = self._push_folder.folder(number)
+                model, blessing = _registered(store, folder, candidate), None
         return {
-            MODEL_KEY: [model] if model else [],
+            MODEL_KEY: [],
+            ACCEPTED_KEY: [],
+            key: [model] if model else [],
             BLESSING_KEY: [blessing] if blessing else [],
             CANDIDATE_KEY: input_dict[CANDIDATE_KEY],
         }
@@ -80,13 +100,12 @@ class _Blessings:
         self, store: mlmd.MetadataStore, input_dict: dict[str, list[types.Artifact]]
     ) -> None:
         self._store = store
-        self._models = {model.id: model for model in input_dict[MODEL_KEY]}
         candidates = {model.id for model in input_dict[CANDIDATE_KEY]}
         blessings = sorted(input_dict[BLESSING_KEY], key=lambda artifact: artifact.id)
         self._others = [
             blessing
             for blessing in blessings
-            if _blessed_model_id(blessing) in self._models.keys() - candidates
+            if _blessed_model_id(blessing) not in (None, *candidates)
         ]
         self.of_candidate = [
             blessing
@@ -98,22 +117,27 @@ class _Blessings:
     def last(self) -> tuple[types.Artifact | None, types.Artifact | None]:
         """The last blessed model that is not the candidate, with its blessing."""
         for blessing in reversed(self._others):
-            model = self._models[_blessed_model_id(blessing)]
             if not self._is_of_comparison(blessing):
-                return model, blessing
+                return self._model(_blessed_model_id(blessing)), blessing
         return None, None
 
-    def compared_with(self, blessing: types.Artifact) -> types.Artifact | None:
-        """The model that a blessed one was compared with, if it is still there."""
+    def compared_with(
+        self, blessing: types.Artifact
+    ) -> tuple[types.Artifact | None, str]:
+        """The model that a blessed one was compared with, and the key of it."""
         (produced,) = self._producers(blessing)[:1]
         for event in self._store.get_events_by_execution_ids([produced]):
-            is_baseline = event.type == _Event.INPUT and (
-                event.path.steps[0].key == _BASELINE_INPUT
-            )
-            if is_baseline and event.artifact_id in self._models:
-                model = self._models[event.artifact_id]
-                return model if fileio.exists(model.uri) else None
-        return None
+            name = event.path.steps[0].key
+            if event.type == _Event.INPUT and name in _INPUTS:
+                return self._model(event.artifact_id), _INPUTS[name]
+        return None, MODEL_KEY
+
+    def _model(self, number: int | None) -> types.Artifact:
+        """A model of MLMD's; it may be a version, which no run has made."""
+        model = standard_artifacts.Model()
+        (found,) = self._store.get_artifacts_by_id([number])
+        model.set_mlmd_artifact(found)
+        return model
 
     def _producers(self, artifact: types.Artifact) -> list[int]:
         """The executions that have an artifact among their outputs, the first first."""
@@ -138,17 +162,17 @@ def _blessed_model_id(blessing: types.Artifact) -> int | None:
 
 
 def _registered(
-    store: mlmd.MetadataStore, live: Rollback, candidate: types.Artifact
+    store: mlmd.MetadataStore, folder: str, candidate: types.Artifact
 ) -> types.Artifact:
-    """The version that a rollback has made, as an artifact that an input can be.
+    """A version, given its folder, as an artifact that an input can be.
 
     The version itself and not the model that it was pushed from, which may be gone.
     """
     version = standard_artifacts.Model()
-    version.uri = live.folder
+    version.uri = folder
     version.type_id = candidate.type_id
     version.state = ArtifactState.PUBLISHED
-    known = store.get_artifacts_by_uri(live.folder)
+    known = store.get_artifacts_by_uri(folder)
     (version.id,) = (
         [known[0].id] if known else store.put_artifacts([version.mlmd_artifact])
     )

@@ -22,7 +22,9 @@ from rich.console import Console
 
 from ...components.errors import InputError
 from ...components.evaluator.records import Definition
-from ...models.tasks import CAUSAL_LM
+from ...components.records import differences
+from ...models.tasks import TASKS
+from ...models.tasks.task import Task
 from ..configuration.config import Config
 from ..configuration.loading import ConfigError, Setting, load
 from ..report import data, page
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from .runner import RunResult
 
 # What configurations must have in common, that the models learn from the same data.
-_SHARED = ("task", "corpus", "cleaning")
+_SHARED = {"task", "corpus", "cleaning"}
 
 
 def planned(
@@ -88,12 +90,13 @@ def _name(path: Path, paths: Sequence[Path]) -> str:
 def _on_the_same_data(configs: Mapping[str, Config]) -> dict[str, Config]:
     (first_name, first), *_ = configs.items()
     for name, config in configs.items():
-        for section in _SHARED:
-            if getattr(config, section) != getattr(first, section):
-                raise ConfigError(
-                    f"{section} is another in {name} than in {first_name}: models are "
-                    "compared on the same data (--corpus and --set change it in all)"
-                )
+        ours, theirs = (one.model_dump(include=_SHARED) for one in (config, first))
+        if changed := differences(ours, theirs):
+            raise ConfigError(
+                f"{name} is of other data than {first_name} ({'; '.join(changed)}): "
+                "models are compared on the same data (--corpus and --set change it in "
+                "all)"
+            )
     push_folder = first.serving.push_folder
     return {
         name: config.model_copy(
@@ -122,7 +125,7 @@ def compare(plan: Mapping[str, Config], console: Console) -> data.ComparisonRepo
     Returns:
         The comparison.
     """
-    started = datetime.datetime.now()
+    started, task = datetime.datetime.now(), TASKS[leading(plan).task]
     before = time.monotonic()
     candidates = []
     for number, (name, config) in enumerate(plan.items(), start=1):
@@ -139,10 +142,11 @@ def compare(plan: Mapping[str, Config], console: Console) -> data.ComparisonRepo
         pipeline=leading(plan).name,
         started=started.isoformat(timespec="seconds"),
         seconds=time.monotonic() - before,
-        metric=CAUSAL_LM.metric,
+        task=task.name,
+        metric=task.metric,
         corpus=runs[0].corpus if runs else None,
         definitions=definitions,
-        candidates=ranked(candidates),
+        candidates=ranked(candidates, task),
         versions=runs[0].versions if runs else {},
     )
 
@@ -169,16 +173,16 @@ def _reason(error: BaseException) -> str:
     return text if cause else f"{type(error).__name__}: {text[:200]}"
 
 
-def ranked(candidates: Sequence[data.Candidate]) -> list[data.Candidate]:
+def ranked(candidates: Sequence[data.Candidate], task: Task) -> list[data.Candidate]:
     """The candidates with their places, the best first; those without one last."""
 
     def value(candidate: data.Candidate) -> float:
-        measure = candidate.run and candidate.run.metrics.get(CAUSAL_LM.metric)
+        measure = candidate.run and candidate.run.metrics.get(task.metric)
         return measure.value if measure else math.nan
 
     finished = [one for one in candidates if math.isfinite(value(one))]
     others = [one for one in candidates if one not in finished]
-    best_first = sorted(finished, key=value, reverse=CAUSAL_LM.direction == "higher")
+    best_first = sorted(finished, key=value, reverse=task.direction == "higher")
     return [
         *(
             one.model_copy(update={"rank": place})

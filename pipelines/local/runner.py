@@ -29,7 +29,12 @@ from ...components.push_folder.push_folder import PushFolder
 from ...components.serving_validator.records import read_refusal
 from ...components.source import source_hash
 from ...components.text_example_gen import demo_corpus, files
-from ...components.text_example_gen.records import LastRun, Summary
+from ...components.text_example_gen.records import (
+    LastRun,
+    Splitting,
+    Summary,
+    judged_split,
+)
 from ...components.text_example_gen.settings import CorpusSettings
 from ...components.trainer.distribution import check_devices
 from ...components.trainer.records import TrainingResult
@@ -82,30 +87,41 @@ class RunResult:
         return Path(self.destination) if here else None
 
 
-def run(config: Config, console: Console) -> RunResult:
+def run(
+    config: Config, console: Console, *, accept_baseline: bool = False
+) -> RunResult:
     """Runs the pipeline on this machine.
 
     Args:
         config: The configuration.
         console: Where progress is shown.
+        accept_baseline: Whether the model is accepted in the place of the last blessed
+            one, though it be no better.
 
     Raises:
         InputError: Where the corpus or the push folder cannot be used, or a worker
             process has died.
     """
     PushFolder(config.push_folder).require_writable()
-    run_id = execute(config, console)
+    run_id = execute(config, console, accept_baseline=accept_baseline)
     report = _write_report(config.folder, run_id, console)
     return _result(reading.Runs(config.folder).read(run_id), report)
 
 
-def execute(config: Config, console: Console, *, compared: bool = False) -> str:
+def execute(
+    config: Config,
+    console: Console,
+    *,
+    compared: bool = False,
+    accept_baseline: bool = False,
+) -> str:
     """Runs the nodes of the pipeline.
 
     Args:
         config: The configuration.
         console: Where progress is shown.
         compared: Whether the model is only to be judged, as `make_components` says.
+        accept_baseline: As of `run`.
 
     Returns:
         The run's name in MLMD.
@@ -122,6 +138,8 @@ def execute(config: Config, console: Console, *, compared: bool = False) -> str:
     config.folder.mkdir(parents=True, exist_ok=True)
     with _only_run(config.folder, console):
         corpus = _resolve_corpus(config)
+        if not (compared or accept_baseline):
+            _warn_of_mixing(config, corpus, console)
         fingerprint = files.fingerprint(corpus.all_sources)
         run_id = datetime.datetime.now().isoformat(timespec="microseconds")
         _record_run(config, run_id)
@@ -139,6 +157,7 @@ def execute(config: Config, console: Console, *, compared: bool = False) -> str:
                     watch=_record_watching(config),
                     fingerprint=fingerprint,
                     baseline_strategy=baseline.PreviousBlessedModelStrategy,
+                    accept_baseline=accept_baseline,
                     compared=compared,
                 ),
             ),
@@ -205,6 +224,22 @@ def _resolve_corpus(config: Config) -> CorpusSettings:
         for source in config.corpus.all_sources
     ]
     return config.corpus.model_copy(update={"sources": sources})
+
+
+def _warn_of_mixing(config: Config, corpus: CorpusSettings, console: Console) -> None:
+    """Says where what is served cannot be compared with what this run will make."""
+    folder = PushFolder(config.push_folder)
+    for number in folder.numbers[-1:]:
+        served = Splitting.find(folder.folder(number))
+        splitting = Splitting.of(corpus.all_sources, config.cleaning, corpus.buckets)
+        reason = splitting.seen_by(served, judged_split(corpus.buckets))
+        if reason and folder.model(number):
+            console.print(
+                f"warning: version {number} in {folder.path} is none that the gate "
+                f"compares with on this corpus: {reason}. --set name=NAME makes a "
+                "pipeline of its own, --accept-baseline goes on with this one",
+                soft_wrap=True,
+            )
 
 
 def _resolve_path(path: str, config: Config) -> str:

@@ -11,6 +11,8 @@ from ...components.evaluator.records import Definition, Evaluation, Measure, Ver
 from ...components.records import Record
 from ...components.trainer.records import TrainingResult
 from ...components.tuner.records import Trial
+from ...models.tasks import CAUSAL_LM, TASKS
+from ...models.tasks.task import Task
 
 
 class Split(Record):
@@ -163,6 +165,19 @@ class RunReport(Record):
     page: str = ""
 
     @property
+    def task(self) -> Task:
+        """What the model has learned to do."""
+        return self.evaluation.gated if self.evaluation else CAUSAL_LM
+
+    def output(self, node: str, key: str) -> str:
+        """Folder of an output of the run; "" where there is none."""
+        uris = {artifact.id: artifact.uri for artifact in self.artifacts}
+        for execution in self.executions:
+            if execution.node == node and key in execution.outputs:
+                return uris[execution.outputs[key][0]]
+        return ""
+
+    @property
     def metrics(self) -> dict[str, Measure]:
         """The candidate's measures of all documents."""
         return self.evaluation.candidate if self.evaluation else {}
@@ -214,6 +229,7 @@ class ComparisonReport(Record):
         pipeline: The pipeline's name.
         started: When, as ISO 8601 in local time.
         seconds: How long it took.
+        task: What they have learned to do.
         metric: Name of the metric that ranks them.
         corpus: What all of them have learned from.
         definitions: What the metrics are.
@@ -225,9 +241,15 @@ class ComparisonReport(Record):
     pipeline: str
     started: str
     seconds: float
+    task: str = CAUSAL_LM.name
     metric: str
     corpus: Corpus | None = None
     definitions: dict[str, Definition] = {}
     candidates: list[Candidate]
     pushed: str = ""
     versions: dict[str, str] = {}
+
+    @property
+    def gated(self) -> Task:
+        """The task, which says by which metric models are gated."""
+        return TASKS[self.task]

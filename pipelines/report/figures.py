@@ -23,7 +23,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from ...components.evaluator.records import CANDIDATE, OVERALL, Evaluation, Measure
 from ...components.evaluator.wording import in_order, name_of, short
 from ...components.trainer.records import TrainingResult
-from ...models.tasks import CAUSAL_LM
+from ...models.tasks.task import Task
 from . import data
 
 _INK, _MUTED, _GRID, _SURFACE = "#010101", "#010102", "#010103", "#010104"
@@ -112,22 +112,22 @@ def learning_rate(training: TrainingResult) -> Markup | None:
     return _figure(draw, "Learning rate and tokens a second over steps", rows=2)
 
 
-def gated(training: TrainingResult) -> Markup | None:
+def gated(training: TrainingResult, task: Task) -> Markup | None:
     """What the gate asks for, of the evaluations during training."""
-    rows = [row for row in training.evaluations if CAUSAL_LM.metric in row]
+    rows = [row for row in training.evaluations if task.metric in row]
     if len(rows) < 2:
         return None
 
     def draw(axes: Axes) -> None:
-        _line(axes, rows, CAUSAL_LM.metric, marker="o", color=_SERIES[1])
-        step, value = rows[-1]["step"], rows[-1][CAUSAL_LM.metric]
+        _line(axes, rows, task.metric, marker="o", color=_SERIES[1])
+        step, value = rows[-1]["step"], rows[-1][task.metric]
         axes.annotate(
             f"{value:.3f}", (step, value), (0, 7), ha="right", color=_INK,
             textcoords="offset points",
         )  # fmt: skip
-        axes.set(xlabel="step", ylabel=CAUSAL_LM.words)
+        axes.set(xlabel="step", ylabel=task.words)
 
-    said = f"{CAUSAL_LM.words.capitalize()} of the evaluation split over steps"
+    said = f"{task.words.capitalize()} of the evaluation split over steps"
     return _figure(draw, said)
 
 
@@ -229,7 +229,8 @@ def quality_and_cost(
         return None
 
     def draw(axes: Axes) -> None:
-        front = _front([(x, quality.value) for x, quality, *_ in points])
+        lower = report.gated.direction == "lower"
+        front = _front([(x, quality.value) for x, quality, *_ in points], lower)
         axes.plot(*zip(*front, strict=True), color=_GRID, linewidth=1.4, zorder=1)
         for x, quality, name, colour in points:
             axes.errorbar(
@@ -239,13 +240,13 @@ def quality_and_cost(
             axes.annotate(
                 name, (x, quality.value), (7, 4), textcoords="offset points", color=_INK
             )
-        axes.set(xscale="log", xlabel=f"{cost} (log scale)", ylabel=CAUSAL_LM.words)
+        axes.set(xscale="log", xlabel=f"{cost} (log scale)", ylabel=report.gated.words)
         axes.margins(x=0.25, y=0.18)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: short(value))
         axes.xaxis.set_minor_formatter(lambda value, _: "")
 
-    return _figure(draw, f"{CAUSAL_LM.words.capitalize()} against {cost}")
+    return _figure(draw, f"{report.gated.words.capitalize()} against {cost}")
 
 
 def curves_of_all(report: data.ComparisonReport) -> Markup | None:
@@ -419,11 +420,11 @@ def _error(measure: Measure) -> tuple[tuple[float], tuple[float]] | None:
     return (max(below, 0.0),), (max(above, 0.0),)
 
 
-def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _front(points: list[tuple[float, float]], lower: bool) -> list[tuple[float, float]]:
     """The points that no other is both cheaper and better than."""
     front: list[tuple[float, float]] = []
     for point in sorted(points):
-        if not front or point[1] < front[-1][1]:
+        if not front or (point[1] < front[-1][1] if lower else point[1] > front[-1][1]):
             front.append(point)
     return front
 

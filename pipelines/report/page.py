@@ -12,7 +12,6 @@ from ... import __version__
 from ...components.evaluator import wording
 from ...components.evaluator.measures.exported import LATENCY
 from ...components.records import Record
-from ...models.tasks import CAUSAL_LM
 from . import data, figures
 from .reading import PAGE_FILE, Runs, run_folder
 
@@ -71,9 +70,9 @@ def run_page(report: data.RunReport) -> str:
     evaluation, training = report.evaluation, report.training
     drawn = {
         "reliability": evaluation and figures.reliability(evaluation),
-        "slices": evaluation and figures.slices(evaluation, CAUSAL_LM.metric),
+        "slices": evaluation and figures.slices(evaluation, report.task.metric),
         "training": training and figures.training_curves(training),
-        "gated": training and figures.gated(training),
+        "gated": training and figures.gated(training, report.task),
         "learning_rate": training and figures.learning_rate(training),
         "lineage": figures.lineage(report.executions),
     }
@@ -81,6 +80,7 @@ def run_page(report: data.RunReport) -> str:
         "run.html",
         _RUN_SECTIONS,
         run=report,
+        task=report.task,
         figures=drawn,
         metric_names=_metric_names(report),
         samples=_samples(report),
@@ -103,7 +103,7 @@ def comparison_page(report: data.ComparisonReport, folder: Path) -> str:
         "ranking": figures.ranking(report),
         "training": figures.curves_of_all(report),
         "costs": [
-            (f"{CAUSAL_LM.words.capitalize()} against {cost}.", svg)
+            (f"{report.gated.words.capitalize()} against {cost}.", svg)
             for cost, value in costs.items()
             if (svg := figures.quality_and_cost(report, cost, value))
         ],
@@ -118,6 +118,7 @@ def comparison_page(report: data.ComparisonReport, folder: Path) -> str:
         "comparison.html",
         _COMPARISON_SECTIONS,
         comparison=report,
+        task=report.gated,
         figures=drawn,
         metric_names=[name for name in _SIDE_METRICS if name in measured],
         links={
@@ -154,9 +155,7 @@ def _render(template: str, sections: tuple[str, ...], **values: object) -> str:
         samples=_samples,
         in_order=wording.in_order,
     )
-    environment.globals.update(
-        task=CAUSAL_LM, interval=wording.interval, version=__version__
-    )
+    environment.globals.update(interval=wording.interval, version=__version__)
     named = [(name, name.capitalize()) for name in sections]
     return environment.get_template(template).render(sections=named, **values)
 

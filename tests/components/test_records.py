@@ -8,7 +8,8 @@ import uuid
 from typing import Any, ClassVar
 
 import pytest
-from langzoo.components.records import FileRecord
+from langzoo.components.errors import InputError
+from langzoo.components.records import FileRecord, differences
 
 
 class Findings(FileRecord):
@@ -50,3 +51,21 @@ def test_what_is_no_number_is_a_string_in_the_file():
 def test_what_another_version_has_written_is_read():
     assert math.isnan(Findings.parse('{"value": NaN}').value)
     assert Findings.parse('{"value": 1, "later": 2}') == Findings(value=1)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"value": "high"}'])
+def test_a_file_that_is_broken_is_named_in_a_line(text, tmp_path):
+    (tmp_path / Findings.FILE).write_text(text)
+    with pytest.raises(InputError) as raised:
+        Findings.find(str(tmp_path))
+    assert str(raised.value) == f"{tmp_path}/findings.json cannot be read: it is broken"
+
+
+def test_nested_mappings_differ_by_key():
+    ours = {"a": {"b": 1, "c": None, "d": 2}, "e": {"f": 1}}
+    theirs = {"a": {"b": 2, "c": 3, "d": 2}, "e": {"f": 1}}
+    assert differences(ours, theirs) == [
+        "a.b 1 instead of 2",
+        "a.c nothing instead of 3",
+    ]
+    assert differences(ours, ours) == []

@@ -109,7 +109,7 @@ def folder(tmp_path_factory):
 TINY_MODEL = ["model.context_length=32", "model.num_layers=1", "model.hidden_dim=32"]
 TINY = [
     *("tokenizer.vocabulary_size=512", "trainer.batch_size=16", "trainer.steps=3"),
-    "corpus.path=texts/*.txt",
+    *("corpus.path=texts/*.txt", "name=texts-txt"),
 ]
 RUNS = langzoo_commands("run")
 
@@ -122,7 +122,7 @@ def first(folder):
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
     assert "pushed version" in ended.stdout
-    (version,) = (folder / "langzoo-runs" / "demo" / "serving").iterdir()
+    (version,) = (folder / "langzoo-runs" / "texts-txt" / "serving").iterdir()
     return version
 
 
@@ -162,7 +162,7 @@ def test_gate(first, folder):
 def test_what_came_of_runs(words, first, folder):
     ended = run_langzoo(words, folder)
     assert ended.returncode == 0, ended.stderr
-    assert str(folder / "langzoo-runs" / "demo" / "runs") in ended.stdout
+    assert str(folder / "langzoo-runs" / "texts-txt" / "runs") in ended.stdout
 
 
 def test_compare(first, folder):

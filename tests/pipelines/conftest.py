@@ -58,10 +58,10 @@ def settings(tmp_path_factory):
 def run_pipeline(settings):
     """Runs it with changed settings; gives configuration, result and what was shown."""
 
-    def run(*changes):
+    def run(*changes, **options):
         config = loading.load(settings=[*settings, *changes])
         output = io.StringIO()
-        result = runner.run(config, Console(file=output, width=200))
+        result = runner.run(config, Console(file=output, width=200), **options)
         return config, result, output.getvalue()
 
     return run

@@ -173,7 +173,11 @@ def test_the_first_configuration_gives_the_pipeline_and_the_gate(tmp_path):
 @pytest.mark.parametrize(
     ("second", "presets", "said"),
     [
-        ("name: b\nmodel: {family: gru}\ncorpus: {path: b.txt}", [], "corpus is anoth"),
+        (
+            "name: b\nmodel: {family: gru}\ncorpus: {path: b.txt}",
+            [],
+            r"\(corpus.path b.txt instead of ",
+        ),
         ("name: b\nmodel: {family: gruu}", [], "'gruu' is not known"),
         ("name: b\nmodel: {family: gru}", ["gru_tiny"], "give one, not 2"),
         (None, [], "two models or more"),

@@ -26,8 +26,8 @@ def apart(first, tmp_path_factory):
 def run(apart, run_pipeline):
     """Runs the pipeline; gives configuration, result and report."""
 
-    def run_with(*changes):
-        config, result, _ = run_pipeline(*changes)
+    def run_with(*changes, **options):
+        config, result, _ = run_pipeline(*changes, **options)
         return config, result, result.report.read_text()
 
     return run_with
@@ -94,3 +94,18 @@ def test_a_version_that_is_gone_is_restored_from_its_run(back):
     assert live.version == number
     assert Path(live.model, "Format-Serving", "saved_model.pb").read_bytes() == graph
     assert Path(live.folder, "assets.extra", "README.md").exists()
+
+
+def test_a_model_is_accepted_once_in_the_place_of_a_better_one(run):
+    """The untrained one of before; what is live by a rollback is another."""
+    worse = ["trainer.steps=0", "gate.max_bits_per_byte=99"]
+    _, accepted, page = run(*worse, accept_baseline=True)
+    assert accepted.decision.verdict.accepted
+    assert accepted.decision.value > accepted.decision.baseline
+    assert accepted.pushed
+    assert "accepted on purpose" in page
+    config, again, _ = run(*worse)
+    assert again.executed == []
+    assert again.decision == accepted.decision
+    said = listed(config)[version(accepted)].reasons
+    assert "accepted in the place of the last blessed model" in said

@@ -21,6 +21,7 @@ def decide(
     measured: Measured,
     *,
     compared_with: Baseline | None = None,
+    accepted: bool = False,
     taken_back: int | None = None,
 ) -> Decision:
     """Judges the candidate by all rules, and by what none is blessed without.
@@ -29,17 +30,24 @@ def decide(
         rules: The rules, each with one bound.
         measured: What was measured.
         compared_with: Which model is the last blessed one there.
+        accepted: Whether the candidate is accepted in its place, on purpose: rules
+            against it are judged, and are kept whatever comes of that.
         taken_back: The version that the candidate is, where a rollback went back to one
             before it.
     """
     outcomes = conditions(measured)
+    if learned := measured.left_out.get(CANDIDATE):
+        outcomes.append(_condition("unseen documents", DOCUMENTS, 0.0, None, learned))
     if taken_back is not None:
         outcomes.append(_taken_back(taken_back))
-    outcomes += [judge(rule, measured) for rule in rules]
+    accepted = accepted and measured.knows_of(LAST_BLESSED)
+    judged = [judge(rule, measured) for rule in rules]
+    outcomes += map(_accepted, judged) if accepted else judged
     verdict = Verdict(
         blessed=all(outcome.passed for outcome in outcomes),
         judged=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         baseline=compared_with,
+        accepted=accepted,
         rules=outcomes,
     )
     return Decision(measured.record, verdict)
@@ -64,13 +72,21 @@ def judge(rule: RuleSettings, measured: Measured) -> Outcome:
         return _compared(outcome, rule, own, rule.bound())
     other = measured.values(rule.against, rule.slice, metric)
     if other is None or math.isnan(other[0]):
-        reason = f"no {rule.against} to compare with"
+        reason = _why_not_compared(rule.against, measured)
         # The first model has no other before it; an n-gram model can always be had.
-        passed = rule.against == LAST_BLESSED
+        passed = rule.against == LAST_BLESSED and not measured.knows_of(rule.against)
         return _but(outcome, passed=passed, reason=reason)
     # Differences without the same documents, moved to where the value is.
     paired = np.concatenate([own[:1], other[0] + (own - other)[1:]])
     return _compared(outcome, rule, paired, rule.bound(float(other[0])))
+
+
+def _why_not_compared(model: str, measured: Measured) -> str:
+    if model in measured.left_out:
+        return f"{model} is not compared with: {measured.left_out[model]}"
+    if measured.knows_of(model):
+        return f"{model} has no such number"
+    return f"no {model} to compare with"
 
 
 def _compared(
@@ -125,6 +141,12 @@ def conditions(measured: Measured) -> list[Outcome]:
             "" if math.isfinite(nats) else f"they add up to {nats}",
         ),
     ]
+
+
+def _accepted(outcome: Outcome) -> Outcome:
+    if outcome.passed or outcome.against != LAST_BLESSED:
+        return outcome
+    return _but(outcome, passed=True, reason=f"accepted, though {outcome.reason}")
 
 
 def _taken_back(version: int) -> Outcome:

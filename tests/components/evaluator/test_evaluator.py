@@ -21,6 +21,11 @@ from langzoo.components.evaluator.measures.slices import length_bucket
 from langzoo.components.evaluator.measures.sums import NAMES, row
 from langzoo.components.evaluator.measures.tables import MEASURES
 from langzoo.components.evaluator.settings import EvaluatorSettings
+from langzoo.components.text_example_gen.records import Splitting
+from langzoo.components.text_example_gen.settings import (
+    CleaningSettings,
+    CorpusSettings,
+)
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.zoo import build_causal_lm
 from langzoo.serving.export.saved_model import export_causal_lm
@@ -94,14 +99,15 @@ def write_examples(texts, folder, shards):
     return Documents([str(folder / "*")])
 
 
-def run(models, documents, output, *options):
+def run(models, documents, output, *options, of=judging.EVAL, settings=SETTINGS):
     pipeline = PipelineOptions([RUNNER, *options])
     return judging.measure(
         models,
         documents,
-        SETTINGS,
+        settings,
         str(output),
         lambda: beam.Pipeline(options=pipeline),
+        of=of,
     )
 
 
@@ -245,8 +251,8 @@ def test_a_model_without_its_signatures_is_refused(texts, models, tmp_path):
         signatures = {name: export.signatures[name] for name in names}
         path = str(tmp_path / f"{len(names)}")
         tf.saved_model.save(export, path, signatures=signatures)
-        missing = judging.missing_signatures(path)
-        assert set(missing) == set(judging.SIGNATURES) - set(names)
+        missing = judging.missing_signatures(path, "causal_lm")
+        assert set(missing) == set(export.signatures) - set(names)
         documents = write_examples(texts[:20], tmp_path / "examples", shards=1)
         found = run({"candidate": path}, documents, tmp_path / "analysis")
         decision = verdict.decide([], found)
@@ -254,6 +260,43 @@ def test_a_model_without_its_signatures_is_refused(texts, models, tmp_path):
         assert f"all signatures: it lacks {', '.join(missing)}" in str(decision)
         assert bool(found.sums) == ("evaluate" in names)
         shutil.rmtree(tmp_path / "examples")
+
+
+def test_a_model_that_may_have_learned_the_documents_is_not_measured_on_them(
+    texts, models, tmp_path
+):
+    """And the candidate is measured on what it was selected on, too."""
+
+    def splitting(**corpus):
+        settings = CorpusSettings(path="texts", test_fraction=0.1, **corpus)
+        buckets = settings.buckets
+        return Splitting.of(settings.all_sources, CleaningSettings(), buckets)
+
+    paths = {}
+    learned = {
+        "candidate": splitting(),
+        "last_blessed": splitting(documents="paragraph"),
+        "ngram": splitting(eval_fraction=0.05),
+    }
+    for name, what in learned.items():
+        paths[name] = str(tmp_path / name)
+        shutil.copytree(models["candidate"], paths[name])
+        what.write(paths[name])
+    documents = write_examples(texts[:30], tmp_path / "test", shards=1)
+    others = write_examples(texts[30:70], tmp_path / "eval", shards=1)
+    of = judging.Split("test", splitting(), others)
+    settings = EvaluatorSettings()
+    found = run(paths, documents, tmp_path / "analysis", of=of, settings=settings)
+    assert found.sums.keys() == {"candidate"}
+    assert found.left_out.keys() == {"last_blessed", "ngram"}
+    assert "corpus.documents" in found.left_out["last_blessed"]
+    assert "documents of test were in the split" in found.left_out["ngram"]
+    assert found.documents == 30
+    assert found.selected_on.documents == 40
+    splitting(format="csv").write(paths["candidate"])
+    alone = {"candidate": paths["candidate"]}
+    assert "corpus.format" in judging._left_out(alone, of)["candidate"]
+    assert not judging._left_out(alone, judging.EVAL)
 
 
 def test_a_changed_template_file_is_another_question(tmp_path):

@@ -22,7 +22,7 @@ def rule_on(metric, **settings):
 
 
 def beating(**settings):
-    return rule_on("bits_per_byte", against="last_blessed", **settings)
+    return rule_on("bits_per_byte", **{"against": "last_blessed", **settings})
 
 
 BITS = beating()
@@ -148,6 +148,69 @@ def test_without_a_last_blessed_model_there_is_nothing_to_beat():
     assert not outcome(
         rule_on("bits_per_byte", against="ngram"), evaluation(corpus(2.0))
     ).passed
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (
+            evaluation(corpus(2.0), left_out={"last_blessed": "it is gone"}),
+            "last_blessed is not compared with: it is gone",
+        ),
+        (
+            evaluation(corpus(2.0), corpus(math.nan)),
+            "last_blessed has no such number",
+        ),
+    ],
+)
+def test_a_last_blessed_model_that_cannot_be_compared_with_blesses_nothing(
+    found, reason
+):
+    for rule in (BITS, beating(significant=True)):
+        judged = outcome(rule, found)
+        assert not judged.passed
+        assert judged.reason == reason
+    assert reason in str(verdict.decide([BITS], found))
+
+
+def test_a_model_is_accepted_in_the_place_of_the_last_blessed_one(tmp_path):
+    rules = [rule_on("bits_per_byte", max=3.0), BITS, rule_on("perplexity", max=99)]
+    worse = evaluation(corpus(2.0), corpus(1.5))
+    decision = verdict.decide(rules, worse, accepted=True)
+    assert decision.blessed
+    assert decision.verdict.rules[-2].reason == "accepted, though above the bound"
+    assert decision.verdict.rules[-2].bound == pytest.approx(1.5)
+    assert "accepted in the place of the last blessed model" in str(decision)
+    write(decision, tmp_path)
+    assert json.loads((tmp_path / "gate.json").read_text())["accepted"]
+    first = verdict.decide(rules, evaluation(corpus(2.0)), accepted=True)
+    assert not first.verdict.accepted
+    lost = evaluation(corpus(2.0), left_out={"last_blessed": "it is gone"})
+    assert verdict.decide(rules, lost, accepted=True).blessed
+    # The other rules are kept, or not, as ever.
+    for broken in (rule_on("bits_per_byte", max=1.9), beating(against="ngram")):
+        assert not verdict.decide([broken, BITS], worse, accepted=True).blessed
+    assert not verdict.decide(
+        rules, evaluation(corpus(math.nan)), accepted=True
+    ).blessed
+
+
+def test_a_candidate_that_may_have_learned_the_documents_is_refused():
+    learned = evaluation(corpus(2.0), left_out={"candidate": "it has seen them"})
+    decision = verdict.decide([], learned)
+    assert not decision.blessed
+    assert "unseen documents: it has seen them" in str(decision)
+
+
+def test_what_was_selected_on_is_told_beside_what_it_is_judged_by():
+    found = evaluation(corpus(2.0), split="test", selected_on=corpus(1.5))
+    decision = verdict.decide([rule_on("bits_per_byte", max=3.0)], found)
+    assert str(decision) == (
+        "blessed: 2.000 bits per byte of test (1.500 of eval, selected on), bound 3.000"
+    )
+    told = decision.evaluation
+    assert (told.split, told.selected_on.documents) == ("test", DOCUMENTS)
+    assert told.candidate["bits_per_byte"].value == pytest.approx(2.0)
 
 
 def test_a_rule_on_a_slice_without_documents_is_not_kept():

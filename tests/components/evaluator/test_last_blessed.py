@@ -4,44 +4,102 @@ from __future__ import annotations
 
 import shutil
 
+import pytest
 from langzoo.components.evaluator.gate import last_blessed
-from langzoo.components.evaluator.gate.baseline import BlessedRecord
+from langzoo.components.evaluator.gate.baseline import BlessedRecord, Comparison
 from langzoo.components.push_folder.push_folder import PushFolder
 from langzoo.components.push_folder.records import Source
+
+SAVED = "Format-Serving/saved_model.pb"
+
+
+def made(folder):
+    """A model's artifact with something in the place of its graph."""
+    (folder / SAVED).parent.mkdir(parents=True)
+    (folder / SAVED).touch()
+    return str(folder)
+
+
+def bless(record, model):
+    last_blessed.write(record, last_blessed.Blessed(model_uri=model))
 
 
 def test_the_model_before_the_candidate_is_the_one_to_beat(tmp_path):
     record = str(tmp_path / "root" / last_blessed.FILE)
-    first, second, third = (str(tmp_path / name) for name in ("a", "b", "c"))
-    for folder in (first, second, third):
-        (tmp_path / folder).mkdir()
-    assert last_blessed.read(record, first) is None
-    last_blessed.write(record, first)
-    assert last_blessed.read(record, second) == first
+    assert last_blessed.read(record, "a") is None
+    bless(record, "a")
+    assert last_blessed.read(record, "b").model_uri == "a"
     # Judged again, a model does not have to be better than itself.
-    assert last_blessed.read(record, first) is None
-    last_blessed.write(record, second)
-    last_blessed.write(record, second)
-    assert last_blessed.read(record, second) == first
-    assert last_blessed.read(record, third) == second
-    shutil.rmtree(second)
-    assert last_blessed.read(record, third) == first
+    assert last_blessed.read(record, "a") is None
+    bless(record, "b")
+    bless(record, "b")
+    assert last_blessed.read(record, "b").model_uri == "a"
+    assert last_blessed.read(record, "c").model_uri == "b"
 
 
-def test_after_a_rollback_what_is_live_is_the_one_to_beat(tmp_path):
+@pytest.fixture
+def pushed(tmp_path):
+    """A record, and two models that were blessed and pushed."""
     serving = PushFolder(str(tmp_path / "serving"))
-    file = str(tmp_path / "root" / last_blessed.FILE)
-    record = BlessedRecord(file=file, push_folder=serving.path)
-    record = BlessedRecord.parse(record.dump())
-    first, second, third = (str(tmp_path / name) for name in ("a", "b", "c"))
+    file = tmp_path / "root" / last_blessed.FILE
+    record = BlessedRecord(file=str(file), push_folder=serving.path)
 
-    def bless(model):
-        (tmp_path / model / "Format-Serving").mkdir(parents=True)
+    def push(name):
+        model = made(tmp_path / name)
         record.bless(model, record.comparison(model))
         source = {Source.FILE: Source(model=model).dump()}
         return int(serving.push(f"{model}/Format-Serving", source).rpartition("/")[2])
 
-    one, two = bless(first), bless(second)
+    return record, push, [push("a"), push("b")], tmp_path
+
+
+def test_where_the_last_blessed_model_is_gone_the_version_that_was_pushed_stands_in(
+    pushed,
+):
+    record, _, (one, two), folder = pushed
+    assert record.comparison("c").baseline.version is None
+    shutil.rmtree(folder / "b")
+    comparison = record.comparison("c")
+    assert comparison.baseline.model == f"{record.push_folder}/{two}"
+    assert str(comparison.baseline) == f"version {two}, pushed last"
+    assert not comparison.trouble
+    # Judged again, it does not stand in for itself.
+    shutil.rmtree(folder / "a")
+    assert record.comparison(str(folder / "b")).baseline.version == one
+    shutil.rmtree(record.push_folder)
+    comparison = record.comparison("c")
+    assert comparison.trouble.startswith("the model that was blessed last is gone from")
+    with comparison.model() as model:
+        assert model is None
+
+
+@pytest.mark.parametrize("content", [None, "", "[", '[{"model": "b"}]'])
+def test_where_the_record_cannot_be_read_the_version_stands_in_too(pushed, content):
+    record, push, (_, two), folder = pushed
+    file = folder / "root" / last_blessed.FILE
+    file.unlink() if content is None else file.write_text(content)
+    assert record.comparison("c").baseline.version == two
+    push("c")
+    assert record.comparison("d").baseline.model == str(folder / "c/Format-Serving")
+    file.write_text("[")
+    shutil.rmtree(record.push_folder)
+    assert record.comparison("d").trouble == (
+        f"{file}, which tells the model that was blessed last, cannot be read"
+    )
+
+
+def test_where_nothing_was_ever_blessed_there_is_nothing_to_beat(tmp_path):
+    serving = PushFolder(str(tmp_path / "serving"))
+    record = BlessedRecord(file=str(tmp_path / "none"), push_folder=serving.path)
+    serving.push(f"{made(tmp_path / 'foreign')}/Format-Serving")
+    assert record.comparison("a") == Comparison()
+
+
+def test_after_a_rollback_what_is_live_is_the_one_to_beat(pushed):
+    record, push, (one, two), folder = pushed
+    record = BlessedRecord.parse(record.dump())
+    serving = PushFolder(record.push_folder)
+    first, second, third = (str(folder / name) for name in ("a", "b", "c"))
     assert record.comparison(third).baseline.model == f"{second}/Format-Serving"
     live = serving.roll_back()
     # The version itself: the run that made it may have left nothing else.
@@ -54,6 +112,7 @@ def test_after_a_rollback_what_is_live_is_the_one_to_beat(tmp_path):
     assert comparison.taken_back == {second: two}
     # What is live is not compared with itself, nor with what was taken back.
     assert record.comparison(first).baseline is None
-    bless(third)
+    push("c")
     assert record.comparison("d").baseline.model == f"{third}/Format-Serving"
-    assert record.comparison(third).baseline is None
+    # A rollback's version is older, and is what was compared with.
+    assert record.comparison(third).baseline.version == live.number

@@ -126,7 +126,7 @@ def test_the_report_tells_it_in_words(measured):
 def test_a_configuration_names_it(reference):
     rule = f"{{metric: '{reference}', min: 2, slice: length=0-255}}"
     gate = load(settings=[f"gate.rules=[{rule}]"]).gate
-    assert str(gate.all_rules[-1]) == "bytes_per_token of length=0-255 >= 2"
+    assert str(gate.rules_of("causal_lm")[-1]) == "bytes_per_token of length=0-255 >= 2"
 
 
 def test_its_source_is_in_the_cache_key(reference, package):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from huggingface_hub import ModelCard
-from langzoo.components.evaluator.records import Evaluation, Verdict
+from langzoo.components.evaluator.records import Evaluation, Slice, Verdict
 from langzoo.components.pusher.model_card import model_card
 from langzoo.components.pusher.settings import Card
 
@@ -69,6 +69,21 @@ def test_the_hub_reads_its_measures_that_are_numbers(card):
     assert (result.metric_type, result.metric_value) == ("bits_per_byte", 2.5)
     assert result.metric_name == "bits per byte (95 % interval 2.400 to 2.600)"
     assert result.dataset_split == "eval"
+
+
+def test_what_was_selected_on_stands_beside_what_it_is_judged_by(evaluation):
+    selected_on = Slice.model_validate({"documents": 9, "metrics": measures(2.25)})
+    changes = {"split": "test", "selected_on": selected_on}
+    verdict = Verdict.model_validate(
+        {"blessed": True, "accepted": True, "rules": [{"rule": "a", "passed": True}]}
+    )
+    judged = evaluation.model_copy(update=changes)
+    card = model_card(SETTINGS, judged, verdict, None, None)
+    (result,) = ModelCard(card).data.eval_results
+    assert result.dataset_split == "test"
+    assert "They are of the split `test`" in card
+    assert "| bits per byte | 2.500 | 2.400 to 2.600 |  | 2.250 |\n|" in card
+    assert "accepted on purpose in the place of the last blessed model" in card
 
 
 def test_it_tells_measures_gate_and_limits(card):

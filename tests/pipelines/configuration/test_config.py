@@ -463,16 +463,16 @@ def test_a_recurrent_family_can_carry_its_state(family):
 def test_rules_inherit_the_significance_of_the_gate_where_they_compare():
     settings = [
         "gate.significant=true",
-        "gate.min_improvement=0.1",
+        "gate.min_improvement=-0.1",
         "gate.rules=[{metric: perplexity, max: 9}, {metric: size_mb, against: ngram, "
         "significant: false}, {metric: perplexity, against: ngram}]",
     ]
     gate = loading.load(settings=settings).gate
     assert gate.needs_ngram
     assert not loading.load().gate.needs_ngram
-    assert [str(rule) for rule in gate.all_rules] == [
+    assert [str(rule) for rule in gate.rules_of("causal_lm")] == [
         "bits_per_byte <= 2.2",
-        "bits_per_byte <= last_blessed - 0.1, significantly",
+        "bits_per_byte <= last_blessed + 0.1, significantly",
         "perplexity <= 9",
         "size_mb <= ngram",
         "perplexity <= ngram, significantly",

@@ -9,6 +9,7 @@ import yaml
 from google.protobuf import json_format
 from kfp import components
 from langzoo.components.errors import InputError
+from langzoo.components.evaluator.gate.baseline import BlessedRecord
 from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.kubeflow.compiler import compile_pipeline
 
@@ -84,7 +85,12 @@ def test_the_rules_travel_with_the_evaluator(specification):
 def test_the_evaluator_knows_the_folder_that_the_pusher_pushes_to(loaded):
     tasks = loaded[0]["root"]["dag"]["tasks"]
     told = tasks["Evaluator"]["inputs"]["parameters"]["blessed_record"]
-    assert json.loads(told["runtimeValue"]["constant"]) == {
+    # A truth value has no quotes, and is none before the run is started.
+    accept = "{{$.inputs.parameters['accept_baseline']}}"
+    record = told["runtimeValue"]["constant"].replace(f" {accept}", " true")
+    assert BlessedRecord.parse(record).accept
+    assert json.loads(record) == {
+        "accept": True,
         "file": "gs://bucket/langzoo/demo/blessed.json",
         "push_folder": "{{$.inputs.parameters['push_folder']}}",
     }
@@ -121,6 +127,7 @@ def test_all_parameters_have_the_configured_values_as_defaults(loaded):
         "steps": demo.trainer.steps,
         "max_bits_per_byte": demo.gate.max_bits_per_byte,
         "min_improvement": demo.gate.min_improvement,
+        "accept_baseline": False,
         "push_folder": "gs://bucket/langzoo/demo/serving",
     }
     assert all(one["isOptional"] for one in parameters.values())

@@ -9,9 +9,11 @@ import subprocess
 import pytest
 from langzoo import cli
 from langzoo.components.errors import InputError
+from langzoo.components.text_example_gen.records import Splitting
 from langzoo.components.trainer import component as trainer
 from langzoo.pipelines import pipeline
 from langzoo.pipelines.configuration import loading
+from langzoo.pipelines.report.reading import Runs
 from tensorflow.compat.v1.train import summary_iterator
 
 
@@ -26,6 +28,15 @@ def test_a_trained_model_is_blessed_and_pushed(first):
     assert {"TextExampleGen", "Trainer", "Pusher"} <= set(result.executed)
     assert "Trainer" in shown
     assert re.search(r"eval: [\d,]+ tokens of \d\.\d+ bytes, 0\.00% unknown", shown)
+
+
+def test_what_decides_the_split_travels_with_blessing_and_export(first):
+    _, result, _ = first
+    run = Runs(first[0].folder).read(Runs(first[0].folder).ids[0])
+    splitting = Splitting.read(run.output("TextExampleGen", "examples"))
+    assert splitting.buckets == {"train": 900, "eval": 100}
+    for folder in (run.output("Evaluator", "blessing"), str(result.pushed)):
+        assert Splitting.read(folder) == splitting
 
 
 def test_the_evaluation_counts_the_whole_split(first):

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from huggingface_hub import ModelCard
-from langzoo.components.evaluator.records import Evaluation, Measure, Verdict
+from langzoo.components.evaluator.records import Evaluation, Measure, Slice, Verdict
 from langzoo.pipelines.report import figures, page
 from langzoo.pipelines.report.data import RunReport
 from langzoo.pipelines.report.reading import Runs, run_folder
@@ -62,6 +62,21 @@ def test_it_is_read_again_as_it_was_written(first, report):
     runs = Runs(config.folder)
     assert runs.read(report.run_id) == report
     assert report.page == str(run_folder(config.folder, report.run_id) / "report.html")
+
+
+def test_what_was_selected_on_stands_beside_what_it_is_judged_by(report):
+    measures = {"bits_per_byte": Measure(value=7.125, low=7.0625, high=7.25)}
+    selected_on = Slice(documents=9, metrics=measures)
+    changes = {"split": "test", "selected_on": selected_on}
+    evaluation = report.evaluation.model_copy(update=changes)
+    verdict = report.verdict.model_copy(update={"accepted": True})
+    told = {"evaluation": evaluation, "verdict": verdict}
+    text = Page(page.run_page(report.model_copy(update=told))).text
+    assert "documents of the split test" in text
+    assert "this model on eval, selected on" in text
+    assert "7.125" in text
+    assert "accepted on purpose in the place of the last blessed one" in text
+    assert "selected on" not in Page(page.run_page(report)).text
 
 
 def test_its_lineage_leads_from_the_pushed_model_to_the_corpus(report):

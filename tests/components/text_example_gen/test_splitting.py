@@ -1,0 +1,130 @@
+"""Which models may have learned documents of a split, as their splittings say."""
+
+from __future__ import annotations
+
+import pytest
+from langzoo.components.text_example_gen.component import TextExampleGen
+from langzoo.components.text_example_gen.documents import Document
+from langzoo.components.text_example_gen.executor import to_example
+from langzoo.components.text_example_gen.records import Splitting, judged_split
+from langzoo.components.text_example_gen.settings import (
+    CleaningSettings,
+    CorpusSettings,
+)
+from tfx.components.example_gen import base_example_gen_executor as example_gen
+from tfx.proto.example_gen_pb2 import Output
+from tfx.utils import proto_utils
+
+OTHERWISE = "it has learned from documents made otherwise"
+
+
+def splitting(cleaning=None, **corpus):
+    settings = CorpusSettings(**{"path": "texts", **corpus})
+    cleaned = CleaningSettings(**cleaning or {})
+    return Splitting.of(settings.all_sources, cleaned, settings.buckets)
+
+
+def judged(now):
+    return judged_split(now.buckets)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"documents": "paragraph"}, "corpus.documents paragraph instead of file"),
+        ({"format": "jsonl"}, "corpus.format jsonl instead of auto"),
+        ({"text_field": "body"}, "corpus.text_field body instead of text"),
+        ({"path": "more"}, "corpus more instead of texts"),
+        (
+            {"path": "demo", "sources": [{"path": "texts"}, {"path": "more"}]},
+            "corpus more, texts instead of texts",
+        ),
+        ({"cleaning": {"normalize": "NFC"}}, "cleaning.normalize NFC instead of noth"),
+        ({"cleaning": {"mask_emails": True}}, "cleaning.mask_emails True instead of F"),
+        (
+            {"cleaning": {"drop_near_duplicates": True}},
+            "cleaning.drop_near_duplicates True instead of False",
+        ),
+    ],
+)
+def test_documents_that_are_made_otherwise_may_have_been_learned(changes, said):
+    before, now = splitting(), splitting(**changes)
+    assert now.seen_by(before, "eval").startswith(f"{OTHERWISE} ({said}")
+    assert before.seen_by(now, "eval").startswith(OTHERWISE)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strict": True, "allow_fewer_documents": True},
+        {"path": "./texts/"},
+        {"fields": {"label": "sentiment"}},
+        {"path": "demo", "sources": [{"path": "texts", "weight": 3.0}]},
+        {"cleaning": {"min_bytes": 9, "max_characters": 99, "drop_duplicates": True}},
+        {"cleaning": {"filter": "module:passes", "filter_threshold": 0.1}},
+        {"cleaning": {"shingles": "characters"}},  # of near duplicates that stay
+    ],
+)
+def test_what_drops_documents_or_repeats_them_leaves_them_in_their_splits(changes):
+    assert splitting(**changes).seen_by(splitting(), "eval") == ""
+
+
+def test_a_model_that_says_nothing_may_have_learned_anything():
+    assert splitting().seen_by(None, "eval") == (
+        "it does not say what documents it has learned from"
+    )
+
+
+def test_a_key_that_is_new_has_its_default():
+    older = splitting().model_copy(update={"sources": {"texts": {}}, "cleaning": {}})
+    assert splitting().seen_by(older, "eval") == ""
+    assert splitting(documents="line").seen_by(older, "eval").startswith(OTHERWISE)
+
+
+def splits(texts, **corpus):
+    """The texts of each split, as TFX deals them out."""
+    component = TextExampleGen(CorpusSettings(path="texts", **corpus))
+    told = component.exec_properties["output_config"]
+    config = proto_utils.json_to_proto(told, Output()).split_config
+    buckets, found = [], {split.name: set() for split in config.splits}
+    for split in config.splits:
+        buckets.append(split.hash_buckets + (buckets[-1] if buckets else 0))
+    for text in texts:
+        example = to_example(Document("1", text))
+        index = example_gen._PartitionFn(example, len(buckets), buckets, config)
+        found[config.splits[index].name].add(text)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "seen"),
+    [
+        ({"eval_fraction": 0.1}, {"eval_fraction": 0.2}, True),
+        ({"eval_fraction": 0.2}, {"eval_fraction": 0.1}, False),
+        ({"eval_fraction": 0.2}, {"eval_fraction": 0.1, "test_fraction": 0.1}, False),
+        ({"eval_fraction": 0.1}, {"eval_fraction": 0.1, "test_fraction": 0.1}, True),
+        ({"eval_fraction": 0.1, "test_fraction": 0.1}, {"eval_fraction": 0.2}, False),
+        ({"eval_fraction": 0.1, "test_fraction": 0.1}, {"eval_fraction": 0.1}, False),
+    ],
+)
+def test_other_fractions_matter_where_documents_were_learned(topics, before, now, seen):
+    paragraphs = {part for text in topics for part in text.split("\n\n")}
+    assert len(paragraphs) > 300
+    split = judged(splitting(**now))
+    learned = splits(paragraphs, **before)["train"] & splits(paragraphs, **now)[split]
+    assert bool(learned) == seen
+    said = splitting(**now).seen_by(splitting(**before), split)
+    expected = f"documents of {split} were in the split that it learned from"
+    assert said == (expected if seen else "")
+
+
+def test_it_lies_with_the_examples(run_example_gen, topics, tmp_path):
+    corpus = tmp_path / "texts"
+    corpus.mkdir()
+    for number, text in enumerate(topics):
+        (corpus / f"{number}.txt").write_text(text, encoding="utf-8")
+    source = {"path": str(corpus), "documents": "paragraph"}
+    examples = run_example_gen([source], test_fraction=0.1)
+    found = Splitting.read(examples.uri)
+    assert found == splitting(path="demo", sources=[source], test_fraction=0.1)
+    assert found.buckets == {"train": 800, "test": 100, "eval": 100}
