@@ -205,14 +205,19 @@ def test_tfma_itself_has_the_metrics_by_slice(evaluated, outputs):
         assert told["token_accuracy"] == pytest.approx(accuracy, rel=1e-6)
 
 
-def test_workers_and_shards_change_no_digit(evaluated, models, texts, tmp_path):
+def test_workers_and_shards_change_nothing_but_rounding(
+    evaluated, models, texts, tmp_path
+):
     found, _ = evaluated
     documents = write_examples(texts, tmp_path / "examples", shards=5)
     again = run(models, documents, tmp_path / "analysis", *THREADS)
     for model, by_slice in found.sums.items():
         assert again.sums[model].keys() == by_slice.keys()
         for name, sums in by_slice.items():
-            np.testing.assert_array_equal(again.sums[model][name].blocks, sums.blocks)
+            # Beam makes batches by the time that they take.
+            np.testing.assert_allclose(
+                again.sums[model][name].blocks, sums.blocks, rtol=1e-6
+            )
 
 
 def test_rules_are_judged_and_all_is_told_as_json(evaluated, tmp_path):

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from langzoo.components.text_example_gen.component import TextExampleGen
 from langzoo.components.text_example_gen.documents import Document
-from langzoo.components.text_example_gen.executor import to_example
 from langzoo.components.text_example_gen.records import Splitting, judged_split
 from langzoo.components.text_example_gen.settings import (
     CleaningSettings,
     CorpusSettings,
 )
-from tfx.components.example_gen import base_example_gen_executor as example_gen
-from tfx.proto.example_gen_pb2 import Output
-from tfx.utils import proto_utils
 
 OTHERWISE = "it has learned from documents made otherwise"
 
@@ -82,17 +77,11 @@ def test_a_key_that_is_new_has_its_default():
 
 
 def splits(texts, **corpus):
-    """The texts of each split, as TFX deals them out."""
-    component = TextExampleGen(CorpusSettings(path="texts", **corpus))
-    told = component.exec_properties["output_config"]
-    config = proto_utils.json_to_proto(told, Output()).split_config
-    buckets, found = [], {split.name: set() for split in config.splits}
-    for split in config.splits:
-        buckets.append(split.hash_buckets + (buckets[-1] if buckets else 0))
+    """The texts of each split, as the component deals them out."""
+    buckets = CorpusSettings(path="texts", **corpus).buckets
+    found = {name: set() for name in buckets}
     for text in texts:
-        example = to_example(Document("1", text))
-        index = example_gen._PartitionFn(example, len(buckets), buckets, config)
-        found[config.splits[index].name].add(text)
+        found[Document("1", text).split_of(buckets)].add(text)
     return found
 
 
