@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.pvalue import AsSingleton
+import tensorflow as tf
+from tfx import types
+from tfx.types import artifact_utils
 
+from ..documents import split
 from ..sample import BoundedSample
-from .documents import Document
+from ..scratch import read_json, write_one
 from .near_duplicates import MinHash
 from .records import Contamination
 
@@ -70,59 +73,70 @@ def contamination(found: Iterable[_Pair], documents: int) -> Contamination:
     )
 
 
-class Measure(beam.PTransform):
-    """Documents of the splits, by name, to the `Contamination` of each but `train`."""
+def sample(texts: Iterable[str]) -> list[str]:
+    """Those of some texts that are looked for."""
+    sampler = BoundedSample(SAMPLE_BYTES, 0)
+    kept = sampler.create_accumulator()
+    for text in texts:
+        kept = sampler.add_input(kept, text.encode())
+    return [text.decode() for text in sampler.extract_output(kept)]
 
-    def __init__(self, min_hash: MinHash) -> None:
-        super().__init__()
-        self._min_hash = min_hash
 
-    def expand(
-        self, splits: Mapping[str, beam.PCollection]
-    ) -> dict[str, beam.PCollection]:
-        """Samples each evaluation split, and looks through the training split."""
-        texts = splits["train"] | "TrainText" >> beam.Map(_text)
-        return {
-            name: self._of_split(name, texts, documents)
-            for name, documents in splits.items()
-            if name != "train"
-        }
+def measure(
+    make_pipeline: Callable[[], beam.Pipeline],
+    examples: list[types.Artifact],
+    min_hash: MinHash,
+    path: str,
+) -> dict[str, Contamination]:
+    """Looks through the training split, which no worker holds, for the others.
 
-    def _of_split(
-        self, name: str, train: beam.PCollection, documents: beam.PCollection
-    ) -> beam.PCollection:
-        sample = AsSingleton(
-            documents
-            | f"Text[{name}]" >> beam.Map(_text)
-            | f"Sample[{name}]" >> beam.CombineGlobally(BoundedSample(SAMPLE_BYTES, 0))
+    Args:
+        make_pipeline: Makes a Beam pipeline.
+        examples: What an ingestion has written.
+        min_hash: As of `Wanted`.
+        path: A file that nobody needs afterwards.
+
+    Returns:
+        How much of each split but `train` stands in that.
+    """
+    names = artifact_utils.decode_split_names(examples[0].split_names)
+    samples = {name: sample(split(examples, name)) for name in names if name != "train"}
+    with make_pipeline() as pipeline:
+        _ = (
+            pipeline
+            | beam.Create(split(examples, "train").file_patterns)
+            | beam.io.ReadAllFromTFRecord()
+            | "Find" >> beam.ParDo(_Find(samples, min_hash))
+            | beam.Distinct()
+            | beam.combiners.ToList()
+            | beam.Map(json.dumps)
+            | "Write" >> write_one(path)
         )
-        return (
-            train
-            | f"Find[{name}]" >> beam.ParDo(_Find(self._min_hash), sample)
-            | f"Distinct[{name}]" >> beam.Distinct()
-            | f"List[{name}]" >> beam.combiners.ToList()
-            | f"Count[{name}]"
-            >> beam.Map(lambda found, sample: contamination(found, len(sample)), sample)
+    found = read_json(path)
+    return {
+        name: contamination(
+            ((number, is_equal) for of, number, is_equal in found if of == name),
+            len(texts),
         )
+        for name, texts in samples.items()
+    }
 
 
 class _Find(beam.DoFn):
-    def __init__(self, min_hash: MinHash) -> None:
+    """Serialized examples to the split, number and equality of what is in them."""
+
+    def __init__(self, samples: dict[str, list[str]], min_hash: MinHash) -> None:
+        self._samples = samples
         self._min_hash = min_hash
 
-    def start_bundle(self) -> None:
-        self._wanted: Wanted | None = None
+    def setup(self) -> None:
+        self._wanted = {
+            name: Wanted(texts, self._min_hash) for name, texts in self._samples.items()
+        }
 
-    def process(self, text: bytes, sample: list[bytes]) -> Iterator[_Pair]:
-        if self._wanted is None:
-            self._wanted = _wanted(tuple(sorted(sample)), self._min_hash)
-        yield from self._wanted.find(text.decode())
-
-
-@functools.lru_cache(maxsize=2)
-def _wanted(sample: tuple[bytes, ...], min_hash: MinHash) -> Wanted:
-    return Wanted([text.decode() for text in sample], min_hash)
-
-
-def _text(document: Document) -> bytes:
-    return document.text.encode()
+    def process(self, record: bytes) -> Iterator[tuple[str, int, bool]]:
+        features = tf.train.Example.FromString(record).features.feature
+        text = features["text"].bytes_list.value[0].decode()
+        for name, wanted in self._wanted.items():
+            for number, is_equal in wanted.find(text):
+                yield name, number, is_equal

@@ -25,7 +25,7 @@ from ..progress import report
 from ..scratch import read_json, write_one
 from . import cleaning, contamination, demo_corpus, files, last_run, profiles, readers
 from .documents import Document
-from .records import Contamination, LastRun, Profile, Splitting, Summary
+from .records import LastRun, Profile, Splitting, Summary
 from .settings import CleaningSettings, SourceSettings
 from .shards import write_shards
 from .streams import BrokenOffError, UnusableError
@@ -136,18 +136,9 @@ class Executor(BaseExampleGenExecutor):
             | "Read" >> read(exec_properties, "")
             | "Split" >> beam.Partition(_BySplit(buckets), len(buckets))
         )
-        documents = dict(zip(buckets, parts, strict=True))
-        measure = contamination.Measure(cleaning.min_hash_of(self._cleaning))
-        for name, found in (documents | "Contamination" >> measure).items():
-            _ = (
-                found
-                | f"FormatContamination[{name}]" >> beam.Map(Contamination.dump)
-                | f"WriteContamination[{name}]"
-                >> write_one(os.path.join(self._scratch, f"contamination-{name}"))
-            )
         splits = {
             name: part | f"ToExample[{name}]" >> beam.Map(to_example)
-            for name, part in documents.items()
+            for name, part in zip(buckets, parts, strict=True)
         }
         for name, examples in splits.items():
             _ = (
@@ -217,13 +208,12 @@ class Executor(BaseExampleGenExecutor):
                 file.source.path: str(file.span) for file in self._found if file.span
             },
             cleaning=cleaning.read_counts(self._cleaning, self._scratch),
-            contamination={
-                name: Contamination(
-                    **read_json(os.path.join(self._scratch, f"contamination-{name}"))
-                )
-                for name in self._split_names
-                if name != "train"
-            },
+            contamination=contamination.measure(
+                self._make_beam_pipeline,
+                self._examples,
+                cleaning.min_hash_of(self._cleaning),
+                os.path.join(self._scratch, "contamination"),
+            ),
             profiles={
                 name: Profile(
                     **read_json(os.path.join(self._scratch, f"profile-{name}"))

@@ -12,34 +12,37 @@ from .streams import BrokenOffError, UnusableError
 _CHUNK = 1 << 16
 _LARGEST = 1 << 28  # characters of one value
 _LONGEST_WORD = 16  # more than any that an error may be about because it is cut off
+_CUT_SHORT = "cut short: its JSON has no end"
 _BETWEEN = re.compile(r"[\s,]*")
 
 
 def read_values(stream: TextIO, path: str) -> Iterator[Any]:
-    """Yields the elements of an array, or values that stand one after the other.
+    """Yields values that stand one after the other, and of arrays their elements.
 
     Args:
         stream: The text.
         path: What an error names.
 
     Raises:
-        BrokenOffError: Where the array has no end.
+        BrokenOffError: Where an array or a value has no end.
         UnusableError: Where it is not JSON.
     """
     text = _Text(stream)
-    is_array = text.skip() == "["
-    if is_array:
-        text.at += 1
-    while (first := text.skip()) and not (is_array and first == "]"):
+    is_array = False
+    while first := text.skip():
+        if first in "[]" and is_array == (first == "]"):
+            is_array = not is_array
+            text.at += 1
+            continue
         try:
             yield text.value()
         except EOFError as error:
-            raise BrokenOffError(path, "cut short: its JSON has no end") from error
+            raise BrokenOffError(path, _CUT_SHORT) from error
         except (ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise UnusableError(f"not JSON ({reason})") from error
-    if is_array and not first:
-        raise BrokenOffError(path, "cut short: its JSON has no end")
+    if is_array:
+        raise BrokenOffError(path, _CUT_SHORT)
 
 
 class _Text:

@@ -84,6 +84,8 @@ def _read(path: str, source: SourceSettings) -> Iterator[Item]:
         yield from _documents(path, source, "record", enumerate(hubs.read(path)))
         return
     with open_stream(path) as stream:
+        if not stream.peek(1):
+            return
         archive_format = formats.kind_of(path).format
         if archive_format not in formats.ARCHIVES:
             yield from _read_file(stream, path, source)
@@ -125,7 +127,7 @@ def _read_file(
         yield from _read_text(stream, path, source, encoding)
     elif file_format in ("csv", "tsv"):
         yield from _read_table(stream, path, source, file_format, encoding)
-    elif _is_json_of_many_lines(stream, file_format, encoding):
+    elif _is_json_of_many_lines(stream, encoding):
         text = io.TextIOWrapper(stream, encoding, errors="surrogateescape")
         values = enumerate(read_values(text, path))
         yield from _documents(path, source, "record", values, encoding=encoding)
@@ -224,15 +226,11 @@ def _read_text(
             yield Broken(f"line {line}", no_text_of(encoding))
 
 
-def _is_json_of_many_lines(
-    stream: io.BufferedReader, file_format: str, encoding: str
-) -> bool:
+def _is_json_of_many_lines(stream: io.BufferedReader, encoding: str) -> bool:
     """Whether JSON is an array, or of values of several lines."""
     head = stream.peek().decode(encoding, errors="ignore").lstrip()
-    if head.startswith("["):
-        return file_format == "json"
     first, line_end, _ = head.partition("\n")
-    return bool(line_end) and first.strip() in ("{", "[")
+    return head.startswith("[") or (bool(line_end) and first.strip() == "{")
 
 
 def _read_json_lines(

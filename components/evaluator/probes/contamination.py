@@ -46,15 +46,10 @@ def probe(train_texts: Iterable[str], eval_texts: Iterable[str]) -> Probed:
     Returns:
         The metrics of `NAMES`, NaN where there is no text in either.
     """
-    from ...sample import BoundedSample
-    from ...text_example_gen.contamination import SAMPLE_BYTES, Wanted, contamination
+    from ...text_example_gen.contamination import Wanted, contamination, sample
     from ...text_example_gen.near_duplicates import MinHash
 
-    sampler = BoundedSample(SAMPLE_BYTES, 0)
-    sample = sampler.create_accumulator()
-    for text in eval_texts:
-        sample = sampler.add_input(sample, text.encode())
-    texts = [text.decode() for text in sampler.extract_output(sample)]
+    texts = sample(eval_texts)
     wanted = Wanted(texts, MinHash())
     train = iter(train_texts)
     first = next(train, None)

@@ -37,12 +37,13 @@ def texts_of(path, **options):
     [
         json.dumps(RECORDS),
         json.dumps(RECORDS, indent=2),
+        "\n".join(json.dumps([record]) for record in RECORDS),
         "\n".join(map(json.dumps, RECORDS)),
         "\n\n".join(json.dumps(record, indent=1) for record in RECORDS),
         f"\ufeff  [\n{',  '.join(map(json.dumps, RECORDS))} ]\n\n",
     ],
 )
-@pytest.mark.parametrize("ending", [".json", ".JSON.gz"])
+@pytest.mark.parametrize("ending", [".json", ".JSON.gz", ".jsonl"])
 def test_json_is_an_array_or_records_one_after_the_other(tmp_path, content, ending):
     path = tmp_path / f"x{ending}"
     encoded = content.encode()
@@ -140,11 +141,18 @@ def test_an_archive_cut_short_breaks_off(tmp_path, ending):
         read(path)
 
 
+@pytest.mark.parametrize("ending", [*ARCHIVES, ".txt", ".json", ".csv", ".parquet"])
+def test_an_empty_file_holds_nothing(tmp_path, ending):
+    (tmp_path / f"x{ending}").write_bytes(b"")
+    assert read(tmp_path / f"x{ending}") == []
+
+
 @pytest.mark.parametrize("ending", ARCHIVES)
 def test_what_is_no_archive_is_said(tmp_path, ending):
-    (tmp_path / f"x{ending}").write_bytes(b"Only text.\n" * 100)
-    with pytest.raises(UnusableError, match=r"not (tar|zip|gzip)"):
-        read(tmp_path / f"x{ending}")
+    for content in (b"Only text.\n" * 100, b"x"):
+        (tmp_path / f"x{ending}").write_bytes(content)
+        with pytest.raises(UnusableError, match=r"not (tar|zip|gzip)"):
+            read(tmp_path / f"x{ending}")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
