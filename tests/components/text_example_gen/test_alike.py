@@ -85,3 +85,17 @@ def test_of_two_templates_each_has_its_leaders():
     assert 50 <= (~found).sum() <= 60
     firsts = [np.flatnonzero(order // 40 == template)[0] for template in range(50)]
     assert not found[firsts].any()
+
+
+def test_many_texts_of_one_template_are_alike_within_their_kind_only():
+    draw, count = np.random.default_rng(3), 400
+    template = np.broadcast_to(drawn(draw, HASHES), (count, HASHES))
+    # Those of kind 1 have no leader among them, and are like those of kind 0.
+    kinds = np.repeat(np.array([0, 1], np.uint64), count // 2)
+    own = np.zeros((count, HASHES), bool)
+    own[count // 2 :, :20] = True
+    signatures = np.where(own, drawn(draw, count, HASHES), template)
+    found = later_alike(signatures, kinds)
+    assert not found[0]
+    assert found[1 : count // 2].all()
+    assert not found[count // 2 :].any()
