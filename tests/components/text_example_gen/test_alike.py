@@ -52,8 +52,21 @@ def test_of_few_signatures_all_pairs_are_compared(threshold):
     np.testing.assert_array_equal(later_alike(signatures, kinds, threshold), expected)
 
 
-@pytest.mark.parametrize("share", [0, 0.05, 0.12, 0.17, 0.3])
-def test_many_texts_of_one_template_are_compared_with_few_each(share, monkeypatch):
+@pytest.mark.parametrize(
+    ("share", "comparisons", "least", "most"),
+    [
+        # Any two are alike.
+        (0, 2, 0.99, 1),
+        (0.05, 2, 0.99, 1),
+        # Many are like one of the leaders, few, none but the copies.
+        (0.12, 20, 0.7, 0.9),
+        (0.17, 64, 0.02, 0.2),
+        (0.3, 1, 0, 0),
+    ],
+)
+def test_many_texts_of_one_template_are_compared_with_few_each(
+    share, comparisons, least, most, monkeypatch
+):
     compared = []
     compare = alike._Pairs._compare
 
@@ -68,11 +81,8 @@ def test_many_texts_of_one_template_are_compared_with_few_each(share, monkeypatc
     copies = with_own(draw, texts[::200], 0.05)
     found = later_alike(np.concatenate([texts, copies]))
     assert found[count:].all()
-    assert sum(compared) < 200 * count
-    if share <= 0.05:  # any two are alike
-        assert found[1:].mean() > 0.99
-    if share >= 0.3:  # none is, but for the copies
-        assert not found[:count].any()
+    assert sum(compared) < comparisons * count
+    assert least <= found[:count].mean() <= most
 
 
 def test_of_two_templates_each_has_its_leaders():
@@ -85,3 +95,17 @@ def test_of_two_templates_each_has_its_leaders():
     assert 50 <= (~found).sum() <= 60
     firsts = [np.flatnonzero(order // 40 == template)[0] for template in range(50)]
     assert not found[firsts].any()
+
+
+def test_many_texts_of_one_template_are_alike_within_their_kind_only():
+    draw, count = np.random.default_rng(3), 400
+    template = np.broadcast_to(drawn(draw, HASHES), (count, HASHES))
+    # Those of kind 1 have no leader among them, and are like those of kind 0.
+    kinds = np.repeat(np.array([0, 1], np.uint64), count // 2)
+    own = np.zeros((count, HASHES), bool)
+    own[count // 2 :, :20] = True
+    signatures = np.where(own, drawn(draw, count, HASHES), template)
+    found = later_alike(signatures, kinds)
+    assert not found[0]
+    assert found[1 : count // 2].all()
+    assert not found[count // 2 :].any()
