@@ -143,33 +143,34 @@ def execute(
         fingerprint = files.fingerprint(corpus.all_sources)
         run_id = datetime.datetime.now().isoformat(timespec="microseconds")
         _record_run(config, run_id)
-        database = str(config.folder / reading.DATABASE)
-        _forget_lost_pushes(database)
-        pipeline = tfx_pipeline.Pipeline(
-            pipeline_name=config.name,
-            pipeline_root=str(config.folder / "artifacts"),
-            components=make_components(
-                config,
-                Choices(
-                    corpus=corpus,
-                    checkpoint_root=config.checkpoint_root,
-                    ingestion_record=str(config.folder / LastRun.FILE),
-                    watch=_record_watching(config),
-                    fingerprint=fingerprint,
-                    baseline_strategy=baseline.PreviousBlessedModelStrategy,
-                    accept_baseline=accept_baseline,
-                    compared=compared,
-                ),
-            ),
-            enable_cache=True,
-            metadata_connection_config=metadata.sqlite_metadata_connection_config(
-                database
-            ),
-            beam_pipeline_args=config.beam_pipeline_args,
+        _forget_lost_pushes(str(config.folder / reading.DATABASE))
+        choices = Choices(
+            corpus=corpus,
+            checkpoint_root=config.checkpoint_root,
+            ingestion_record=str(config.folder / LastRun.FILE),
+            watch=_record_watching(config),
+            fingerprint=fingerprint,
+            baseline_strategy=baseline.PreviousBlessedModelStrategy,
+            accept_baseline=accept_baseline,
+            compared=compared,
         )
+        pipeline = _pipeline(config, choices)
         with NodeProgress(console).attached() as progress, worker_processes.watched():
             _NodeByNodeRunner(run_id, config.folder, progress).run(pipeline)
         return run_id
+
+
+def _pipeline(config: Config, choices: Choices) -> tfx_pipeline.Pipeline:
+    return tfx_pipeline.Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=str(config.folder / "artifacts"),
+        components=make_components(config, choices),
+        enable_cache=True,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(
+            str(config.folder / reading.DATABASE)
+        ),
+        beam_pipeline_args=config.beam_pipeline_args,
+    )
 
 
 def _write_report(folder: Path, run_id: str, console: Console) -> Path | None:
