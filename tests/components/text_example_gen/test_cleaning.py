@@ -112,7 +112,8 @@ def test_nfkc_also_folds_compatibility_characters(clean):
 
 
 def test_a_document_that_is_blank_once_it_is_clean_is_dropped_and_counted(clean):
-    kept, counts = clean({"a": "\x00\x1b", "b": "text"}, remove_control_characters=True)
+    texts = {"a": "\x00\x1b\x9f", "b": "text"}
+    kept, counts = clean(texts, remove_control_characters=True)
     assert kept == {"b": "text"}
     assert counts["empty"] == 1
 
@@ -124,6 +125,7 @@ def test_a_document_that_is_blank_once_it_is_clean_is_dropped_and_counted(clean)
         ({"max_characters": 3}, {"éé", "ééé"}, 0, 1),
         ({"min_bytes": 5}, {"ééé"}, 2, 0),
         ({"max_bytes": 4}, {"éé", "xxxx"}, 0, 1),
+        ({"min_bytes": 4, "max_bytes": 6}, {"éé", "ééé", "xxxx"}, 0, 0),
         ({"min_characters": 3, "max_bytes": 5}, {"xxxx"}, 1, 1),
     ],
 )
