@@ -112,9 +112,8 @@ def test_nfkc_also_folds_compatibility_characters(clean):
 
 
 def test_a_document_that_is_blank_once_it_is_clean_is_dropped_and_counted(clean):
-    kept, counts = clean(
-        {"a": "\x00\x1b\x9f", "b": "text"}, remove_control_characters=True
-    )
+    texts = {"a": "\x00\x1b\x9f", "b": "text"}
+    kept, counts = clean(texts, remove_control_characters=True)
     assert kept == {"b": "text"}
     assert counts["empty"] == 1
 
