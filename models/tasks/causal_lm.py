@@ -278,14 +278,23 @@ class CausalLM(keras_hub.models.CausalLM):
         if is_text(token_ids):
             return score_texts(self, token_ids, stride=stride)
         require(
-            scoring_mode in ("logits", "loss"),
-            "`scoring_mode` must be 'logits' or 'loss'.",
-            scoring_mode=scoring_mode,
-        )
-        require(
             layer_intercept_fn is None,
             "`layer_intercept_fn` is for models of KerasHub; `target_ids` come after.",
             layer_intercept_fn=type(layer_intercept_fn).__name__,
+        )
+        return self._score_tokens(token_ids, padding_mask, scoring_mode, target_ids)
+
+    def _score_tokens(
+        self,
+        token_ids: Tensor,
+        padding_mask: Tensor | None,
+        scoring_mode: str,
+        target_ids: Tensor | None,
+    ) -> Tensor:
+        require(
+            scoring_mode in ("logits", "loss"),
+            "`scoring_mode` must be 'logits' or 'loss'.",
+            scoring_mode=scoring_mode,
         )
         require(
             scoring_mode == "logits" or target_ids is not None,
