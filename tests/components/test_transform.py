@@ -157,6 +157,20 @@ def test_the_trainer_reads_tokens_as_it_does_without_labels(outputs):
     assert sorted(documents) == sorted(expected)
 
 
+def test_the_trainer_has_few_documents_in_memory(outputs, tmp_path):
+    uri = artifact_utils.get_split_uri(outputs["transformed_examples"], "train")
+    (path,) = tf.io.gfile.glob(f"{uri}/*")
+    records = [*tf.data.TFRecordDataset(path, "GZIP").as_numpy_iterator()]
+    with tf.io.TFRecordWriter(str(tmp_path / "data.gz"), "GZIP") as writer:
+        for record in [*records * 40, b"not read yet"]:
+            writer.write(record)
+    graph = outputs["transform_graph"][0].uri
+    documents = read_token_ids([f"{tmp_path}/*"], graph)
+    assert next(documents).dtype == np.int64
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        list(documents)
+
+
 def test_bits_per_byte_in_training_are_those_of_the_gate(outputs, tmp_path):
     uri = artifact_utils.get_split_uri(outputs["transformed_examples"], "eval")
     job = Job(

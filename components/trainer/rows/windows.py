@@ -14,7 +14,7 @@ import tensorflow_transform as tft
 
 from ....models.tokenizers.base import TextTokenizer
 
-_READ_BATCH = 512
+_READ_AHEAD = 16  # documents
 _PADDING = -1  # no token: the padding token can be one of the text, too
 
 
@@ -264,13 +264,12 @@ def read_token_ids(
     files = sorted(tf.io.gfile.glob(list(file_patterns)))
     transform = tft.TFTransformOutput(transform_graph_path)
     spec = transform.transformed_feature_spec()
-    dataset = (
-        tf.data.TFRecordDataset(files, compression_type="GZIP")
-        .batch(_READ_BATCH)
-        .map(lambda records: tf.io.parse_example(records, spec)["token_ids"])
+    records = tf.data.TFRecordDataset(files, compression_type="GZIP")
+    # One by one, as batches of books are large.
+    documents = records.map(
+        lambda record: tf.io.parse_single_example(record, spec)["token_ids"]
     )
-    for batch in dataset:
-        yield from np.split(batch.values.numpy(), batch.row_splits.numpy()[1:-1])
+    yield from documents.prefetch(_READ_AHEAD).as_numpy_iterator()
 
 
 def read_lengths(path: str | os.PathLike[str]) -> np.ndarray:

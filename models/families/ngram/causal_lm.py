@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -21,7 +22,9 @@ from .kneser_ney import (
     padded_on_the_left,
 )
 
-_DOCUMENTS_A_CHUNK = 256
+# Documents are tokenized together: at most so many, and of so many characters or tokens
+# but for one.
+_DOCUMENTS_A_CHUNK, _CHUNK = 256, 2**20
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
@@ -91,6 +94,7 @@ class NgramBackbone(CausalBackbone):
             vocabulary_size=self.vocabulary_size,
             order=self.order,
             unpredictable=unpredictable,
+            most=self.max_ngrams,
         )
         _forget_graphs(self)
         return loss
@@ -229,8 +233,8 @@ class NgramCausalLM(CausalLM):
         )
         listeners.on_train_begin()
         listeners.on_epoch_begin(0)
-        sequences = _all(self._sequences(x, y, sample_weight))
-        logs = {"loss": self.backbone.adapt(*sequences, self._unpredictable())}
+        with _on_disk(self._sequences(x, y, sample_weight)) as sequences:
+            logs = {"loss": self.backbone.adapt(*sequences, self._unpredictable())}
         _forget_graphs(self)
         if validation_data is not None:
             values = keras.utils.unpack_x_y_sample_weight(validation_data)
@@ -278,7 +282,10 @@ class NgramCausalLM(CausalLM):
     ) -> Iterator[_Sequences]:
         """All sequences to learn from, some at a time."""
         if isinstance(x, tf.data.Dataset):
-            for element in _batched(x):
+            if _holds_single_strings(x):
+                yield from self._documents(x.as_numpy_iterator())
+                return
+            for element in x:
                 values = keras.utils.unpack_x_y_sample_weight(element)
                 yield from self._sequences(*values)
         elif isinstance(x, dict):
@@ -339,10 +346,18 @@ class NgramCausalLM(CausalLM):
         return _Sequences(ids[real].astype(np.int32), lengths)
 
 
-def _all(parts: Iterable[_Sequences]) -> _Sequences:
-    parts = list(parts)
-    require(bool(parts), "There must be a document.", documents=parts)
-    return _Sequences(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+@contextlib.contextmanager
+def _on_disk(parts: Iterable[_Sequences]) -> Iterator[_Sequences]:
+    """All sequences, the ids in a file that is gone afterwards."""
+    lengths = []
+    with tempfile.TemporaryFile() as file:
+        for part in parts:
+            file.write(part.ids.astype(np.int32).tobytes())
+            lengths.append(part.lengths)
+        require(bool(lengths), "There must be a document.", documents=lengths)
+        file.flush()
+        ids = np.memmap(file, np.int32, "r") if file.tell() else np.empty(0, np.int32)
+        yield _Sequences(ids, np.concatenate(lengths))
 
 
 def _forget_graphs(model: keras.Model) -> None:
@@ -352,17 +367,23 @@ def _forget_graphs(model: keras.Model) -> None:
         model.generate_function = None
 
 
-def _batched(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The dataset, with single strings in batches."""
+def _holds_single_strings(dataset: tf.data.Dataset) -> bool:
     spec = tf.nest.flatten(dataset.element_spec)[0]
-    if spec.dtype == tf.string and spec.shape.rank == 0:
-        return dataset.batch(_DOCUMENTS_A_CHUNK)
-    return dataset
+    return spec.dtype == tf.string and spec.shape.rank == 0
 
 
 def _chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
-    remaining = iter(items)
-    while chunk := list(itertools.islice(remaining, _DOCUMENTS_A_CHUNK)):
+    """Documents, as many at a time as are not too large together."""
+    chunk: list[Any] = []
+    size = 0
+    for item in items:
+        length = len(item) if isinstance(item, (str, bytes)) else np.size(item)
+        if len(chunk) == _DOCUMENTS_A_CHUNK or (chunk and size + length > _CHUNK):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(item)
+        size += length
+    if chunk:
         yield chunk
 
 

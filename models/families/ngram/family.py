@@ -19,6 +19,10 @@ class NgramSettings(FamilySettings):
     """Tokens of a window; a prediction sees the last `order - 1`."""
     order: Annotated[int, Field(ge=1)] = 5
     """Tokens of the longest n-gram."""
+    max_ngrams: Annotated[int, Field(ge=1000)] = 4_000_000
+    """N-grams of each length that are held, and contexts; where a text of millions of
+    tokens has more, the rarest give way. It bounds the memory: some 400 bytes each at
+    order 5, with the default 1.6 GB."""
 
 
 NGRAM = Family(

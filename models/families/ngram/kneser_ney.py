@@ -12,6 +12,8 @@ import tensorflow as tf
 from keras import ops
 
 from ...backbone import Tensor, require
+from .counting import PART, Ngrams, count_in_parts, suffixes_of
+from .family import NgramSettings
 
 # KenLM's, for an order whose counts of counts give none.
 _FALLBACK_DISCOUNTS = np.array([0.5, 1.0, 1.5])
@@ -63,17 +65,6 @@ class KneserNeyTables(NamedTuple):
         )
 
 
-class _Ngrams(NamedTuple):
-    """The n-grams of one order: sorted keys, occurrences, those that begin a sequence.
-
-    A unigram's key is its token.
-    """
-
-    keys: np.ndarray
-    counts: np.ndarray
-    beginnings: np.ndarray
-
-
 def estimate_kneser_ney(
     ids: np.ndarray,
     lengths: np.ndarray,
@@ -81,6 +72,7 @@ def estimate_kneser_ney(
     vocabulary_size: int,
     order: int,
     unpredictable: Collection[int] = (),
+    most: int = NgramSettings.model_fields["max_ngrams"].default,
 ) -> tuple[KneserNeyTables, float]:
     """Interpolated modified Kneser-Ney probabilities of n-grams up to `order`.
 
@@ -89,21 +81,22 @@ def estimate_kneser_ney(
     it begins a sequence, where nothing is before it (as in KenLM). The three
     discounts of an order come from its counts of counts; if one of the first four is
     zero, or a discount is out of range, they are 0.5, 1 and 1.5. Unigrams are
-    interpolated with the uniform distribution.
-
-    Time and memory are those of sorting the tokens twice an order: about 60 bytes a
-    token at the peak.
+    interpolated with the uniform distribution. Where an order has more n-grams than
+    may be held, or contexts, the rarest half gives way, and its mass goes to shorter
+    contexts: so memory does not grow with the text.
 
     Args:
-        ids: integer array `(num_tokens,)`, the sequences one after another.
+        ids: integer array `(num_tokens,)`, the sequences one after another; it may lie
+            on disk, as a `numpy.memmap`.
         lengths: integer array `(num_sequences,)`.
         vocabulary_size: int. All ids are below it.
         order: int. Tokens of the longest n-gram, at least 1.
         unpredictable: ids that have probability zero, unless they were seen after
             another token.
+        most: int. N-grams of an order that are held. Defaults to the setting's.
 
     Returns:
-        The tables, and their cross-entropy on `ids` in nats a predicted token.
+        The tables, and their cross-entropy in nats on the tokens of kept n-grams.
 
     Raises:
         ValueError: if an id is out of range, or no token follows another.
@@ -114,25 +107,33 @@ def estimate_kneser_ney(
         - [Heafield et al., 2013](https://aclanthology.org/P13-2121/)
     """
     _require_sequences(ids, lengths, vocabulary_size)
-    context_keys, orders = _count(ids, lengths, vocabulary_size, order)
+    sizes = {"vocabulary_size": vocabulary_size, "order": order}
+    context_keys, orders, lost = _counted(ids, lengths, most, **sizes)
     suffixes = [
-        _suffixes(longer.keys, shorter.keys, context_keys, vocabulary_size)
+        suffixes_of(longer.keys, shorter.keys, context_keys, vocabulary_size)[0]
         for shorter, longer in itertools.pairwise(orders)
     ]
-    counts = [
-        shorter.beginnings + np.bincount(suffix, minlength=len(shorter.keys))
-        for shorter, suffix in zip(orders, suffixes, strict=False)
-    ] + [orders[-1].counts]
+    counts = [*map(_continuations, orders, orders[1:], suffixes), orders[-1].counts]
     held_back = [_discounts(c)[np.minimum(c, 3) - 1] for c in counts]
 
     tables = KneserNeyTables(
         np.append(context_keys, _LAST_KEY),
-        *_higher_orders(orders, counts, held_back, len(context_keys), vocabulary_size),
+        *_higher_orders(orders, counts, held_back, lost, vocabulary_size),
         _unigrams(
             orders[0].keys, counts[0], held_back[0], vocabulary_size, unpredictable
         ),
     )
     return tables, _cross_entropy(tables, orders, suffixes)
+
+
+def _counted(
+    ids: np.ndarray, lengths: np.ndarray, most: int, **sizes: int
+) -> tuple[np.ndarray, list[Ngrams], np.ndarray]:
+    """See `count_in_parts`; a short text is counted at once, which is faster."""
+    if len(ids) > 2 * PART:
+        return count_in_parts(ids, lengths, **sizes, most=most)
+    context_keys, orders = _count(np.asarray(ids), lengths, **sizes)
+    return context_keys, orders, np.zeros(len(context_keys) + 1, np.int64)
 
 
 def _require_sequences(
@@ -153,8 +154,8 @@ def _require_sequences(
 
 
 def _count(
-    ids: np.ndarray, lengths: np.ndarray, vocabulary_size: int, order: int
-) -> tuple[np.ndarray, list[_Ngrams]]:
+    ids: np.ndarray, lengths: np.ndarray, *, vocabulary_size: int, order: int
+) -> tuple[np.ndarray, list[Ngrams]]:
     """The keys of all contexts, and the n-grams of each order."""
     first = np.repeat(np.cumsum(lengths) - lengths, lengths)
     position = np.arange(len(ids)) - first
@@ -177,17 +178,20 @@ def _count(
         keys, counts = np.unique(ngrams, return_counts=True)
         begins = np.searchsorted(keys, ngrams[position[at] == context_length])
         beginnings = np.bincount(begins, minlength=len(keys))
-        orders.append(_Ngrams(keys, counts, beginnings))
+        orders.append(Ngrams(keys, counts, beginnings))
     return np.concatenate(context_keys), orders
 
 
-def _suffixes(
-    longer: np.ndarray, shorter: np.ndarray, context_keys: np.ndarray, size: int
-) -> np.ndarray:
-    """Where in `shorter` each n-gram of `longer` is, without its first token."""
-    context, last = np.divmod(longer, size)
-    parent = context_keys[context - 1] // size
-    return np.searchsorted(shorter, parent * size + last)
+def _continuations(shorter: Ngrams, longer: Ngrams, suffix: np.ndarray) -> np.ndarray:
+    """How many tokens were seen before each n-gram, or that nothing was.
+
+    Of longer n-grams that are not kept each occurrence is taken for another token's.
+    """
+    size = len(shorter.keys)
+    kept = np.bincount(suffix, longer.counts, minlength=size).astype(np.int64)
+    missing = shorter.counts - shorter.beginnings - kept
+    distinct = np.bincount(suffix, minlength=size)
+    return np.maximum(shorter.beginnings + distinct + missing, 1)
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
@@ -204,10 +208,10 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
 
 
 def _higher_orders(
-    orders: list[_Ngrams],
+    orders: list[Ngrams],
     counts: list[np.ndarray],
     held_back: list[np.ndarray],
-    num_contexts: int,
+    lost: np.ndarray,
     vocabulary_size: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Backoffs, keys and probabilities of all orders but the first."""
@@ -216,8 +220,9 @@ def _higher_orders(
     count = np.concatenate(none + counts[1:])
     discount = np.concatenate(none + held_back[1:])
     context = keys // vocabulary_size
-    totals = np.bincount(context, count, minlength=num_contexts + 1)
-    backoffs = np.bincount(context, discount, minlength=num_contexts + 1)
+    lost = np.maximum(lost, 0)
+    totals = np.bincount(context, count, minlength=len(lost)) + lost
+    backoffs = np.bincount(context, discount, minlength=len(lost)) + lost
     totals[0] = backoffs[0] = 1
     probabilities = (count - discount) / totals[context]
     return (
@@ -243,7 +248,7 @@ def _unigrams(
 
 
 def _cross_entropy(
-    tables: KneserNeyTables, orders: list[_Ngrams], suffixes: list[np.ndarray]
+    tables: KneserNeyTables, orders: list[Ngrams], suffixes: list[np.ndarray]
 ) -> float:
     """Mean loss on the n-grams that were counted, in nats a token."""
     probability = tables.unigrams[orders[0].keys]
@@ -259,7 +264,7 @@ def _cross_entropy(
         probability = own + tables.backoffs[context] * probability[suffix]
         loss -= np.dot(times, np.log(probability))
         offset += len(ngrams.keys)
-    return float(loss / orders[0].counts.sum())
+    return float(loss / sum(times.sum() for times in occurrences))
 
 
 @keras.saving.register_keras_serializable(package="langzoo")

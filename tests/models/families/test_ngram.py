@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections import Counter, defaultdict
@@ -15,6 +16,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langzoo import models
+from langzoo.models.families.ngram import causal_lm, counting, kneser_ney
 from langzoo.models.families.ngram.kneser_ney import (
     KneserNey,
     _discounts,
@@ -107,6 +109,14 @@ def lookup(documents, order, vocabulary_size=6):
         return np.exp(outputs[0, -1].numpy())
 
     return distribution
+
+
+@pytest.fixture
+def counted_in_parts(monkeypatch):
+    """As texts of millions of tokens are, with parts of 97."""
+    count = functools.partial(counting.count_in_parts, size=97)
+    monkeypatch.setattr(kneser_ney, "count_in_parts", count)
+    monkeypatch.setattr(kneser_ney, "PART", 0)
 
 
 def build(order=4, context_length=64, **options):
@@ -416,10 +426,9 @@ def test_scores_are_those_of_the_last_fit():
 def test_losses_of_ids_are_those_of_the_logits(fitted):
     features = fitted.preprocessor.generate_preprocess(ENGLISH[:2])
     token_ids = features["token_ids"]
-    losses = fitted.score(token_ids[:, :-1], None, "loss", token_ids[:, 1:])
-    expected = models.CausalLM.score(
-        fitted, token_ids[:, :-1], None, "loss", token_ids[:, 1:]
-    )
+    inputs, targets = token_ids[:, :-1], token_ids[:, 1:]
+    losses = fitted.score(inputs, None, "loss", None, targets)
+    expected = models.CausalLM.score(fitted, inputs, None, "loss", None, targets)
     assert losses.shape == (2, 63)
     np.testing.assert_allclose(losses, expected, atol=1e-5)
 
@@ -471,3 +480,65 @@ def test_a_preset_and_a_keras_file_give_the_same_scores(fitted, tmp_path):
         assert loaded.generate(["The "], max_length=12) == greedy.generate(
             ["The "], max_length=12
         )
+
+
+# --- Memory ---
+
+
+def random_text(vocabulary_size=40):
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(0, 30, 400)
+    ids = generator.zipf(1.4, lengths.sum()) % vocabulary_size
+    return {"ids": ids, "lengths": lengths, "vocabulary_size": vocabulary_size}
+
+
+def test_what_is_counted_in_parts_is_what_is_counted_at_once(request):
+    expected, expected_loss = estimate_kneser_ney(**random_text(), order=4)
+    request.getfixturevalue("counted_in_parts")
+    tables, loss = estimate_kneser_ney(**random_text(), order=4)
+    for one, other in zip(tables, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert loss == pytest.approx(expected_loss)
+
+
+def test_no_more_ngrams_are_held_than_may_be_and_they_are_the_frequent_ones(
+    counted_in_parts,
+):
+    text, order, most = random_text(), 4, 300
+    whole, _ = estimate_kneser_ney(**text, order=order)
+    tables, _ = estimate_kneser_ney(**text, order=order, most=most)
+    bound = 1 + (order - 1) * most
+    assert most < len(tables.ngram_keys) <= bound < len(whole.ngram_keys)
+    assert len(tables.context_keys) <= bound
+    tokens = {}
+    for kept in (tables, whole):
+        layer = kneser_ney.KneserNey(text["vocabulary_size"], order)
+        layer.build(None)
+        layer.tables = kept
+        ids = text["ids"][None, :500].astype("int32")
+        powers = np.exp(layer(ids)[0])
+        np.testing.assert_allclose(powers.sum(axis=-1), 1, atol=1e-5)
+        tokens[len(kept.ngram_keys)] = powers[np.arange(499), ids[0, 1:]]
+    fewer, all_of_them = tokens.values()
+    uniform = np.log(text["vocabulary_size"])
+    assert -np.log(fewer).mean() < 0.8 * uniform
+    assert -np.log(all_of_them).mean() < -np.log(fewer).mean()
+
+
+def test_a_model_holds_no_more_than_its_setting(counted_in_parts):
+    texts = ENGLISH[:3]
+    few, many = build(order=5, max_ngrams=1000), build(order=5)
+    for model in (few, many):
+        model.fit(texts)
+    assert few.count_params() < many.count_params() / 2
+    assert few.backbone.get_config()["max_ngrams"] == 1000
+    assert np.isfinite(few.score("12121212").numpy()).all()
+
+
+def test_documents_are_tokenized_together_by_their_size(monkeypatch):
+    monkeypatch.setattr(causal_lm, "_CHUNK", 10)
+    chunks = [list(map(len, chunk)) for chunk in causal_lm._chunks(["a" * 6] * 3)]
+    assert chunks == [[6], [6], [6]]
+    sizes = [[4, 4], [20], [1, 9], [np.size([1] * 3)]]
+    items = ["abcd", b"abcd", "a" * 20, "a", [1] * 9, np.ones(3, int)]
+    assert [[*map(len, chunk)] for chunk in causal_lm._chunks(items)] == sizes
