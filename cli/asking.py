@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..components.errors import printable
 from ..components.text_example_gen import formats
 from ..serving.export.contract import BEAM_SEARCH, GENERATE
-from .common import app, fail, fields_of, print_json, printable
+from .common import app, fail, fields_of, print_json
 from .connecting import asks, option_of
 
 if TYPE_CHECKING:

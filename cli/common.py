@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from .. import __version__
+from ..components.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -219,8 +220,3 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON knows neither infinity nor what is no number
     return printable(value) if isinstance(value, str) else value
-
-
-def printable(text: str) -> str:
-    """What came as bytes that are not UTF-8, is shown as such."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""The error that a component raises for what a user can cause."""
+"""The error that a component raises for what a user can cause, and how it is told."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ class InputError(ValueError):
     Its message is one line that names the file or setting and what would be right;
     the command line prints it without a traceback.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """What came as bytes that are not UTF-8, such as a file's name, shown as such."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def line_of(error: Exception) -> str:

@@ -20,7 +20,7 @@ from tfx.components.example_gen.base_example_gen_executor import (
 from tfx.types import artifact_utils
 
 from .. import storage
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..progress import report
 from ..scratch import read_json, write_one
 from . import cleaning, contamination, demo_corpus, files, last_run, profiles, readers
@@ -231,19 +231,18 @@ def _sources(exec_properties: dict[str, Any]) -> list[SourceSettings]:
 class ReadDocuments(beam.DoFn):
     """Reads one file into documents.
 
-    Input is a `(path, source)` pair; outputs are of type `Document`, and under the tag
+    Input is a `files.File`; outputs are of type `Document`, and under the tag
     `skipped` a `(path, reason, number of records)` triple for a file that has something
     unusable, under `broken_off` why one could not be read to its end, and under
     `left_out` what a file of an archive is that no one means.
     """
 
-    def process(self, element: tuple[str, SourceSettings]) -> Iterator[Any]:
+    def process(self, element: files.File) -> Iterator[Any]:
         """Yields the documents of a file."""
-        path, source = element
         skipped = _Skipped()
         num_documents = 0
         try:
-            for item in readers.read(path, source):
+            for item in readers.read(element.path, element.source):
                 if isinstance(item, Document):
                     num_documents += 1
                     yield item
@@ -261,7 +260,7 @@ class ReadDocuments(beam.DoFn):
             skipped.file = "empty"
         if skipped:
             yield beam.pvalue.TaggedOutput(
-                _SKIPPED, (path, str(skipped), skipped.num_records)
+                _SKIPPED, (printable(element.path), str(skipped), skipped.num_records)
             )
 
 
@@ -309,8 +308,7 @@ class _ReadCorpus(beam.PTransform):
         def read(name: str) -> dict[str, beam.PCollection]:
             outputs: dict[str, beam.PCollection] = (
                 pipeline
-                | f"Files[{name}]"
-                >> beam.Create([(file.path, file.source) for file in self._found])
+                | f"Files[{name}]" >> beam.Create(self._found)
                 | f"Spread[{name}]" >> beam.Reshuffle()
                 | f"Read[{name}]"
                 >> beam.ParDo(ReadDocuments()).with_outputs(

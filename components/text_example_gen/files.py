@@ -13,7 +13,7 @@ from apache_beam.io.filesystem import FileMetadata, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
 from .. import s3
-from ..errors import InputError
+from ..errors import InputError, printable
 from . import formats, hubs
 from .settings import SourceSettings
 
@@ -91,7 +91,8 @@ def find(sources: Sequence[SourceSettings]) -> Found:
                     f"{file.path} belongs to two sources of the corpus, "
                     f"{other.source.path!r} and {source.path!r}: leave it in one"
                 )
-    return Found(list(found.values()), left_out)
+    told = {printable(path): what for path, what in left_out.items()}
+    return Found(list(found.values()), told)
 
 
 def fingerprint(sources: Sequence[SourceSettings]) -> str:
@@ -104,7 +105,7 @@ def fingerprint(sources: Sequence[SourceSettings]) -> str:
     for file in find(sources).files:
         is_dataset = hubs.is_dataset(file.path)
         state = hubs.version(file.path) if is_dataset else file.state
-        digest.update(f"{file.path}\0{state}\n".encode())
+        digest.update(os.fsencode(f"{file.path}\0{state}\n"))
     return digest.hexdigest()
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ..errors import printable
 from . import archives, formats, hubs
 from .documents import Document
 from .json_values import read_values
@@ -86,12 +87,13 @@ def _read(path: str, source: SourceSettings) -> Iterator[Item]:
     with open_stream(path) as stream:
         if not stream.peek(1):
             return
-        archive_format = formats.kind_of(path).format
+        name = printable(path)
+        archive_format = formats.kind_of(name).format
         if archive_format not in formats.ARCHIVES:
-            yield from _read_file(stream, path, source)
+            yield from _read_file(stream, name, source)
             return
-        for member in archives.members(stream, archive_format, path):
-            yield from _read_member(member, path, source)
+        for member in archives.members(stream, archive_format, name):
+            yield from _read_member(member, name, source)
 
 
 def _read_member(

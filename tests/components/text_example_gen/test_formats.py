@@ -329,10 +329,14 @@ def test_what_is_left_out_is_counted_and_told(run_example_gen, tmp_path, caplog)
     for number in range(30):
         (folder / f"{number}.txt").write_text(f"Text {number}.")
     (folder / "0.txt~").write_text("Text 0 before.")
+    # Names that are not UTF-8.
+    (folder / os.fsdecode(b"\xfe.txt")).write_text("Text a.")
+    (folder / os.fsdecode(b"\xff.txt")).touch()
     write_tar(folder / "x.tar", {"._a": b"x", ".b": b"x", "a.txt": b"Text a."})
     summary = Summary.read(run_example_gen([SourceSettings(path=str(folder))]).uri)
     assert summary.left_out == {"backups and unfinished files": 1, "hidden": 2}
-    assert sum(summary.documents.values()) == 31
+    assert summary.skipped == {f"{folder}/\\xff.txt": "empty"}
+    assert sum(summary.documents.values()) == 32
     told = f"1 backups and unfinished files, 2 hidden ({folder / '0.txt~'})"
     assert f"left out {told}" in caplog.messages
 
