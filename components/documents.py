@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import apache_beam as beam
 import tensorflow as tf
 from tfx import types
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
+
+_BATCH = 1 << 20  # bytes of records, or characters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,3 +54,13 @@ def split(examples: list[types.Artifact], name: str) -> Documents:
     """The documents of a split of `examples` artifacts."""
     uris = artifact_utils.get_split_uris(examples, name)
     return Documents([io_utils.all_files_pattern(uri) for uri in uris])
+
+
+def in_batches() -> beam.BatchElements:
+    """Puts records or texts together by their size, so that long ones take no more."""
+    return beam.BatchElements(
+        min_batch_size=_BATCH,
+        max_batch_size=_BATCH,
+        # Before one that is larger than a batch Beam would give an empty batch.
+        element_size_fn=lambda element: min(len(element), _BATCH),
+    )

@@ -22,7 +22,7 @@ from ...models.tokenizers.files import load_tokenizer
 from ...models.tokenizers.keras_hub import preset_tokenizer
 from ...models.tokenizers.sentence_piece import character_tokenizer, train_sentencepiece
 from .. import storage
-from ..documents import split
+from ..documents import in_batches, split
 from ..errors import InputError
 from ..progress import report
 from ..sample import BoundedSample
@@ -30,7 +30,6 @@ from .settings import TokenizerSettings
 
 PRESET_KEY = "preset"
 
-_BATCH = 256  # documents that are counted together
 _WORDS = 1_000_000  # different ones that pieces are learned from
 _Count = Callable[[list[str]], collections.Counter[str]]
 # Ids that stand before the words of a vocabulary, and with the bytes, the characters.
@@ -136,7 +135,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 | beam.Create(split(examples, "train").file_patterns)
                 | beam.io.ReadAllFromTFRecord()
                 | "Text" >> beam.Map(lambda record: _text(record).decode())
-                | beam.BatchElements(max_batch_size=_BATCH)
+                | in_batches()
                 | "Count" >> beam.FlatMap(lambda texts: count(texts).items())
                 | beam.CombinePerKey(sum)
             )

@@ -21,8 +21,6 @@ from .. import documents, storage
 from ..scratch import read_json, write_one
 from .records import Tokens, TokenStatistics
 
-_BATCH = 512  # documents that are counted together
-
 
 def gather(
     make_pipeline: Callable[[], beam.Pipeline],
@@ -57,7 +55,7 @@ def gather(
                 | f"Patterns[{split}, {kind}]"
                 >> beam.Create(documents.split(read, split).file_patterns)
                 | f"Read[{split}, {kind}]" >> beam.io.ReadAllFromTFRecord()
-                | f"Batch[{split}, {kind}]" >> beam.BatchElements(max_batch_size=_BATCH)
+                | f"Batch[{split}, {kind}]" >> documents.in_batches()
                 | f"Count[{split}, {kind}]" >> beam.Map(count)
                 for kind, read, count in (
                     ("text", examples, count_text),

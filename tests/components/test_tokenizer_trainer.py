@@ -12,6 +12,7 @@ import sentencepiece
 import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
+from langzoo.components import documents
 from langzoo.components.errors import InputError
 from langzoo.components.tokenizer_trainer import executor
 from langzoo.components.tokenizer_trainer.component import TokenizerTrainer
@@ -71,13 +72,13 @@ def save_examples(folder, splits):
     """An Examples artifact; of each split, the documents file by file."""
     for split, files in splits.items():
         (folder / f"Split-{split}").mkdir(parents=True)
-        for number, documents in enumerate(files):
+        for number, texts in enumerate(files):
             path = str(folder / f"Split-{split}" / f"data-{number}")
             with tf.io.TFRecordWriter(path) as writer:
-                for document in documents:
+                for text in texts:
                     example = tf.train.Example()
                     feature = example.features.feature["text"]
-                    feature.bytes_list.value.append(document.encode())
+                    feature.bytes_list.value.append(text.encode())
                     writer.write(example.SerializeToString())
     artifact = standard_artifacts.Examples()
     artifact.uri = str(folder)
@@ -146,7 +147,7 @@ def test_a_vocabulary_does_not_depend_on_files_and_bundles(
     examples, topics, tmp_path, monkeypatch
 ):
     once = learn(examples, tmp_path / "once", type="words")
-    monkeypatch.setattr(executor, "_BATCH", 1)
+    monkeypatch.setattr(documents, "_BATCH", 1)
     splits = {"train": [[text] for text in reversed(topics[:12])]}
     other = save_examples(tmp_path / "examples", splits)
     again = learn(other, tmp_path / "again", type="words")
