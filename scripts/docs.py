@@ -183,8 +183,10 @@ def configuration() -> str:
         "# Configuration",
         _MADE,
         "One YAML file, checked before anything starts; `--set section.key=value` "
-        "changes a key of it. Keys are told here with what they take and what holds "
-        "where they are left out. A mistake is one line that names the key.",
+        "changes a key of it, where lists, mappings and what is quoted are YAML, and "
+        "all else, such as a path, stands as it is written. Keys are told here with "
+        "what they take and what holds where they are left out. A mistake is one line "
+        "that names the key.",
     ]
     more = {"model": _families, "trainer": _recipes}
     sections = Reference(Config.model_json_schema(), more).sections()

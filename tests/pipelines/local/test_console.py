@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import re
 
-from langzoo.components.progress import show
-from langzoo.pipelines.local.console import NodeProgress
+from langzoo.components.progress import report, show
+from langzoo.pipelines.local.console import NodeProgress, plain_console, spinner
 from rich.console import Console
+from rich.table import Table
 
 
 def test_a_state_that_is_longer_than_the_terminal_is_wide_is_shown_whole():
@@ -19,3 +20,22 @@ def test_a_state_that_is_longer_than_the_terminal_is_wide_is_shown_whole():
         show(" ".join(words))
         progress.finish(cached=False)
     assert set(re.findall(r"word\d+", output.getvalue())) == set(words)
+
+
+def test_words_of_the_users_are_neither_markup_nor_codes():
+    output = io.StringIO()
+    console = plain_console(output)
+    said = "[/x] [bold]a :smile: [link"
+    console.print(said)
+    table = Table(title=said)
+    table.add_row(said)
+    console.print(table)
+    with NodeProgress(console).attached() as progress:
+        progress.start(said)
+        report(said)
+        show(said)
+        progress.finish(cached=False)
+    assert output.getvalue().count(said) == 5
+    with spinner(Console(file=output, force_terminal=True), said):
+        pass
+    assert output.getvalue().count(said) > 5
