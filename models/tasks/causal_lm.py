@@ -112,15 +112,6 @@ class CausalLM(keras_hub.models.CausalLM):
         outputs = backbone.logits(backbone(inputs))  # (B, T, V)
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
-    def quantize(self, mode: Any = None, **kwargs: Any) -> None:
-        """See `keras.Model.quantize`."""
-        if self.preprocessor is not None:
-            # Keras asks it of every layer; these are built when they see a text.
-            if not self.preprocessor.built:
-                self.preprocessor.build(None)
-            self.preprocessor.tokenizer.built = self.preprocessor.packer.built = True
-        super().quantize(mode, **kwargs)
-
     def compile(
         self,
         optimizer: Any = "auto",

@@ -103,7 +103,6 @@ def test_of_copies_those_that_evaluate_stay(run_example_gen, tmp_path, end):
 
 
 def test_splits_of_a_dataset_are_splits(run_example_gen, tmp_path):
-    pytest.importorskip("datasets")
     folder = tmp_path / "dataset"
     folder.mkdir()
     for name in ("train", "validation"):

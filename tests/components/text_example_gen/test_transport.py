@@ -186,7 +186,8 @@ def test_a_small_file_that_becomes_a_large_one_is_a_stream(tmp_path, ending):
 @pytest.fixture
 def dataset(monkeypatch):
     """A Hugging Face dataset whose stream breaks off after 100 records, some times."""
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     errors = []
 
     def records():
@@ -214,7 +215,6 @@ def test_a_dataset_that_breaks_off_each_time_is_an_error(dataset, run_example_ge
 
 
 def test_the_fingerprint_of_a_dataset_knows_its_version(tmp_path):
-    pytest.importorskip("datasets")
     (tmp_path / "train.jsonl").write_text(LINES)
     corpus = [SourceSettings(path=f"hf://{tmp_path}")]
     before = files.fingerprint(corpus)
@@ -224,7 +224,7 @@ def test_the_fingerprint_of_a_dataset_knows_its_version(tmp_path):
 
 
 def test_the_fingerprint_of_a_tensorflow_dataset_knows_its_version(tmp_path):
-    tfds = pytest.importorskip("tensorflow_datasets")
+    import tensorflow_datasets as tfds
 
     class LangzooVersions(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")
