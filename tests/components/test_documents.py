@@ -8,16 +8,16 @@ from apache_beam.testing.util import assert_that
 from langzoo.components import documents
 
 
-def test_batches_go_by_size_and_not_by_number():
+def test_batches_go_by_size_and_number():
     def check(batches):
-        assert sum(map(len, batches)) == 1003
-        # The last long one takes some of the short ones with it.
-        assert sorted(map(len, batches))[:2] == [1, 1]
-        assert len(batches) == 3
+        sizes = [(len(batch), sum(map(len, batch))) for batch in batches]
+        assert sum(number for number, _ in sizes) == 304
+        assert all(0 < number <= 128 for number, _ in sizes)
+        assert sorted(size for _, size in sizes)[-1] == 3_000_000
+        assert all(size <= 1 << 20 for number, size in sizes if number > 1)
+        assert len(sizes) <= 7
 
-    texts = ["a" * 700_000, "a" * 3_000_000, "a" * 700_000] + ["b"] * 1000
+    texts = ["a" * 700_000, "a" * 3_000_000, *["a" * 700_000] * 2, *["b"] * 300]
     with beam.Pipeline() as pipeline:
-        batches = (
-            pipeline | beam.Create(texts, reshuffle=False) | documents.in_batches()
-        )
-        assert_that(batches, check)
+        created = pipeline | beam.Create(texts, reshuffle=False)
+        assert_that(created | documents.in_batches(), check)

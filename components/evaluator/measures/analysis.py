@@ -7,20 +7,19 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 import tensorflow_model_analysis as tfma
 import tensorflow_text  # noqa: F401  (registers its ops, which exports use)
 from tensorflow_model_analysis.proto import config_pb2
-from tfx_bsl.tfxio import tf_example_record
+from tfx_bsl.coders import example_coder
+from tfx_bsl.tfxio.record_based_tfxio import AppendRawRecordColumn
 
 from ....serving.export.contract import EVALUATE
+from ...documents import in_batches
 from . import metrics
 from .slices import LENGTH, OTHERS, OVERALL, Told, length_bucket
 from .sums import CorpusSums
 from .tables import MEASURES
-
-# Documents that a model is given at a time. A batch of one size makes the model's
-# numbers the same however Beam divides the work; more made no model faster.
-BATCH_SIZE = 128
 
 Sums = dict[str, dict[str, CorpusSums]]
 
@@ -81,18 +80,16 @@ def analyze(
         for name, path in models.items()
     ]
     shared_models = shared[0] if len(shared) == 1 else shared
-    reader = tf_example_record.TFExampleRecord(
-        file_pattern=list(file_patterns),
-        raw_record_column_name=tfma.ARROW_INPUT_COLUMN,
-        telemetry_descriptors=["langzoo", "Evaluator"],
-    )
     *extractors, slice_keys = tfma.default_extractors(
         eval_shared_model=shared_models, eval_config=config
     )
     add_slices = tfma.extractors.Extractor("AddSlices", beam.Map(_add_slices, told))
     (
         pipeline
-        | "ReadExamples" >> reader.BeamSource(BATCH_SIZE)
+        | "Patterns" >> beam.Create(list(file_patterns))
+        | "ReadExamples" >> beam.io.ReadAllFromTFRecord()
+        | "Batch" >> in_batches()
+        | "Decode" >> beam.Map(_decoded)
         | "Analyze"
         >> tfma.ExtractEvaluateAndWriteResults(
             eval_shared_model=shared_models,
@@ -101,6 +98,12 @@ def analyze(
             output_path=output,
         )
     )
+
+
+def _decoded(records: list[bytes]) -> pa.RecordBatch:
+    """Examples as TFMA takes them."""
+    batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(records)
+    return AppendRawRecordColumn(batch, tfma.ARROW_INPUT_COLUMN, records)
 
 
 def _add_slices(extracts: dict[str, Any], told: Told) -> dict[str, Any]:
