@@ -344,7 +344,9 @@ def test_what_is_left_out_is_counted_and_told(run_example_gen, tmp_path, caplog)
 @pytest.mark.parametrize("told", [{"text_field": "body"}, {"fields": {"label": "x"}}])
 def test_fields_that_are_told_and_unused_are_an_error(tmp_path, told):
     (tmp_path / "a.txt").write_text("Text.")
-    with pytest.raises(InputError, match=r"corpus\.text_field .* text, by the name of"):
+    with pytest.raises(
+        InputError, match=r"corpus\.text_field, .* is text, by the name of"
+    ):
         files.find([SourceSettings(path=str(tmp_path), **told)])
     (tmp_path / "b.jsonl").write_text('{"body": "Text."}')
     files.find([SourceSettings(path=str(tmp_path), **told)])

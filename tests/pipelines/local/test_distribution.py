@@ -63,10 +63,11 @@ def test_two_processes_of_which_one_dies_train_what_one_does(first, settings):
     ]
     command = [sys.executable, "-m", "langzoo"]
     ports = free_ports(2)
+    kept = set(root.glob("demo/checkpoints/*/ckpt-*.index"))
     chief = subprocess.Popen([*command, "run", *options], env=member(0, ports))
     worker = subprocess.Popen([*command, "worker", *options], env=member(1, ports))
     try:
-        while not list(root.glob("demo/checkpoints/*/ckpt-*.index")):
+        while kept == set(root.glob("demo/checkpoints/*/ckpt-*.index")):
             assert chief.poll() is None
             time.sleep(0.05)
         training_of(worker).kill()
