@@ -1,5 +1,6 @@
 """What is unknown to a vocabulary is spelled, and costs what a fixed code costs."""
 
+import functools
 import io
 import math
 
@@ -28,10 +29,16 @@ from langzoo.models.tokenizers.words import count_words, words_of
 ANY_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\ufffe\uffff"))
 
 
+@functools.cache
+def graph_of(tokenizer):
+    signature = [tf.TensorSpec([None], tf.string)]
+    return tf.function(tokenizer.unknown_symbols, signature)
+
+
 def symbols(tokenizer, *texts):
     """Of each text; the same in a graph."""
     texts = tf.constant(texts, tf.string)
-    in_graph = tf.function(tokenizer.unknown_symbols)(texts).numpy().tolist()
+    in_graph = graph_of(tokenizer)(texts).numpy().tolist()
     assert tokenizer.unknown_symbols(texts).numpy().tolist() == in_graph
     return in_graph
 
