@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any, BinaryIO, NamedTuple
 
-from .streams import BrokenOffError, UnusableError
+from .streams import BrokenOffError, Raw, UnusableError
 
 _ERRORS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
 _ZIP = b"PK\x03\x04"
@@ -103,7 +103,7 @@ _FORMATS: dict[str, Callable[[io.BufferedReader], Any]] = {
 }
 
 
-class _Content(io.RawIOBase):
+class _Content(Raw):
     """What a member holds; whatever fails in reading it is a `BrokenOffError`."""
 
     def __init__(self, path: str, file: IO[bytes]) -> None:
@@ -111,13 +111,8 @@ class _Content(io.RawIOBase):
         self._path = path
         self._file = file
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
+    def read_some(self, size: int) -> bytes:
         try:
-            data = self._file.read(len(buffer))
+            return self._file.read(size)
         except _ERRORS as error:
             raise BrokenOffError.of(self._path, error) from error
-        buffer[: len(data)] = data
-        return len(data)

@@ -75,7 +75,23 @@ def decompressed(file: io.BufferedReader, path: str) -> io.BufferedReader:
     return io.BufferedReader(content, _BUFFER_BYTES)
 
 
-class _Transport(io.RawIOBase):
+class Raw(io.RawIOBase):
+    """Bytes as a stream of Python's, given what reads some of them."""
+
+    def read_some(self, size: int) -> Any:
+        """Returns at most so many bytes; none at the end."""
+        raise NotImplementedError
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read_some(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Transport(Raw):
     """A file as it lies; whatever fails in reading it is a `BrokenOffError`."""
 
     def __init__(self, path: str) -> None:
@@ -83,16 +99,11 @@ class _Transport(io.RawIOBase):
         self._path = path
         self._file = self._told(_open, path)
 
-    def readable(self) -> bool:
-        return True
-
     def seekable(self) -> bool:
         return self._file.seekable()
 
-    def readinto(self, buffer: Any) -> int:
-        data = self._told(self._file.read, len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+    def read_some(self, size: int) -> Any:
+        return self._told(self._file.read, size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         # What is asked for may be no place: that is for who asks.
@@ -122,7 +133,7 @@ def _open(path: str) -> BinaryIO:
     return FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
-class _Decompressed(io.RawIOBase):
+class _Decompressed(Raw):
     """The content of a compressed file, all its frames one after the other."""
 
     def __init__(self, path: str, file: io.BufferedReader, compression: str) -> None:
@@ -132,12 +143,9 @@ class _Decompressed(io.RawIOBase):
         self._file = _READERS[compression](file)
         self._begun = False
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
+    def read_some(self, size: int) -> Any:
         try:
-            data = self._file.read1(len(buffer))
+            data = self._file.read1(size)
         except EOFError as error:
             reason = f"cut short: its {self._compression} data have no end"
             raise BrokenOffError(self._path, reason) from error
@@ -147,8 +155,7 @@ class _Decompressed(io.RawIOBase):
                 raise BrokenOffError(self._path, reason) from error
             raise UnusableError(reason) from error
         self._begun = self._begun or bool(data)
-        buffer[: len(data)] = data
-        return len(data)
+        return data
 
 
 class _Frames:
