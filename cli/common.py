@@ -100,16 +100,15 @@ def changes_of(
         settings: The values of --set.
         names: Whether a corpus gives the pipeline its name, where none is set.
     """
-    given = settings or []
-    changes: list[Setting] = [*given]
+    changes: list[Setting] = [*(settings or [])]
     if corpus is not None:
         from ..components.text_example_gen import demo_corpus
         from ..pipelines.configuration.loading import name_of
 
-        named = any(change.partition("=")[0].strip() == "name" for change in given)
         changes.append(("corpus.path", corpus))
-        if names and not named and corpus != demo_corpus.NAME:
-            changes.append(("name", name_of(corpus)))
+        if names and corpus != demo_corpus.NAME:
+            # A name that is set goes over it.
+            changes.insert(0, ("name", name_of(corpus)))
     if strict:
         changes.append(("corpus.strict", True))
     return changes
