@@ -17,11 +17,9 @@ from pydantic_core import PydanticCustomError
 _UNKNOWN = "unknown_key"
 
 
-def _path(path: str) -> str:
-    return os.path.expanduser(path) if path == "~" or path.startswith("~/") else path
-
-
-PathText = Annotated[str, pydantic.Field(min_length=1), pydantic.AfterValidator(_path)]
+PathText = Annotated[
+    str, pydantic.Field(min_length=1), pydantic.AfterValidator(os.path.expanduser)
+]
 """A path or an address; `~/` is the user's own folder, all else is as it is written."""
 
 

@@ -60,7 +60,7 @@ class TokenizerSettings(Section):
                 "tokenizer.path and tokenizer.type file need each other: type is "
                 f"{self.type}, path is {self.path}"
             )
-        if self.path is not None and not Path(self.path).expanduser().exists():
+        if self.path is not None and not Path(self.path).exists():
             raise ValueError(f"tokenizer.path {self.path!r} does not exist")
         return self
 

@@ -316,6 +316,8 @@ def test_the_home_folder_is_found_where_no_shell_does(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     loaded = loading.load(settings=["root=~/runs", "serving.push_folder=~/served"])
     assert (loaded.root, loaded.push_folder) == ("/home/me/runs", "/home/me/served")
+    corpus = loading.load(settings=["corpus.path=~/texts"]).corpus
+    assert [source.path for source in corpus.all_sources] == ["/home/me/texts"]
 
 
 @pytest.mark.parametrize(
