@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 
 __version__ = "0.1.0"
 
@@ -20,6 +21,10 @@ ENVIRONMENT = {
 }
 for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    # `python -m langzoo`, or a module of it: what lies in the working directory goes
+    # after what is installed, as for the command `langzoo`.
+    sys.path.append(sys.path.pop(0))
 
 
 def __getattr__(name: str) -> object:

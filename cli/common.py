@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import shlex
 import sys
 import time
@@ -56,6 +57,8 @@ Corpus = Annotated[
 
 def main() -> None:
     """Runs the command line."""
+    # Beam's workers, too, take no module of the working directory for an installed one.
+    os.environ["PYTHONSAFEPATH"] = "1"
     app()
 
 

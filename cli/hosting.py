@@ -59,7 +59,7 @@ def serve(
     if engine == "embedded":
         if trouble:
             fail(trouble)
-        command = [sys.executable, "-m", "langzoo.serving.server", *flags]
+        command = [sys.executable, "-P", "-m", "langzoo.serving.server", *flags]
     elif engine == "tensorflow_model_server":
         binary = shutil.which(engine) or fail(
             f"there is no {engine} on PATH: install it or leave --engine out"

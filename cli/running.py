@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import tempfile
 import time
@@ -88,7 +87,7 @@ def compile_command(
     """Compile the pipeline for Kubeflow Pipelines."""
     loaded = load_config(config, corpus, settings=settings)
     # The root is one of the cluster's, which is not seen from here.
-    logs = Path(tempfile.gettempdir(), f"langzoo-{os.getuid()}")
+    logs = Path(tempfile.mkdtemp(prefix="langzoo-"))
     with reported_errors(), quiet(loaded, logs=logs):
         from ..pipelines.kubeflow.compiler import compile_pipeline
 

@@ -40,6 +40,23 @@ def test_version():
     assert ended.returncode == 0
 
 
+@pytest.mark.parametrize("module", ["langzoo", "langzoo.serving.server"])
+def test_modules_of_the_working_directory_are_not_taken_for_others(module, tmp_path):
+    for name in ("argparse", "dataclasses", "queue", "shlex", "typer", "typing"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('taken')")
+    command = [sys.executable, "-m", module, "--version"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_what_a_command_starts_does_not_take_them_either(monkeypatch):
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
+    monkeypatch.setattr(sys, "argv", ["langzoo", "--version"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert os.environ["PYTHONSAFEPATH"] == "1"
+
+
 @pytest.mark.parametrize(
     "command",
     [

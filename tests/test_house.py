@@ -95,3 +95,14 @@ def test_every_function_fits_on_a_screen():
         and node.end_lineno - node.lineno + 1 > MOST_LINES
     ]
     assert not long
+
+
+def test_python_is_started_without_the_working_directory_in_front():
+    started = [
+        (path.name, line.strip())
+        for path in FILES.values()
+        for line in path.read_text().splitlines()
+        if '"-m",' in line and "by_module" not in line
+    ]
+    assert started
+    assert [one for one in started if '"-P", "-m"' not in one[1]] == []

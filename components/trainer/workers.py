@@ -113,7 +113,7 @@ def _run_child(path: str) -> int:
     """
     error = ""
     with subprocess.Popen(
-        [sys.executable, "-m", __name__, path],
+        [sys.executable, "-P", "-m", __name__, path],
         stdin=subprocess.PIPE,  # Its end tells the child of this process's.
         stdout=subprocess.PIPE,
         text=True,

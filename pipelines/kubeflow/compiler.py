@@ -129,7 +129,7 @@ def compile_pipeline(config: Config, output: Path) -> None:
     located = _located(config)
     for name, task in specification["root"]["dag"]["tasks"].items():
         container = executors[f"{name}_executor"]["container"]
-        container["command"] = ["python", "-m", entry.__name__]
+        container["command"] = ["python", "-P", "-m", entry.__name__]
         _place(task, container, config.kubeflow.of(name), located)
     documents = [specification, *_platform(config, list(executors))]
     if output.suffix == ".json":

@@ -33,6 +33,8 @@ _INTERFACE = "--json_serialized_inputs_spec_args"
 
 def main() -> None:
     """Runs TFX's command with this one's arguments."""
+    # For Beam's workers, as `-P` is for this process.
+    os.environ["PYTHONSAFEPATH"] = "1"
     address, _, folder = os.environ.get(ARTIFACTS, "").partition("=")
     place = sys.argv.index(_INPUT) + 1
     told = json.loads(sys.argv[place])

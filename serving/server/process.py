@@ -45,9 +45,9 @@ def running_server(
         ServerError: Where it ends or stays silent for `timeout` seconds.
     """
     command = [
-        *(sys.executable, "-m", "langzoo.serving.server", "--host=127.0.0.1"),
-        *("--port=0", "--rest_api_port=0", f"--model_name={model_name}"),
-        f"--model_base_path={model_base_path}",
+        *(sys.executable, "-P", "-m", "langzoo.serving.server"),
+        *("--host=127.0.0.1", "--port=0", "--rest_api_port=0"),
+        *(f"--model_name={model_name}", f"--model_base_path={model_base_path}"),
         *flags,
     ]
     with tempfile.TemporaryFile("w+") as log:
