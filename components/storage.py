@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -42,12 +43,19 @@ def read_text(path: str) -> str:
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a file, whole or not at all; its folder is made where it is missing."""
+    """Writes a file; its folder is made where it is missing.
+
+    On this machine it is there whole or not at all.
+    """
     folder = os.path.dirname(path)
     if not is_remote(path):
         os.makedirs(folder or ".", exist_ok=True)
-        Path(f"{path}.new").write_text(text, encoding="utf-8")
-        os.replace(f"{path}.new", path)
+        new = Path(_beside(path))
+        try:
+            new.write_text(text, encoding="utf-8")
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
         return
     with reached(path) as fileio:
         fileio.makedirs(folder)
@@ -55,19 +63,20 @@ def write_text(path: str, text: str) -> None:
             file.write(text)
 
 
-def replace(source: str, target: str) -> None:
-    """Gives a file another's name, and takes its place."""
-    if not is_remote(source):
-        os.replace(source, target)
-        return
-    with reached(source) as fileio:
-        fileio.rename(source, target, overwrite=True)
-
-
 def write_whole(path: str, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
-    write_text(f"{path}.part", text)
-    replace(f"{path}.part", path)
+    """Writes a file that is there whole or not at all, in an object store too."""
+    if not is_remote(path):
+        write_text(path, text)
+        return
+    new = _beside(path)
+    write_text(new, text)
+    with reached(path) as fileio:
+        fileio.rename(new, path, overwrite=True)
+
+
+def _beside(path: str) -> str:
+    """A name for what shall take a file's place, which no other process has."""
+    return f"{path}.{uuid.uuid4().hex}.new"
 
 
 def names(folder: str) -> list[str]:

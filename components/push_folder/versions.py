@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from .. import storage
 from ..errors import InputError
+
+_STAGING = ".push-"
+_ABANDONED_SECONDS = 24 * 60 * 60
 
 
 def push(
@@ -24,6 +26,7 @@ def push(
 
     The copy is made in a sibling folder whose name is not numeric, flushed to disk,
     and renamed. The version is the time in seconds, or the first free number after it.
+    Whoever runs the model server can read it, whatever the umask.
 
     Args:
         model_path: Folder of a SavedModel.
@@ -39,7 +42,7 @@ def push(
     require_writable(push_folder)
     folder = Path(push_folder)
     _remove_abandoned(folder)
-    prefix = f"{_staging_prefix()}{os.getpid()}-"
+    prefix = f"{_STAGING}{_processes()}-{os.getpid()}-"
     staging = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
     try:
         with storage.read_here(model_path) as here:
@@ -47,8 +50,7 @@ def push(
         for path, text in (texts or {}).items():
             (staging / path).parent.mkdir(exist_ok=True)
             (staging / path).write_text(text, encoding="utf-8")
-        staging.chmod(0o755)  # mkdtemp's mode would shut the model server out.
-        _flush(staging)
+        _open_and_flush(staging)
         return _rename_to_free_version(staging, folder)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
@@ -58,11 +60,17 @@ def push(
 def require_writable(push_folder: str) -> None:
     """Makes the push folder where it is missing, and sees that it can be written.
 
+    What is made can be passed, and the folder itself read, whatever the umask.
+
     Raises:
         InputError: Where it cannot.
     """
+    folder = Path(push_folder)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        os.makedirs(push_folder, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in missing:
+            _allow(path, 0o055 if path == folder else 0o011)
         with tempfile.TemporaryFile(dir=push_folder):
             pass
     except OSError as error:
@@ -94,27 +102,54 @@ def _rename_to_free_version(staging: Path, folder: Path) -> Path:
             return target
 
 
-def _staging_prefix() -> str:
-    return f".push-{socket.gethostname()}-"
+def _processes() -> str:
+    """Names what a process's number counts in: a start of a machine, a container."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}-{os.stat('/proc/self/ns/pid').st_ino}"
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Removes the staging folders of this host's pushes whose process is gone."""
-    prefix = _staging_prefix()
-    for staging in folder.glob(f"{prefix}*"):
-        process = staging.name.removeprefix(prefix).split("-")[0]
-        if not Path("/proc", process).exists():
+    """Removes the staging folders of pushes that have ended.
+
+    Of a push elsewhere, a container on this machine included, only its age tells.
+    """
+    ours = f"{_STAGING}{_processes()}-"
+    for staging in folder.glob(f"{_STAGING}*"):
+        process = staging.name.removeprefix(ours).split("-")[0]
+        ended = staging.name.startswith(ours) and not Path("/proc", process).exists()
+        if ended or _age(staging) > _ABANDONED_SECONDS:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _flush(folder: Path) -> None:
-    for path in folder.rglob("*"):
+def _age(staging: Path) -> float:
+    """Seconds since anything was written into a folder; 0 where it is gone."""
+    try:
+        return time.time() - max(path.lstat().st_ctime for path in _below(staging))
+    except FileNotFoundError:
+        return 0.0
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    yield from folder.rglob("*")
+    yield folder
+
+
+def _allow(path: Path, mode: int) -> None:
+    had = path.stat().st_mode
+    if mode & ~had:
+        path.chmod(had | mode)
+
+
+def _open_and_flush(folder: Path) -> None:
+    """Lets everybody read what is in a folder, and writes it to the disk."""
+    for path in _below(folder):
         if path.is_file():
+            _allow(path, 0o444)
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
         else:
+            _allow(path, 0o555)
             _flush_folder(path)
-    _flush_folder(folder)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from typing import Any
 
 import tensorflow as tf
@@ -65,7 +66,7 @@ def export(
     if tf.io.gfile.exists(directory) and tf.io.gfile.listdir(directory):
         raise ExportError(f"{directory} is not empty")
 
-    unfinished = f"{directory}.unfinished-{os.getpid()}"
+    unfinished = f"{directory}.unfinished-{uuid.uuid4().hex}"
     try:
         with portable_graphs():
             served = references.load(SIGNATURES[task])(model, **options)

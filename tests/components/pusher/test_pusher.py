@@ -16,7 +16,7 @@ import pytest
 from langzoo.components import storage
 from langzoo.components.errors import InputError
 from langzoo.components.evaluator.records import Baseline, Verdict
-from langzoo.components.push_folder import object_stores
+from langzoo.components.push_folder import object_stores, versions
 from langzoo.components.push_folder.push_folder import Kept, PushFolder
 from langzoo.components.push_folder.records import Marker, Source
 from langzoo.components.push_folder.versions import push
@@ -87,6 +87,40 @@ def test_a_killed_push_leaves_no_version_and_the_next_cleans_up(model, tmp_path)
     assert not any(path.name.isdecimal() for path in serving.iterdir())
     version = push(str(model), str(serving))
     assert list(serving.iterdir()) == [version]
+
+
+def test_what_another_host_is_writing_stays_until_it_is_old(
+    model, tmp_path, monkeypatch
+):
+    serving = tmp_path / "serving"
+    # Of a host or container of the same name, whose process no one sees here.
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    theirs = serving / f".push-{uuid.uuid4()}-4026531836-{gone.pid}-abcd"
+    (theirs / "variables").mkdir(parents=True)
+    shutil.copy2(model / "saved_model.pb", theirs)
+    os.utime(theirs / "saved_model.pb", (0, 0))
+    push(str(model), str(serving))
+    assert theirs.exists()
+    monkeypatch.setattr(versions, "_ABANDONED_SECONDS", -1)
+    push(str(model), str(serving))
+    assert not theirs.exists()
+
+
+def test_a_private_umask_still_pushes_what_the_server_can_read(model, tmp_path):
+    (tmp_path / "runs").mkdir(mode=0o755)
+    for path in (model, *model.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    before = os.umask(0o077)
+    try:
+        texts = {"assets.extra/README.md": "# Model\n"}
+        version = push(str(model), str(tmp_path / "runs" / "a" / "serving"), texts)
+    finally:
+        os.umask(before)
+    for path in (version.parent, version, *version.rglob("*")):
+        wanted = 0o755 if path.is_dir() else 0o644
+        assert path.stat().st_mode & 0o777 == wanted, path
+    assert (tmp_path / "runs" / "a").stat().st_mode & 0o777 == 0o711
 
 
 def test_a_push_folder_that_is_a_file_is_an_error_that_names_it(model, tmp_path):
