@@ -7,6 +7,8 @@ import math
 import os
 from typing import Any
 
+import tensorflow as tf
+from grpc import StatusCode
 from tfx import types
 from tfx.components.util import model_utils
 from tfx.dsl.components.base import base_executor
@@ -14,8 +16,10 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from ...serving.client import Client
-from ...serving.server.process import running_server
+from ...serving.errors import ServingError
+from ...serving.server.process import ServerError, UnservableError, running_server
 from ..documents import split
+from ..errors import InputError, line_of
 from ..progress import report
 from .records import BLESSED_FILE, NOT_BLESSED_FILE
 
@@ -25,6 +29,13 @@ _BLESSED_PROPERTY = "blessed"
 _NUM_DOCUMENTS = 4
 _NEW_TOKENS = 8
 _READY_SECONDS = 120
+# Where a server cannot answer, or not now.
+_NOT_THE_MODELS = {
+    StatusCode.UNAVAILABLE,
+    StatusCode.DEADLINE_EXCEEDED,
+    StatusCode.RESOURCE_EXHAUSTED,
+    StatusCode.CANCELLED,
+}
 
 
 class Executor(base_executor.BaseExecutor):
@@ -48,21 +59,52 @@ class Executor(base_executor.BaseExecutor):
         model_path = path_utils.serving_model_path(model.uri)
         evaluated = split(input_dict["examples"], "eval")
         documents = list(itertools.islice(evaluated, _NUM_DOCUMENTS))
-        try:
-            self._validate(model_path, documents)
-        # Whatever goes wrong between the model and a client speaks against the model.
-        except Exception as error:
-            _mark(blessing, f"refused: {error}")
-            report(f"the model server refused the model: {error}")
-        else:
-            _mark(blessing, None)
+        refusal = self._refusal(model_path, documents)
+        _mark(blessing, refusal and f"refused: {refusal}")
+        if refusal:
+            report(f"the model server refused the model: {refusal}")
 
-    def _validate(self, model_path: str, documents: list[str]) -> None:
-        base_path = os.path.join(self._get_tmp_dir(), "serving")
-        io_utils.copy_dir(model_path, os.path.join(base_path, "1"))
-        with running_server(base_path) as address, Client(address) as client:
-            client.wait_until_ready(_READY_SECONDS)
-            check_answers(client, documents)
+    def _refusal(self, model_path: str, documents: list[str]) -> str | None:
+        """What speaks against the model.
+
+        Raises:
+            InputError: Where the machine has not let the server find out, so that the
+                next run tries again: TFX's cache keeps a refusal.
+        """
+        try:
+            base_path = os.path.join(self._get_tmp_dir(), "serving")
+            io_utils.copy_dir(model_path, os.path.join(base_path, "1"))
+            with running_server(base_path) as address, Client(address) as client:
+                client.wait_until_ready(_READY_SECONDS)
+                return wrong_answer(client, documents)
+        except UnservableError as error:
+            return str(error)
+        except (OSError, tf.errors.OpError, ServerError, ServingError) as error:
+            raise InputError(
+                f"the model is not validated, which the next run tries again: "
+                f"{line_of(error)}"
+            ) from error
+
+
+def wrong_answer(client: Client, documents: list[str]) -> str | None:
+    """What is wrong with a server's answers; `None` where they are right.
+
+    Args:
+        client: Connected to a model of this package.
+        documents: Texts to score and to continue.
+
+    Raises:
+        ServingError: Where there is no answer, through no fault of the model.
+    """
+    try:
+        check_answers(client, documents)
+    except ServingError as error:
+        if error.code in _NOT_THE_MODELS:
+            raise
+        return error.message
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def check_answers(client: Client, documents: list[str]) -> None:

@@ -13,13 +13,31 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO
 
+import grpc
+
+from ..errors import ServingError
+
 _READY = re.compile(r"gRPC on (\S+), REST on (\S+)")
 _FAILED = re.compile(r"version \S+ failed to load: .*")
+# What the machine lacked, in TensorFlow's words, C++'s or the system's.
+_LACKS = re.compile(
+    "bad_alloc|OOM when allocating|[Oo]ut of memory|Cannot allocate memory|"
+    "No space left|Too many open files"
+)
+# How a process ends that its own code has taken down; whoever else ends it uses others.
+_CRASHES = {
+    *(signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+}
 _STOP_SECONDS = 20
+_DEATH_SECONDS = 2
 
 
 class ServerError(RuntimeError):
-    """The server did not come up; the message holds what it printed last."""
+    """The server did not come up, or went; the message holds what it printed last."""
+
+
+class UnservableError(ServerError):
+    """It is the model's doing: it cannot be loaded, or takes the server down."""
 
 
 @contextlib.contextmanager
@@ -43,6 +61,7 @@ def running_server(
 
     Raises:
         ServerError: Where it ends or stays silent for `timeout` seconds.
+        UnservableError: Where that is the model's doing.
     """
     command = [
         *(sys.executable, "-P", "-m", "langzoo.serving.server"),
@@ -62,6 +81,10 @@ def running_server(
         )
         try:
             yield _wait_for_address(process, log, timeout)
+        except ServingError as error:
+            if error.code is grpc.StatusCode.UNAVAILABLE and _has_ended(process):
+                raise _death(process, _read(log)) from error
+            raise
         finally:
             _stop(process)
 
@@ -75,16 +98,28 @@ def _wait_for_address(
         if match := _READY.search(output):
             return match[1]
         if match := _FAILED.search(output):
-            raise ServerError(f"the model server cannot load the model: {match[0]}")
+            kind = ServerError if _LACKS.search(match[0]) else UnservableError
+            raise kind(f"the model server cannot load the model: {match[0]}")
         if process.poll() is not None:
-            raise ServerError(
-                f"the model server ended with status {process.returncode}: "
-                f"{_last_line(output)}"
-            )
+            raise _death(process, output)
         time.sleep(0.1)
     raise ServerError(
         f"the model server was not ready after {timeout:.0f} s: "
         f"{_last_line(_read(log))}"
+    )
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    # Its connections close before it can be waited for.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_DEATH_SECONDS)
+    return process.returncode is not None
+
+
+def _death(process: subprocess.Popen[bytes], output: str) -> ServerError:
+    crashed = -process.returncode in _CRASHES and not _LACKS.search(output)
+    return (UnservableError if crashed else ServerError)(
+        f"the model server ended with status {process.returncode}: {_last_line(output)}"
     )
 
 
