@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -15,10 +16,34 @@ import pydantic
 from pydantic_core import PydanticCustomError
 
 _UNKNOWN = "unknown_key"
+# `user:password@` of an address; `hf://name:configuration@split` is no such thing.
+_PASSWORD = re.compile(r"(?<=://)(?<!\bhf://)[^\s/:@'\"]*:[^\s/@'\"]*@")
+
+
+def redacted(text: str) -> str:
+    """Leaves out who logs in and with which password, where an address has both."""
+    return _PASSWORD.sub("***@", text)
+
+
+def without_password(text: str) -> str:
+    """Sees that an address has no password, which would be written down with it.
+
+    Raises:
+        ValueError: Where it has.
+    """
+    if _PASSWORD.search(text):
+        raise ValueError(
+            f"{redacted(text)!r} has a password in it, which records and logs would "
+            "show: give it as a variable of the environment, such as those of AWS"
+        )
+    return text
 
 
 PathText = Annotated[
-    str, pydantic.Field(min_length=1), pydantic.AfterValidator(os.path.expanduser)
+    str,
+    pydantic.Field(min_length=1),
+    pydantic.AfterValidator(os.path.expanduser),
+    pydantic.AfterValidator(without_password),
 ]
 """A path or an address; `~/` is the user's own folder, all else is as it is written."""
 

@@ -9,6 +9,9 @@ import difflib
 import re
 from collections.abc import Mapping
 
+from ...models.settings import redacted
+from .kubeflow import is_secret
+
 LOCALLY = [
     # Beam's default runner looks for another one on the network first.
     "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
@@ -53,6 +56,12 @@ def checked(arguments: list[str]) -> list[str]:
         if not re.match(r"--\w", argument):
             raise _refusal(f"{argument!r} is no option: write --name=value")
     options = dict(argument[2:].partition("=")[::2] for argument in arguments)
+    for name, value in options.items():
+        if is_secret(name) or redacted(value) != value:
+            raise _refusal(
+                f"--{name} looks like a secret, which every record of the run would "
+                "show: give it as a variable of the environment"
+            )
     _check_runner(options)
     _check_processes(options)
     return arguments if options.get("runner") else [*LOCALLY, *arguments]

@@ -24,7 +24,7 @@ from ...components.trainer.watching.settings import WatchSettings
 from ...components.tuner import search_space
 from ...components.tuner.settings import LONGEST, SearchSettings
 from ...models.families import FAMILIES
-from ...models.settings import PathText, Section, explain, hint
+from ...models.settings import PathText, Section, explain, hint, redacted
 from ...models.tasks import CAUSAL_LM, TASKS
 from . import beam
 from .kubeflow import KubeflowSettings
@@ -263,8 +263,8 @@ class Config(Section):
         return None
 
     def to_yaml(self) -> str:
-        """Returns the resolved configuration, every default included."""
-        return yaml.safe_dump(self.model_dump(), sort_keys=False)
+        """Returns the resolved configuration: every default, and no secrets."""
+        return redacted(yaml.safe_dump(self.model_dump(), sort_keys=False))
 
 
 def _absolute(folder: str) -> str:

@@ -11,7 +11,30 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from ...models.settings import Section
+from ...models.settings import Section, redacted
+
+# Names of variables whose values nobody else should see, but for files that hold them.
+_SECRET = re.compile(
+    r"(?!.*_(FILE|PATH|DIR)$).*"
+    r"(SECRET|PASSW|PASSPHRASE|(?<!APPLICATION_)CREDENTIAL|TOKEN(_|$)|"
+    r"(^|_)PASS(_|$)|(^|_|API|ACCESS|PRIVATE)(?<!KMS_)KEY(_|$))",
+    re.IGNORECASE,
+)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable's or an option's name says that its value is a secret."""
+    return _SECRET.match(name) is not None
+
+
+def _no_secrets(environment: dict[str, str]) -> dict[str, str]:
+    for name, value in environment.items():
+        if is_secret(name) or redacted(value) != value:
+            raise ValueError(
+                f"kubeflow: environment.{name} looks like a secret, which everybody "
+                "could read in the compiled file: name one of the cluster's in secrets"
+            )
+    return environment
 
 
 class TolerationSettings(Section):
@@ -41,8 +64,14 @@ class ContainerSettings(Section):
     """Resource of the cluster, such as `nvidia.com/gpu` or `google.com/tpu`."""
     accelerator_count: Annotated[int, Field(ge=1)] = 1
     """How many of it."""
-    environment: dict[str, str] = {}
-    """Variables, on top of those of `kubeflow`."""
+    environment: Annotated[
+        dict[str, str], Field(exclude=True), pydantic.AfterValidator(_no_secrets)
+    ] = {}
+    """Variables, on top of those of `kubeflow`. The compiled file shows them, so none
+    may be a secret; the record of a run leaves them out."""
+    secrets: dict[str, dict[str, str]] = {}
+    """By name of a Secret of the cluster, the variables that its keys become, such as
+    `{s3: {AWS_SECRET_ACCESS_KEY: secret-key}}`; on top of those of `kubeflow`."""
     retries: Annotated[int, Field(ge=0)] | None = None
     """How often a container that failed is started again; a training goes on from its
     last checkpoint then."""
@@ -100,7 +129,11 @@ class KubeflowSettings(ContainerSettings):
         if "accelerator" in own.model_fields_set:
             inherited.pop("accelerator_count", None)
         changes: dict[str, Any] = {
-            "environment": {**self.environment, **own.environment}
+            "environment": {**self.environment, **own.environment},
+            "secrets": {
+                secret: {**self.secrets.get(secret, {}), **own.secrets.get(secret, {})}
+                for secret in {**self.secrets, **own.secrets}
+            },
         }
         if component == "Evaluator":
             # Which model was blessed last is not among its parameters.

@@ -17,7 +17,7 @@ import yaml
 
 from ...components.text_example_gen.demo_corpus import NAME as DEMO
 from ...models.families.presets import resolved
-from ...models.settings import explain, key_of
+from ...models.settings import explain, key_of, redacted
 from .config import Config
 
 Setting: TypeAlias = str | tuple[str, Any]
@@ -118,7 +118,7 @@ class _Change(NamedTuple):
             ) from error
 
     def __str__(self) -> str:
-        return f"--set {self.given}"
+        return redacted(f"--set {self.given}")
 
     def apply(self, content: dict[str, Any]) -> None:
         for section in self.key[:-1]:

@@ -104,8 +104,8 @@ def compile_pipeline(config: Config, output: Path) -> None:
     Args:
         config: The configuration. `root` and the push folder should lie on storage
             that all containers of the cluster reach.
-        output: The file; `.yaml` or `.json`. JSON has no place for volumes, node
-            selectors and tolerations.
+        output: The file; `.yaml` or `.json`. JSON has no place for volumes, secrets,
+            node selectors and tolerations.
 
     Raises:
         InputError: Where the file cannot be written, or what is configured cannot be
@@ -135,7 +135,8 @@ def compile_pipeline(config: Config, output: Path) -> None:
     if output.suffix == ".json":
         if len(documents) > 1:
             raise InputError(
-                f"{output}: volumes, node selectors and tolerations need a .yaml file"
+                f"{output}: volumes, secrets, node selectors and tolerations need a "
+                ".yaml file"
             )
         text = json.dumps(job, sort_keys=True)
     else:
@@ -283,6 +284,17 @@ def _platform(config: Config, executors: list[str]) -> Iterator[dict[str, Any]]:
             entry["pvcMount"] = [
                 {"constant": claim, "mountPath": path}
                 for claim, path in config.kubeflow.volumes.items()
+            ]
+        if wanted.secrets:
+            entry["secretAsEnv"] = [
+                {
+                    "secretName": secret,
+                    "keyToEnv": [
+                        {"secretKey": key, "envVar": variable}
+                        for variable, key in keys.items()
+                    ],
+                }
+                for secret, keys in wanted.secrets.items()
             ]
         if wanted.node_selector:
             entry["nodeSelector"] = {"labels": wanted.node_selector}

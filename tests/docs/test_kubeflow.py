@@ -153,8 +153,10 @@ def test_objects_keep_to_the_schemas_of_kubernetes(content):
 def test_sections_are_accepted_by_the_configuration(content, tmp_path):
     merged = {key: {**COMPLETE.get(key, {}), **value} for key, value in content.items()}
     path = tmp_path / "my.yaml"
+    path.write_text(yaml.safe_dump(COMPLETE))
+    complete = loading.load(path).kubeflow.of("Trainer")
     path.write_text(yaml.safe_dump({**COMPLETE, **merged}))
-    assert loading.load(path).kubeflow.of("Trainer").accelerator == "nvidia.com/gpu"
+    assert loading.load(path).kubeflow.of("Trainer") != complete
 
 
 def test_services_and_deployments_are_in_the_manifests():

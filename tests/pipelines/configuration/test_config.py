@@ -479,3 +479,38 @@ def test_rules_inherit_the_significance_of_the_gate_where_they_compare():
         "size_mb <= ngram",
         "perplexity <= ngram, significantly",
     ]
+
+
+SECRETS = {
+    "a-name": "kubeflow.environment.AWS_SECRET_ACCESS_KEY=hidden",
+    "a-component's": "kubeflow.trainer.environment.HF_TOKEN=hidden",
+    "a-proxy": "kubeflow.environment.HTTPS_PROXY=http://me:hidden@proxy:3128",
+    "an-option": 'beam_pipeline_args=["--s3_secret_access_key=hidden"]',
+    "an-address": "corpus.path=s3://me:hidden@bucket/texts",
+    "a-push-folder": "serving.push_folder=s3://me:hidden@bucket/models",
+}
+
+
+@pytest.mark.parametrize("setting", SECRETS.values(), ids=SECRETS)
+def test_a_secret_is_refused_where_it_would_be_written_down(setting):
+    with pytest.raises(loading.ConfigError, match=r"secret|password"):
+        loading.load(settings=[setting])
+
+
+def test_an_address_with_a_password_is_not_told_with_it():
+    with pytest.raises(loading.ConfigError) as raised:
+        loading.load(settings=[SECRETS["an-address"]])
+    assert "s3://***@bucket/texts" in str(raised.value)
+    assert "hidden" not in str(raised.value)
+
+
+def test_the_record_of_a_run_leaves_variables_of_containers_out():
+    settings = [
+        "kubeflow.environment={AWS_REGION: here, GOOGLE_APPLICATION_CREDENTIALS: /f}",
+        "kubeflow.trainer.environment={AWS_WEB_IDENTITY_TOKEN_FILE: /t}",
+        "corpus.path=hf://glue:sst2@validation",
+    ]
+    loaded = loading.load(settings=settings)
+    assert loaded.kubeflow.of("Trainer").environment["AWS_REGION"] == "here"
+    assert "environment" not in loaded.to_yaml()
+    assert "hf://glue:sst2@validation" in loaded.to_yaml()

@@ -15,8 +15,9 @@ from langzoo.pipelines.kubeflow.compiler import compile_pipeline
 
 PLACED = """{
   memory_gb: 4, retries: 2, cache: true, environment: {A: a, B: b},
-  volumes: {models: /models},
+  volumes: {models: /models}, secrets: {s3: {AWS_ACCESS_KEY_ID: id}},
   trainer: {accelerator: nvidia.com/gpu, image: "langzoo:gpu", environment: {B: c},
+            secrets: {s3: {AWS_SECRET_ACCESS_KEY: key}, hub: {HF_TOKEN: token}},
             node_selector: {pool: gpus}, tolerations: [{key: gpu, effect: NoSchedule}]},
 }"""
 
@@ -162,9 +163,17 @@ def test_a_component_is_placed_as_is_configured_for_it_or_for_all(loaded):
         assert environment["TF_USE_LEGACY_KERAS"] == "0"
     placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     volumes = [{"constant": "models", "mountPath": "/models"}]
-    assert placed["Pusher_executor"] == {"pvcMount": volumes}
+    store = {"secretKey": "id", "envVar": "AWS_ACCESS_KEY_ID"}
+    of_all = {"secretName": "s3", "keyToEnv": [store]}
+    assert placed["Pusher_executor"] == {"pvcMount": volumes, "secretAsEnv": [of_all]}
+    own = {"secretKey": "key", "envVar": "AWS_SECRET_ACCESS_KEY"}
+    hub = {"secretKey": "token", "envVar": "HF_TOKEN"}
     assert placed["Trainer_executor"] == {
         "pvcMount": volumes,
+        "secretAsEnv": [
+            {"secretName": "s3", "keyToEnv": [store, own]},
+            {"secretName": "hub", "keyToEnv": [hub]},
+        ],
         "nodeSelector": {"labels": {"pool": "gpus"}},
         "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
     }
