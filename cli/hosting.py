@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from ..serving.gateway.options import GatewayOptions
 from ..serving.server import base_path as base_paths
 from .common import ConfigFile, Corpus, app, fail, load_config
 from .connecting import Timeout, TlsCa, TlsCertificate, TlsKey
+
+_API_KEY = "LANGZOO_API_KEY"
 
 
 @app.command()
@@ -87,9 +90,10 @@ def gateway(
     port: Annotated[int, typer.Option(help="Port; 0: any free one.")] = 8000,
     api_key: Annotated[
         list[str] | None,
-        typer.Option(
-            envvar="LANGZOO_API_KEY", help="A key that requests may come with."
-        ),
+        typer.Option(help=f"A key that requests may come with; default: {_API_KEY}."),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File of such keys, one a line.")
     ] = None,
     cors_origin: Annotated[
         list[str] | None,
@@ -116,7 +120,8 @@ def gateway(
 
     names = [name.partition("=") for name in model or ["langzoo"]]
     limits = GatewayOptions(
-        api_key or (), cors_origin or (), max_completions, max_body_bytes, max_requests
+        _api_keys(api_key or [], api_key_file),
+        *(cors_origin or (), max_completions, max_body_bytes, max_requests),
     )
     try:
         credentials = Tls.wanted(tls, tls_ca, tls_key, tls_certificate)
@@ -128,3 +133,24 @@ def gateway(
         run(models, upstream, limits, host=host, port=port, announce=typer.echo)
     except GatewayError as error:
         fail(str(error))
+
+
+def _api_keys(given: list[str], file: Path | None) -> list[str]:
+    """The keys of a gateway; none where nobody has said a word of keys."""
+    found = [("--api-key", key) for key in given]
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            fail(f"cannot read --api-key-file: {error}")
+        keys = [line.strip() for line in lines if line.strip()]
+        found += [(f"--api-key-file {file}", key) for key in keys or [""]]
+    if not found and _API_KEY in os.environ:
+        found = [(_API_KEY, os.environ[_API_KEY])]
+    for place, key in found:
+        if not re.fullmatch(r"[!-~]+", key):
+            fail(
+                f"{place}: a key is of printable ASCII without white space, and not "
+                "empty; for no key leave it out, for several take --api-key-file"
+            )
+    return [key for _, key in found]

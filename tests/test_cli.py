@@ -13,7 +13,7 @@ import langzoo
 import pytest
 import typer
 from langzoo import cli
-from langzoo.cli import common
+from langzoo.cli import common, hosting
 from langzoo.models.families.presets import PRESETS
 from typer.testing import CliRunner
 
@@ -211,3 +211,38 @@ def test_a_configuration_keeps_its_name_whatever_the_corpus(tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text("name: mine\nmodel: {family: gru}\n")
     assert common.load_config(path, "texts").name == "mine"
+
+
+@pytest.fixture
+def keys(monkeypatch, tmp_path):
+    """What the gateway takes for keys, given the variable and the file's text."""
+
+    def read(variable=None, given=(), text=None):
+        monkeypatch.delenv("LANGZOO_API_KEY", raising=False)
+        if variable is not None:
+            monkeypatch.setenv("LANGZOO_API_KEY", variable)
+        file = tmp_path / "keys" if text is not None else None
+        if file is not None:
+            file.write_text(text)
+        return hosting._api_keys(list(given), file)
+
+    return read
+
+
+def test_the_keys_of_a_gateway(keys):
+    assert keys() == []
+    assert keys("one") == ["one"]
+    assert keys("unused", ["two"], "three\n\nfour \n") == ["two", "three", "four"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [("",), (" ",), ("hid den",), (None, [""]), (None, [], ""), (None, [], "hid den")],
+    ids=str,
+)
+def test_a_key_that_is_none_is_refused(keys, given, capsys):
+    with pytest.raises(typer.Exit):
+        keys(*given)
+    said = capsys.readouterr().err
+    assert "a key is of printable ASCII without white space" in said
+    assert "hid" not in said
