@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..components.errors import printable
 from ..components.text_example_gen import formats
 from ..serving.export.contract import BEAM_SEARCH, GENERATE
-from .common import app, fail, fields_of, print_json
+from .common import app, fail, fields_of, print_json, print_text
 from .connecting import asks, option_of
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def next_token(
             if as_json:
                 print_json(text=text, **fields_of(answer))
                 continue
-            _print_text(text)
+            print_text(text)
             _print_tokens(answer.tokens, answer.probabilities)
 
 
@@ -173,7 +172,7 @@ def _print_generation(
             del fields[name]
         print_json(prompt=prompt, **fields)
         return
-    _print_text(prompt + generation.text)
+    print_text(prompt + generation.text_bytes.decode("utf-8", "surrogateescape"))
     if tokens:
         _print_tokens(
             generation.tokens or (), map(math.exp, generation.log_probabilities or ())
@@ -185,7 +184,7 @@ def _print_beams(prompt: str, beams: tuple[Beam, ...], as_json: bool) -> None:
         print_json(prompt=prompt, beams=[fields_of(beam) for beam in beams])
         return
     for beam in beams:
-        _print_text(f"{beam.score:8.3f}  {prompt}{beam.text}")
+        print_text(f"{beam.score:8.3f}  {prompt}{beam.text}")
 
 
 def _print_score(
@@ -206,7 +205,7 @@ def _print_score(
             ]
         print_json(text=text, **fields_of(score), **measures)
         return
-    _print_text(
+    print_text(
         f"{score.bits_per_byte:.3f} bits per byte, perplexity {score.perplexity:.1f} "
         f"over {score.tokens} tokens: {text}"
     )
@@ -217,10 +216,6 @@ def _print_score(
 def _print_tokens(tokens: Iterable[str], probabilities: Iterable[float]) -> None:
     for token, probability in zip(tokens, probabilities, strict=True):
         typer.echo(f"  {probability:7.2%}  {token!r}")
-
-
-def _print_text(text: str) -> None:
-    typer.echo(printable(text))
 
 
 def _exported_token_scores(folder: Path, texts: list[str]) -> list[TokenScores]:

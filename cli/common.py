@@ -18,6 +18,7 @@ import typer
 
 from .. import __version__
 from ..components.errors import printable
+from ..serving.wording import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -169,7 +170,7 @@ def _this_command() -> str:
 
 def fail(message: str) -> NoReturn:
     """Ends the command with one line."""
-    typer.echo(f"langzoo: {message}", err=True)
+    typer.echo(visible(f"langzoo: {message}"), err=True)
     raise typer.Exit(EXIT_ERROR)
 
 
@@ -183,10 +184,9 @@ def exit_with(result: RunResult) -> None:
 
 def new_table(**options: Any) -> Table:
     """A table as all commands print it."""
-    from rich import box
-    from rich.table import Table
+    from ..pipelines.local import console
 
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), **options)
+    return console.new_table(**options)
 
 
 def print_table(table: Table) -> None:
@@ -212,10 +212,21 @@ def fields_of(result: Any) -> dict[str, Any]:
     return dataclasses.asdict(result)
 
 
+def print_text(text: str) -> None:
+    """Prints a text of a model's or the user's: on a terminal so that nothing acts.
+
+    Whoever reads standard output else gets every byte as it is.
+    """
+    if sys.stdout.isatty():
+        typer.echo(visible(text))
+    else:
+        typer.echo(text.encode("utf-8", "surrogateescape"))
+
+
 def print_json(**values: Any) -> None:
-    """Prints one line of JSON."""
+    """Prints one line of JSON, in which control characters are escaped."""
     shown = {name: _json_value(value) for name, value in values.items()}
-    typer.echo(json.dumps(shown, ensure_ascii=False))
+    typer.echo(visible_json(json.dumps(shown, ensure_ascii=False)))
 
 
 def _json_value(value: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..serving.export.contract import Setting, Signature
+from ..serving.wording import in_one_line
 from .common import fail
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def connected(
         ) as client:
             yield client
     except (ServingError, ValueError) as error:
-        fail(str(error))
+        fail(in_one_line(str(error)))
 
 
 def _split_header(text: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..models.tasks import TASKS
+from ..serving.wording import in_one_line
 from .common import (
     EXIT_ERROR,
     EXIT_REFUSED,
@@ -344,7 +345,7 @@ def print_ranking(report: ComparisonReport) -> None:
             reasons.append(f"{name}: {reason}")
     print_table(table)
     for reason in reasons:
-        typer.echo(reason)
+        typer.echo(in_one_line(reason))
     if report.pushed:
         typer.echo(f"pushed {report.pushed}")
 

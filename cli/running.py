@@ -21,6 +21,7 @@ from .common import (
     new_table,
     print_json,
     print_table,
+    print_text,
     quiet,
     reported_errors,
     short,
@@ -113,7 +114,7 @@ def rehearse(
     with reported_errors():
         from ..pipelines.kubeflow import rehearsal
 
-        result = rehearsal.rehearse(specification, parameters or [], root, typer.echo)
+        result = rehearsal.rehearse(specification, parameters or [], root, print_text)
         pushed = result.outputs.get("Pusher", {}).get("pushed_model", {})
         version = pushed.get("metadata", {}).get("pushed_destination")
     _print_resources(result.resources)

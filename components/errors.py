@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..serving.wording import in_one_line
+
 
 class InputError(ValueError):
     """Input that cannot be used: a missing corpus, a folder that cannot be written.
@@ -11,7 +13,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(in_one_line(message))
 
 
 def printable(text: str) -> str:

@@ -10,17 +10,19 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
+from ..serving.wording import in_one_line
+
 LOGGER = logging.getLogger("langzoo")
 
 
 def report(message: str) -> None:
     """Shows one line that stays."""
-    LOGGER.info(message)
+    LOGGER.info(in_one_line(message))
 
 
 def show(message: str) -> None:
     """Shows a state that the next one replaces, such as a training step."""
-    LOGGER.info(message, extra={"transient": True})
+    LOGGER.info(in_one_line(message), extra={"transient": True})
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import pytest
 import typer
 from langzoo import cli
 from langzoo.cli import common, hosting
+from langzoo.components.errors import InputError
 from langzoo.models.families.presets import PRESETS
 from typer.testing import CliRunner
 
@@ -246,3 +247,23 @@ def test_a_key_that_is_none_is_refused(keys, given, capsys):
     said = capsys.readouterr().err
     assert "a key is of printable ASCII without white space" in said
     assert "hid" not in said
+
+
+ACTS = "\x1b[31mred\n\udce9"
+
+
+def test_a_text_goes_into_a_pipe_byte_by_byte(capfdbinary):
+    common.print_text(ACTS)
+    assert capfdbinary.readouterr().out == b"\x1b[31mred\n\xe9\n"
+
+
+def test_a_text_does_nothing_to_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    common.print_text(ACTS)
+    assert capsys.readouterr().out == "\\x1b[31mred\n\\xe9\n"
+
+
+def test_an_error_does_nothing_to_a_terminal(capsys):
+    with pytest.raises(typer.Exit), common.reported_errors():
+        raise InputError(f"no such file {ACTS}")
+    assert capsys.readouterr().err == ("langzoo: no such file \\x1b[31mred\\n\\xe9\n")

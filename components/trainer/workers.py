@@ -123,7 +123,7 @@ def _run_child(path: str) -> int:
         try:
             for line in child.stdout:
                 said = _said(line)
-                LOGGER.info(said["message"], extra={"transient": said["transient"]})
+                (show if said["transient"] else report)(said["message"])
                 error = said["message"]
             code = child.wait()
         except BaseException:

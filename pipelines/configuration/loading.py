@@ -18,6 +18,7 @@ import yaml
 from ...components.text_example_gen.demo_corpus import NAME as DEMO
 from ...models.families.presets import resolved
 from ...models.settings import explain, key_of, redacted
+from ...serving.wording import in_one_line
 from .config import Config
 
 Setting: TypeAlias = str | tuple[str, Any]
@@ -28,6 +29,9 @@ DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one line for the user."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(in_one_line(message))
 
 
 class _Loader(yaml.SafeLoader):

@@ -32,6 +32,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from ... import ENVIRONMENT
 from ...components import storage
 from ...components.errors import InputError
+from ...serving.wording import visible
 from .resources import Resources, run_measured
 
 RESOURCES_FILE = "resources.json"
@@ -47,7 +48,16 @@ _TYPES: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 
 class TaskError(InputError):
-    """A container that has failed, told as Kubeflow would: task, code, last lines."""
+    """A container that has failed, told as Kubeflow would: task, code, last lines.
+
+    Args:
+        message: Which task, how, and where its log is.
+        lines: The last of the log.
+    """
+
+    def __init__(self, message: str, lines: str) -> None:
+        super().__init__(message)
+        self.args = (f"{self}\n{visible(lines)}",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -370,7 +380,8 @@ class _Task:
             last = "".join(collections.deque(lines, _LINES_SHOWN)).rstrip()
         raise TaskError(
             f"task {self._name} failed: exit code {status}, {attempts} attempt(s), all "
-            f"that it wrote is in {log}, which ends\n{last}"
+            f"that it wrote is in {log}, which ends",
+            last,
         )
 
     def _execute(self, command: list[str], log: Path) -> int:

@@ -10,12 +10,16 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
+from rich.table import Table
 from rich.text import Text
+
+from ...serving.wording import visible
 
 _NAME_WIDTH = 18
 _INDENT = 30  # Past a node's name and time.
@@ -49,12 +53,22 @@ def libraries_to_log(log_path: Path) -> Iterator[Console]:
 
 
 def plain_console(file: IO[str] | None = None) -> Console:
-    """A console for words of the user's, in which nothing is markup or a code.
+    """A console for words of others, in which nothing is markup, or acts.
 
     Args:
         file: Where it writes; standard output by default.
     """
-    return Console(file=file, highlight=False, markup=False, emoji=False)
+    return _PlainConsole(file=file, highlight=False, markup=False, emoji=False)
+
+
+class _PlainConsole(Console):
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+
+def new_table(**options: Any) -> Table:
+    """A table as all commands print it."""
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), **options)
 
 
 def spinner(console: Console, message: str) -> Live:
@@ -125,7 +139,7 @@ class NodeProgress(logging.Handler):
         self._print(f"  {self._node:{_NAME_WIDTH}}{took:>8}")
 
     def _print(self, line: str, style: str = "") -> None:
-        self._console.print(Text(line, style=style), soft_wrap=True)
+        self._console.print(line, style=style, soft_wrap=True)
 
     def _line(self, message: str) -> str:
         # Room for the spinner; a line that the terminal wraps is not cleared whole.

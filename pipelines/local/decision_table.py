@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ...components.evaluator.gate.decision import Decision
 from ...components.evaluator.records import Outcome
+from .console import new_table
 
 
 def print_decision(console: Console, decision: Decision) -> None:
@@ -19,13 +18,13 @@ def print_decision(console: Console, decision: Decision) -> None:
 
 
 def _table(decision: Decision) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table = new_table()
     table.add_column("rule")
     for heading in ("value", "95 % interval", "bound"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("kept")
     for outcome in decision.verdict.rules:
-        table.add_row(*map(Text, _cells(outcome)))
+        table.add_row(*_cells(outcome))
     return table
 
 

@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 
 from ..client import AsyncClient, Tls
+from ..wording import log_in_lines
 from .app import Gateway
 from .options import GatewayOptions
 
@@ -70,6 +71,7 @@ def run(
     Raises:
         GatewayError: it cannot listen there, or the upstream's timeout is none.
     """
+    log_in_lines()
     try:
         clients = {name: upstream.client(model) for name, model in models.items()}
     except ValueError as error:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ... import __version__
+from ..wording import in_one_line, log_in_lines
 from .base_path import refusal
 from .flags import build_parser, notices
 
@@ -84,6 +85,7 @@ def _serve(
         from .app import ServerStartError
         from .config_files import ConfigFileError
 
+    log_in_lines()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     for notice in notices(options):
         _print(f"langzoo: {notice}")
@@ -95,7 +97,7 @@ def _serve(
         gc.freeze()
         server.start()
     except (ServerStartError, ConfigFileError) as error:
-        print(f"langzoo: {error}", file=sys.stderr)
+        print(in_one_line(f"langzoo: {error}"), file=sys.stderr)
         return 1
     signals.get()
     server.stop()
@@ -220,4 +222,4 @@ def _stop_signals() -> Iterator[queue.SimpleQueue[int]]:
 def _print(line: str) -> None:
     # Whoever read along may have gone; that is no reason to stop.
     with contextlib.suppress(BrokenPipeError):
-        print(line, flush=True)
+        print(in_one_line(line), flush=True)

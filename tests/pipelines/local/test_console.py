@@ -6,7 +6,12 @@ import io
 import re
 
 from langzoo.components.progress import report, show
-from langzoo.pipelines.local.console import NodeProgress, plain_console, spinner
+from langzoo.pipelines.local.console import (
+    NodeProgress,
+    new_table,
+    plain_console,
+    spinner,
+)
 from rich.console import Console
 from rich.table import Table
 
@@ -39,3 +44,21 @@ def test_words_of_the_users_are_neither_markup_nor_codes():
     with spinner(Console(file=output, force_terminal=True), said):
         pass
     assert output.getvalue().count(said) > 5
+
+
+def test_nothing_that_is_printed_acts_on_the_terminal():
+    output = io.StringIO()
+    console = plain_console(output)
+    said = "a\x1b[2Jb\x9bc"
+    console.print(said)
+    table = new_table(title=said)
+    table.add_column(said)
+    table.add_row(said)
+    console.print(table)
+    with NodeProgress(console).attached() as progress:
+        progress.start("Trainer")
+        report(f"{said}\nforged")
+        progress.finish(cached=False)
+    assert output.getvalue().count(r"a\x1b[2Jb\x9bc") == 5
+    assert r"\nforged" in output.getvalue()
+    assert not {"\x1b", "\x9b"} & set(output.getvalue())
