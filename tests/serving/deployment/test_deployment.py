@@ -232,6 +232,41 @@ def test_every_volume_is_mounted_and_exists(objects: list[Object]) -> None:
             assert not config or ("ConfigMap", config["name"]) in names
 
 
+def test_policies_of_the_network_are_of_pods_and_ports_that_exist(
+    objects: list[Object],
+) -> None:
+    pods = {d["metadata"]["name"]: d for d in _deployments(objects)}
+    labels = [_pod_labels(pod).items() for pod in pods.values()]
+    policies = [each for each in objects if each["kind"] == "NetworkPolicy"]
+    assert {each["metadata"]["name"] for each in policies} == set(pods)
+    for policy in policies:
+        deployment = pods[policy["metadata"]["name"]]
+        selector = policy["spec"]["podSelector"]["matchLabels"]
+        assert selector.items() <= _pod_labels(deployment).items()
+        containers = _pod(deployment)["containers"]
+        named = {port["name"] for each in containers for port in each["ports"]}
+        for rule in policy["spec"].get("ingress", []):
+            assert {port["port"] for port in rule["ports"]} <= named
+            for source in rule.get("from", []):
+                if "namespaceSelector" not in source:
+                    wanted = source["podSelector"]["matchLabels"]
+                    assert any(wanted.items() <= each for each in labels)
+
+
+def test_the_gateways_keys_are_where_it_looks(objects: list[Object]) -> None:
+    ((pod, gateway),) = (
+        (pod, each) for pod, each in _containers(objects) if each["name"] == "gateway"
+    )
+    (mount,) = (one for one in gateway["volumeMounts"] if one["name"] == "keys")
+    (volume,) = (one for one in pod["volumes"] if one["name"] == "keys")
+    (file,) = (one for one in gateway["args"] if one.startswith("--api-key-file="))
+    folder, _, key = file.partition("=")[2].rpartition("/")
+    assert mount["mountPath"] == folder
+    readme = (FOLDER / "README.md").read_text()
+    made = f"create secret generic {volume['secret']['secretName']} -n langzoo"
+    assert f"{made} --from-literal={key}=" in readme
+
+
 def test_autoscaler_scales_a_deployment_that_sets_no_replicas(
     objects: list[Object],
 ) -> None:
