@@ -132,7 +132,7 @@ def test_the_command_names_a_port_in_use(
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     status = main([f"--port={taken_port}", f"--model_base_path={tmp_path}"])
     assert status == 1
-    expected = f"langzoo: port {taken_port} on 0.0.0.0 is in use\n"
+    expected = f"langzoo: port {taken_port} on 127.0.0.1 is in use\n"
     assert capsys.readouterr().err == expected
     assert (
         signal.getsignal(signal.SIGTERM),
