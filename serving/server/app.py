@@ -39,13 +39,17 @@ from .repository import (
     Retries,
     VersionStatus,
 )
-from .rest import RestOptions, RestServer
+from .rest import LARGEST_REQUEST, RestOptions, RestServer
 from .servable import DirectRunner, Runner, Servable, load_servable
 from .tflite import TFLITE_FILE, load_tflite
 from .warmup import warm_up
 
 # As in TensorFlow Serving; a request that waits for the graph holds a thread.
 _THREADS_PER_CPU = 4
+_HANDSHAKE_MILLISECONDS = 20_000
+# A client that is asked again after that connects again, and does not notice.
+_IDLE_MILLISECONDS = 600_000
+_STREAMS = 1000  # at a time, of one connection
 # For batches to end whose version has been unloaded.
 _UNLOAD_SECONDS = 1.0
 # Between two looks at whether a server that loads is to stop.
@@ -83,10 +87,12 @@ class ServerOptions:
     Attributes:
         queue_size: requests that may wait for a thread, for each of gRPC and REST;
             more are refused with RESOURCE_EXHAUSTED.
+        max_request_bytes: of one request, decompressed; larger ones are refused.
         grpc_socket_path: a Unix socket to answer gRPC on as well.
         grpc_arguments: gRPC's channel arguments.
         tls: key and certificates; None answers in the clear.
-        rest: how the REST interface answers; its `queue_size` is the server's.
+        rest: how the REST interface answers; `queue_size` and the largest body are the
+            server's.
         retries: of versions that fail to load.
         labels_in_advance: lets a new label point to a version not loaded yet.
         batching: joins requests into batches; None runs each by itself.
@@ -104,6 +110,7 @@ class ServerOptions:
     """
 
     queue_size: int = 512
+    max_request_bytes: int = LARGEST_REQUEST
     grpc_socket_path: str | None = None
     grpc_arguments: tuple[tuple[str, str | int], ...] = ()
     tls: TlsConfig | None = None
@@ -271,6 +278,7 @@ class ModelServer:
                 self._options.rest,
                 threads=self._options.rest.threads or self._threads,
                 queue_size=self._options.queue_size,
+                max_body_bytes=self._options.max_request_bytes,
             )
             tls = self._options.tls
             context = None if tls is None else tls.ssl_context()
@@ -462,8 +470,13 @@ class ModelServer:
         options: dict[str, str | int] = {
             # Otherwise two servers could share a port without noticing.
             "grpc.so_reuseport": 0,
-            "grpc.max_receive_message_length": -1,
+            # Decompressed, or a kilobyte could stand for a megabyte.
+            "grpc.max_receive_message_length": self._options.max_request_bytes,
             "grpc.max_send_message_length": -1,
+            # Who connects and says nothing, or begins requests and does not end them.
+            "grpc.server_handshake_timeout_ms": _HANDSHAKE_MILLISECONDS,
+            "grpc.max_connection_idle_ms": _IDLE_MILLISECONDS,
+            "grpc.max_concurrent_streams": max(_STREAMS, 2 * self._options.queue_size),
         }
         options.update(self._options.grpc_arguments)
         server = GrpcServer(

@@ -241,6 +241,7 @@ def _server(
         threads=options.grpc_max_threads,
         options=ServerOptions(
             queue_size=options.queue_size,
+            max_request_bytes=options.max_request_bytes,
             grpc_socket_path=options.grpc_socket_path,
             grpc_arguments=options.grpc_channel_arguments,
             tls=options.ssl_config_file and read_tls_config(options.ssl_config_file),
@@ -278,7 +279,6 @@ def _rest_options(options: argparse.Namespace, stock: bool) -> RestOptions:
         timeout=milliseconds / 1000 if milliseconds > 0 else None,
         cors=options.rest_api_enable_cors_support,
         metrics_path=metrics_path,
-        max_body_bytes=options.rest_api_max_body_bytes,
     )
 
 

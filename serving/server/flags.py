@@ -186,7 +186,7 @@ _OWN_FLAGS: tuple[_Flag, ...] = (
         512,
         "requests that may wait; more are refused with RESOURCE_EXHAUSTED",
     ),
-    ("rest_api_max_body_bytes", positive, 100 << 20, "larger ones are refused"),
+    ("max_request_bytes", positive, 100 << 20, "larger requests are refused"),
     ("shutdown_grace_seconds", seconds, 5.0, "for requests, after SIGTERM"),
     ("parent_pid", positive, None, "end when this process does, whose child this is"),
 )

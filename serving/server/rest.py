@@ -60,7 +60,7 @@ _GET_PATH = re.compile(
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 # As TensorFlow Serving bounds what it decompresses.
-LARGEST_BODY = 100 << 20
+LARGEST_REQUEST = 100 << 20
 # The bodies of all requests that are worked on or wait are not more than so many of the
 # largest.
 _BODIES = 4
@@ -98,7 +98,7 @@ class RestOptions:
     timeout: float | None = 30.0
     cors: bool = False
     metrics_path: str | None = METRICS_PATH
-    max_body_bytes: int = LARGEST_BODY
+    max_body_bytes: int = LARGEST_REQUEST
     idle_seconds: float = _IDLE_SECONDS
 
 

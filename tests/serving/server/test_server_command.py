@@ -231,6 +231,7 @@ def test_the_shim_takes_a_stock_command_line(
         "--grpc_channel_arguments=grpc.max_receive_message_length=1000",
         "--enable_serialization_as_tensor_content",
         "--flush_filesystem_caches=false",
+        f"--parent_pid={os.getpid()}",
     ]
     environment = {**os.environ, "PYTHON": sys.executable}
     with subprocess.Popen(

@@ -87,6 +87,7 @@ def test_a_second_sigterm_ends_a_busy_server_at_once(
 ) -> None:
     push(example_model, tmp_path, 1)
     command = [*COMMAND, "--enable_batching", "--shutdown_grace_seconds=600"]
+    command.append(f"--parent_pid={os.getpid()}")
     with subprocess.Popen(
         [*command, "--model_name=m", f"--model_base_path={tmp_path}"],
         stdout=subprocess.PIPE,

@@ -29,6 +29,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from langzoo.serving.server import ModelServer, ServerOptions
 from langzoo.serving.server.rest import RestOptions
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 Push = Callable[[Path, Path, int], None]
@@ -230,10 +231,10 @@ def small_server(
     """Takes bodies of 10 kB at most, and has no patience."""
     base_path = tmp_path_factory.mktemp("base")
     push(scale_model(2), base_path, 1)
-    rest = RestOptions(max_body_bytes=10_000, idle_seconds=0.3)
-    options = ServerOptions(rest=rest)
+    rest = RestOptions(idle_seconds=0.3)
+    options = ServerOptions(rest=rest, max_request_bytes=10_000)
     with ModelServer(
-        "scale", base_path, grpc_port=None, rest_port=0, options=options
+        "scale", base_path, grpc_port=0, rest_port=0, options=options
     ) as server:
         assert server.wait_ready(60)
         yield server
@@ -282,6 +283,14 @@ def test_bodies_may_be_gzip_and_are_bounded_when_decompressed(
     for broken in (HALF, gzip.compress(HALF)[:-4], gzip.compress(HALF)[:12] + b"no"):
         status, answer = ask(broken)
         assert (status, "the body is no gzip" in answer["error"]) == (400, True)
+
+
+def test_a_grpc_request_is_bounded_when_decompressed(small_server: ModelServer) -> None:
+    with grpc.insecure_channel(small_server.grpc_address) as channel:
+        predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+        for compression in grpc.Compression:
+            code = predict.future(bytes(1 << 20), compression=compression).code()
+            assert code is StatusCode.RESOURCE_EXHAUSTED
 
 
 def connected(server: ModelServer) -> socket.socket:
@@ -545,6 +554,60 @@ def test_broken_rest_requests_are_refused_and_the_server_lives(
     answer = rest(scale_server, "/v1/models/scale:predict", body)
     assert answer == (200, {"predictions": [0.5, 12.5]})
     assert not caplog.records
+
+
+def boasting(generator: random.Random) -> tensor_pb2.TensorProto:
+    """A tensor of a few bytes that claims to be any size and kind."""
+    proto = tensor_pb2.TensorProto(dtype=generator.randrange(25))
+    for _ in range(generator.randint(0, 3)):
+        size = generator.choice([0, 1, 2, 1 << generator.randrange(48)])
+        proto.tensor_shape.dim.add(size=size)
+    kind = generator.randrange(4)
+    if kind == 0:
+        proto.tensor_content = generator.randbytes(generator.randint(0, 16))
+    elif kind == 1:
+        proto.tensor_content = bytes(generator.randint(0, 16))
+    elif kind == 2:
+        proto.string_val.append(b"a" * generator.choice([0, 1, 1000]))
+        proto.float_val.append(1.0)
+        proto.int_val.append(1)
+        proto.int64_val.append(1)
+        proto.bool_val.append(True)
+        proto.double_val.append(1.0)
+    return proto
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has had since they were reset."""
+    status = Path("/proc/self/status").read_text()
+    match = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert match
+    return int(match[1]) * 1024
+
+
+def test_no_small_request_takes_much_memory(scale_server: ModelServer) -> None:
+    generator = random.Random(0)
+    inputs = ("float64", "int32", "uint8", "int64", "bool", "string")
+    with grpc.insecure_channel(scale_server.grpc_address) as channel:
+        stub = Stub(channel)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        before = peak_memory()
+        for _ in range(300 * LONGER):
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = "scale"
+            request.model_spec.signature_name = "echo"
+            for name in inputs:
+                request.inputs[name].CopyFrom(boasting(generator))
+            name = generator.choice(inputs)
+            if generator.random() < 0.5:
+                # Alone, or one that is refused hides what others do.
+                request.model_spec.signature_name = "half"
+                request.inputs["x"].CopyFrom(request.inputs[name])
+                for name in inputs:
+                    del request.inputs[name]
+            call = stub.Predict.future(request, timeout=30)
+            assert call.code() in BLAMED, (call.code(), call.details())
+        assert peak_memory() < before + (200 << 20)
 
 
 def test_many_idle_connections_keep_nobody_out(
