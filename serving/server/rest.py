@@ -171,6 +171,12 @@ class _Protocol(uvicorn.protocols.http.h11_impl.H11Protocol):
         super().on_response_complete()
         self._watch()
 
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._between_requests() and not self.transport.get_write_buffer_size():
+            # Over TLS the other side's farewell would be waited for.
+            self.transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
         super().connection_lost(exc)

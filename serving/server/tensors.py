@@ -97,7 +97,7 @@ def array_from_proto(proto: tensor_pb2.TensorProto) -> np.ndarray:
         if proto.tensor_content and proto.dtype == tf.string.as_datatype_enum:
             return _parse_in_graph(proto)
         return tf.make_ndarray(proto)
-    except (TypeError, OverflowError) as error:  # no such dtype
+    except (KeyError, TypeError, OverflowError) as error:  # no such dtype
         raise ValueError(str(error)) from error
 
 

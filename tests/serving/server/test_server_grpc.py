@@ -261,6 +261,7 @@ def test_predict_refuses_a_label(scale: Stub) -> None:
         tensor(dtype=19, sizes=(1 << 24,), half_val=[1]),
         tensor(sizes=(1 << 23, 0)),
         tensor(dtype=20, sizes=(1 << 25,)),
+        tensor(dtype=21, sizes=(1,)),
     ],
 )
 def test_predict_refuses_a_tensor_that_contradicts_itself(
