@@ -32,6 +32,11 @@ def serve(
     rest_api_port: Annotated[
         int, typer.Option(help="Port for REST; 0: any free one.")
     ] = 8501,
+    rest: Annotated[bool, typer.Option(help="Answer over REST, too.")] = True,
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on, 127.0.0.1; 0.0.0.0: for all."),
+    ] = None,
     file_system_poll_wait_seconds: Annotated[
         int, typer.Option(help="Seconds between looks for new versions.")
     ] = 1,
@@ -53,7 +58,7 @@ def serve(
         base_path = str(Path(base_path).absolute())
     flags = [
         f"--port={port}",
-        f"--rest_api_port={rest_api_port}",
+        *([f"--rest_api_port={rest_api_port}"] if rest else []),
         f"--model_name={model_name}",
         f"--model_base_path={base_path}",
         f"--file_system_poll_wait_seconds={file_system_poll_wait_seconds}",
@@ -62,11 +67,15 @@ def serve(
     if engine == "embedded":
         if trouble:
             fail(trouble)
-        command = [sys.executable, "-P", "-m", "langzoo.serving.server", *flags]
+        address = [f"--host={host}"] if host else []
+        module = [sys.executable, "-P", "-m", "langzoo.serving.server"]
+        command = [*module, *address, *flags]
     elif engine == "tensorflow_model_server":
         binary = shutil.which(engine) or fail(
             f"there is no {engine} on PATH: install it or leave --engine out"
         )
+        if host:
+            fail(f"--host: {engine} listens on all addresses; leave --host out")
         command = [binary, *flags]
     else:
         fail(f"--engine {engine}: it is embedded or tensorflow_model_server")

@@ -45,6 +45,7 @@ HTTP_STATUS = {
 # Where several codes have one status, the first of them; 502 is what proxies say of a
 # server that is away.
 _HTTP_CODES = {status: code for code, status in reversed(HTTP_STATUS.items())}
+_HTTP_CODES |= {413: grpc.StatusCode.INVALID_ARGUMENT}  # too large: try no more
 _HTTP_CODES |= {500: grpc.StatusCode.INTERNAL, 502: grpc.StatusCode.UNAVAILABLE}
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}

@@ -29,6 +29,7 @@ from .base import (
     SyncClient,
     signatures,
 )
+from .http_deadlines import keep_deadlines, until
 from .questions import Answer, Question, unfit
 from .results import Metadata, VersionStatus
 from .tls import Tls
@@ -72,6 +73,7 @@ class RestClient(SyncClient):
             )
         except httpx.InvalidURL as error:
             raise ValueError(f"{self.target} is no address: {error}") from None
+        keep_deadlines(self._http)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -137,7 +139,7 @@ class RestClient(SyncClient):
     ) -> dict[str, Any]:
         try:
             response = self._http.request(
-                method, path, json=body, timeout=deadline.left()
+                method, path, json=body, timeout=until(deadline.left())
             )
         except httpx.TimeoutException:
             raise deadline.exceeded() from None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import errno
+import logging
 import os
 import socket
 import threading
@@ -17,8 +19,8 @@ import grpc
 from tensorflow.core.protobuf import config_pb2
 
 from ..errors import ServingError
-from ..export.contract import SAVED_MODEL_FILE
 from ..protocol import State
+from .base_path import Reload
 from .batching import BatchingParameters, BatchingRunner, BatchScheduler
 from .config_files import (
     ConfigFileError,
@@ -29,15 +31,31 @@ from .config_files import (
 from .core import ServerCore
 from .grpc_service import GrpcServer, ModelServices
 from .metrics import Metrics
-from .models import Models, ModelServerConfig, single_model
-from .repository import ModelRepository, Policy, Retries, VersionStatus
-from .rest import RestOptions, RestServer
+from .models import Models, ModelServerConfig, not_available, single_model
+from .repository import (
+    SAVED_MODEL_FILES,
+    ModelRepository,
+    Policy,
+    Retries,
+    VersionStatus,
+)
+from .rest import LARGEST_REQUEST, RestOptions, RestServer
 from .servable import DirectRunner, Runner, Servable, load_servable
 from .tflite import TFLITE_FILE, load_tflite
 from .warmup import warm_up
 
 # As in TensorFlow Serving; a request that waits for the graph holds a thread.
 _THREADS_PER_CPU = 4
+_HANDSHAKE_MILLISECONDS = 20_000
+# A client that is asked again after that connects again, and does not notice.
+_IDLE_MILLISECONDS = 600_000
+_STREAMS = 1000  # at a time, of one connection
+# For batches to end whose version has been unloaded.
+_UNLOAD_SECONDS = 1.0
+# Between two looks at whether a server that loads is to stop.
+_PATIENCE_SECONDS = 0.1
+
+_logger = logging.getLogger(__name__)
 
 
 class ServerStartError(Exception):
@@ -53,6 +71,15 @@ class PortInUseError(ServerStartError):
         self.port = port
 
 
+class Opening(enum.Enum):
+    """When a server opens its ports."""
+
+    AT_ONCE = "at once"
+    TRIED = "when every model that has a version has loaded or failed to"
+    # As TensorFlow Serving, for which a model that fails to load is an end.
+    LOADED = "when every model has loaded"
+
+
 @dataclass(frozen=True)
 class ServerOptions:
     """How a server answers and loads; the defaults are TensorFlow Serving's.
@@ -60,10 +87,12 @@ class ServerOptions:
     Attributes:
         queue_size: requests that may wait for a thread, for each of gRPC and REST;
             more are refused with RESOURCE_EXHAUSTED.
+        max_request_bytes: of one request, decompressed; larger ones are refused.
         grpc_socket_path: a Unix socket to answer gRPC on as well.
         grpc_arguments: gRPC's channel arguments.
         tls: key and certificates; None answers in the clear.
-        rest: how the REST interface answers; its `queue_size` is the server's.
+        rest: how the REST interface answers; `queue_size` and the largest body are the
+            server's.
         retries: of versions that fail to load.
         labels_in_advance: lets a new label point to a version not loaded yet.
         batching: joins requests into batches; None runs each by itself.
@@ -76,9 +105,12 @@ class ServerOptions:
         tflite_interpreters: of each version that has a `model.tflite`, which is then
             preferred; 0 leaves that file alone.
         config_poll_seconds: between two looks at the configuration file; 0 is once.
+        reload: what `HandleReloadConfigRequest` may change.
+        opening: when the ports open.
     """
 
     queue_size: int = 512
+    max_request_bytes: int = LARGEST_REQUEST
     grpc_socket_path: str | None = None
     grpc_arguments: tuple[tuple[str, str | int], ...] = ()
     tls: TlsConfig | None = None
@@ -94,6 +126,8 @@ class ServerOptions:
     check_methods: bool = False
     tflite_interpreters: int = 0
     config_poll_seconds: float = 0.0
+    reload: Reload = Reload.CONFINED
+    opening: Opening = Opening.AT_ONCE
 
 
 class ModelServer:
@@ -113,7 +147,8 @@ class ModelServer:
         config_file: a `ModelServerConfig` as text, which names the models instead.
         grpc_port: port for gRPC; 0 takes a free one, None turns TCP off.
         rest_port: port for REST; 0 takes a free one, None turns REST off.
-        host: address to listen on.
+        host: address to listen on; others than this machine reach it only where that
+            is one of the network's, or `0.0.0.0` for all.
         poll_seconds: how long to wait between two looks for a new version; 0 looks
             once.
         threads: requests worked on at a time, for each of gRPC and REST; four for
@@ -131,7 +166,7 @@ class ModelServer:
         config_file: str | None = None,
         grpc_port: int | None = 8500,
         rest_port: int | None = 8501,
-        host: str = "0.0.0.0",
+        host: str = "127.0.0.1",
         poll_seconds: float = 1.0,
         threads: int | None = None,
         options: ServerOptions = ServerOptions(),
@@ -147,13 +182,17 @@ class ModelServer:
         self._poll_seconds = poll_seconds
         self._threads = threads or _THREADS_PER_CPU * (os.cpu_count() or 1)
         self._options = options
-        self._announce = announce
+        self._announcer = announce
         self._serving_announced = False
+        self._telling = threading.Lock()
         self._models = Models(
             self._repository, labels_in_advance=options.labels_in_advance
         )
         self._core = ServerCore(
-            self._models, self.metrics, outputs_as_content=options.outputs_as_content
+            self._models,
+            self.metrics,
+            outputs_as_content=options.outputs_as_content,
+            reload=options.reload,
         )
         self._scheduler: BatchScheduler | None = None
         self._grpc: GrpcServer | None = None
@@ -174,47 +213,78 @@ class ModelServer:
         return None if self.rest_port is None else _address(self.host, self.rest_port)
 
     def start(self) -> None:
-        """Takes the ports and begins to load; returns before a version is ready.
+        """Begins to load, and opens the ports when the options say.
+
+        By default that is at once, before a version is ready.
 
         Raises:
             PortInUseError: a port is taken.
-            ServerStartError: it cannot listen there for another reason, or the
-                configuration is refused.
+            ServerStartError: it cannot listen there for another reason, the
+                configuration is refused, or a model without which the ports do not open
+                does not load.
         """
         for port in (self.grpc_port or 0, self.rest_port or 0):
             # gRPC would take 65536 for 0.
             if not 0 <= port < 1 << 16:
                 raise ServerStartError(f"there is no port {port}")
+            if port:
+                # Before what takes long.
+                _listen(self.host, port).close()
         config = self._read_config()
+        try:
+            if self._options.opening is Opening.AT_ONCE:
+                self._open()
+            if self._options.batching is not None:
+                self._scheduler = BatchScheduler(self._options.batching, self.metrics)
+            self._models.configure(config)
+            if self._options.opening is not Opening.AT_ONCE and self._await_models():
+                self._open()
+        except BaseException as error:
+            self.stop(0)
+            if isinstance(error, ServingError | ConfigFileError):
+                raise ServerStartError(str(error)) from error
+            raise
+        if self._config_file is not None and self._options.config_poll_seconds > 0:
+            self._config_thread = threading.Thread(
+                target=self._follow_config, name="langzoo-config", daemon=True
+            )
+            self._config_thread.start()
+
+    def _await_models(self) -> bool:
+        """Waits until the ports may open; False where the server stops meanwhile."""
+        all_loaded = self._options.opening is Opening.LOADED
+        wait = self._models.wait_available if all_loaded else self._models.wait_settled
+        while not self._stopping.is_set():
+            if all_loaded and (failed := self._models.failures()):
+                raise ServerStartError(not_available(failed).message)
+            if wait(_PATIENCE_SECONDS):
+                return True
+        return False
+
+    def _open(self) -> None:
+        """Takes the ports and begins to answer."""
         rest_socket = None
         if self.rest_port is not None:
             rest_socket = _listen(self.host, self.rest_port)
             self.rest_port = rest_socket.getsockname()[1]
         try:
             self._start_grpc()
-            if self._options.batching is not None:
-                self._scheduler = BatchScheduler(self._options.batching, self.metrics)
-            self._models.configure(config)
-        except BaseException as error:
+        except BaseException:
             if rest_socket is not None:
                 rest_socket.close()
-            self.stop(0)
-            if isinstance(error, ServingError):
-                raise ServerStartError(error.message) from error
             raise
         if rest_socket is not None:
             rest = dataclasses.replace(
                 self._options.rest,
                 threads=self._options.rest.threads or self._threads,
                 queue_size=self._options.queue_size,
+                max_body_bytes=self._options.max_request_bytes,
             )
-            self._rest = RestServer(self._core, rest_socket, rest)
+            tls = self._options.tls
+            context = None if tls is None else tls.ssl_context()
+            self._rest = RestServer(self._core, rest_socket, rest, context)
             self._rest.start()
-        if self._config_file is not None and self._options.config_poll_seconds > 0:
-            self._config_thread = threading.Thread(
-                target=self._follow_config, name="langzoo-config", daemon=True
-            )
-            self._config_thread.start()
+        self._tell_serving()
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Waits until every model answers; False if one does not after `timeout` s."""
@@ -222,6 +292,7 @@ class ModelServer:
 
     def stop(self, grace_seconds: float = 5.0) -> None:
         """Stops to listen, lets requests finish for `grace_seconds`, frees all."""
+        end = time.monotonic() + grace_seconds
         self._stopping.set()
         # Both at once, or the second would begin to refuse requests late.
         stops = [
@@ -235,10 +306,11 @@ class ModelServer:
         for stop in stops:
             stop.join()
         if self._config_thread is not None:
-            self._config_thread.join(grace_seconds)
+            self._config_thread.join(max(0.0, end - time.monotonic()))
+        # A version that is unloaded ends what it computes, batches too.
+        self._models.close(max(0.0, end - time.monotonic()))
         if self._scheduler is not None:
-            self._scheduler.close()
-        self._models.close(grace_seconds)
+            self._scheduler.close(_UNLOAD_SECONDS)
 
     def _read_config(self) -> ModelServerConfig:
         if self._config_file is None:
@@ -275,7 +347,7 @@ class ModelServer:
             policy=policy,
             retries=self._options.retries,
             load=self._load,
-            files=[SAVED_MODEL_FILE, *tflite],
+            files=[*SAVED_MODEL_FILES, *tflite],
         )
 
     def _load(self, version: int, path: Path) -> Servable:
@@ -358,18 +430,33 @@ class ModelServer:
             reason = " ".join(status.error.message.split())
             self._announce(f"langzoo: {version} failed to load: {reason}")
         elif status.state is State.AVAILABLE:
+            self._tell_health()
             self._announce(f"langzoo: {version} is available")
-            if self._models.available():
-                if self._grpc is not None:
-                    self._grpc.set_serving()
-                self._announce_serving()
+            self._tell_serving()
         elif status.state is State.END:
             self._announce(f"langzoo: {version} is unloaded")
 
-    def _announce_serving(self) -> None:
-        if self._serving_announced:
+    def _announce(self, line: str) -> None:
+        """Gives a line to whoever reads along; it may fail, and we go on."""
+        try:
+            self._announcer(line)
+        except Exception:
+            _logger.exception("could not tell: %s", line)
+
+    def _tell_health(self) -> None:
+        server = self._grpc
+        if server is not None and self._models.available():
+            server.set_serving()
+
+    def _tell_serving(self) -> None:
+        """Says that all is up, first to probes, once to people."""
+        self._tell_health()
+        with self._telling:
+            if self._grpc is None or not self._models.available():
+                return
+            told, self._serving_announced = self._serving_announced, True
+        if told:
             return
-        self._serving_announced = True
         what = f"model {self.model_name} from {self.base_path}"
         if self._config_file is not None:
             what = f"the models of {self._config_file}"
@@ -383,16 +470,30 @@ class ModelServer:
         options: dict[str, str | int] = {
             # Otherwise two servers could share a port without noticing.
             "grpc.so_reuseport": 0,
-            "grpc.max_receive_message_length": -1,
+            # Decompressed, or a kilobyte could stand for a megabyte.
+            "grpc.max_receive_message_length": self._options.max_request_bytes,
             "grpc.max_send_message_length": -1,
+            # Who connects and says nothing, or begins requests and does not end them.
+            "grpc.server_handshake_timeout_ms": _HANDSHAKE_MILLISECONDS,
+            "grpc.max_connection_idle_ms": _IDLE_MILLISECONDS,
+            "grpc.max_concurrent_streams": max(_STREAMS, 2 * self._options.queue_size),
         }
         options.update(self._options.grpc_arguments)
-        self._grpc = server = GrpcServer(
+        server = GrpcServer(
             ModelServices(self._core),
             threads=self._threads,
             queue_size=self._options.queue_size,
             arguments=list(options.items()),
         )
+        try:
+            self._bind_all(server)
+        except BaseException:
+            server.stop(0)
+            raise
+        server.start()
+        self._grpc = server
+
+    def _bind_all(self, server: GrpcServer) -> None:
         if self.grpc_port is not None:
             try:
                 self.grpc_port = self._bind(server, self.grpc_address)
@@ -407,7 +508,6 @@ class ModelServer:
                 self._bind(server, address)
             except RuntimeError as error:
                 raise ServerStartError(f"cannot listen on {address}") from error
-        server.start()
 
     def _bind(self, server: GrpcServer, address: str) -> int:
         tls = self._options.tls
@@ -415,7 +515,7 @@ class ModelServer:
             return server.bind(address, None)
         credentials = grpc.ssl_server_credentials(
             [(tls.server_key, tls.server_certificate)],
-            root_certificates=tls.client_ca,
+            root_certificates=tls.client_authorities(),
             require_client_auth=tls.client_verify,
         )
         return server.bind(address, credentials)

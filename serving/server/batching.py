@@ -198,8 +198,8 @@ class BatchScheduler:
         for thread in self._threads:
             thread.start()
 
-    def close(self) -> None:
-        """Ends the threads; what waits is refused."""
+    def close(self, timeout: float | None = None) -> None:
+        """Ends the threads, for which it waits some seconds; what waits is refused."""
         with self._condition:
             self._closing = True
             waiting = [b for queue in self._queues.values() for b in queue.batches]
@@ -209,8 +209,9 @@ class BatchScheduler:
             task.finish(
                 error=ServingError(StatusCode.UNAVAILABLE, "the server is stopping")
             )
+        end = None if timeout is None else time.monotonic() + timeout
         for thread in self._threads:
-            thread.join()
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
 
     def submit(
         self,

@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import ipaddress
 import logging
 import os
 import queue
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ... import __version__
 from ..wording import in_one_line, log_in_lines
-from .base_path import refusal
+from .base_path import Reload, refusal
 from .flags import build_parser, notices
 
 if TYPE_CHECKING:
@@ -24,17 +27,38 @@ if TYPE_CHECKING:
     from .app import ModelServer
     from .rest import RestOptions
 
+# As TensorFlow Serving ends where it cannot serve.
+_STOCK_FAILURE = 255
+# Beyond the grace for requests, for models to be unloaded.
+_UNLOAD_SECONDS = 1.5
+_PARENT_POLL_SECONDS = 0.5
+# For the last lines to be printed.
+_PRINT_SECONDS = 1.0
+
+
+def run(*, stock: bool = False) -> NoReturn:
+    """Is the process: does as `main`, and ends with its status.
+
+    At once: a thread that computes what nobody waits for any more keeps nothing open.
+    """
+    status = main(stock=stock)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
 
 def main(arguments: Sequence[str] | None = None, *, stock: bool = False) -> int:
     """Serves models until SIGTERM or SIGINT; returns the exit status.
 
     Args:
         arguments: the flags; those of the process by default.
-        stock: do as TensorFlow Serving where we differ: a port of 0 is none, not any,
-            and metrics are shown only where a file says so.
+        stock: do as TensorFlow Serving where we differ: it listens on all addresses
+            and lets itself be reconfigured, a port of 0 is none, not any, metrics are
+            shown only where a file says so, and a model that does not load is an end.
     """
     name = "tensorflow_model_server" if stock else "python -m langzoo.serving.server"
-    parser = build_parser(name)
+    parser = build_parser(name, stock=stock)
     options = parser.parse_args(arguments)
     if options.version:
         from importlib.metadata import version
@@ -82,30 +106,122 @@ def _serve(
     # gRPC's own words on a port in use stand beside ours otherwise.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with _silent_stderr():
-        from .app import ServerStartError
-        from .config_files import ConfigFileError
+        from . import app  # noqa: F401
 
     log_in_lines()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    for notice in notices(options):
-        _print(f"langzoo: {notice}")
+    with _Printer() as tell:
+        for notice in notices(options):
+            tell(f"langzoo: {notice}")
+        return _run_server(options, stock, signals, tell)
+
+
+def _run_server(
+    options: argparse.Namespace,
+    stock: bool,
+    events: queue.SimpleQueue[Any],
+    tell: Callable[[str], None],
+) -> int:
+    from .app import ServerStartError
+    from .config_files import ConfigFileError
+
+    failure = _STOCK_FAILURE if stock else 1
     try:
-        server = _server(options, stock)
-        # What has been imported stays: without it, collecting what an old version
-        # leaves takes milliseconds instead of a good part of a second, in which
-        # nothing runs.
-        gc.freeze()
-        server.start()
+        server = _server(options, stock, tell)
     except (ServerStartError, ConfigFileError) as error:
-        print(in_one_line(f"langzoo: {error}"), file=sys.stderr)
-        return 1
-    signals.get()
-    server.stop()
+        return _fail(error, failure)
+    if warning := _openness(options, stock):
+        tell(f"langzoo: {warning}")
+    if options.parent_pid is not None:
+        _start_thread(lambda: _await_end_of_parent(options.parent_pid, events))
+    # What has been imported stays: without it, collecting what an old version leaves
+    # takes milliseconds instead of a good part of a second, in which nothing runs.
+    gc.freeze()
+    # Beside, so that a signal is heard while models load.
+    _start_thread(lambda: _start(server, events))
+    event = events.get()
+    if isinstance(event, ServerStartError | ConfigFileError):
+        return _fail(event, failure)
+    if isinstance(event, BaseException):
+        raise event
+    return _stop(server, options.shutdown_grace_seconds, events)
+
+
+def _fail(error: Exception, status: int) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        print(in_one_line(f"langzoo: {error}"), file=sys.stderr, flush=True)
+    return status
+
+
+def _start_thread(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, daemon=True).start()
+
+
+def _start(server: ModelServer, events: queue.SimpleQueue[Any]) -> None:
+    try:
+        server.start()
+    except BaseException as error:
+        events.put(error)
+
+
+def _await_end_of_parent(parent: int, events: queue.SimpleQueue[Any]) -> None:
+    while os.getppid() == parent:
+        time.sleep(_PARENT_POLL_SECONDS)
+    events.put(signal.SIGTERM)
+
+
+def _stop(server: ModelServer, grace: float, events: queue.SimpleQueue[Any]) -> int:
+    """Ends within the grace, or at once when it is asked to for a second time."""
+
+    def stop() -> None:
+        server.stop(grace)
+        events.put(None)
+
+    _start_thread(stop)
+    end = time.monotonic() + grace + _UNLOAD_SECONDS
+    with contextlib.suppress(queue.Empty):
+        while (left := end - time.monotonic()) > 0:
+            event = events.get(timeout=left)
+            if event is None:
+                return 0
+            if isinstance(event, int):
+                signal.signal(event, signal.SIG_DFL)
+                os.kill(os.getpid(), event)
     return 0
 
 
-def _server(options: argparse.Namespace, stock: bool) -> ModelServer:
-    from .app import ModelServer, ServerOptions
+def _openness(options: argparse.Namespace, stock: bool) -> str | None:
+    """What to know of a server that others reach and nothing guards; None of others."""
+    no_port = stock and not (options.port or options.rest_api_port)
+    if no_port or _is_loopback(options.host) or _knows_clients(options):
+        return None
+    reload = ""
+    if options.config_reload == Reload.ANY.value:
+        reload = ", and may have it load any model (--config_reload)"
+    return (
+        f"warning: whoever reaches {options.host} may ask this server{reload}: nothing "
+        "says who may; --host and --ssl_config_file do"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _knows_clients(options: argparse.Namespace) -> bool:
+    from .config_files import read_tls_config
+
+    file = options.ssl_config_file
+    return bool(file) and read_tls_config(file).client_verify
+
+
+def _server(
+    options: argparse.Namespace, stock: bool, announce: Callable[[str], None]
+) -> ModelServer:
+    from .app import ModelServer, Opening, ServerOptions
     from .batching import BatchingParameters
     from .config_files import read_batching_parameters, read_tls_config
     from .repository import Retries
@@ -127,6 +243,7 @@ def _server(options: argparse.Namespace, stock: bool) -> ModelServer:
         threads=options.grpc_max_threads,
         options=ServerOptions(
             queue_size=options.queue_size,
+            max_request_bytes=options.max_request_bytes,
             grpc_socket_path=options.grpc_socket_path,
             grpc_arguments=options.grpc_channel_arguments,
             tls=options.ssl_config_file and read_tls_config(options.ssl_config_file),
@@ -144,8 +261,10 @@ def _server(options: argparse.Namespace, stock: bool) -> ModelServer:
             check_methods=options.enable_signature_method_name_check,
             tflite_interpreters=interpreters if options.prefer_tflite_model else 0,
             config_poll_seconds=options.model_config_file_poll_wait_seconds,
+            reload=Reload(options.config_reload),
+            opening=Opening.LOADED if stock else Opening.TRIED,
         ),
-        announce=_print,
+        announce=announce,
     )
 
 
@@ -219,7 +338,25 @@ def _stop_signals() -> Iterator[queue.SimpleQueue[int]]:
             signal.signal(number, handler)
 
 
-def _print(line: str) -> None:
-    # Whoever read along may have gone; that is no reason to stop.
-    with contextlib.suppress(BrokenPipeError):
-        print(in_one_line(line), flush=True)
+class _Printer:
+    """Prints lines from a thread of its own.
+
+    Whoever reads them slowly, or no more, holds nobody up who has one to give.
+    """
+
+    def __init__(self) -> None:
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._print, daemon=True)
+
+    def __enter__(self) -> Callable[[str], None]:
+        self._thread.start()
+        return self._lines.put
+
+    def __exit__(self, *error: object) -> None:
+        self._lines.put(None)
+        self._thread.join(_PRINT_SECONDS)
+
+    def _print(self) -> None:
+        while (line := self._lines.get()) is not None:
+            with contextlib.suppress(OSError, ValueError):
+                print(in_one_line(line), flush=True)

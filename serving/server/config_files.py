@@ -6,6 +6,8 @@ declared here, by the names and numbers of their fields.
 
 from __future__ import annotations
 
+import ssl
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +41,13 @@ _MESSAGES = build_messages(
     },
 )
 
+# Where distributions keep them; OpenSSL names the place of one alone.
+_SYSTEM_AUTHORITIES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+)
+
 
 class ConfigFileError(Exception):
     """A file that cannot be used; the message is one line that names it."""
@@ -55,6 +64,45 @@ class TlsConfig:
     server_certificate: bytes
     client_ca: bytes | None
     client_verify: bool
+
+    def client_authorities(self) -> bytes | None:
+        """PEM of those whose clients are welcome; None where clients prove nothing.
+
+        Raises:
+            ConfigFileError: it is for the system's, and it has none.
+        """
+        if not self.client_verify:
+            return None
+        if self.client_ca is not None:
+            return self.client_ca
+        paths = ssl.get_default_verify_paths()
+        for path in filter(None, (paths.cafile, *_SYSTEM_AUTHORITIES)):
+            if Path(path).is_file():
+                return Path(path).read_bytes()
+        raise ConfigFileError("client_verify needs custom_ca: the system has none")
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """The same for HTTPS.
+
+        Raises:
+            ConfigFileError: key or certificates cannot be used.
+        """
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authorities = self.client_authorities()
+        try:
+            # Python reads a key from a file only; this one is the owner's alone.
+            with tempfile.NamedTemporaryFile(suffix=".pem") as file:
+                file.write(self.server_certificate + b"\n" + self.server_key)
+                file.flush()
+                # Nobody is asked for the password of a key that has one.
+                context.load_cert_chain(file.name, password="")
+            if authorities is not None:
+                context.load_verify_locations(cadata=authorities.decode())
+                context.verify_mode = ssl.CERT_REQUIRED
+        except (ssl.SSLError, ValueError) as error:
+            reason = f"certificates or key cannot be used: {error}"
+            raise ConfigFileError(reason) from error
+        return context
 
 
 def read_model_config(path: str) -> ModelServerConfig:
@@ -96,12 +144,17 @@ def read_tls_config(path: str) -> TlsConfig:
     for name in ("server_key", "server_cert"):
         if "-----BEGIN" not in getattr(message, name):
             raise ConfigFileError(f"{path}: {name} must be PEM text")
-    return TlsConfig(
+    config = TlsConfig(
         message.server_key.encode(),
         message.server_cert.encode(),
         message.custom_ca.encode() or None,
         message.client_verify,
     )
+    try:
+        config.ssl_context()
+    except ConfigFileError as error:
+        raise ConfigFileError(f"{path}: {error}") from error
+    return config
 
 
 def read_metrics_path(path: str, default: str) -> str | None:
@@ -120,4 +173,8 @@ def _read(path: str, message: _Message) -> _Message:
         return text_format.Parse(text, message)
     except text_format.ParseError as error:
         kind = message.DESCRIPTOR.name
-        raise ConfigFileError(f"{path} is no {kind}: {error}") from error
+        package = "tensorflow" if kind == "ConfigProto" else "tensorflow.serving"
+        raise ConfigFileError(
+            # What TensorFlow Serving says of it, too.
+            f"{path} is no {kind}: Error parsing text-format {package}.{kind}: {error}"
+        ) from error

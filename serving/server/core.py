@@ -22,12 +22,15 @@ from tensorflow_serving.apis import (
 
 from ..errors import ServingError, invalid
 from . import inference
+from .base_path import Reload
 from .metrics import Metrics
 from .models import Models
 from .repository import VersionStatus, not_found
 from .servable import Caller, Servable
 
 METADATA_FIELD = "signature_def"
+# In metrics, for all models that a request names and that there are not.
+NO_MODEL = "(none)"
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,19 @@ class ServerCore:
         models: the models.
         metrics: counts the requests.
         outputs_as_content: pack outputs of Predict as bytes, not as typed values.
+        reload: what a request may change of the configuration.
     """
 
     def __init__(
-        self, models: Models, metrics: Metrics, *, outputs_as_content: bool = False
+        self,
+        models: Models,
+        metrics: Metrics,
+        *,
+        outputs_as_content: bool = False,
+        reload: Reload = Reload.CONFINED,
     ) -> None:
         self._models = models
+        self._reload = reload
         self.metrics = metrics
         self._outputs_as_content = outputs_as_content
 
@@ -95,10 +105,12 @@ class ServerCore:
             status = error.code.name
             raise
         finally:
-            self.metrics.requests.add(name, status)
+            # Or a client could make up names until the memory is full.
+            label = name if self._models.get(name) is not None else NO_MODEL
+            self.metrics.requests.add(label, status)
             if status == "OK":
                 micros = (time.perf_counter() - start) * 1e6
-                self.metrics.request_latency.add(name, api, entrypoint, value=micros)
+                self.metrics.request_latency.add(label, api, entrypoint, value=micros)
 
     def predict(
         self, request: predict_pb2.PredictRequest, caller: Caller
@@ -195,13 +207,20 @@ class ServerCore:
         Raises:
             ServingError: it is refused, or a new model does not become available.
         """
+        if self._reload is Reload.OFF:
+            raise ServingError(
+                StatusCode.PERMISSION_DENIED,
+                "HandleReloadConfigRequest is off in this server; --config_reload says "
+                "what it may do",
+            )
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
         before = self.metrics.counts(request.metric_names)
-        self._models.configure(request.config, timeout)
+        confined = self._reload is Reload.CONFINED
+        self._models.configure(request.config, timeout, confined=confined)
         response = model_management_pb2.ReloadConfigResponse()
         response.status.SetInParent()
         for name, count in self.metrics.counts(request.metric_names).items():

@@ -10,6 +10,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .base_path import Reload
+
 # Accepted, because scripts give them, and of no effect here.
 WITHOUT_EFFECT = (
     "num_load_threads",
@@ -26,11 +28,12 @@ WITHOUT_EFFECT = (
 )
 
 
-def build_parser(prog: str) -> argparse.ArgumentParser:
+def build_parser(prog: str, *, stock: bool = False) -> argparse.ArgumentParser:
     """The parser of the model server's command line; what it does not know, it refuses.
 
     Args:
         prog: how the command is called.
+        stock: let the server be as open by default as TensorFlow Serving's is.
     """
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -44,12 +47,19 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", **options)
     for name in WITHOUT_EFFECT:
         parser.add_argument(f"--{name}", nargs="?", const="", help="has no effect here")
-    parser.add_argument("--host", default="0.0.0.0", help="address to listen on")
+    for name, kind, default, text in _OWN_FLAGS:
+        parser.add_argument(f"--{name}", type=kind, default=default, help=text)
     parser.add_argument(
-        "--queue_size",
-        type=not_negative_integer,
-        default=512,
-        help="requests that may wait; more are refused with RESOURCE_EXHAUSTED",
+        "--host",
+        default="0.0.0.0" if stock else "127.0.0.1",
+        help="address to listen on; 0.0.0.0 is for other machines, too",
+    )
+    parser.add_argument(
+        "--config_reload",
+        choices=[choice.value for choice in Reload],
+        default=(Reload.ANY if stock else Reload.CONFINED).value,
+        help="what HandleReloadConfigRequest may do: nothing; take no model away, and "
+        "add those of the base paths given at the start; or all",
     )
     return parser
 
@@ -168,4 +178,15 @@ _FLAGS: tuple[_Flag, ...] = (
         False,
         "pack outputs of Predict as bytes",
     ),
+)
+_OWN_FLAGS: tuple[_Flag, ...] = (
+    (
+        "queue_size",
+        not_negative_integer,
+        512,
+        "requests that may wait; more are refused with RESOURCE_EXHAUSTED",
+    ),
+    ("max_request_bytes", positive, 100 << 20, "larger requests are refused"),
+    ("shutdown_grace_seconds", seconds, 5.0, "for requests, after SIGTERM"),
+    ("parent_pid", positive, None, "end when this process does, whose child this is"),
 )

@@ -25,7 +25,12 @@ from tensorflow_serving.apis import (
 
 from ..errors import ServingError, invalid
 from .servable import DEFAULT_SIGNATURE, Caller, Servable, Signature
-from .tensors import array_to_content_proto, array_to_proto, shape_of
+from .tensors import (
+    LARGEST_EXPANSION,
+    array_to_content_proto,
+    array_to_proto,
+    shape_of,
+)
 
 PREDICT = "tensorflow/serving/predict"
 CLASSIFY = "tensorflow/serving/classify"
@@ -235,6 +240,9 @@ def _examples(given: input_pb2.Input) -> np.ndarray:
     context = b""
     if kind == "example_list_with_context":
         context = given.example_list_with_context.context.SerializeToString()
+    size, count = len(context), len(examples)
+    if size * (count - 1) > LARGEST_EXPANSION:
+        raise invalid(f"a context of {size} bytes is too much for {count} examples")
     return np.array([context + e.SerializeToString() for e in examples], object)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,13 @@ from ..errors import ServingError, invalid
 from .tensors import dtype_name, shape_of
 
 _LONGEST_QUOTE = 256
+_BYTE_ORDER_MARK = "\ufeff"
+# Of lines, and between them, in base64.
+_WHITESPACE = str.maketrans("", "", " \t\n\v\f\r")
 _HIGHEST_RANK = 64  # of a NumPy array
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 class Layout(enum.Enum):
@@ -62,7 +69,8 @@ def parse_request(body: bytes) -> JsonRequest:
 
 def _parse_object(body: bytes) -> dict[str, Any]:
     # Bytes that are not UTF-8 reach the model as they are.
-    text = body.decode("utf-8", "surrogateescape").lstrip(" \t\r\n")
+    text = body.decode("utf-8", "surrogateescape").removeprefix(_BYTE_ORDER_MARK)
+    text = text.lstrip(" \t\r\n")
     if not text:
         raise invalid("JSON Parse error: The document is empty")
     try:
@@ -305,9 +313,13 @@ def decode_base64(value: dict[str, Any]) -> bytes:
         raise invalid(
             f"JSON Value: {quote(value)} not formatted correctly for base64 data"
         )
-    text = value["b64"].rstrip("=")
+    given = value["b64"].translate(_WHITESPACE)
+    text = given.rstrip("=.")  # Abseil takes either to fill up
+    missing = -len(text) % 4
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        if len(given) - len(text) not in (0, missing):
+            raise ValueError("filled up to no multiple of four")
+        return base64.b64decode(text + "=" * missing, validate=True)
     except (binascii.Error, ValueError) as error:
         raise invalid("Unable to base64 decode") from error
 
@@ -392,5 +404,7 @@ def type_name(value: Any) -> str:
 
 def quote(value: Any) -> str:
     """A JSON value in an error message, cut off if it is long."""
-    text = json.dumps(value, ensure_ascii=False)[:_LONGEST_QUOTE]
+    # Piece by piece: of a body of megabytes only the beginning is wanted.
+    pieces = itertools.islice(_ENCODER.iterencode(value), _LONGEST_QUOTE)
+    text = "".join(pieces)[:_LONGEST_QUOTE]
     return text.encode("utf-8", "replace").decode()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from grpc import StatusCode
@@ -20,7 +20,7 @@ from tensorflow_serving.config.model_server_config_pb2 import (
 
 from ..errors import ServingError, invalid
 from ..protocol import State
-from .base_path import refusal
+from .base_path import lies_within, refusal
 from .repository import All, Latest, ModelRepository, Policy, Specific
 
 PLATFORM = "tensorflow"
@@ -54,6 +54,7 @@ class Models:
         self._labels_in_advance = labels_in_advance
         self._changing = threading.Lock()
         self._config = ModelServerConfig()
+        self._roots: frozenset[str] = frozenset()
         # Replaced, never changed, so that requests read them without a lock.
         self._repositories: Mapping[str, ModelRepository] = {}
         self._labels: Mapping[str, Mapping[str, int]] = {}
@@ -73,12 +74,20 @@ class Models:
             raise invalid(f"Unrecognized servable version label: {label}")
         return version
 
-    def configure(self, config: ModelServerConfig, timeout: float | None = 0) -> None:
+    def configure(
+        self,
+        config: ModelServerConfig,
+        timeout: float | None = 0,
+        *,
+        confined: bool = False,
+    ) -> None:
         """Serves the models of this configuration from now on, and no others.
 
         Args:
             config: all models.
             timeout: seconds to wait for those that are new; None waits for ever.
+            confined: refuse what takes a model away, or brings one from outside of the
+                base paths that were configured without this.
 
         Raises:
             ServingError: the configuration is refused, and nothing has changed; or a
@@ -91,6 +100,11 @@ class Models:
             if kind != "model_config_list":
                 raise invalid("ModelServer does not yet support custom model config.")
             self._check(config)
+            models = config.model_config_list.config
+            if confined:
+                self._confine(models)
+            else:
+                self._roots = frozenset(model.base_path for model in models)
             labels = self._new_labels(config)
             added = self._replace(config)
             self._config.CopyFrom(config)
@@ -109,17 +123,35 @@ class Models:
             for repository in list(self._repositories.values())
         )
 
+    def wait_settled(self, timeout: float | None = None) -> bool:
+        """Waits until every model has been tried; False if one has not in time."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return all(
+            repository.wait_settled(_left(deadline))
+            for repository in list(self._repositories.values())
+        )
+
+    def failures(self) -> list[str]:
+        """What keeps each model from serving that has failed to load."""
+        return [
+            _unavailable(repository)
+            for repository in list(self._repositories.values())
+            if not repository.wait_available(0)
+            and any(status.error for status in repository.statuses())
+        ]
+
     def available(self) -> bool:
         """Whether there are models, and every one has a version to use."""
         repositories = list(self._repositories.values())
         return bool(repositories) and all(r.wait_available(0) for r in repositories)
 
     def close(self, timeout: float | None = None) -> None:
-        """Unloads all models."""
+        """Unloads all models, for whose threads it waits `timeout` seconds together."""
+        deadline = None if timeout is None else time.monotonic() + timeout
         with self._changing:
             repositories, self._repositories = self._repositories, {}
         for repository in repositories.values():
-            repository.close(timeout)
+            repository.close(_left(deadline))
 
     def _check(self, config: ModelServerConfig) -> None:
         names: set[str] = set()
@@ -142,6 +174,26 @@ class Models:
             if platform != PLATFORM:
                 raise invalid(
                     f"Model {model.name} requests unsupported platform {platform}"
+                )
+            if model.HasField("logging_config"):
+                raise invalid(
+                    f"Model {model.name}: logging_config: No request-logger-creator "
+                    "provided."
+                )
+
+    def _confine(self, models: Collection[ModelConfig]) -> None:
+        wanted = {model.name: model for model in models}
+        for name, repository in self._repositories.items():
+            model = wanted.get(name)
+            if model is None or Path(model.base_path) != repository.base_path:
+                raise _denied(f"model {name} would go from {repository.base_path}")
+            if not repository.offers(_policy(model)):
+                raise _denied(f"no version of model {name} would be left")
+        for model in models:
+            if not lies_within(model.base_path, self._roots):
+                raise _denied(
+                    f"{model.base_path} of model {model.name} lies outside of the base "
+                    "paths that this server was started with"
                 )
 
     def _new_labels(self, config: ModelServerConfig) -> dict[str, dict[str, int]]:
@@ -189,24 +241,41 @@ class Models:
         return added
 
 
+def _denied(what: str) -> ServingError:
+    return ServingError(
+        StatusCode.PERMISSION_DENIED,
+        f"HandleReloadConfigRequest: {what}; --config_reload=any allows it",
+    )
+
+
 def _await_models(added: list[ModelRepository], timeout: float | None) -> None:
     deadline = None if timeout is None else time.monotonic() + timeout
     missing = []
     for repository in added:
         repository.wait_settled(_left(deadline))
-        if repository.wait_available(0):
-            continue
-        missing += [
-            f"{{name: {repository.name} version: {status.version} due to error: "
-            f"{status.error.code.name}: {status.error.message}}}, "
-            for status in repository.statuses()
-            if status.error is not None
-        ] or [f"{{name: {repository.name}}}, "]
+        if not repository.wait_available(0):
+            missing.append(_unavailable(repository))
     if missing:
-        raise ServingError(
-            StatusCode.UNKNOWN,
-            f"{len(missing)} model(s) did not become available: {{{''.join(missing)}}}",
-        )
+        raise not_available(missing)
+
+
+def _unavailable(repository: ModelRepository) -> str:
+    name = repository.name
+    errors = [
+        f"{{name: {name} version: {status.version} due to error: "
+        f"{status.error.code.name}: {status.error.message}}}, "
+        for status in repository.statuses()
+        if status.error is not None
+    ]
+    return "".join(errors) or f"{{name: {name}}}, "
+
+
+def not_available(models: list[str]) -> ServingError:
+    """The error for models that do not load."""
+    return ServingError(
+        StatusCode.UNKNOWN,
+        f"{len(models)} model(s) did not become available: {{{''.join(models)}}}",
+    )
 
 
 def _left(deadline: float | None) -> float | None:

@@ -50,6 +50,8 @@ def running_server(
 ) -> Iterator[str]:
     """Runs the embedded model server on free ports of the loopback interface.
 
+    It lets nobody change what it serves, and ends with this process, however that ends.
+
     Args:
         model_base_path: Folder of versions.
         model_name: Name under which requests ask for the model.
@@ -65,8 +67,14 @@ def running_server(
     """
     command = [
         *(sys.executable, "-P", "-m", "langzoo.serving.server"),
-        *("--host=127.0.0.1", "--port=0", "--rest_api_port=0"),
-        *(f"--model_name={model_name}", f"--model_base_path={model_base_path}"),
+        *(
+            "--host=127.0.0.1",
+            "--port=0",
+            "--rest_api_port=0",
+            f"--model_name={model_name}",
+        ),
+        *(f"--model_base_path={model_base_path}", "--config_reload=off"),
+        f"--parent_pid={os.getpid()}",
         *flags,
     ]
     with tempfile.TemporaryFile("w+") as log:

@@ -1,7 +1,7 @@
 """Follows the base path of a model and keeps the versions loaded that it should.
 
-A version is a folder with a number for its name and a `saved_model.pb` inside; all
-else is left alone. A policy says which of them serve: the newest, unless it is told
+A version is a folder with a number for its name and a SavedModel inside; all else is
+left alone. A policy says which of them serve: the newest, unless it is told
 otherwise. A version that goes does so only after one that is wanted has loaded, and is
 unloaded when its last request is answered, so that no request ever fails on account of
 a change.
@@ -29,7 +29,10 @@ from ..protocol import State
 from .servable import Servable, load_servable
 
 _logger = logging.getLogger(__name__)
-_VERSION_NAME = re.compile(r"[0-9]{1,18}", re.ASCII)
+_VERSION_NAME = re.compile(r"[0-9]+", re.ASCII)
+_LARGEST_VERSION = 2**63 - 1  # of an int64
+# What TensorFlow loads a SavedModel from.
+SAVED_MODEL_FILES = (SAVED_MODEL_FILE, "saved_model.pbtxt")
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class ModelRepository:
         policy: Policy = Latest(),
         retries: Retries = Retries(),
         load: Callable[[int, Path], Servable] = load_servable,
-        files: Sequence[str] = (SAVED_MODEL_FILE,),
+        files: Sequence[str] = SAVED_MODEL_FILES,
     ) -> None:
         self.name = name
         self.base_path = base_path
@@ -176,6 +179,14 @@ class ModelRepository:
             self.base_path, self._policy = base_path, policy
             self._changed = True
             self._condition.notify_all()
+
+    def offers(self, policy: Policy) -> bool:
+        """Whether a policy would choose a version, if there are any to choose from."""
+        try:
+            found = find_versions(self.base_path, self._files)
+        except OSError:
+            return True
+        return not found or bool(policy.choose(found))
 
     def retire(self) -> None:
         """Stops following; unloads each version when its last request is answered."""
@@ -417,13 +428,14 @@ def not_found(name: str, version: int | None) -> ServingError:
 
 
 def find_versions(
-    base_path: Path, files: Sequence[str] = (SAVED_MODEL_FILE,)
+    base_path: Path, files: Sequence[str] = SAVED_MODEL_FILES
 ) -> dict[int, Path]:
     """The version folders in a base path that hold one of the files, by number."""
     return {
         int(folder.name): folder
         for folder in sorted(base_path.iterdir())
         if _VERSION_NAME.fullmatch(folder.name)
+        and int(folder.name) <= _LARGEST_VERSION
         and any((folder / file).is_file() for file in files)
     }
 

@@ -7,12 +7,18 @@ TensorFlow Serving's `http_rest_api_handler.cc`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
+import io
 import json
 import logging
 import re
 import socket
+import ssl
 import threading
 import time
+import zlib
+from collections.abc import AsyncIterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +26,7 @@ from urllib.parse import unquote
 
 import tensorflow as tf
 import uvicorn
+import uvicorn.protocols.http.h11_impl
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from grpc import StatusCode
@@ -52,6 +59,15 @@ _GET_PATH = re.compile(
 )
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
+# As TensorFlow Serving bounds what it decompresses.
+LARGEST_REQUEST = 100 << 20
+# The bodies of all requests that are worked on or wait are not more than so many of the
+# largest.
+_BODIES = 4
+# A connection that sends no request, or half a head, is kept for so long.
+_IDLE_SECONDS = 10.0
+_MOST_CONNECTIONS = 1000
+_HTTP_TOO_LARGE = 413
 _CORS_HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "POST, GET",
@@ -71,6 +87,10 @@ class RestOptions:
         timeout: seconds for the body to arrive, and again for the answer.
         cors: let pages of other origins read the answers.
         metrics_path: where Prometheus reads the metrics; None is nowhere.
+        max_body_bytes: of a request's body, decompressed; larger ones are refused
+            with 413.
+        idle_seconds: how long a connection may be silent, or send the head of a
+            request.
     """
 
     threads: int | None = None
@@ -78,6 +98,8 @@ class RestOptions:
     timeout: float | None = 30.0
     cors: bool = False
     metrics_path: str | None = METRICS_PATH
+    max_body_bytes: int = LARGEST_REQUEST
+    idle_seconds: float = _IDLE_SECONDS
 
 
 class RestServer:
@@ -87,16 +109,24 @@ class RestServer:
         core: answers the requests.
         listener: a socket that listens already.
         options: how it answers.
+        tls: secures the connections; None answers in the clear.
     """
 
     def __init__(
-        self, core: ServerCore, listener: socket.socket, options: RestOptions
+        self,
+        core: ServerCore,
+        listener: socket.socket,
+        options: RestOptions,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._executor = ThreadPoolExecutor(
             options.threads, thread_name_prefix="langzoo-rest"
         )
         config = uvicorn.Config(
             rest_app(core, self._executor, options),
+            http=type("Protocol", (_Protocol,), {"idle_seconds": options.idle_seconds}),
+            ssl_context_factory=None if tls is None else lambda config, default: tls,
+            ws="none",
             lifespan="off",
             log_config=None,
             log_level="error",
@@ -120,6 +150,122 @@ class RestServer:
         self._executor.shutdown(wait=False)
 
 
+class _Protocol(uvicorn.protocols.http.h11_impl.H11Protocol):
+    """HTTP that waits neither for a head, nor for a reader, for ever."""
+
+    idle_seconds = _IDLE_SECONDS
+    _idle: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > _MOST_CONNECTIONS:
+            transport.abort()
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._between_requests():
+            self._unwatch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._between_requests() and not self.transport.get_write_buffer_size():
+            # Over TLS the other side's farewell would be waited for.
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def _between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _watch(self) -> None:
+        self._unwatch()
+        if self._between_requests():
+            self._idle = self.loop.call_later(self.idle_seconds, self._end)
+
+    def _unwatch(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def _end(self, unread: int | None = None) -> None:
+        """Closes; who has not read a byte more by the next time is cut off."""
+        left = self.transport.get_write_buffer_size()
+        if unread is not None and left >= unread:
+            self.transport.abort()
+            return
+        self.transport.close()
+        self._idle = self.loop.call_later(self.idle_seconds, self._end, left)
+
+
+class _Intake:
+    """The requests that are worked on or wait, and the bytes of their bodies.
+
+    One event loop runs all of them, so that numbers are enough.
+    """
+
+    def __init__(self, options: RestOptions) -> None:
+        self._most_requests = (options.threads or 1) + options.queue_size
+        self._max_body_bytes = options.max_body_bytes
+        self._requests = self._bytes = 0
+
+    @contextlib.asynccontextmanager
+    async def body(
+        self, request: Request, timeout: float | None
+    ) -> AsyncIterator[bytes]:
+        """The body of a request, which is one of them meanwhile.
+
+        Raises:
+            ServingError: they are too many.
+            TimeoutError: it does not come in time.
+            _TooLargeError: it is.
+        """
+        if self._requests >= self._most_requests:
+            raise _too_many("requests")
+        self._check(int(request.headers.get("content-length", 0)))
+        self._requests += 1
+        size = 0
+        parts = []
+        try:
+            # Whoever sends slowly must not keep a place for ever.
+            async with asyncio.timeout(timeout):
+                async for part in request.stream():
+                    parts.append(part)
+                    size += len(part)
+                    self._bytes += len(part)
+                    self._check(size)
+            body = b"".join(parts)
+            parts.clear()
+            yield body
+        finally:
+            self._requests -= 1
+            self._bytes -= size
+
+    def _check(self, size: int) -> None:
+        if size > self._max_body_bytes:
+            raise _TooLargeError(self._max_body_bytes)
+        if self._bytes > _BODIES * self._max_body_bytes:
+            raise _too_many("bytes")
+
+
+def _too_many(what: str) -> ServingError:
+    return ServingError(StatusCode.RESOURCE_EXHAUSTED, f"too many {what} are waiting")
+
+
+class _TooLargeError(ServingError):
+    """A body is beyond what is taken."""
+
+    def __init__(self, limit: int) -> None:
+        message = f"the body is larger than {limit} bytes, the most that is taken"
+        super().__init__(StatusCode.RESOURCE_EXHAUSTED, message)
+
+
 def rest_app(core: ServerCore, executor: Executor, options: RestOptions) -> Starlette:
     """The REST interface as an ASGI application.
 
@@ -129,27 +275,24 @@ def rest_app(core: ServerCore, executor: Executor, options: RestOptions) -> Star
         options: how it answers.
     """
     headers = _CORS_HEADERS if options.cors else {}
-    limit = (options.threads or 1) + options.queue_size
-    in_progress = 0
+    intake = _Intake(options)
 
     async def endpoint(request: Request) -> Response:
-        # One event loop runs all of these, so that a number is enough.
-        nonlocal in_progress
         if request.method == "OPTIONS":
             wanted = request.headers.get("origin", "")
             status = 200 if re.match("https?://", wanted) else 400
             return Response(status_code=status, headers=headers)
-        if in_progress >= limit:
-            full = ServingError(
-                StatusCode.RESOURCE_EXHAUSTED, "too many requests are waiting"
-            )
-            status, content = _error(full)
-        else:
-            in_progress += 1
-            try:
-                status, content = await _ask(core, executor, options.timeout, request)
-            finally:
-                in_progress -= 1
+        try:
+            async with intake.body(request, options.timeout) as body:
+                status, content = await _ask(core, executor, options, request, body)
+        except ClientDisconnect:
+            status, content = 499, b""
+        except TimeoutError:
+            message = "the request came too slowly"
+            late = ServingError(StatusCode.DEADLINE_EXCEEDED, message)
+            status, content = _error(late)
+        except ServingError as refused:
+            status, content = _error(refused)
         return Response(content, status, headers, "application/json")
 
     async def metrics(request: Request) -> Response:
@@ -163,28 +306,28 @@ def rest_app(core: ServerCore, executor: Executor, options: RestOptions) -> Star
 
 
 async def _ask(
-    core: ServerCore, executor: Executor, timeout: float | None, request: Request
+    core: ServerCore,
+    executor: Executor,
+    options: RestOptions,
+    request: Request,
+    body: bytes,
 ) -> tuple[int, bytes]:
     """The HTTP status and the body of the answer to a request."""
-    try:
-        # Whoever sends slowly must not keep a place for ever.
-        body = await asyncio.wait_for(request.body(), timeout)
-    except ClientDisconnect:
-        return 499, b""
-    except TimeoutError:
-        late = ServingError(StatusCode.DEADLINE_EXCEEDED, "the request came too slowly")
-        return _error(late)
     # As it was sent: a model's name may hold an escaped slash.
     raw_path = request.scope.get("raw_path") or request.url.path.encode()
     path = raw_path.partition(b"?")[0].decode("latin-1")
+    limit = None
+    if "gzip" in request.headers.get("content-encoding", ""):
+        limit = options.max_body_bytes
     gone = threading.Event()
+    timeout = options.timeout
     caller = Caller(
         None if timeout is None else time.monotonic() + timeout, gone=gone.is_set
     )
     watch = asyncio.create_task(_await_disconnect(request, gone))
     try:
         return await asyncio.get_running_loop().run_in_executor(
-            executor, _answer, core, request.method, path, body, caller
+            executor, _answer, core, request.method, path, body, caller, limit
         )
     finally:
         watch.cancel()
@@ -197,11 +340,18 @@ async def _await_disconnect(request: Request, gone: threading.Event) -> None:
 
 
 def _answer(
-    core: ServerCore, method: str, path: str, body: bytes, caller: Caller
+    core: ServerCore,
+    method: str,
+    path: str,
+    body: bytes,
+    caller: Caller,
+    gzip_limit: int | None,
 ) -> tuple[int, bytes]:
-    """The HTTP status and the body for a request."""
+    """The HTTP status and the body for a request; a limit says that it is gzip."""
     try:
         caller.time_left()
+        if gzip_limit is not None:
+            body = _decompressed(body, gzip_limit)
         if method == "POST" and (match := _POST_PATH.fullmatch(path)):
             return 200, _post(core, match, body, caller)
         if method in ("GET", "HEAD") and (match := _GET_PATH.fullmatch(path)):
@@ -218,9 +368,23 @@ def _answer(
     return _error(error)
 
 
+def _decompressed(body: bytes, limit: int) -> bytes:
+    try:
+        # Not all at once: a kilobyte may stand for a megabyte.
+        content = gzip.GzipFile(fileobj=io.BytesIO(body)).read(limit + 1)
+    except (EOFError, OSError, zlib.error) as error:
+        raise invalid(f"the body is no gzip: {error}") from error
+    if len(content) > limit:
+        raise _TooLargeError(limit)
+    return content
+
+
 def _error(error: ServingError) -> tuple[int, bytes]:
     content = json.dumps({"error": error.message}, indent=4, ensure_ascii=False)
-    return HTTP_STATUS.get(error.code, 500), content.encode("utf-8", "replace")
+    status = HTTP_STATUS.get(error.code, 500)
+    if isinstance(error, _TooLargeError):
+        status = _HTTP_TOO_LARGE
+    return status, content.encode("utf-8", "replace")
 
 
 def _model_spec(match: re.Match[str]) -> ModelSpec:

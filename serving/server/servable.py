@@ -30,7 +30,7 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow.python.client import pywrap_tf_session as tf_session
 
 from ..errors import ServingError, invalid, status_code
-from .tensors import array_from_proto, dtype_name
+from .tensors import array_from_proto, check_expansion, dtype_name
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -139,10 +139,12 @@ class Signature:
         """The arrays in a request; raises `ServingError` for one that is broken."""
         self.check_inputs(protos)
         arrays = {}
+        expansion = 0
         for name in self.inputs:
             if name not in protos:
                 continue
             try:
+                expansion = check_expansion(protos[name], expansion)
                 arrays[name] = array_from_proto(protos[name])
             except ValueError as error:
                 raise invalid(f"tensor parsing error: {name}") from error

@@ -1,10 +1,8 @@
-"""Runs the model server as `tensorflow_model_server` is run; see `command.main`."""
+"""Runs the model server as `tensorflow_model_server` is run; see `command.run`."""
 
 from __future__ import annotations
 
-import sys
-
-from .command import main
+from .command import run
 
 if __name__ == "__main__":
-    sys.exit(main(stock=True))
+    run(stock=True)

@@ -8,9 +8,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-# A TensorProto may give its last value once for all that follow. Beyond this many
-# elements nobody means that; a request of a few bytes must not fill the memory.
-_LARGEST_REPEATED = 1 << 24
+# A TensorProto may give its last value once for all that follow. So many bytes may the
+# tensors of a request become by that; one of a few bytes must not fill the memory.
+LARGEST_EXPANSION = 16 << 20
+# What a string takes in a tensor, beside its bytes.
+_STRING_OVERHEAD = 24
 
 _VALUE_FIELDS = {
     tf.float32: "float_val",
@@ -28,6 +30,8 @@ _VALUE_FIELDS = {
     tf.float16: "half_val",
     tf.bfloat16: "half_val",
 }
+# Their elements are two values each.
+_COMPLEX_FIELDS = {tf.complex64: "scomplex_val", tf.complex128: "dcomplex_val"}
 
 
 def dtype_name(dtype: tf.DType) -> str:
@@ -41,22 +45,59 @@ def shape_of(array: np.ndarray) -> str:
     return f"[{','.join(map(str, array.shape))}]"
 
 
-def array_from_proto(proto: tensor_pb2.TensorProto) -> np.ndarray:
-    """The array in a tensor message.
+def check_expansion(proto: tensor_pb2.TensorProto, before: int = 0) -> int:
+    """Holds what a tensor claims to be against what it brings, before it is made.
+
+    Args:
+        proto: the tensor.
+        before: what this gave for the other tensors of the request.
+
+    Returns:
+        How many bytes it takes beyond those that it brings, and `before`.
 
     Raises:
-        ValueError: the message contradicts itself.
+        ValueError: they are more than `LARGEST_EXPANSION`, or its shape is none.
     """
     sizes = [dim.size for dim in proto.tensor_shape.dim]
     if proto.tensor_shape.unknown_rank or any(size < 0 for size in sizes):
         raise ValueError("a tensor's shape must be known")
+    # Of a tensor without elements a graph may still make one for each row.
+    elements = math.prod(size or 1 for size in sizes)
     try:
-        if not proto.tensor_content:
-            _check_repetition(proto, math.prod(sizes))
-        elif proto.dtype == tf.string.as_datatype_enum:
+        given, size = _brought(proto, tf.dtypes.as_dtype(proto.dtype))
+    except TypeError as error:  # no such dtype
+        raise ValueError(str(error)) from error
+    expansion = before + max(0, elements - given) * size
+    if expansion > LARGEST_EXPANSION:
+        raise ValueError(f"{given} values given for {elements} elements")
+    return expansion
+
+
+def _brought(proto: tensor_pb2.TensorProto, dtype: tf.DType) -> tuple[int, int]:
+    """The elements that a message has, and the bytes of one that it leaves out."""
+    size = max(dtype.size, 1)
+    if dtype == tf.string:
+        size = _STRING_OVERHEAD + (len(proto.string_val[-1]) if proto.string_val else 0)
+    if proto.tensor_content:
+        # A string has a byte there at least, for its length.
+        return len(proto.tensor_content) // (1 if dtype == tf.string else size), size
+    if dtype in _COMPLEX_FIELDS:
+        return len(getattr(proto, _COMPLEX_FIELDS[dtype])) // 2, size
+    field = _VALUE_FIELDS.get(dtype)
+    return len(getattr(proto, field)) if field else 0, size
+
+
+def array_from_proto(proto: tensor_pb2.TensorProto) -> np.ndarray:
+    """The array in a tensor message, whose shape has been checked.
+
+    Raises:
+        ValueError: the message contradicts itself.
+    """
+    try:
+        if proto.tensor_content and proto.dtype == tf.string.as_datatype_enum:
             return _parse_in_graph(proto)
         return tf.make_ndarray(proto)
-    except (TypeError, OverflowError) as error:  # no such dtype
+    except (KeyError, TypeError, OverflowError) as error:  # no such dtype
         raise ValueError(str(error)) from error
 
 
@@ -66,13 +107,6 @@ def _parse_in_graph(proto: tensor_pb2.TensorProto) -> np.ndarray:
         return np.asarray(tf.io.parse_tensor(proto.SerializeToString(), tf.string))
     except tf.errors.OpError as error:
         raise ValueError(error.message) from error
-
-
-def _check_repetition(proto: tensor_pb2.TensorProto, elements: int) -> None:
-    field = _VALUE_FIELDS.get(tf.dtypes.as_dtype(proto.dtype))
-    given = len(getattr(proto, field)) if field else 0
-    if given < elements and elements > _LARGEST_REPEATED:
-        raise ValueError(f"{given} values given for {elements} elements")
 
 
 def array_to_proto(array: np.ndarray, dtype: tf.DType) -> tensor_pb2.TensorProto:

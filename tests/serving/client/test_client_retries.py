@@ -20,7 +20,7 @@ import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import pytest
 import tensorflow as tf
 from grpc import StatusCode
-from langzoo.serving.client import AsyncClient, ServingError
+from langzoo.serving.client import AsyncClient, RestClient, ServingError
 from langzoo.serving.server import ModelServer, ServerOptions
 from langzoo.serving.server.servable import Signature
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -208,6 +208,32 @@ def test_a_server_that_is_silent(connect: Connect) -> None:
             connect(target, timeout=0.3).score(["a"])
     assert caught.value.code is StatusCode.DEADLINE_EXCEEDED
     assert str(caught.value) == f"no answer from {target} within 0.3 s"
+
+
+@pytest.mark.parametrize(
+    "whole",
+    ["HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n", ""],
+    ids=["body", "head"],
+)
+def test_an_answer_that_comes_drop_by_drop_has_the_same_deadline(whole: str) -> None:
+    def drip() -> None:
+        connection, _ = server.accept()
+        with connection, suppress(OSError):
+            connection.sendall(whole.encode() or b"HTTP/1.1 200 OK\r\nX: ")
+            while True:
+                connection.sendall(b" ")
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        target = f"127.0.0.1:{server.getsockname()[1]}"
+        start = time.monotonic()
+        with RestClient(target) as client, pytest.raises(ServingError) as caught:
+            client.score(["a"], timeout=0.5)
+        assert time.monotonic() - start < 1.5
+        thread.join()
+    assert caught.value.code is StatusCode.DEADLINE_EXCEEDED
 
 
 def test_a_cancelled_call_is_never_run_by_the_server(

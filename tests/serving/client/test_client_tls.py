@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,12 +14,10 @@ from typing import Any
 import grpc
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import pytest
-import uvicorn
 from grpc import StatusCode
 from langzoo.serving.client import ServingError, Tls
 from langzoo.serving.server import ModelServer, ServerOptions
 from langzoo.serving.server.config_files import TlsConfig
-from langzoo.serving.server.rest import RestOptions, rest_app
 
 Push = Callable[[Path, Path, int], None]
 Connect = Callable[..., Any]
@@ -30,10 +27,7 @@ Connect = Callable[..., Any]
 def secure_server(
     kind: str, base_path: Path, authority: Any, verify: bool
 ) -> Iterator[str]:
-    """`localhost:PORT` where a model is asked over TLS, by known clients if `verify`.
-
-    TensorFlow Serving has TLS for gRPC alone: before REST stands a proxy, here uvicorn.
-    """
+    """`localhost:PORT` of a model over TLS; by `verify` for known clients alone."""
     key, certificate = authority.issue("server")
     tls = TlsConfig(
         key.encode(),
@@ -46,49 +40,13 @@ def secure_server(
         base_path,
         host="127.0.0.1",
         grpc_port=0,
-        rest_port=None,
+        rest_port=0,
         options=ServerOptions(tls=tls),
     )
     with server:
         assert server.wait_ready(60)
-        if kind != "rest":
-            yield f"localhost:{server.grpc_port}"
-            return
-        with https(server, base_path, authority, (key, certificate), verify) as port:
-            yield f"localhost:{port}"
-
-
-@contextmanager
-def https(
-    server: ModelServer, folder: Path, authority: Any, own: Any, verify: bool
-) -> Iterator[int]:
-    for name, pem in zip(
-        ("key", "cert", "ca"), (*own, authority.certificate), strict=True
-    ):
-        (folder / f"{name}.pem").write_text(pem)
-    with ThreadPoolExecutor(2) as executor:
-        config = uvicorn.Config(
-            rest_app(server._core, executor, RestOptions()),
-            host="127.0.0.1",
-            port=0,
-            lifespan="off",
-            log_config=None,
-            ssl_keyfile=folder / "key.pem",
-            ssl_certfile=folder / "cert.pem",
-            ssl_ca_certs=str(folder / "ca.pem") if verify else None,
-            ssl_cert_reqs=ssl.CERT_REQUIRED if verify else ssl.CERT_NONE,
-        )
-        proxy = uvicorn.Server(config)
-        thread = threading.Thread(target=proxy.run)
-        thread.start()
-        while not proxy.started:
-            time.sleep(0.01)
-        try:
-            yield proxy.servers[0].sockets[0].getsockname()[1]
-        finally:
-            # Without waiting for clients that keep a connection.
-            proxy.should_exit = proxy.force_exit = True
-            thread.join()
+        port = server.rest_port if kind == "rest" else server.grpc_port
+        yield f"localhost:{port}"
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ dashboard may ask only for what its metrics page then shows.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -79,7 +80,10 @@ def server(
         for flag in SERVICE["command"]
     ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "langzoo.serving.server", "--host=127.0.0.1", *flags],
+        [
+            *(sys.executable, "-m", "langzoo.serving.server", "--host=127.0.0.1"),
+            *(f"--parent_pid={os.getpid()}", *flags),
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )

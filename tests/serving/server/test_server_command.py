@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import langzoo
 import pytest
-from langzoo.serving.client import Client, ServingError
+from langzoo.serving.client import Client, ServingError, Tls
 from langzoo.serving.server import ModelServer, ServerOptions
 from langzoo.serving.server.command import main
 from langzoo.serving.server.config_files import (
@@ -193,9 +195,60 @@ def test_mutual_tls(tmp_path: Path, new_authority: Callable[[], Any]) -> None:
         assert not answers(grpc.secure_channel(address, nobody))
 
 
+def test_the_systems_authorities_vouch_for_clients_where_no_other_is_named(
+    tmp_path: Path,
+    new_authority: Callable[[], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    authority, known = new_authority(), new_authority()
+    (tmp_path / "system.pem").write_text(known.certificate)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.pem"))
+    key, certificate = authority.issue("server")
+    file = tmp_path / "ssl.config"
+    file.write_text(
+        f"server_key: {escaped(key)} server_cert: {escaped(certificate)} "
+        "client_verify: true"
+    )
+    roots = authority.certificate.encode()
+    with ModelServer(
+        base_path=tmp_path,
+        grpc_port=0,
+        rest_port=None,
+        options=ServerOptions(tls=read_tls_config(str(file))),
+    ) as server:
+        for issuer, welcome in ((known, True), (authority, False)):
+            own = (text.encode() for text in issuer.issue("client"))
+            credentials = grpc.ssl_channel_credentials(roots, *own)
+            channel = grpc.secure_channel(f"localhost:{server.grpc_port}", credentials)
+            assert answers(channel) is welcome
+
+
+def test_rest_is_as_secure_as_grpc(
+    tmp_path: Path, new_authority: Callable[[], Any]
+) -> None:
+    authority = new_authority()
+    tls = read_tls_config(str(tls_file(tmp_path / "ssl.config", authority, True)))
+    with ModelServer(
+        base_path=tmp_path, grpc_port=0, rest_port=0, options=ServerOptions(tls=tls)
+    ) as server:
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(f"http://{server.rest_address}/v1/models/m")
+        url = f"https://localhost:{server.rest_port}/v1/models/m"
+        nobody = ssl.create_default_context(cadata=authority.certificate)
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(url, verify=nobody)
+        known = (text.encode() for text in authority.issue("client"))
+        context = Tls(authority.certificate.encode(), *known).ssl_context()
+        assert httpx.get(url, verify=context).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            'server_key: "-----BEGIN x" server_cert: "-----BEGIN y"',
+            "ssl.config: certificates or key cannot be used",
+        ),
         ('server_key: "x" server_cert: "y"', "server_key must be PEM text"),
         ("server_key: 1", "is no SSLConfig"),
     ],
@@ -231,6 +284,7 @@ def test_the_shim_takes_a_stock_command_line(
         "--grpc_channel_arguments=grpc.max_receive_message_length=1000",
         "--enable_serialization_as_tensor_content",
         "--flush_filesystem_caches=false",
+        f"--parent_pid={os.getpid()}",
     ]
     environment = {**os.environ, "PYTHON": sys.executable}
     with subprocess.Popen(

@@ -251,6 +251,17 @@ def test_predict_refuses_a_label(scale: Stub) -> None:
         tensor(dtype=7, sizes=(2,), tensor_content=b"\xff"),
         tensor(dtype=7, sizes=(1 << 40,), string_val=[b"a"]),
         tensor(sizes=(1,) * 300, float_val=[1.0]),
+        # A few bytes that would become hundreds of megabytes.
+        tensor(dtype=7, sizes=(1 << 25,), tensor_content=b"a"),
+        tensor(sizes=(1 << 23,), float_val=[1.0]),
+        tensor(sizes=(1 << 23,)),
+        tensor(dtype=7, sizes=(1 << 20,)),
+        tensor(dtype=7, sizes=(1 << 10,), string_val=[b"a" * (1 << 15)]),
+        tensor(dtype=18, sizes=(1 << 21,), dcomplex_val=[1.0, 2.0]),
+        tensor(dtype=19, sizes=(1 << 24,), half_val=[1]),
+        tensor(sizes=(1 << 23, 0)),
+        tensor(dtype=20, sizes=(1 << 25,)),
+        tensor(dtype=21, sizes=(1,)),
     ],
 )
 def test_predict_refuses_a_tensor_that_contradicts_itself(

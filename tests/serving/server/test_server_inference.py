@@ -111,6 +111,18 @@ def test_regress_gives_a_value_for_each_example(stub: Stub, signature: str) -> N
     assert [r.value for r in response.result.regressions] == [0.5, 2.0]
 
 
+def test_a_context_is_not_copied_beyond_measure(stub: Stub) -> None:
+    request = regression("regress", input_pb2.Input())
+    given = request.input.example_list_with_context
+    given.context.features.feature["y"].bytes_list.value.append(b"a" * 20_000)
+    for _ in range(1000):
+        given.examples.add()
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Regress(request)
+    assert caught.value.code() is StatusCode.INVALID_ARGUMENT
+    assert "is too much for 1000 examples" in caught.value.details()
+
+
 def test_a_context_holds_for_every_example_that_says_nothing_else(stub: Stub) -> None:
     response = stub.Regress(regression("regress", examples(3.0, context=4.0)))
     assert [r.value for r in response.result.regressions] == [6.0, 8.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import os
@@ -28,6 +29,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 )
 from langzoo.serving.server import ModelServer, ServerOptions
 from langzoo.serving.server.rest import RestOptions
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 Push = Callable[[Path, Path, int], None]
@@ -220,6 +222,151 @@ def test_a_body_that_does_not_come_is_not_waited_for(
         assert slow.recv(100).startswith(b"HTTP/1.1 504")
 
 
+@pytest.fixture(scope="module")
+def small_server(
+    scale_model: Callable[[int], Path],
+    push: Push,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[ModelServer]:
+    """Takes bodies of 10 kB at most, and has no patience."""
+    base_path = tmp_path_factory.mktemp("base")
+    push(scale_model(2), base_path, 1)
+    rest = RestOptions(idle_seconds=0.3)
+    options = ServerOptions(rest=rest, max_request_bytes=10_000)
+    with ModelServer(
+        "scale", base_path, grpc_port=0, rest_port=0, options=options
+    ) as server:
+        assert server.wait_ready(60)
+        yield server
+
+
+def ask_http(
+    server: ModelServer, body: bytes, **headers: str
+) -> tuple[int, dict[str, Any]]:
+    connection = http.client.HTTPConnection(server.rest_address or "", timeout=30)
+    path = "/v1/models/scale:predict"
+    connection.request("POST", path, body, {k.title(): v for k, v in headers.items()})
+    answer = connection.getresponse()
+    content = json.loads(answer.read())
+    connection.close()
+    return answer.status, content
+
+
+HALF = b'{"signature_name": "half", "instances": [2.0]}'
+
+
+def test_a_body_beyond_the_limit_is_refused(small_server: ModelServer) -> None:
+    full = HALF + b" " * (10_000 - len(HALF))
+    assert ask_http(small_server, full) == (200, {"predictions": [1.0]})
+    message = "the body is larger than 10000 bytes, the most that is taken"
+    assert ask_http(small_server, full + b" ") == (413, {"error": message})
+    # One that does not say how long it is, is found out.
+    chunk = b"2710\r\n" + b" " * 10_000 + b"\r\n"
+    head = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\n"
+    with connected(small_server) as slow:
+        slow.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 2)
+        assert slow.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_bodies_may_be_gzip_and_are_bounded_when_decompressed(
+    small_server: ModelServer,
+) -> None:
+    def ask(body: bytes) -> tuple[int, dict[str, Any]]:
+        headers = {"content-encoding": "gzip"}
+        return ask_http(small_server, body, **headers)
+
+    assert ask(gzip.compress(HALF)) == (200, {"predictions": [1.0]})
+    pieces = gzip.compress(HALF[:9]) + gzip.compress(HALF[9:])
+    assert ask(pieces) == (200, {"predictions": [1.0]})
+    status, answer = ask(gzip.compress(b" " * 5_000_000))
+    assert (status, "larger than 10000 bytes" in answer["error"]) == (413, True)
+    for broken in (HALF, gzip.compress(HALF)[:-4], gzip.compress(HALF)[:12] + b"no"):
+        status, answer = ask(broken)
+        assert (status, "the body is no gzip" in answer["error"]) == (400, True)
+
+
+def test_a_grpc_request_is_bounded_when_decompressed(small_server: ModelServer) -> None:
+    with grpc.insecure_channel(small_server.grpc_address) as channel:
+        predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+        for compression in grpc.Compression:
+            code = predict.future(bytes(1 << 20), compression=compression).code()
+            assert code is StatusCode.RESOURCE_EXHAUSTED
+
+
+def connected(server: ModelServer) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.rest_port or 0))
+    connection.settimeout(10)
+    return connection
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost", b"G"])
+def test_a_connection_that_sends_no_whole_head_is_closed(
+    small_server: ModelServer, sent: bytes
+) -> None:
+    with connected(small_server) as idle:
+        idle.sendall(sent)
+        start = time.monotonic()
+        while time.monotonic() < start + 5:
+            try:
+                idle.sendall(b"a" if sent else b"")  # one letter of it after another
+                time.sleep(0.05)
+                idle.setblocking(False)
+                if idle.recv(1) == b"":
+                    break
+            except BlockingIOError:
+                continue
+            except OSError:
+                break
+        assert time.monotonic() - start < 2
+
+
+def test_a_connection_is_closed_after_an_answer_and_half_a_head(
+    small_server: ModelServer,
+) -> None:
+    head = b"GET /v1/models/scale HTTP/1.1\r\nHost: x\r\n"
+    with connected(small_server) as idle:
+        for _ in range(3):
+            idle.sendall(head + b"\r\n")
+            answer = idle.recv(10_000)
+            while not answer.endswith(b"]\n}"):
+                answer += idle.recv(10_000)
+            assert answer.startswith(b"HTTP/1.1 200")
+            time.sleep(0.2)  # which is not too long
+        idle.sendall(head)
+        start = time.monotonic()
+        assert idle.recv(100) == b""
+        assert time.monotonic() - start < 2
+
+
+def test_an_answer_that_nobody_reads_is_thrown_away(
+    small_server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = "a" * (32 << 20)
+    monkeypatch.setattr(small_server.metrics, "page", lambda: page)
+    before = len(small_server._rest._server.server_state.connections)  # type: ignore[union-attr]
+    with connected(small_server) as deaf:
+        deaf.sendall(f"GET {METRICS} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        deadline = time.monotonic() + 10
+        connections = small_server._rest._server.server_state.connections  # type: ignore[union-attr]
+        while len(connections) <= before:
+            time.sleep(0.01)
+        while len(connections) > before:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_requests_for_models_that_are_none_have_one_label(
+    small_server: ModelServer, rest: Rest
+) -> None:
+    for number in range(50):
+        status, _ = rest(small_server, f"/v1/models/m{number}:predict", HALF)
+        assert status == 404
+    page = metrics_page(small_server)
+    line = ':tensorflow:serving:request_count{model_name="(none)",status="NOT_FOUND"}'
+    assert value_of(page, line) == 50
+    assert 'model_name="m' not in page
+
+
 def test_pages_of_other_origins_may_ask_where_that_is_allowed(
     narrow_server: ModelServer, example_server: ModelServer
 ) -> None:
@@ -409,6 +556,65 @@ def test_broken_rest_requests_are_refused_and_the_server_lives(
     connection.close()
     answer = rest(scale_server, "/v1/models/scale:predict", body)
     assert answer == (200, {"predictions": [0.5, 12.5]})
+    assert not caplog.records
+
+
+def boasting(generator: random.Random) -> tensor_pb2.TensorProto:
+    """A tensor of a few bytes that claims to be any size and kind."""
+    kinds = (tf.float32, tf.string, generator.randrange(25))
+    dtype = tf.dtypes.as_dtype(generator.choice(kinds) or tf.half)
+    proto = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum)
+    for _ in range(generator.randint(0, 3)):
+        large = 1 << generator.choice([25, generator.randrange(48)])
+        proto.tensor_shape.dim.add(size=generator.choice([0, 1, large]))
+    kind = generator.randrange(4)
+    if kind == 0:
+        proto.tensor_content = generator.randbytes(generator.randint(0, 16))
+    elif kind == 1:
+        proto.tensor_content = bytes(generator.randint(0, 16))
+    elif kind == 2:
+        proto.string_val.append(b"a" * generator.choice([0, 1, 1000]))
+        proto.float_val.append(1.0)
+        proto.int_val.append(1)
+        proto.int64_val.append(1)
+        proto.bool_val.append(True)
+        proto.double_val.append(1.0)
+    return proto
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has had since they were reset."""
+    status = Path("/proc/self/status").read_text()
+    match = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert match
+    return int(match[1]) * 1024
+
+
+def test_no_small_request_takes_much_memory(
+    scale_server: ModelServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    generator = random.Random(0)
+    inputs = ("float64", "int32", "uint8", "int64", "bool", "string")
+    with grpc.insecure_channel(scale_server.grpc_address) as channel:
+        stub = Stub(channel)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        before = peak_memory()
+        for _ in range(300 * LONGER):
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = "scale"
+            request.model_spec.signature_name = "echo"
+            for name in inputs:
+                request.inputs[name].CopyFrom(boasting(generator))
+            name = generator.choice(inputs)
+            if generator.random() < 0.5:
+                # Alone, or one that is refused hides what others do.
+                request.model_spec.signature_name = "half"
+                request.inputs["x"].CopyFrom(request.inputs[name])
+                for name in inputs:
+                    del request.inputs[name]
+            call = stub.Predict.future(request, timeout=30)
+            assert call.code() in BLAMED, (call.code(), call.details())
+        assert peak_memory() < before + (200 << 20)
     assert not caplog.records
 
 

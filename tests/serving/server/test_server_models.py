@@ -17,6 +17,7 @@ from google.protobuf import text_format
 from grpc import StatusCode
 from langzoo.serving.export.contract import WARMUP_FILE
 from langzoo.serving.server import ModelServer, ServerOptions, ServerStartError
+from langzoo.serving.server.base_path import Reload, lies_within
 from tensorflow_serving.apis import (
     get_model_status_pb2,
     model_management_pb2,
@@ -173,7 +174,7 @@ def test_a_change_of_policy_loads_what_is_new_before_the_old_goes(
 
 
 def test_a_reload_adds_models_and_takes_others_away(tmp_path: Path, base: Path) -> None:
-    with Server(tmp_path, config(model("old", base))) as server:
+    with Server(tmp_path, config(model("old", base)), reload=Reload.ANY) as server:
         assert server.server.wait_ready(30)
         response = server.reload(config(model("new", base)))
         assert response.status.error_code == 0
@@ -184,6 +185,62 @@ def test_a_reload_adds_models_and_takes_others_away(tmp_path: Path, base: Path) 
             StatusCode.NOT_FOUND,
             "Servable not found for request: Latest(old)",
         )
+
+
+def test_a_reload_that_nobody_allowed_takes_nothing_away_and_brings_nothing_foreign(
+    tmp_path: Path, base: Path, scale_model: ScaleModel, push: Push
+) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    push(scale_model(7), foreign, 7)
+    (base / "link").symlink_to(foreign)
+    mine = model("m", base)
+    refusals = {
+        "model m would go": [
+            config(),
+            config(model("n", base)),
+            config(model("m", foreign)),
+            config(model("m", base / "3")),
+        ],
+        "no version of model m would be left": [
+            config(
+                model("m", base, "model_version_policy { specific { versions: 9 } }")
+            )
+        ],
+        "of model n lies outside of the base paths": [
+            config(mine, model("n", path))
+            for path in (foreign, base / "../foreign", base / "link", "/", f"{base}2")
+        ],
+    }
+    with Server(tmp_path, config(mine)) as server:
+        assert server.server.wait_ready(30)
+        for message, configs in refusals.items():
+            for text in configs:
+                code, told = refused(server.reload, text)
+                assert code is StatusCode.PERMISSION_DENIED, text
+                assert message in told
+        assert server.factor("m") == 3
+        pinned = "model_version_policy { specific { versions: 1 } }"
+        server.reload(config(model("m", base, pinned), model("n", base)))
+        assert server.factor("n") == 3
+        server.await_line("model m version 3 is unloaded")
+        assert server.factor("m") == 1
+
+
+def test_a_reload_is_refused_where_it_is_off(tmp_path: Path, base: Path) -> None:
+    with Server(tmp_path, config(model("m", base)), reload=Reload.OFF) as server:
+        for text in (config(), config(model("m", base)), ""):
+            code, message = refused(server.reload, text)
+            assert code is StatusCode.PERMISSION_DENIED
+            assert "off in this server" in message
+
+
+@pytest.mark.parametrize(
+    ("path", "inside"),
+    [("/a", True), ("/a/b", True), ("/a/../b", False), ("/ab", False), ("/", False)],
+)
+def test_what_lies_within_a_root(path: str, inside: bool) -> None:
+    assert lies_within(path, ["/a", "/c"]) is inside
 
 
 def test_a_reload_tells_by_how_much_metrics_have_grown(
@@ -200,7 +257,7 @@ def test_a_reload_tells_by_how_much_metrics_have_grown(
 def test_a_reload_with_a_model_that_does_not_load_says_so(
     tmp_path: Path, base: Path
 ) -> None:
-    broken = tmp_path / "broken"
+    broken = base / "broken"
     (broken / "1").mkdir(parents=True)
     (broken / "1" / "saved_model.pb").write_bytes(b"garbage")
     with Server(tmp_path, config(model("m", base))) as server:
@@ -258,13 +315,18 @@ REFUSED = {
         'model_config_list { config { name: "m" base_path: "/a" model_type: OTHER } }',
         "ModelServerConfig::model_type choice 2 not supported.",
     ),
+    "logged requests": (
+        config(model("m", Path("/a"), "logging_config {}")),
+        "Model m: logging_config: No request-logger-creator provided.",
+    ),
 }
 
 
 @pytest.fixture(scope="module")
 def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server without models."""
-    with Server(tmp_path_factory.mktemp("idle"), config()) as server:
+    folder = tmp_path_factory.mktemp("idle")
+    with Server(folder, config(), reload=Reload.ANY) as server:
         yield server
 
 
@@ -277,7 +339,11 @@ def test_a_reload_refuses(idle: Server, case: str) -> None:
 def test_a_configuration_that_is_refused_is_so_at_the_start(tmp_path: Path) -> None:
     for text, message in [
         (config(model("m", Path("a"))), "absolute path"),
-        ("model_config_list { confi", "models.config is no ModelServerConfig"),
+        (
+            "model_config_list { confi",
+            "models.config is no ModelServerConfig: Error parsing text-format "
+            "tensorflow.serving.ModelServerConfig",
+        ),
     ]:
         with pytest.raises(ServerStartError, match=message):
             Server(tmp_path, text).server.start()

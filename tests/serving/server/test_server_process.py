@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import signal
@@ -132,7 +133,7 @@ def test_the_command_names_a_port_in_use(
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     status = main([f"--port={taken_port}", f"--model_base_path={tmp_path}"])
     assert status == 1
-    expected = f"langzoo: port {taken_port} on 0.0.0.0 is in use\n"
+    expected = f"langzoo: port {taken_port} on 127.0.0.1 is in use\n"
     assert capsys.readouterr().err == expected
     assert (
         signal.getsignal(signal.SIGTERM),
@@ -176,6 +177,7 @@ def test_the_process_serves_and_ends_on_sigterm(
         *(sys.executable, "-m", "langzoo.serving.server", "--host", "127.0.0.1"),
         *("--port", "0", "--rest_api_port=0", "--model_name=langzoo"),
         *("--model_base_path", str(tmp_path), "--file_system_poll_wait_seconds=0.05"),
+        f"--parent_pid={os.getpid()}",
     ]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

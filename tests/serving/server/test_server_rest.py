@@ -95,6 +95,39 @@ def test_predict_reads_base64(language_server: ModelServer, rest: Rest) -> None:
     assert [row["bytes"] for row in answer["predictions"]] == [2, 2]
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("YWJj\nZGVm", 6),
+        ("\r\n YW\tJj \n", 3),
+        ("YQ", 1),
+        ("YQ==", 1),
+        ("YQ..", 1),
+        ("YQ=", None),
+        ("YQ===", None),
+        ("YWJj=", None),
+        ("Y", None),
+        ("Y-_=", None),
+    ],
+)
+def test_predict_reads_base64_as_abseil_does(
+    language_server: ModelServer, rest: Rest, text: str, size: int | None
+) -> None:
+    body = {"signature_name": "score", "instances": [{"b64": text}]}
+    _, answer = rest(language_server, "/v1/models/langzoo:predict", body)
+    if size is None:
+        assert "Unable to base64 decode" in answer["error"]
+    else:
+        assert answer["predictions"][0]["bytes"] == size
+
+
+def test_predict_reads_past_a_byte_order_mark(
+    scale_server: ModelServer, rest: Rest
+) -> None:
+    body = b'\xef\xbb\xbf {"signature_name": "half", "instances": [2.0]}'
+    assert rest(scale_server, PREDICT, body) == (200, {"predictions": [1.0]})
+
+
 def test_predict_takes_what_is_not_a_number(
     scale_server: ModelServer, rest: Rest
 ) -> None:

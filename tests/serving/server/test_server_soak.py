@@ -35,6 +35,7 @@ class Process:
             *(sys.executable, "-m", "langzoo.serving.server", "--host=127.0.0.1"),
             *("--port=0", "--model_name=langzoo", f"--model_base_path={base_path}"),
             *("--file_system_poll_wait_seconds=0.05", *flags),
+            f"--parent_pid={os.getpid()}",
         ]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -12,6 +12,7 @@ import grpc
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import numpy as np
 import pytest
+from google.protobuf import text_format
 from langzoo.serving.errors import ServingError
 from langzoo.serving.server.repository import (
     ModelRepository,
@@ -21,6 +22,7 @@ from langzoo.serving.server.repository import (
     VersionStatus,
 )
 from langzoo.serving.server.servable import Servable, load_servable
+from tensorflow.core.protobuf import saved_model_pb2
 
 Push = Callable[[Path, Path, int], None]
 ScaleModel = Callable[[int], Path]
@@ -194,6 +196,22 @@ def test_a_version_that_did_not_load_is_tried_again_when_its_files_change(
     assert factor(repository) == 2
 
 
+def test_versions_go_up_to_the_largest_int64_and_models_may_be_text(
+    repository: ModelRepository, scale_model: ScaleModel, push: Push
+) -> None:
+    largest = 2**63 - 1
+    push(scale_model(1), repository.base_path, largest)
+    push(scale_model(2), repository.base_path, largest + 1)
+    binary = repository.base_path / str(largest) / "saved_model.pb"
+    model = saved_model_pb2.SavedModel.FromString(binary.read_bytes())
+    binary.with_suffix(".pbtxt").write_text(text_format.MessageToString(model))
+    binary.unlink()
+    repository.start()
+    assert repository.wait_available(30)
+    assert repository.statuses() == [VersionStatus(largest, State.AVAILABLE)]
+    assert factor(repository, largest) == 1
+
+
 def test_what_is_no_complete_version_is_left_alone(
     repository: ModelRepository, scale_model: ScaleModel, push: Push
 ) -> None:
@@ -201,7 +219,7 @@ def test_what_is_no_complete_version_is_left_alone(
     half_copied = repository.base_path / "2"
     shutil.copytree(scale_model(2), half_copied)
     (half_copied / "saved_model.pb").unlink()
-    for name in ("3.tmp", ".unfinished-4", "-5", "v6", "\u0667"):
+    for name in ("3.tmp", ".unfinished-4", "-5", "v6", "\u0667", "9" * 200):
         shutil.copytree(scale_model(2), repository.base_path / name)
     (repository.base_path / "8").write_text("a file")
     repository.start()
