@@ -67,9 +67,8 @@ def serve(
     if engine == "embedded":
         if trouble:
             fail(trouble)
-        address = [f"--host={host}"] if host else []
-        module = [sys.executable, "-P", "-m", "langzoo.serving.server"]
-        command = [*module, *address, *flags]
+        command = [sys.executable, "-P", "-m", "langzoo.serving.server", *flags]
+        command += [f"--host={host}"] if host else []
     elif engine == "tensorflow_model_server":
         binary = shutil.which(engine) or fail(
             f"there is no {engine} on PATH: install it or leave --engine out"
