@@ -8,12 +8,14 @@ import json
 import os
 import random
 import re
+import select
 import socket
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +293,31 @@ def test_a_grpc_request_is_bounded_when_decompressed(small_server: ModelServer) 
         for compression in grpc.Compression:
             code = predict.future(bytes(1 << 20), compression=compression).code()
             assert code is StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_the_bytes_of_all_requests_that_wait_are_bounded(
+    narrow_server: ModelServer, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert narrow_server._grpc is not None
+    request = spin(1)
+    monkeypatch.setattr(narrow_server._grpc, "_max_bytes", request.ByteSize() - 1)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Predict(request, timeout=30)
+    assert caught.value.code() is StatusCode.RESOURCE_EXHAUSTED
+    assert caught.value.details() == "too many bytes are waiting"
+
+
+def test_the_bodies_of_all_rest_requests_are_bounded(small_server: ModelServer) -> None:
+    head = b"POST /v1/models/scale:predict HTTP/1.1\r\nHost: x\r\n"
+    head += b"Content-Length: 9500\r\n\r\n"
+    with ExitStack() as stack:
+        halves = [stack.enter_context(connected(small_server)) for _ in range(5)]
+        for half in halves:
+            half.sendall(head + bytes(9000))
+        answered, _, _ = select.select(halves, [], [], 10)
+        assert len(answered) == 1
+        assert answered[0].recv(100).startswith(b"HTTP/1.1 429")
+    assert ask_http(small_server, HALF) == (200, {"predictions": [1.0]})
 
 
 def connected(server: ModelServer) -> socket.socket:
