@@ -15,7 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -363,6 +363,22 @@ def test_a_connection_is_closed_after_an_answer_and_half_a_head(
         start = time.monotonic()
         assert idle.recv(100) == b""
         assert time.monotonic() - start < 2
+
+
+def test_connections_are_not_more_than_so_many(
+    small_server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("langzoo.serving.server.rest._MOST_CONNECTIONS", 1)
+    connections = small_server._rest._server.server_state.connections  # type: ignore[union-attr]
+    while connections:
+        time.sleep(0.05)  # those of others are idle
+    head = b"GET /v1/models/scale HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connected(small_server) as first:
+        first.sendall(head)
+        assert first.recv(100).startswith(b"HTTP/1.1 200")
+        with connected(small_server) as second, suppress(ConnectionError):
+            second.sendall(head)
+            assert second.recv(100) == b""
 
 
 def test_an_answer_that_nobody_reads_is_thrown_away(
