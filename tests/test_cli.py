@@ -192,6 +192,37 @@ def test_the_stock_binary_is_started_with_its_own_flags(tmp_path, base_path):
 
 
 @pytest.mark.parametrize(
+    ("words", "given", "left_out"),
+    [
+        ([], ["--rest_api_port=8501"], ["--host"]),
+        (["--no-rest"], [], ["--rest_api_port", "--host"]),
+        (["--host", "0.0.0.0"], ["--host=0.0.0.0", "--rest_api_port=8501"], []),
+    ],
+)
+def test_the_server_is_told_where_to_listen(monkeypatch, words, given, left_out):
+    commands = []
+    monkeypatch.setattr(os, "execv", lambda path, command: commands.append(command))
+    ended = CliRunner().invoke(
+        cli.app, ["serve", "--model-base-path", "/models", *words]
+    )
+    assert ended.exit_code == 0
+    ((_, *flags),) = commands
+    assert flags[:2] == ["-m", "langzoo.serving.server"]
+    assert set(given) <= set(flags)
+    assert not set(left_out) & {flag.partition("=")[0] for flag in flags}
+
+
+def test_the_stock_binary_is_not_told_where_to_listen(tmp_path):
+    (tmp_path / "tensorflow_model_server").touch(0o755)
+    ended = langzoo_command(
+        *("serve", "--engine", "tensorflow_model_server", "--host", "127.0.0.1"),
+        *("--model-base-path", "/models"),
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    assert_one_line_error(ended, "--host")
+
+
+@pytest.mark.parametrize(
     ("corpus", "settings", "name"),
     [
         ("texts/*.txt", [], "texts-txt"),

@@ -39,7 +39,7 @@ from .repository import (
     Retries,
     VersionStatus,
 )
-from .rest import LARGEST_REQUEST, RestOptions, RestServer
+from .rest import LARGEST_REQUEST, LARGEST_REQUESTS, RestOptions, RestServer
 from .servable import DirectRunner, Runner, Servable, load_servable
 from .tflite import TFLITE_FILE, load_tflite
 from .warmup import warm_up
@@ -82,12 +82,15 @@ class Opening(enum.Enum):
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How a server answers and loads; the defaults are TensorFlow Serving's.
+    """How a server answers and loads.
+
+    The defaults are TensorFlow Serving's, but for `reload` and the limits.
 
     Attributes:
         queue_size: requests that may wait for a thread, for each of gRPC and REST;
             more are refused with RESOURCE_EXHAUSTED.
-        max_request_bytes: of one request, decompressed; larger ones are refused.
+        max_request_bytes: of one request, decompressed; larger ones are refused, and
+            all that wait, of each of gRPC and REST, have four times that.
         grpc_socket_path: a Unix socket to answer gRPC on as well.
         grpc_arguments: gRPC's channel arguments.
         tls: key and certificates; None answers in the clear.
@@ -483,6 +486,7 @@ class ModelServer:
             ModelServices(self._core),
             threads=self._threads,
             queue_size=self._options.queue_size,
+            max_bytes=LARGEST_REQUESTS * self._options.max_request_bytes,
             arguments=list(options.items()),
         )
         try:

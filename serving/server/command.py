@@ -192,16 +192,27 @@ def _stop(server: ModelServer, grace: float, events: queue.SimpleQueue[Any]) -> 
 
 def _openness(options: argparse.Namespace, stock: bool) -> str | None:
     """What to know of a server that others reach and nothing guards; None of others."""
+    from .config_files import read_tls_config
+
     no_port = stock and not (options.port or options.rest_api_port)
-    if no_port or _is_loopback(options.host) or _knows_clients(options):
+    if no_port or _is_loopback(options.host):
         return None
-    reload = ""
-    if options.config_reload == Reload.ANY.value:
-        reload = ", and may have it load any model (--config_reload)"
-    return (
-        f"warning: whoever reaches {options.host} may ask this server{reload}: nothing "
-        "says who may; --host and --ssl_config_file do"
-    )
+    file = options.ssl_config_file
+    tls = read_tls_config(file) if file else None
+    if tls is None or not tls.client_verify:
+        reload = ""
+        if options.config_reload == Reload.ANY.value:
+            reload = ", and may have it load any model (--config_reload)"
+        return (
+            f"warning: whoever reaches {options.host} may ask this server{reload}: "
+            "nothing says who may; --host and --ssl_config_file do"
+        )
+    if tls.client_ca is None:
+        return (
+            "warning: whoever has a certificate of one of this system's authorities "
+            f"may ask this server; custom_ca in {file} names others"
+        )
+    return None
 
 
 def _is_loopback(host: str) -> bool:
@@ -209,13 +220,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _knows_clients(options: argparse.Namespace) -> bool:
-    from .config_files import read_tls_config
-
-    file = options.ssl_config_file
-    return bool(file) and read_tls_config(file).client_verify
 
 
 def _server(

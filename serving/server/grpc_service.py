@@ -122,6 +122,7 @@ class GrpcServer:
         threads: requests worked on at a time.
         queue_size: requests that may wait beside those; more are refused with
             RESOURCE_EXHAUSTED.
+        max_bytes: of all of these together; beyond them the same.
         arguments: gRPC's channel arguments.
     """
 
@@ -131,10 +132,12 @@ class GrpcServer:
         *,
         threads: int,
         queue_size: int,
+        max_bytes: int,
         arguments: Sequence[tuple[str, str | int]],
     ) -> None:
         self._limit = threads + queue_size
-        self._in_progress = 0
+        self._max_bytes = max_bytes
+        self._in_progress = self._bytes = 0
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="langzoo-grpc")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -195,9 +198,11 @@ class GrpcServer:
         self, request_type: type[Message], answer: Callable[..., Message]
     ) -> grpc.RpcMethodHandler:
         async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
-            # One event loop runs all of these, so that a number is enough.
-            if self._in_progress >= self._limit:
-                message = "too many requests are waiting"
+            # One event loop runs all of these, so that numbers are enough.
+            size = len(data)
+            if self._in_progress >= self._limit or self._bytes + size > self._max_bytes:
+                what = "requests" if self._in_progress >= self._limit else "bytes"
+                message = f"too many {what} are waiting"
                 await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, message)
             left = context.time_remaining()
             gone = threading.Event()
@@ -205,6 +210,7 @@ class GrpcServer:
                 None if left is None else time.monotonic() + left, gone=gone.is_set
             )
             self._in_progress += 1
+            self._bytes += size
             try:
                 return await self._loop.run_in_executor(
                     self._executor, _answer, request_type, answer, data, caller
@@ -215,6 +221,7 @@ class GrpcServer:
                 # Whoever gave up is not worked for.
                 gone.set()
                 self._in_progress -= 1
+                self._bytes -= size
 
         return grpc.unary_unary_rpc_method_handler(handle)
 

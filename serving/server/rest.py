@@ -61,9 +61,8 @@ _GET_PATH = re.compile(
 METRICS_PATH = "/monitoring/prometheus/metrics"
 # As TensorFlow Serving bounds what it decompresses.
 LARGEST_REQUEST = 100 << 20
-# The bodies of all requests that are worked on or wait are not more than so many of the
-# largest.
-_BODIES = 4
+# All requests that are worked on or wait are not more than so many of the largest.
+LARGEST_REQUESTS = 4
 # A connection that sends no request, or half a head, is kept for so long.
 _IDLE_SECONDS = 10.0
 _MOST_CONNECTIONS = 1000
@@ -250,7 +249,7 @@ class _Intake:
     def _check(self, size: int) -> None:
         if size > self._max_body_bytes:
             raise _TooLargeError(self._max_body_bytes)
-        if self._bytes > _BODIES * self._max_body_bytes:
+        if self._bytes > LARGEST_REQUESTS * self._max_body_bytes:
             raise _too_many("bytes")
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.framework import tensor_pb2, types_pb2
 
 # A TensorProto may give its last value once for all that follow. So many bytes may the
 # tensors of a request become by that; one of a few bytes must not fill the memory.
@@ -30,8 +30,25 @@ _VALUE_FIELDS = {
     tf.float16: "half_val",
     tf.bfloat16: "half_val",
 }
-# Their elements are two values each.
-_COMPLEX_FIELDS = {tf.complex64: "scomplex_val", tf.complex128: "dcomplex_val"}
+
+
+def _kinds() -> dict[int, tuple[str | None, int, int]]:
+    """Of each dtype, by number: its values' field, values an element, and its bytes."""
+    fields: dict[tf.DType, tuple[str, int]] = {
+        dtype: (field, 1) for dtype, field in _VALUE_FIELDS.items()
+    }
+    fields[tf.complex64] = ("scomplex_val", 2)
+    fields[tf.complex128] = ("dcomplex_val", 2)
+    kinds = {}
+    for number in types_pb2.DataType.values():
+        if number != types_pb2.DT_INVALID:
+            dtype = tf.dtypes.as_dtype(number)
+            kinds[number] = (*fields.get(dtype, (None, 1)), max(dtype.size, 1))
+    return kinds
+
+
+_KINDS = _kinds()
+_STRING = types_pb2.DT_STRING
 
 
 def dtype_name(dtype: tf.DType) -> str:
@@ -58,33 +75,35 @@ def check_expansion(proto: tensor_pb2.TensorProto, before: int = 0) -> int:
     Raises:
         ValueError: they are more than `LARGEST_EXPANSION`, or its shape is none.
     """
-    sizes = [dim.size for dim in proto.tensor_shape.dim]
-    if proto.tensor_shape.unknown_rank or any(size < 0 for size in sizes):
+    shape = proto.tensor_shape
+    sizes = [dim.size for dim in shape.dim]
+    if shape.unknown_rank or (sizes and min(sizes) < 0):
         raise ValueError("a tensor's shape must be known")
     # Of a tensor without elements a graph may still make one for each row.
     elements = math.prod(size or 1 for size in sizes)
-    try:
-        given, size = _brought(proto, tf.dtypes.as_dtype(proto.dtype))
-    except TypeError as error:  # no such dtype
-        raise ValueError(str(error)) from error
+    given, size = _brought(proto)
     expansion = before + max(0, elements - given) * size
     if expansion > LARGEST_EXPANSION:
         raise ValueError(f"{given} values given for {elements} elements")
     return expansion
 
 
-def _brought(proto: tensor_pb2.TensorProto, dtype: tf.DType) -> tuple[int, int]:
+def _brought(proto: tensor_pb2.TensorProto) -> tuple[int, int]:
     """The elements that a message has, and the bytes of one that it leaves out."""
-    size = max(dtype.size, 1)
-    if dtype == tf.string:
-        size = _STRING_OVERHEAD + (len(proto.string_val[-1]) if proto.string_val else 0)
-    if proto.tensor_content:
-        # A string has a byte there at least, for its length.
-        return len(proto.tensor_content) // (1 if dtype == tf.string else size), size
-    if dtype in _COMPLEX_FIELDS:
-        return len(getattr(proto, _COMPLEX_FIELDS[dtype])) // 2, size
-    field = _VALUE_FIELDS.get(dtype)
-    return len(getattr(proto, field)) if field else 0, size
+    if proto.dtype not in _KINDS:
+        raise ValueError(f"there is no dtype {proto.dtype}")
+    field, width, size = _KINDS[proto.dtype]
+    content = len(proto.tensor_content)
+    if proto.dtype == _STRING:
+        if content:
+            # Each has a byte there at least, for its length.
+            return content, _STRING_OVERHEAD
+        values = proto.string_val
+        given = len(values)
+        return given, _STRING_OVERHEAD + (len(values[-1]) if given else 0)
+    if content:
+        return content // size, size
+    return len(getattr(proto, field)) // width if field else 0, size
 
 
 def array_from_proto(proto: tensor_pb2.TensorProto) -> np.ndarray:

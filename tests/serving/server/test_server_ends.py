@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -24,7 +25,12 @@ from langzoo.serving.server.app import Opening
 from langzoo.serving.server.batching import BatchingParameters
 from langzoo.serving.server.command import _openness, _Printer, main
 from langzoo.serving.server.flags import build_parser
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import (
+    model_management_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
 Push = Callable[[Path, Path, int], None]
 COMMAND = (sys.executable, "-m", "langzoo.serving.server", "--port=0")
@@ -110,27 +116,44 @@ def test_a_second_sigterm_ends_a_busy_server_at_once(
 
 
 PARENT = """
-import os, subprocess, sys, time
-child = subprocess.Popen([*sys.argv[1:], f"--parent_pid={os.getpid()}"])
-print(child.pid, flush=True)
-time.sleep(600)
+import sys, time
+from langzoo.serving.server.process import running_server
+with running_server(sys.argv[1], model_name="m") as address:
+    print(address, flush=True)
+    time.sleep(600)
 """
 
 
-def test_a_server_ends_with_the_parent_that_it_was_told(tmp_path: Path) -> None:
-    reading, writing = os.pipe()
-    command = [sys.executable, "-c", PARENT, *COMMAND, f"--model_base_path={tmp_path}"]
-    with subprocess.Popen(command, stdout=writing) as parent:
-        os.close(writing)
-        pid = int(os.read(reading, 100))
+def test_a_server_of_the_pipelines_is_not_reconfigured_and_ends_with_it(
+    tmp_path: Path, example_model: Path, push: Push
+) -> None:
+    push(example_model, tmp_path, 1)
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        address = parent.stdout.readline().strip()
+        with grpc.insecure_channel(address) as channel:
+            models = model_service_pb2_grpc.ModelServiceStub(channel)
+            request = model_management_pb2.ReloadConfigRequest()
+            request.config.model_config_list.SetInParent()
+            with pytest.raises(grpc.RpcError) as caught:
+                models.HandleReloadConfigRequest(request, timeout=30)
+            assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
         parent.kill()
-    # The pipe ends when the last does that has it, which is the child.
-    with os.fdopen(reading) as pipe:
-        killer = threading.Timer(60, os.kill, (pid, signal.SIGKILL))
-        killer.start()
-        pipe.read()
-        assert killer.is_alive(), "the server had to be killed"
-        killer.cancel()
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + 10
+    while listens(host, int(port)):
+        assert time.monotonic() < deadline, "the server goes on"
+        time.sleep(0.1)
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    with contextlib.suppress(ConnectionRefusedError):
+        socket.create_connection((host, port)).close()
+        return True
+    return False
 
 
 @pytest.mark.parametrize("stock", [True, False])
@@ -156,12 +179,10 @@ def test_ports_open_when_the_models_have_loaded(
     # Without a version TensorFlow Serving waits; we, who may be there before a first
     # push, answer that there is none.
     assert starting.is_alive() is stock
-    if stock:
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port))
+    assert listens("127.0.0.1", port) is not stock
     (tmp_path / "other").rename(tmp_path / "1")
     starting.join(30)
-    socket.create_connection(("127.0.0.1", port)).close()
+    assert listens("127.0.0.1", port)
     assert server.wait_ready(0 if stock else 30)
     server.stop()
 
