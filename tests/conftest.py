@@ -24,6 +24,9 @@ os.environ["KERAS_HOME"] = os.path.join(_scratch.name, "keras")
 
 import langzoo  # noqa: E402, F401  (it sets what Keras and TensorFlow read)
 
+# An import of TFX takes half of its time with none, and so do graphs and trainings.
+gc.set_threshold(50_000, 20, 20)
+
 
 def pytest_collection_finish():
     """Leaves what imports have made out of collections, which take a second with it."""

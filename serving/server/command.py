@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import logging
 import os
 import queue
@@ -13,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ... import __version__
+from ... import __version__, importing
 from .base_path import refusal
 from .flags import build_parser, notices
 
@@ -80,7 +79,9 @@ def _serve(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # gRPC's own words on a port in use stand beside ours otherwise.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    with _silent_stderr():
+    # What has been imported stays: without it, collecting what an old version leaves
+    # takes milliseconds instead of a good part of a second, in which nothing runs.
+    with _silent_stderr(), importing():
         from .app import ServerStartError
         from .config_files import ConfigFileError
 
@@ -89,10 +90,6 @@ def _serve(
         _print(f"langzoo: {notice}")
     try:
         server = _server(options, stock)
-        # What has been imported stays: without it, collecting what an old version
-        # leaves takes milliseconds instead of a good part of a second, in which
-        # nothing runs.
-        gc.freeze()
         server.start()
     except (ServerStartError, ConfigFileError) as error:
         print(f"langzoo: {error}", file=sys.stderr)
