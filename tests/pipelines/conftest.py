@@ -24,6 +24,7 @@ from gcp_storage_emulator.handlers import buckets
 from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.configuration.config import Config
 from langzoo.pipelines.local import runner
+from quick_beam import quick_beam  # noqa: F401
 from rich.console import Console
 
 # Far from a good model, yet out of reach of one whose predictions are uniform.
