@@ -205,8 +205,9 @@ def test_the_portable_runner_gives_the_same_bytes(
 
 
 def test_worker_processes_give_the_same_bytes(corpus, inputs, expected, tmp_path):
-    examples = ingest(corpus, tmp_path / "ingestion", WORKERS)
-    transformed, graph = tokenize(examples, inputs, tmp_path / "transform", WORKERS)
+    with worker_processes.watched():  # as in a run
+        examples = ingest(corpus, tmp_path / "ingestion", WORKERS)
+        transformed, graph = tokenize(examples, inputs, tmp_path / "transform", WORKERS)
     assert (records(examples), records(transformed), files_of(graph)) == expected
     assert len(shards_of(examples, "train")) == 2  # both have worked
 
