@@ -179,9 +179,7 @@ def test_prefill_and_steps_run_in_a_loop_of_a_graph_with_unknown_shapes(model, g
     indirect=["model"],
 )
 def test_every_sampler_continues_the_prompts(model, sampler):
-    # With XLA one of them; the cache of each kind is compared with it above.
-    is_lstm = isinstance(model.backbone, models.LSTMBackbone)
-    model.compile(sampler=SAMPLERS[sampler](), jit_compile=is_lstm)
+    model.compile(sampler=SAMPLERS[sampler]())
     prompts = ["From fairest", "To"]
     texts = model.generate(prompts, max_length=20, stop_token_ids=None)
     for prompt, text in zip(prompts, texts, strict=True):
