@@ -123,6 +123,10 @@ def first(folder):
     return version
 
 
+def test_the_run_of_the_front_page_pushes_a_version(first):
+    assert (first / "saved_model.pb").is_file()
+
+
 @pytest.fixture
 def own_modules(folder, monkeypatch):
     """The working directory, where the reader's modules are found."""
