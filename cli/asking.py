@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import importing
 from ..components.text_example_gen import formats
 from ..serving.export.contract import BEAM_SEARCH, GENERATE
 from .common import app, fail, fields_of, print_json, print_text
@@ -222,7 +223,8 @@ def _exported_token_scores(folder: Path, texts: list[str]) -> list[TokenScores]:
     from ..pipelines.local.console import libraries_to_log
 
     with libraries_to_log(Path(os.devnull)):
-        from ..serving.in_process import ExportedModel
+        with importing():
+            from ..serving.in_process import ExportedModel
 
         with ExportedModel(folder) as model:
             return model.token_scores(texts)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import importing
 from ..models.tasks import TASKS
 from ..serving.wording import in_one_line
 from .common import (
@@ -74,7 +75,7 @@ def gate(
 
     loaded = load_config(config, settings=settings)
     with reported_errors(), quiet(loaded) as console:
-        with spinner(console, "importing TFX"):
+        with spinner(console, "importing TFX"), importing():
             from ..pipelines import gating
             from ..pipelines.local.decision_table import print_decision
         with spinner(console, "evaluating"):
@@ -126,6 +127,8 @@ def compare(
         fail(str(error))
     config, result = comparison.leading(plan), None
     with reported_errors(), quiet(config, silent=as_json) as console:
+        with importing():
+            from ..pipelines.local import runner  # noqa: F401  # and with it TFX
         report = comparison.compare(plan, console)
         if push_best:
             report, result = comparison.push_best(plan, report, console)

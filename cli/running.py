@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import __version__
+from .. import __version__, importing
 from .common import (
     ConfigFile,
     Corpus,
@@ -90,7 +90,8 @@ def compile_command(
     # The root is one of the cluster's, which is not seen from here.
     logs = Path(tempfile.mkdtemp(prefix="langzoo-"))
     with reported_errors(), quiet(loaded, logs=logs):
-        from ..pipelines.kubeflow.compiler import compile_pipeline
+        with importing():
+            from ..pipelines.kubeflow.compiler import compile_pipeline
 
         compile_pipeline(loaded, output)
     typer.echo(f"wrote {output}")
@@ -139,7 +140,8 @@ def worker(
         NodeProgress(console).attached() as progress,
     ):
         progress.start("Worker")
-        from ..components.trainer import workers
+        with importing():
+            from ..components.trainer import workers
 
         workers.work(loaded.checkpoint_root)
         progress.finish(cached=False)
@@ -168,7 +170,7 @@ def _run(config: Config, accept_baseline: bool = False) -> RunResult:
     started = time.monotonic()
     with reported_errors(), quiet(config) as console:
         console.print(f"langzoo {__version__}, pipeline {config.name}")
-        with spinner(console, "importing TFX"):
+        with spinner(console, "importing TFX"), importing():
             from ..pipelines.local import runner
             from ..pipelines.local.decision_table import print_decision
         result = runner.run(config, console, accept_baseline=accept_baseline)

@@ -14,6 +14,7 @@ Importing this module imports neither TensorFlow nor TFX.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import runpy
@@ -21,6 +22,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ... import importing
 
 # ADDRESS=FOLDER: what lies under the address for Kubeflow, lies in the folder.
 ARTIFACTS = "LANGZOO_ARTIFACTS"
@@ -45,6 +48,8 @@ def main() -> None:
         for side in ("inputs", "outputs"):
             _move(told.get(side, {}), address, folder)
     sys.argv[place] = json.dumps(told)
+    with importing():
+        importlib.import_module(_EXECUTOR)
     try:
         runpy.run_module(_EXECUTOR, run_name="__main__", alter_sys=True)
     except SystemExit as ended:

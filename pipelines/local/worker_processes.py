@@ -7,6 +7,8 @@ say, Beam may wait for ever for the answer to what it last asked.
 from __future__ import annotations
 
 import contextlib
+import shlex
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -19,6 +21,7 @@ from ...components.errors import InputError
 _DIED = "a worker process of Beam's has died"
 _BEAM_SAYS = "Channel closed prematurely"  # where it notices
 _POLL_SECONDS = 0.5
+_COMMAND = f"{shlex.quote(sys.executable)} -m {__package__}.beam_worker"
 
 
 @contextlib.contextmanager
@@ -47,6 +50,7 @@ class _WatchedHandler(worker_handlers.SubprocessSdkWorkerHandler):
 
     def start_worker(self) -> None:
         self._closed = threading.Event()
+        self._worker_command_line = _COMMAND.encode()
         super().start_worker()
         threading.Thread(target=self._answer_when_dead, daemon=True).start()
 

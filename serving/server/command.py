@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import ipaddress
 import logging
 import os
@@ -16,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ... import __version__
+from ... import __version__, importing
 from ..wording import in_one_line, log_in_lines
 from .base_path import Reload, refusal
 from .flags import build_parser, notices
@@ -105,7 +104,9 @@ def _serve(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # gRPC's own words on a port in use stand beside ours otherwise.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    with _silent_stderr():
+    # What has been imported stays: without it, collecting what an old version leaves
+    # takes milliseconds instead of a good part of a second, in which nothing runs.
+    with _silent_stderr(), importing():
         from . import app  # noqa: F401
 
     log_in_lines()
@@ -134,9 +135,6 @@ def _run_server(
         tell(f"langzoo: {warning}")
     if options.parent_pid is not None:
         _start_thread(lambda: _await_end_of_parent(options.parent_pid, events))
-    # What has been imported stays: without it, collecting what an old version leaves
-    # takes milliseconds instead of a good part of a second, in which nothing runs.
-    gc.freeze()
     # Beside, so that a signal is heard while models load.
     _start_thread(lambda: _start(server, events))
     event = events.get()

@@ -6,6 +6,7 @@ import contextlib
 import logging
 
 import pytest
+from quick_beam import quick_beam  # noqa: F401
 
 
 class Listener(logging.Handler):

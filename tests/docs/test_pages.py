@@ -24,6 +24,7 @@ from langzoo import cli
 from langzoo.components.evaluator.probes import templates
 from langzoo.pipelines.configuration import loading
 from langzoo.serving.client import Client
+from quick_beam import quick_beam  # noqa: F401
 
 ROOT = Path(langzoo.__file__).parent
 FRONT = "README.md"
@@ -77,14 +78,8 @@ def langzoo_commands(*subcommands):
     return [words for words in commands("langzoo") if words[0] in subcommands]
 
 
-def run_langzoo(words, folder, *settings):
-    changes = [f"--set={setting}" for setting in settings]
-    return subprocess.run(
-        [sys.executable, "-m", "langzoo", *words, *changes],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
+def changed(words, settings):
+    return [*words, *(f"--set={setting}" for setting in settings)]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +113,9 @@ RUNS = langzoo_commands("run")
 def first(folder):
     """The front page's run, which pushes a version; gives its folder."""
     bound = "gate.max_bits_per_byte=99"
-    ended = run_langzoo(RUNS[0], folder, *TINY, *TINY_MODEL, bound)
+    words = changed(RUNS[0], [*TINY, *TINY_MODEL, bound])
+    command = [sys.executable, "-m", "langzoo", *words]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
     assert "pushed version" in ended.stdout
@@ -126,8 +123,45 @@ def first(folder):
     return version
 
 
+def test_the_run_of_the_front_page_pushes_a_version(first):
+    assert (first / "saved_model.pb").is_file()
+
+
+@pytest.fixture
+def own_modules(folder, monkeypatch):
+    """The working directory, where the reader's modules are found."""
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    tops = {name.split("/")[0].removesuffix(".py") for name in MODULES}
+    tops.discard("mypackage")  # It is the same wherever it is from: `own_family`.
+    for name in [name for name in sys.modules if name.split(".")[0] in tops]:
+        # Another test's; they come back.
+        monkeypatch.delitem(sys.modules, name)
+    others = {*sys.modules}
+    yield folder
+    for name in {*sys.modules} - others:
+        if name.split(".")[0] in tops:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def run_langzoo(own_modules, monkeypatch, capfd):
+    """Calls a command in this process, which has imported TFX already."""
+
+    def run(words, folder, *settings):
+        monkeypatch.chdir(folder)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.app(changed(words, settings))
+        said = capfd.readouterr()
+        code = ended.value.code
+        return subprocess.CompletedProcess(words, code, said.out, said.err)
+
+    return run
+
+
 @pytest.mark.parametrize("words", RUNS[1:], ids=" ".join)
-def test_run(words, first, folder):
+def test_run(words, first, folder, run_langzoo):
     # That what is blessed is served is shown once; these are spared the server.
     settings = [*TINY, *TINY_MODEL, "gate.max_bits_per_byte=0.1"]
     if "book.txt" in words:  # another corpus shares nothing with the texts
@@ -139,7 +173,7 @@ def test_run(words, first, folder):
     assert ended.stderr == ""
 
 
-def test_gate(first, folder):
+def test_gate(first, folder, run_langzoo):
     (words,) = langzoo_commands("gate")
     # With the rule that the page shows about a metric of the reader's own.
     shown = (block.text for block in blocks("yaml"))
@@ -159,13 +193,13 @@ def test_gate(first, folder):
 
 
 @pytest.mark.parametrize("words", langzoo_commands("runs", "report"), ids=" ".join)
-def test_what_came_of_runs(words, first, folder):
+def test_what_came_of_runs(words, first, folder, run_langzoo):
     ended = run_langzoo(words, folder)
     assert ended.returncode == 0, ended.stderr
     assert str(folder / "langzoo-runs" / "texts-txt" / "runs") in ended.stdout
 
 
-def test_compare(first, folder):
+def test_compare(first, folder, run_langzoo):
     (words,) = langzoo_commands("compare")
     settings = [*TINY, "model.context_length=32", "trainer.steps=0"]
     ended = run_langzoo([*words, "--json"], folder, *settings)
@@ -176,7 +210,7 @@ def test_compare(first, folder):
     assert Path(rows[0]["page"]).is_file()
 
 
-def test_rehearse(folder):
+def test_rehearse(folder, run_langzoo):
     # What the containers do is tested in test_rehearsal.py.
     compiled = folder / "pipeline.yaml"
     (words,) = (w for w in langzoo_commands("compile") if len(w) == 4)
@@ -197,7 +231,7 @@ def test_rehearse(folder):
     [words for words in langzoo_commands("versions", "rollback") if "my.yaml" in words],
     ids=" ".join,
 )
-def test_versions(words, first, folder, tmp_path):
+def test_versions(words, first, folder, tmp_path, run_langzoo):
     for offset in (0, 1):
         shutil.copytree(first, tmp_path / str(int(first.name) + offset))
     ended = run_langzoo(words, folder, f"serving.push_folder={tmp_path}")
@@ -246,7 +280,7 @@ def gateway(addresses):
 @pytest.mark.parametrize(
     "words", langzoo_commands("score", "generate", "next"), ids=" ".join
 )
-def test_client(words, addresses, tmp_path):
+def test_client(words, addresses, tmp_path, run_langzoo):
     ended = run_langzoo([*words, "--server", addresses[0]], tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert words[1] in ended.stdout
@@ -261,7 +295,7 @@ def test_a_python_client_is_answered(addresses):
     assert generation.new_tokens <= 5
 
 
-def test_explain(addresses, tmp_path):
+def test_explain(addresses, tmp_path, run_langzoo):
     (words,) = langzoo_commands("explain")
     ended = run_langzoo([*words, "--server", addresses[0]], tmp_path)
     assert ended.returncode == 0, ended.stderr
@@ -275,23 +309,6 @@ def test_curl(words, addresses):
         ["curl", *command, "--silent"], capture_output=True, text=True
     )
     assert '"token"' in ended.stdout
-
-
-@pytest.fixture
-def own_modules(folder, monkeypatch):
-    """The working directory, where the reader's modules are found."""
-    monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(str(folder))
-    tops = {name.split("/")[0].removesuffix(".py") for name in MODULES}
-    tops.discard("mypackage")  # It is the same wherever it is from: `own_family`.
-    for name in [name for name in sys.modules if name.split(".")[0] in tops]:
-        # Another test's; they come back.
-        monkeypatch.delitem(sys.modules, name)
-    others = {*sys.modules}
-    yield folder
-    for name in {*sys.modules} - others:
-        if name.split(".")[0] in tops:
-            del sys.modules[name]
 
 
 @pytest.mark.parametrize(

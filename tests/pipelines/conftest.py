@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import http.server
@@ -21,9 +22,12 @@ import trustme
 from gcp_storage_emulator import server as emulator
 from gcp_storage_emulator import storage as emulated
 from gcp_storage_emulator.handlers import buckets
+from langzoo.components.serving_validator import executor as serving_validator
 from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.configuration.config import Config
 from langzoo.pipelines.local import runner
+from langzoo.serving.server.app import ModelServer
+from quick_beam import quick_beam  # noqa: F401
 from rich.console import Console
 
 # Far from a good model, yet out of reach of one whose predictions are uniform.
@@ -54,14 +58,26 @@ def settings(tmp_path_factory):
     ]
 
 
+@contextlib.contextmanager
+def served_here(base_path):
+    """What `running_server` is, without a process that imports TensorFlow again."""
+    with ModelServer(
+        "langzoo", base_path, host="127.0.0.1", grpc_port=0, rest_port=None
+    ) as server:
+        yield server.grpc_address
+
+
 @pytest.fixture(scope="session")
 def run_pipeline(settings):
     """Runs it with changed settings; gives configuration, result and what was shown."""
 
-    def run(*changes, **options):
+    def run(*changes, apart=False, **options):
         config = loading.load(settings=[*settings, *changes])
         output = io.StringIO()
-        result = runner.run(config, Console(file=output, width=200), **options)
+        with pytest.MonkeyPatch.context() as patch:
+            if not apart:
+                patch.setattr(serving_validator, "running_server", served_here)
+            result = runner.run(config, Console(file=output, width=200), **options)
         return config, result, output.getvalue()
 
     return run
@@ -69,8 +85,8 @@ def run_pipeline(settings):
 
 @pytest.fixture(scope="session")
 def first(run_pipeline):
-    """The first run, which trains, blesses and pushes a model."""
-    return run_pipeline()
+    """The first run, which trains, blesses and pushes a model, by a server apart."""
+    return run_pipeline(apart=True)
 
 
 @pytest.fixture(scope="session")

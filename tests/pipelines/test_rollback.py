@@ -53,13 +53,17 @@ def back(run):
     return config, before, second, live
 
 
-def test_the_next_candidate_is_compared_with_the_model_that_is_live(back, run):
-    config, first, second, live = back
+def test_what_was_taken_back_and_what_is_live_is_listed(back):
+    config, _, second, live = back
     assert listed(config)[live.number].reasons[-1] == (
         "the next candidate is compared with it"
     )
     (said,) = listed(config)[version(second)].reasons
     assert said.startswith("taken back")
+
+
+def test_the_next_candidate_is_compared_with_the_model_that_is_live(back, run):
+    config, first, _, live = back
     _, third, page = run("trainer.steps=0")
     assert not third.decision.blessed
     assert third.decision.baseline == pytest.approx(first.decision.value)

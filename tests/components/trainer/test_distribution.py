@@ -15,7 +15,9 @@ from langzoo.components.trainer.settings import TrainerSettings
 
 # TensorFlow divides its one CPU only before it is used, so in a process of its own.
 SCRIPT = """
-import json, pydoc_data.topics, sys
+import gc, json, pydoc_data.topics, sys
+
+gc.disable()
 import keras, numpy as np, tensorflow as tf
 
 (cpu,) = tf.config.list_physical_devices("CPU")
@@ -29,6 +31,8 @@ from langzoo.components.trainer.rows.windows import TokenStream
 from langzoo.components.trainer.settings import TrainerSettings
 from langzoo.models import ByteTokenizer, build_causal_lm
 
+gc.freeze()
+gc.enable()
 folder, cases = sys.argv[1], json.loads(sys.argv[2])
 callbacks._SHOW_EVERY_SECONDS = 0
 tokenizer = ByteTokenizer()

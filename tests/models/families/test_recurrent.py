@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import unchecked
 from langzoo import models
 from langzoo.models.families.recurrent import backbone as recurrent
 from langzoo.models.families.recurrent import cells
@@ -13,7 +14,6 @@ from langzoo.models.families.recurrent.layers import (
     EmbeddingDropout,
     SimpleRNN,
 )
-from langzoo.serving.export.saved_model import export_causal_lm
 
 BATCH, LENGTH, DIM, UNITS = 3, 11, 5, 7
 PAIRS = {
@@ -536,7 +536,7 @@ def test_an_export_scores_in_a_tf1_session_as_the_model_does(family, tmp_path):
         family, models.ByteTokenizer(), 16, num_layers=2, hidden_dim=8
     )
     texts = ["From fairest", "To"]
-    export_causal_lm(model, tmp_path / "export")
+    unchecked.export(model, tmp_path / "export")
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         graph = tf.compat.v1.saved_model.load(
             session, ["serve"], str(tmp_path / "export")

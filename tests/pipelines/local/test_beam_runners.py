@@ -205,8 +205,9 @@ def test_the_portable_runner_gives_the_same_bytes(
 
 
 def test_worker_processes_give_the_same_bytes(corpus, inputs, expected, tmp_path):
-    examples = ingest(corpus, tmp_path / "ingestion", WORKERS)
-    transformed, graph = tokenize(examples, inputs, tmp_path / "transform", WORKERS)
+    with worker_processes.watched():  # as in a run
+        examples = ingest(corpus, tmp_path / "ingestion", WORKERS)
+        transformed, graph = tokenize(examples, inputs, tmp_path / "transform", WORKERS)
     assert (records(examples), records(transformed), files_of(graph)) == expected
     assert len(shards_of(examples, "train")) == 2  # both have worked
 
@@ -271,7 +272,10 @@ def test_what_fails_in_the_middle_leaves_nothing_and_the_next_run_is_right(
     assert records(examples) == expected[0]
 
 
-def _a_worker_dies():
+def _a_worker_dies(monkeypatch):
+    # Of TFX nothing is needed here.
+    own = f"{sys.executable} -m apache_beam.runners.worker.sdk_worker_main"
+    monkeypatch.setattr(worker_processes, "_COMMAND", own)
     with (
         pytest.raises(InputError, match="worker process of Beam's has died"),
         worker_processes.watched(),
@@ -280,8 +284,10 @@ def _a_worker_dies():
         _ = pipeline | beam.Create([3]) | beam.Map(os._exit)
 
 
-def test_a_worker_that_dies_where_beam_would_wait_for_ever_ends_the_run():
-    _a_worker_dies()
+def test_a_worker_that_dies_where_beam_would_wait_for_ever_ends_the_run(
+    monkeypatch,
+):
+    _a_worker_dies(monkeypatch)
 
 
 def test_a_worker_that_starts_after_another_died_does_not_hold_the_run(monkeypatch):
@@ -300,7 +306,7 @@ def test_a_worker_that_starts_after_another_died_does_not_hold_the_run(monkeypat
 
     monkeypatch.setattr(local_job_service.SubprocessSdkWorker, "run", start_late)
     monkeypatch.setattr(fn_runner.BundleManager, "_uid_counter", 1)  # the first's turn
-    _a_worker_dies()
+    _a_worker_dies(monkeypatch)
     assert len(started) == 2
 
 

@@ -14,7 +14,9 @@ from langzoo.models import CausalLM
 REFUSED = "gate.max_bits_per_byte=0.1"
 
 
-def test_a_model_trained_with_all_of_it_is_exported_and_gone_on_with(run_pipeline):
+@pytest.fixture(scope="module")
+def trained(run_pipeline):
+    """A run with all of it."""
     techniques = {
         "optimizer": "lion",
         "learning_rate": 1e-3,
@@ -28,11 +30,12 @@ def test_a_model_trained_with_all_of_it_is_exported_and_gone_on_with(run_pipelin
         "early_stopping_patience": 2,
         "steps": 60,
     }
-    config, result, _ = run_pipeline(
-        "name=techniques",
-        REFUSED,
-        *(f"trainer.{name}={json.dumps(value)}" for name, value in techniques.items()),
-    )
+    changes = (f"trainer.{name}={json.dumps(one)}" for name, one in techniques.items())
+    return run_pipeline("name=techniques", REFUSED, *changes)
+
+
+def test_a_model_trained_with_all_of_it_is_exported(trained):
+    config, result, _ = trained
     evaluations = result.training.evaluations
     assert [row["step"] for row in evaluations] == [20, 40, 60]
     best = min(row["bits_per_byte"] for row in evaluations)
@@ -47,6 +50,9 @@ def test_a_model_trained_with_all_of_it_is_exported_and_gone_on_with(run_pipelin
     nll = exported.signatures["score"](text=tf.constant([text]))["nll"]
     np.testing.assert_allclose(nll[0], -tf.reduce_sum(model.score(text)), rtol=1e-4)
 
+
+def test_another_training_goes_on_from_it(trained, run_pipeline):
+    config, result, _ = trained
     changes = [
         "name=continued",
         REFUSED,
