@@ -1,8 +1,15 @@
-"""Artifact types that TFX lacks."""
+"""Types that TFX lacks."""
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 from tfx.types.artifact import Artifact
+
+Artifacts: TypeAlias = dict[str, list[Artifact]]
+"""What an executor is given, or gives, by the names of the component's interface."""
+Properties: TypeAlias = dict[str, Any]
+"""Parameters of a component, by name."""
 
 
 class Tokenizer(Artifact):

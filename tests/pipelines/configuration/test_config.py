@@ -263,7 +263,7 @@ def test_the_folders_of_a_root_in_a_store_have_one_slash_between_them():
             "noise_ratio: it is measured of the candidate only: give min, max",
         ),
         ("gate.slices=[source]", "there is no feature 'source' to slice by"),
-        ("gate.probes={prompts: 0}", "the probes' prompts: 0 cannot be"),
+        ("gate.probes={prompts: 0}", "gate.probes: prompts: 0 cannot be"),
         (
             "model={family: keras_hub, preset: gpt2_base_en, pretrained: true}",
             "model.pretrained needs the tokenizer that the weights were trained with: "
