@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -103,9 +104,15 @@ def _rename_to_free_version(staging: Path, folder: Path) -> Path:
 
 
 def _processes() -> str:
-    """Names what a process's number counts in: a start of a machine, a container."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}-{os.stat('/proc/self/ns/pid').st_ino}"
+    """Names what a process's number counts in: a start of a machine, a container.
+
+    Where the system does not tell, no two calls name the same.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}-{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return uuid.uuid4().hex
 
 
 def _remove_abandoned(folder: Path) -> None:
