@@ -77,6 +77,8 @@ def _check(
 def _serve(
     options: argparse.Namespace, stock: bool, signals: queue.SimpleQueue[int]
 ) -> int:
+    # Before TensorFlow is imported, which has a way of its own otherwise.
+    log_in_lines()
     # TensorFlow calls a machine without a GPU an error.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # gRPC's own words on a port in use stand beside ours otherwise.
@@ -85,7 +87,6 @@ def _serve(
         from .app import ServerStartError
         from .config_files import ConfigFileError
 
-    log_in_lines()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     for notice in notices(options):
         _print(f"langzoo: {notice}")

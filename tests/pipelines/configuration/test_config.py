@@ -498,6 +498,13 @@ def test_a_secret_is_refused_where_it_would_be_written_down(setting):
     assert "hidden" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "path", ["hf://glue:sst2@validation", "tfds://imdb:1.0.0@test", "s3://b/a:b@c.txt"]
+)
+def test_what_is_no_password_is_taken(path):
+    assert loading.load(settings=[f"corpus.path={path}"]).corpus.path == path
+
+
 def test_the_record_of_a_run_leaves_variables_of_containers_out():
     settings = [
         "kubeflow.environment={AWS_REGION: here, GOOGLE_APPLICATION_CREDENTIALS: /f}",
