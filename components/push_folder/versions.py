@@ -61,17 +61,16 @@ def push(
 def require_writable(push_folder: str) -> None:
     """Makes the push folder where it is missing, and sees that it can be written.
 
-    What is made can be passed, and the folder itself read, whatever the umask.
+    A folder that is made everybody can read, whatever the umask.
 
     Raises:
         InputError: Where it cannot.
     """
     folder = Path(push_folder)
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in missing:
-            _allow(path, 0o055 if path == folder else 0o011)
+        if not folder.exists():
+            storage.make_passable(folder)
+            _allow(folder, 0o055)
         with tempfile.TemporaryFile(dir=push_folder):
             pass
     except OSError as error:
