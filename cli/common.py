@@ -123,11 +123,14 @@ def quiet(
     config: Config, silent: bool = False, logs: Path | None = None
 ) -> Iterator[Console]:
     """Sends the libraries' words to a log, in a folder; gives the console for ours."""
+    from ..components import storage
     from ..pipelines.local.console import libraries_to_log
 
     log = (logs or config.folder / "logs") / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}.log"
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
+        # The push folder is in it, unless another is set.
+        storage.make_passable(log.parent.parent)
+        log.parent.mkdir(exist_ok=True)
         log.touch()
     except OSError as error:
         fail(

@@ -75,7 +75,9 @@ def connected(
         ) as client:
             yield client
     except (ServingError, ValueError) as error:
-        fail(in_one_line(str(error)))
+        from ..models.settings import redacted
+
+        fail(in_one_line(redacted(str(error))))
 
 
 def _split_header(text: str) -> tuple[str, str]:

@@ -63,6 +63,17 @@ def write_text(path: str, text: str) -> None:
             file.write(text)
 
 
+def make_passable(folder: Path) -> None:
+    """Makes a folder of this machine, and those above it, where they are missing.
+
+    Everybody can reach what is in them, whatever the umask, but not list it.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        path.chmod(path.stat().st_mode | 0o011)
+
+
 def write_whole(path: str, text: str) -> None:
     """Writes a file that is there whole or not at all, in an object store too."""
     if not is_remote(path):

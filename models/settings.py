@@ -16,8 +16,9 @@ import pydantic
 from pydantic_core import PydanticCustomError
 
 _UNKNOWN = "unknown_key"
-# `user:password@` of an address; `hf://name:configuration@split` is no such thing.
-_PASSWORD = re.compile(r"(?<=://)(?<!\bhf://)[^\s/:@'\"]*:[^\s/@'\"]*@")
+# `user:password@` of an address. In the name of a dataset, of `hf://` or `tfds://`, it
+# is a configuration or version, and a split.
+_PASSWORD = re.compile(r"(?<=://)(?<!\bhf://)(?<!\btfds://)[^\s/:@'\"]*:[^\s/@'\"]*@")
 
 
 def redacted(text: str) -> str:

@@ -17,6 +17,8 @@ _ACTS = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
     r"\ud800-\udfff]"
 )
+# How parts of a traceback begin that are not an error's own words.
+_OF_CODE = ("Traceback ", "  File ", "\nDuring ", "\nThe above ")
 _BREAKS = re.compile(rf"[\t\n]|{_ACTS.pattern}")
 
 
@@ -54,9 +56,10 @@ class LineFormatter(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:
         """The lines of code that led to an error, and what it says."""
-        kind, error, trace = ei
-        said = in_one_line(f"{kind.__name__}: {error}")
-        return f"{''.join(traceback.format_tb(trace))}{said}"
+        parts = (part.rstrip("\n") for part in traceback.format_exception(*ei))
+        return "\n".join(
+            part if part.startswith(_OF_CODE) else in_one_line(part) for part in parts
+        )
 
 
 def log_in_lines() -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.channel import BaseChannel, Channel
-from tfx.types.component_spec import (
-    ChannelParameter,
-    ComponentSpec,
-    ExecutionParameter,
-)
+from tfx.types.component_spec import ComponentSpec
 
 from ..source import source_hash
+from ..types import channels, parameters
 from . import executor
 from .gate.baseline import BlessedRecord
 from .probes import ProbeSettings
@@ -22,28 +19,21 @@ class EvaluatorSpec(ComponentSpec):
     """Interface of `Evaluator`."""
 
     PARAMETERS = {
-        executor.SETTINGS_KEY: ExecutionParameter(type=str),
-        executor.RECORD_KEY: ExecutionParameter(type=str, optional=True),
-        "source_hash": ExecutionParameter(type=str),
+        **parameters(str, executor.SETTINGS_KEY, "source_hash"),
+        **parameters(str, executor.RECORD_KEY, optional=True),
     }
     INPUTS = {
-        executor.EXAMPLES_KEY: ChannelParameter(type=standard_artifacts.Examples),
-        executor.MODEL_KEY: ChannelParameter(type=standard_artifacts.Model),
-        executor.BASELINE_KEY: ChannelParameter(
-            type=standard_artifacts.Model, optional=True
-        ),
-        executor.ACCEPTED_KEY: ChannelParameter(
-            type=standard_artifacts.Model, optional=True
-        ),
-        executor.NGRAM_KEY: ChannelParameter(
-            type=standard_artifacts.Model, optional=True
+        **channels(standard_artifacts.Examples, executor.EXAMPLES_KEY),
+        **channels(standard_artifacts.Model, executor.MODEL_KEY),
+        **channels(
+            standard_artifacts.Model,
+            *(executor.BASELINE_KEY, executor.ACCEPTED_KEY, executor.NGRAM_KEY),
+            optional=True,
         ),
     }
     OUTPUTS = {
-        executor.EVALUATION_KEY: ChannelParameter(
-            type=standard_artifacts.ModelEvaluation
-        ),
-        executor.BLESSING_KEY: ChannelParameter(type=standard_artifacts.ModelBlessing),
+        **channels(standard_artifacts.ModelEvaluation, executor.EVALUATION_KEY),
+        **channels(standard_artifacts.ModelBlessing, executor.BLESSING_KEY),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from tfx import types
 from tfx.components.evaluator import constants
@@ -13,6 +12,7 @@ from tfx.utils import io_utils, path_utils
 
 from ..documents import split
 from ..text_example_gen.records import Splitting, judged_split
+from ..types import Artifacts, Properties
 from .gate import baseline
 from .gate.decision import Decision
 from .judging import Split, judge
@@ -34,10 +34,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     """Evaluates the candidate and applies the rules."""
 
     def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties
     ) -> None:
         """Writes the artifacts `evaluation` and `blessing`."""
         settings = EvaluatorSettings.parse(exec_properties[SETTINGS_KEY])
@@ -93,9 +90,9 @@ def _judged(examples: list[types.Artifact]) -> Split:
 
 def _bless(
     decision: Decision,
-    input_dict: dict[str, list[types.Artifact]],
-    output_dict: dict[str, list[types.Artifact]],
-    exec_properties: dict[str, Any],
+    input_dict: Artifacts,
+    output_dict: Artifacts,
+    exec_properties: Properties,
 ) -> None:
     """Writes the blessing as TFX's Evaluator does, and `gate.json`."""
     blessing = artifact_utils.get_single_instance(output_dict[BLESSING_KEY])

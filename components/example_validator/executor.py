@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
-from tfx import types
 from tfx.components.example_validator import executor as tfx_executor
 from tfx.components.statistics_gen import stats_artifact_utils
 from tfx.dsl.io import fileio
@@ -16,6 +15,7 @@ from tfx.types import artifact_utils
 
 from ..errors import InputError
 from ..progress import report
+from ..types import Artifacts, Properties
 
 TEXT_FEATURE = "text"
 
@@ -35,10 +35,7 @@ class Executor(tfx_executor.Executor):
     """Writes anomalies as TFX does, then reads them."""
 
     def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties
     ) -> execution_result_pb2.ExecutorOutput:
         """Writes the `anomalies` artifact.
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -60,17 +61,16 @@ def push(
 def require_writable(push_folder: str) -> None:
     """Makes the push folder where it is missing, and sees that it can be written.
 
-    What is made can be passed, and the folder itself read, whatever the umask.
+    A folder that is made everybody can read, whatever the umask.
 
     Raises:
         InputError: Where it cannot.
     """
     folder = Path(push_folder)
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in missing:
-            _allow(path, 0o055 if path == folder else 0o011)
+        if not folder.exists():
+            storage.make_passable(folder)
+            _allow(folder, 0o055)
         with tempfile.TemporaryFile(dir=push_folder):
             pass
     except OSError as error:
@@ -103,9 +103,15 @@ def _rename_to_free_version(staging: Path, folder: Path) -> Path:
 
 
 def _processes() -> str:
-    """Names what a process's number counts in: a start of a machine, a container."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}-{os.stat('/proc/self/ns/pid').st_ino}"
+    """Names what a process's number counts in: a start of a machine, a container.
+
+    Where the system does not tell, no two calls name the same.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}-{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return uuid.uuid4().hex
 
 
 def _remove_abandoned(folder: Path) -> None:

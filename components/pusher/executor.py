@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
-from tfx import types
 from tfx.components.pusher import executor as tfx_executor
 from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils
@@ -19,6 +17,7 @@ from ..push_folder.push_folder import PushFolder
 from ..push_folder.records import CARD_FILE, Marker, PushedSource, Source
 from ..text_example_gen.records import Summary
 from ..trainer.records import TrainingResult
+from ..types import Artifacts, Properties
 from .model_card import model_card
 from .settings import Card
 
@@ -39,10 +38,7 @@ class Executor(tfx_executor.Executor):
     """
 
     def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties
     ) -> None:
         """Writes the `pushed_model` artifact, and the version if the model is blessed.
 
@@ -81,9 +77,7 @@ class Executor(tfx_executor.Executor):
         report(f"pushed version {number} to {parent}")
 
 
-def _require_judged_since(
-    folder: PushFolder, model: str, inputs: dict[str, list[types.Artifact]]
-) -> None:
+def _require_judged_since(folder: PushFolder, model: str, inputs: Artifacts) -> None:
     """Sees that a model was compared with what a rollback has brought back.
 
     Raises:
@@ -104,9 +98,7 @@ def _require_judged_since(
         )
 
 
-def _card(
-    inputs: dict[str, list[types.Artifact]], exec_properties: dict[str, Any]
-) -> str | None:
+def _card(inputs: Artifacts, exec_properties: Properties) -> str | None:
     """The model card, of what there is; `None` where none is wanted."""
     settings = json_utils.loads(exec_properties["custom_config"])[CARD_KEY]
     if settings is None:

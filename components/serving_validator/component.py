@@ -5,26 +5,23 @@ from __future__ import annotations
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.channel import BaseChannel, Channel
-from tfx.types.component_spec import (
-    ChannelParameter,
-    ComponentSpec,
-    ExecutionParameter,
-)
+from tfx.types.component_spec import ComponentSpec
 
 from ..source import source_hash
+from ..types import channels, parameters
 from . import executor
 
 
 class ServingValidatorSpec(ComponentSpec):
     """Interface of `ServingValidator`."""
 
-    PARAMETERS = {"source_hash": ExecutionParameter(type=str)}
+    PARAMETERS = parameters(str, "source_hash")
     INPUTS = {
-        "model": ChannelParameter(type=standard_artifacts.Model),
-        "model_blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
-        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        **channels(standard_artifacts.Model, "model"),
+        **channels(standard_artifacts.ModelBlessing, "model_blessing"),
+        **channels(standard_artifacts.Examples, "examples"),
     }
-    OUTPUTS = {"blessing": ChannelParameter(type=standard_artifacts.InfraBlessing)}
+    OUTPUTS = channels(standard_artifacts.InfraBlessing, "blessing")
 
 
 class ServingValidator(base_component.BaseComponent):

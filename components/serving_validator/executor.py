@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from typing import Any
 
 import tensorflow as tf
 from grpc import StatusCode
@@ -21,6 +20,7 @@ from ...serving.server.process import ServerError, UnservableError, running_serv
 from ..documents import split
 from ..errors import InputError, line_of
 from ..progress import report
+from ..types import Artifacts, Properties
 from .records import BLESSED_FILE, NOT_BLESSED_FILE
 
 # Of the artifact, as TFX's InfraValidator sets it and its Pusher reads.
@@ -42,10 +42,7 @@ class Executor(base_executor.BaseExecutor):
     """Serves the candidate from a temporary folder of versions and asks it."""
 
     def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties
     ) -> None:
         """Writes the infra `blessing` artifact."""
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])

@@ -15,6 +15,7 @@ from tfx.types.component_spec import (
 )
 
 from ..source import source_hash
+from ..types import channels, parameters
 from . import executor
 from .cleaning import function_hash
 from .settings import CleaningSettings, CorpusSettings
@@ -26,20 +27,14 @@ class TextExampleGenSpec(ComponentSpec):
     PARAMETERS = {
         "input_config": ExecutionParameter(type=example_gen_pb2.Input),
         "output_config": ExecutionParameter(type=example_gen_pb2.Output),
-        "output_data_format": ExecutionParameter(type=int),
-        "output_file_format": ExecutionParameter(type=int),
-        executor.SOURCES_KEY: ExecutionParameter(type=str),
-        executor.BUCKETS_KEY: ExecutionParameter(type=str),
-        executor.STRICT_KEY: ExecutionParameter(type=int),
-        executor.CLEANING_KEY: ExecutionParameter(type=str),
-        "filter_hash": ExecutionParameter(type=str),
-        executor.RECORD_KEY: ExecutionParameter(type=str),
-        executor.ALLOW_FEWER_KEY: ExecutionParameter(type=int),
-        "fingerprint": ExecutionParameter(type=str),
-        "source_hash": ExecutionParameter(type=str),
+        **parameters(int, "output_data_format", "output_file_format"),
+        **parameters(str, executor.SOURCES_KEY, executor.BUCKETS_KEY),
+        **parameters(str, executor.CLEANING_KEY, executor.RECORD_KEY),
+        **parameters(int, executor.STRICT_KEY, executor.ALLOW_FEWER_KEY),
+        **parameters(str, "filter_hash", "fingerprint", "source_hash"),
     }
     INPUTS: dict[str, ChannelParameter] = {}
-    OUTPUTS = {"examples": ChannelParameter(type=standard_artifacts.Examples)}
+    OUTPUTS = channels(standard_artifacts.Examples, "examples")
 
 
 class TextExampleGen(base_beam_component.BaseBeamComponent):

@@ -23,6 +23,7 @@ from .. import storage
 from ..errors import InputError, printable
 from ..progress import report
 from ..scratch import read_json, write_one
+from ..types import Artifacts, Properties
 from . import cleaning, contamination, demo_corpus, files, last_run, profiles, readers
 from .documents import Document
 from .records import LastRun, Profile, Splitting, Summary
@@ -52,10 +53,7 @@ class Executor(BaseExampleGenExecutor):
     """Reads, splits and counts the documents of a corpus."""
 
     def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties
     ) -> None:
         """Writes the `examples` artifact.
 
@@ -108,7 +106,7 @@ class Executor(BaseExampleGenExecutor):
         return self._read_corpus
 
     def _read_corpus(
-        self, exec_properties: dict[str, Any], pattern: str
+        self, exec_properties: Properties, pattern: str
     ) -> beam.PTransform:
         del pattern  # of one source; the property holds all
         corpus = _sources(exec_properties)
@@ -125,7 +123,7 @@ class Executor(BaseExampleGenExecutor):
         return source.model_copy(update={"path": str(folder)})
 
     def GenerateExamplesByBeam(
-        self, pipeline: beam.Pipeline, exec_properties: dict[str, Any]
+        self, pipeline: beam.Pipeline, exec_properties: Properties
     ) -> dict[str, beam.PCollection]:
         """Adds reading, splits, weights, counting and writing."""
         read = self.GetInputSourceToExamplePTransform()
@@ -173,7 +171,7 @@ class Executor(BaseExampleGenExecutor):
         # holds all documents in memory.
         return {}
 
-    def _splitting(self, exec_properties: dict[str, Any]) -> Splitting:
+    def _splitting(self, exec_properties: Properties) -> Splitting:
         buckets = json.loads(exec_properties[BUCKETS_KEY])
         return Splitting.of(_sources(exec_properties), self._cleaning, buckets)
 
@@ -223,7 +221,7 @@ class Executor(BaseExampleGenExecutor):
         )
 
 
-def _sources(exec_properties: dict[str, Any]) -> list[SourceSettings]:
+def _sources(exec_properties: Properties) -> list[SourceSettings]:
     told = json.loads(exec_properties[SOURCES_KEY])
     return [SourceSettings(**source) for source in told]
 

@@ -7,14 +7,10 @@ from typing import Any
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.channel import BaseChannel, Channel
-from tfx.types.component_spec import (
-    ChannelParameter,
-    ComponentSpec,
-    ExecutionParameter,
-)
+from tfx.types.component_spec import ComponentSpec
 
 from ..source import preset_hash, source_hash
-from ..types import Tokenizer
+from ..types import Tokenizer, channels, parameters
 from . import executor
 from .settings import TokenizerSettings
 
@@ -24,18 +20,12 @@ class TokenizerTrainerSpec(ComponentSpec):
 
     PARAMETERS = {
         # Those of the settings.
-        "type": ExecutionParameter(type=str),
-        "words": ExecutionParameter(type=str),
-        "vocabulary_size": ExecutionParameter(type=int),
-        "sample_bytes": ExecutionParameter(type=int),
-        "seed": ExecutionParameter(type=int),
-        "path": ExecutionParameter(type=str),
-        executor.PRESET_KEY: ExecutionParameter(type=str),
-        "preset_hash": ExecutionParameter(type=str),
-        "source_hash": ExecutionParameter(type=str),
+        **parameters(str, "type", "words", "path"),
+        **parameters(int, "vocabulary_size", "sample_bytes", "seed"),
+        **parameters(str, executor.PRESET_KEY, "preset_hash", "source_hash"),
     }
-    INPUTS = {"examples": ChannelParameter(type=standard_artifacts.Examples)}
-    OUTPUTS = {"tokenizer": ChannelParameter(type=Tokenizer)}
+    INPUTS = channels(standard_artifacts.Examples, "examples")
+    OUTPUTS = channels(Tokenizer, "tokenizer")
 
 
 class TokenizerTrainer(base_beam_component.BaseBeamComponent):

@@ -7,7 +7,6 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
@@ -26,6 +25,7 @@ from ..documents import in_batches, split
 from ..errors import InputError
 from ..progress import report
 from ..sample import BoundedSample
+from ..types import Artifacts, Properties
 from .settings import TokenizerSettings
 
 PRESET_KEY = "preset"
@@ -41,10 +41,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     """Counts or samples with Beam, then makes the tokenizer on this machine."""
 
     def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties
     ) -> None:
         """Writes the `tokenizer` artifact, a KerasHub preset.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import keras_hub
 from tfx import types
@@ -17,6 +16,7 @@ from ...models.tokenizers.base import TextTokenizer
 from .. import storage
 from ..progress import report
 from ..text_example_gen.records import Splitting
+from ..types import Artifacts, Properties
 from . import token_statistics
 
 TOKENIZER_KEY = "tokenizer"
@@ -26,10 +26,7 @@ class Executor(tfx_executor.Executor):
     """Hands the tokenizer's folder to `preprocessing_fn`, then runs TFX's executor."""
 
     def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties
     ) -> None:
         """Writes the transform graph, with the tokenizer in it, and the examples."""
         inputs = dict(input_dict)
@@ -52,9 +49,7 @@ class Executor(tfx_executor.Executor):
         self._gather_statistics(input_dict["examples"], output_dict)
 
     def _gather_statistics(
-        self,
-        examples: list[types.Artifact],
-        output_dict: dict[str, list[types.Artifact]],
+        self, examples: list[types.Artifact], output_dict: Artifacts
     ) -> None:
         graph_uri = artifact_utils.get_single_uri(output_dict["transform_graph"])
         found = token_statistics.gather(

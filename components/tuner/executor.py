@@ -6,12 +6,12 @@ import json
 import os
 from typing import Any
 
-from tfx import types
 from tfx.components.tuner import executor as tfx_executor
 from tfx.types import artifact_utils
 
 from .. import storage
 from ..progress import report
+from ..types import Artifacts, Properties
 from .records import BEST_FILE, write_trials
 from .search import report_table
 
@@ -20,10 +20,7 @@ class Executor(tfx_executor.Executor):
     """Searches as TFX's executor does, and also tells of trials that failed."""
 
     def Do(
-        self,
-        input_dict: dict[str, list[types.Artifact]],
-        output_dict: dict[str, list[types.Artifact]],
-        exec_properties: dict[str, Any],
+        self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties
     ) -> None:
         """Writes the best hyperparameters, and all trials as JSON and as CSV."""
         search: Any = tfx_executor.search(

@@ -14,7 +14,7 @@ import pydantic
 from pydantic import Field
 
 from ..learning.recipe import Recipe
-from ..settings import PathText, Section
+from ..settings import PathText, Section, explain
 
 _BYTES = 260  # tokens of the byte tokenizer
 # Settings that are no arguments of a backbone; the context length is, as
@@ -252,14 +252,4 @@ class Family:
         try:
             return self.settings(**{"family": self.name, **given})
         except pydantic.ValidationError as error:
-            raise ValueError(_in_one_line(error)) from None
-
-
-def _in_one_line(error: pydantic.ValidationError) -> str:
-    problem = error.errors()[0]
-    if problem["type"] == "value_error":
-        return str(problem["ctx"]["error"])
-    if not problem["loc"]:
-        return problem["msg"]
-    name = ".".join(map(str, problem["loc"]))
-    return f"`{name}`: {problem['msg']}. Received: {name}={problem['input']!r}"
+            raise ValueError(explain(error)) from None

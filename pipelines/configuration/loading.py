@@ -20,6 +20,7 @@ from ...models.families.presets import resolved
 from ...models.settings import explain, key_of, redacted
 from ...serving.wording import in_one_line
 from .config import Config
+from .kubeflow import is_secret
 
 Setting: TypeAlias = str | tuple[str, Any]
 """What changes a configuration: `section.key=value`, or key and value."""
@@ -122,6 +123,11 @@ class _Change(NamedTuple):
             ) from error
 
     def __str__(self) -> str:
+        words = re.findall(r"\w+", self.given)
+        if self.key[0] in ("kubeflow", "beam_pipeline_args") and any(
+            map(is_secret, words)
+        ):
+            return f"--set {'.'.join(self.key)}"
         return redacted(f"--set {self.given}")
 
     def apply(self, content: dict[str, Any]) -> None:

@@ -135,7 +135,7 @@ def execute(
     family = config.model.family
     if family_of(family).learns_by_gradient:
         check_devices(config.trainer.of_family(family))
-    config.folder.mkdir(parents=True, exist_ok=True)
+    storage.make_passable(config.folder)
     with _only_run(config.folder, console):
         corpus = _resolve_corpus(config)
         if not (compared or accept_baseline):

@@ -100,6 +100,8 @@ def _check(
 def _serve(
     options: argparse.Namespace, stock: bool, signals: queue.SimpleQueue[int]
 ) -> int:
+    # Before TensorFlow is imported, which has a way of its own otherwise.
+    log_in_lines()
     # TensorFlow calls a machine without a GPU an error.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # gRPC's own words on a port in use stand beside ours otherwise.
@@ -109,7 +111,6 @@ def _serve(
     with _silent_stderr(), importing():
         from . import app  # noqa: F401
 
-    log_in_lines()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with _Printer() as tell:
         for notice in notices(options):

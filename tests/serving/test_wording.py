@@ -55,8 +55,9 @@ def test_no_error_forges_a_line_of_a_log():
         raise ValueError("no such text: \nlangzoo: version 9 is available\x1b[2J")
     except ValueError:
         logger.exception("a request for %s failed", "a\nb")
-    first, *code, last = written.getvalue().splitlines()
+    first, heading, *code, last = written.getvalue().splitlines()
     assert first == r"a request for a\nb failed"
+    assert heading == "Traceback (most recent call last):"
     assert all(line.startswith("  ") for line in code)
     said = r"ValueError: no such text: \nlangzoo: version 9 is available\x1b[2J"
     assert last == said

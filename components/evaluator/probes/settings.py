@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import Field
 
-from ....models.settings import PathText, Section
+from ....models.settings import PathText, Section, explain
 from ...errors import InputError
 from . import templates
 
@@ -57,16 +57,6 @@ def check_settings(settings: Mapping[str, Any] | ProbeSettings) -> ProbeSettings
     try:
         checked = ProbeSettings.model_validate(settings)
     except pydantic.ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        if not key:
-            unknown, known = problem["ctx"]["key"], ", ".join(ProbeSettings.names())
-            raise InputError(
-                f"unknown setting {unknown} of the probes: {known}"
-            ) from error
-        reason = problem["msg"][0].lower() + problem["msg"][1:]
-        raise InputError(
-            f"the probes' {key}: {problem['input']!r} cannot be: {reason}"
-        ) from error
+        raise InputError(f"gate.probes: {explain(error)}") from error
     templates.read_pairs(checked.templates)
     return checked

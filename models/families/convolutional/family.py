@@ -6,7 +6,7 @@ Importing this module imports neither TensorFlow nor Keras.
 from __future__ import annotations
 
 import functools
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -78,6 +78,17 @@ class TCNSettings(LearnedSettings):
         return Counts(products, others)
 
 
+def _space(num_layers: list[int], kernel_size: list[int]) -> dict[str, Any]:
+    """What a search tries: these sizes, and what goes for both families."""
+    return {
+        "trainer.learning_rate": {"min": 0.001, "max": 0.015, "sampling": "log"},
+        "model.num_layers": num_layers,
+        "model.kernel_size": kernel_size,
+        "model.hidden_dim": [128, 192],
+        "model.dropout": {"min": 0.0, "max": 0.2, "step": 0.1},
+    }
+
+
 _gated_conv = functools.partial(Preset.of, GatedConvSettings, "gated_conv")
 _tcn = functools.partial(Preset.of, TCNSettings, "tcn")
 
@@ -96,13 +107,7 @@ GATED_CONV = Family(
             kernel_size=4,
         ),
     },
-    search_space={
-        "trainer.learning_rate": {"min": 0.001, "max": 0.015, "sampling": "log"},
-        "model.num_layers": [4, 6, 8],
-        "model.kernel_size": [3, 4, 5],
-        "model.hidden_dim": [128, 192],
-        "model.dropout": {"min": 0.0, "max": 0.2, "step": 0.1},
-    },
+    search_space=_space([4, 6, 8], [3, 4, 5]),
     keeps_documents_apart=True,
 )
 TCN = Family(
@@ -120,12 +125,6 @@ TCN = Family(
             kernel_size=3,
         ),
     },
-    search_space={
-        "trainer.learning_rate": {"min": 0.001, "max": 0.015, "sampling": "log"},
-        "model.num_layers": [3, 4, 5],
-        "model.kernel_size": [2, 3, 5],
-        "model.hidden_dim": [128, 192],
-        "model.dropout": {"min": 0.0, "max": 0.2, "step": 0.1},
-    },
+    search_space=_space([3, 4, 5], [2, 3, 5]),
     keeps_documents_apart=True,
 )

@@ -320,7 +320,7 @@ def test_a_continuation_ended_by_the_exports_limit_is_compared_as_far_as_it_goes
 def test_wrong_names_settings_and_models_are_one_line(export, tmp_path):
     with pytest.raises(InputError, match="know no metric noise: they know noise_bits"):
         probes.run(["noise"], export, [], [], SETTINGS)
-    with pytest.raises(InputError, match="unknown setting noise_rat of the probes: do"):
+    with pytest.raises(InputError, match="unknown key noise_rat: did you mean noise"):
         check_settings({"noise_rat": 0.1})
     with pytest.raises(InputError, match="noise_rate: 2 cannot be: input should be"):
         check_settings({"noise_rate": 2})

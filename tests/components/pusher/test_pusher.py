@@ -107,6 +107,18 @@ def test_what_another_host_is_writing_stays_until_it_is_old(
     assert not theirs.exists()
 
 
+def test_a_folder_is_made_for_others_to_pass(tmp_path):
+    before = os.umask(0o077)
+    try:
+        storage.make_passable(tmp_path / "runs" / "demo")
+        storage.make_passable(tmp_path / "runs" / "demo")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "runs", tmp_path / "runs" / "demo"):
+        assert path.stat().st_mode & 0o777 == 0o711
+    assert tmp_path.stat().st_mode & 0o077 == 0  # It was there.
+
+
 def test_a_private_umask_still_pushes_what_the_server_can_read(model, tmp_path):
     (tmp_path / "runs").mkdir(mode=0o755)
     for path in (model, *model.rglob("*")):

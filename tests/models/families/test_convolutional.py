@@ -170,5 +170,5 @@ def test_a_bottleneck_leaves_the_branches_their_size():
 
 @pytest.mark.parametrize("cls", [models.GatedConvBackbone, models.TCNBackbone])
 def test_a_kernel_that_sees_nothing_before_is_an_error(cls):
-    with pytest.raises(ValueError, match="Received: kernel_size=1"):
+    with pytest.raises(ValueError, match="kernel_size: 1 cannot be"):
         cls(vocabulary_size=20, kernel_size=1)

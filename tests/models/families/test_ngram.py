@@ -390,7 +390,7 @@ def test_what_cannot_be_learned_from_is_an_error(texts, message):
 
 
 def test_an_order_below_one_is_an_error():
-    with pytest.raises(ValueError, match="Received: order=0"):
+    with pytest.raises(ValueError, match="order: 0 cannot be"):
         build(order=0)
 
 

@@ -218,3 +218,10 @@ def test_what_an_older_model_does_not_tell_is_one_line(
         "finish_reason": "length",
         "prompt_tokens": None,
     }
+
+
+def test_a_password_in_an_address_is_not_told() -> None:
+    ended = run("score", "a", "--server=http://me:hidden@127.0.0.1:9")
+    assert ended.exit_code == cli.EXIT_ERROR
+    assert "http://***@127.0.0.1:9" in ended.stderr
+    assert "hidden" not in ended.stderr
