@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,21 @@ from ..serving.gateway.options import GatewayOptions
 from ..serving.server import base_path as base_paths
 from .common import ConfigFile, Corpus, app, fail, load_config
 from .connecting import Timeout, TlsCa, TlsCertificate, TlsKey
+
+
+def _limit(text: str, *names: str) -> Any:
+    return typer.Option(*names, min=1, help=text)
+
+
+MaxCompletions = Annotated[int, _limit("Most prompts times n in one request.")]
+MaxBodyBytes = Annotated[int, _limit("Most bytes of one request.")]
+MaxRunning = Annotated[
+    int,
+    _limit("Most completions worked on at a time.", "--max-running", "--max-requests"),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse unknown fields whatever they say.")
+]
 
 
 @app.command()
@@ -96,15 +111,10 @@ def gateway(
         typer.Option(help="Let pages of this origin ask; * stands for all."),
     ] = None,
     timeout: Timeout = 60.0,
-    max_completions: Annotated[
-        int, typer.Option(min=1, help="Most prompts times n in one request.")
-    ] = GatewayOptions.max_completions,
-    max_body_bytes: Annotated[
-        int, typer.Option(min=1, help="Most bytes of one request.")
-    ] = GatewayOptions.max_body_bytes,
-    max_requests: Annotated[
-        int, typer.Option(min=1, help="Most requests worked on at a time.")
-    ] = GatewayOptions.max_requests,
+    max_completions: MaxCompletions = GatewayOptions.max_completions,
+    max_body_bytes: MaxBodyBytes = GatewayOptions.max_body_bytes,
+    max_running: MaxRunning = GatewayOptions.max_running,
+    strict: Strict = False,
     tls: Annotated[bool, typer.Option(help="Speak TLS to the server.")] = False,
     tls_ca: TlsCa = None,
     tls_key: TlsKey = None,
@@ -116,7 +126,12 @@ def gateway(
 
     names = [name.partition("=") for name in model or ["langzoo"]]
     limits = GatewayOptions(
-        api_key or (), cors_origin or (), max_completions, max_body_bytes, max_requests
+        api_key or (),
+        cors_origin or (),
+        max_completions,
+        max_body_bytes,
+        max_running,
+        strict=strict,
     )
     try:
         credentials = Tls.wanted(tls, tls_ca, tls_key, tls_certificate)
