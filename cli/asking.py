@@ -135,6 +135,9 @@ def _chunks(texts: list[str] | None, file: str | None) -> Iterator[list[str]]:
     if texts:
         yield texts
         return
+    kind = formats.kind_of(str(file))
+    if kind.compression or kind.format in formats.ARCHIVES:
+        fail(f"cannot read {file}: it is packed; unpack it, and pipe it to --file -")
     stdin: Any = sys.stdin.buffer
     try:
         with (
@@ -150,10 +153,9 @@ def _chunks(texts: list[str] | None, file: str | None) -> Iterator[list[str]]:
                 content,
                 formats.encoding_of(head, "utf-8"),
                 errors="surrogateescape",
-                newline="\n",
             )
             while chunk := list(itertools.islice(lines, _CHUNK)):
-                yield [line.rstrip("\r\n") for line in chunk]
+                yield [line.removesuffix("\n") for line in chunk]
     except OSError as error:
         fail(f"cannot read {file}: {error.strerror}")
 
@@ -161,7 +163,7 @@ def _chunks(texts: list[str] | None, file: str | None) -> Iterator[list[str]]:
 def _print_generation(
     prompt: str, generation: Generation, tokens: bool, as_json: bool
 ) -> None:
-    names = ("tokens", "log_probabilities", "alternatives")
+    names = ("tokens", "token_ids", "log_probabilities", "alternatives")
     told = generation.log_probabilities is not None
     if tokens and not told:
         fail("--tokens: the model does not tell the tokens that it generates")

@@ -233,6 +233,10 @@ def print_json(**values: Any) -> None:
 
 
 def _json_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _json_value(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON knows neither infinity nor what is no number
     return printable(value) if isinstance(value, str) else value

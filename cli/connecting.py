@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -99,7 +100,8 @@ def asks(
     settings = {
         name: _setting_option(signature, name)
         for signature in signatures
-        for name in signature.settings
+        for name, setting in signature.settings.items()
+        if not setting.is_for_programs
     }
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -113,7 +115,7 @@ def asks(
                 if settings:
                     found = {name: options.pop(name) for name in settings}
                     options["settings"] = {
-                        name: value
+                        name: _spelled(value) if isinstance(value, list) else value
                         for name, value in found.items()
                         if value is not None and value != []
                     }
@@ -137,6 +139,15 @@ def asks(
     return decorate
 
 
+def _spelled(strings: list[str]) -> list[str]:
+    """Strings as a shell gives them, in which an escape stands for a character."""
+    return [
+        re.sub(r"\\([nrt\\])", lambda found: _ESCAPES[found[1]], string)
+        for string in strings
+    ]
+
+
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
 _TYPES: dict[str, Any] = {"int32": int, "float32": float, "string": list[str]}
 
 
@@ -147,10 +158,12 @@ def option_of(name: str) -> str:
 
 def _setting_option(signature: Signature, name: str) -> inspect.Parameter:
     setting: Setting = signature.settings[name]
+    kind, help_text = _TYPES[signature.inputs[name].dtype] | None, setting.meaning
+    if kind == list[str] | None:
+        help_text += r" \n is a line's end, \t a tab, \\ a backslash."
     option = typer.Option(
-        option_of(name), help=setting.meaning, min=setting.lowest, max=setting.highest
+        option_of(name), help=help_text, min=setting.lowest, max=setting.highest
     )
-    kind = _TYPES[signature.inputs[name].dtype] | None
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,

@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,21 @@ from .common import ConfigFile, Corpus, app, fail, load_config
 from .connecting import Timeout, TlsCa, TlsCertificate, TlsKey
 
 _API_KEY = "LANGZOO_API_KEY"
+
+
+def _limit(text: str, *names: str) -> Any:
+    return typer.Option(*names, min=1, help=text)
+
+
+MaxCompletions = Annotated[int, _limit("Most prompts times n in one request.")]
+MaxBodyBytes = Annotated[int, _limit("Most bytes of one request.")]
+MaxRunning = Annotated[
+    int,
+    _limit("Most completions worked on at a time.", "--max-running", "--max-requests"),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse unknown fields whatever they say.")
+]
 
 
 @app.command()
@@ -108,15 +123,10 @@ def gateway(
         typer.Option(help="Let pages of this origin ask; * stands for all."),
     ] = None,
     timeout: Timeout = 60.0,
-    max_completions: Annotated[
-        int, typer.Option(min=1, help="Most prompts times n in one request.")
-    ] = GatewayOptions.max_completions,
-    max_body_bytes: Annotated[
-        int, typer.Option(min=1, help="Most bytes of one request.")
-    ] = GatewayOptions.max_body_bytes,
-    max_requests: Annotated[
-        int, typer.Option(min=1, help="Most requests worked on at a time.")
-    ] = GatewayOptions.max_requests,
+    max_completions: MaxCompletions = GatewayOptions.max_completions,
+    max_body_bytes: MaxBodyBytes = GatewayOptions.max_body_bytes,
+    max_running: MaxRunning = GatewayOptions.max_running,
+    strict: Strict = False,
     tls: Annotated[bool, typer.Option(help="Speak TLS to the server.")] = False,
     tls_ca: TlsCa = None,
     tls_key: TlsKey = None,
@@ -129,7 +139,8 @@ def gateway(
     names = [name.partition("=") for name in model or ["langzoo"]]
     limits = GatewayOptions(
         _api_keys(api_key or [], api_key_file),
-        *(cors_origin or (), max_completions, max_body_bytes, max_requests),
+        *(cors_origin or (), max_completions, max_body_bytes, max_running),
+        strict=strict,
     )
     try:
         credentials = Tls.wanted(tls, tls_ca, tls_key, tls_certificate)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import array
 import enum
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -143,6 +143,7 @@ _STORAGE = {
     DType.BOOL: ("bool_val", ""),
     DType.STRING: ("string_val", ""),
 }
+_SLICE = 1 << 16
 
 
 def tensor(dtype: DType, rows: Sequence[Any]) -> Any:
@@ -186,12 +187,17 @@ def _nest(values: list[Any], sizes: list[int]) -> Any:
 def _flat_list(tensor: Any, count: int) -> list[Any]:
     field, code = _STORAGE[DType(tensor.dtype)]
     if not tensor.tensor_content:
-        return list(getattr(tensor, field))
+        return [v for part in slices(getattr(tensor, field)) for v in part]
     if tensor.dtype == DType.STRING:
         return _decode_strings(tensor.tensor_content, count)
     if tensor.dtype == DType.BOOL:
         return [byte != 0 for byte in tensor.tensor_content]
     return array.array(code, tensor.tensor_content).tolist()
+
+
+def slices(values: Sequence[Any]) -> Iterator[Any]:
+    """Long values some at a time: what copies them holds Python's lock meanwhile."""
+    return (values[at : at + _SLICE] for at in range(0, len(values), _SLICE))
 
 
 def _decode_strings(content: bytes, count: int) -> list[bytes]:

@@ -137,6 +137,11 @@ def is_text(x: Any) -> bool:
 def framed(tokenizer: Any, text: tf.Tensor) -> tf.RaggedTensor:
     """`<s>`, the ids of `text`, string `[b]`, and `</s>`: int32 `[b, (t + 2)]`."""
     ids = tf.cast(tokenizer.tokenize(text), tf.int32).with_row_splits_dtype(tf.int64)
+    return framed_ids(tokenizer, ids)
+
+
+def framed_ids(tokenizer: Any, ids: tf.RaggedTensor) -> tf.RaggedTensor:
+    """`<s>`, ids int32 `[b, (t)]`, and `</s>`: int32 `[b, (t + 2)]`."""
     # By hand: TensorFlow's own concatenation is a tenth of the graph of an export.
     splits = ids.row_splits + 2 * tf.range(ids.nrows() + 1)
     at = tf.range(tf.size(ids.flat_values, tf.int64)) + 2 * ids.value_rowids() + 1

@@ -200,8 +200,7 @@ def _split_of(content: Mapping[str, Any]) -> str:
     normalizer = content.get("normalizer")
     require(not normalizer, "A normalizer is not supported.", normalizer=normalizer)
     pre_tokenizer = content.get("pre_tokenizer")
-    splits = {"gpt2": _GPT2_WORDS, "llama3": _LLAMA3_WORDS}
-    for name, steps in splits.items():
+    for name, steps in SPLIT_STEPS.items():
         if _steps(pre_tokenizer) == steps:
             return name
     raise ValueError(
@@ -210,16 +209,19 @@ def _split_of(content: Mapping[str, Any]) -> str:
     )
 
 
-_GPT2_WORDS = [{"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}]
-_LLAMA3_WORDS = [
-    {
-        "type": "Split",
-        "pattern": {"Regex": SPLIT_PATTERN_TOKENIZERS},
-        "behavior": "Isolated",
-        "invert": False,
-    },
-    {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
-]
+SPLIT_STEPS: dict[str, list[dict[str, Any]]] = {
+    "gpt2": [{"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}],
+    "llama3": [
+        {
+            "type": "Split",
+            "pattern": {"Regex": SPLIT_PATTERN_TOKENIZERS},
+            "behavior": "Isolated",
+            "invert": False,
+        },
+        {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+    ],
+}
+"""By the names of `byte_pair.SPLITS`: the steps of a `tokenizer.json`."""
 
 
 def _steps(pre_tokenizer: Mapping[str, Any] | None) -> list[dict[str, Any]]:

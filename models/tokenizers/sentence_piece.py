@@ -32,7 +32,9 @@ from .base import (
 )
 from .sentence_piece_model import (
     CHARACTER_MODEL,
+    NORMAL,
     SPACE_SYMBOL,
+    USER_DEFINED,
     listed_proto,
     model_proto_class,
 )
@@ -117,11 +119,7 @@ class SentencePieceTokenizer(
     @property
     def normalizes(self) -> bool:
         spec = model_proto_class().FromString(self.proto).normalizer_spec
-        removes_spaces = (
-            not spec.HasField("remove_extra_whitespaces")
-            or spec.remove_extra_whitespaces
-        )
-        return bool(removes_spaces or spec.precompiled_charsmap)
+        return bool(spec.remove_extra_whitespaces or spec.precompiled_charsmap)
 
     def _piece_bytes(self, index: int, piece: str) -> bytes:
         model = self._sentence_piece_spm
@@ -134,6 +132,9 @@ class SentencePieceTokenizer(
     def _bytes_of_text(self, piece: str) -> bytes:
         return piece.replace(SPACE_SYMBOL, " ").encode()
 
+
+# In a nat of a Unigram model's scores: a float32 holds sums of 2**18 nats exactly.
+_SCORE_STEPS = 64
 
 # Any text comes back as it was; what no piece covers is spelled in bytes.
 _TRAINING: dict[str, Any] = {
@@ -208,7 +209,7 @@ def train_sentencepiece(
         )
     except RuntimeError as error:
         raise ValueError(_training_advice(vocabulary_size, str(error))) from error
-    return SentencePieceTokenizer(proto=_with_literal_spaces(proto.getvalue()))
+    return SentencePieceTokenizer(proto=_as_served(proto.getvalue()))
 
 
 def _sentences(texts: Iterable[str]) -> Iterator[str]:
@@ -242,8 +243,8 @@ def _training_advice(vocabulary_size: int, message: str) -> str:
     )
 
 
-def _with_literal_spaces(proto: bytes) -> bytes:
-    """Makes a trained model write a space as a space.
+def _as_served(proto: bytes) -> bytes:
+    """Makes a trained model write a space as a space, and rounds its scores.
 
     SentencePiece trains with U+2581 in place of the space, and decodes it to a space
     even where the text had that very character. With spaces in the pieces and the
@@ -252,6 +253,12 @@ def _with_literal_spaces(proto: bytes) -> bytes:
     model = model_proto_class().FromString(proto)
     for piece in model.pieces:
         piece.piece = piece.piece.replace(SPACE_SYMBOL, " ")
+        # Sums of these are exact, so that whoever adds them up cuts a text alike: cuts
+        # of the same pieces in another order are equally likely.
+        piece.score = round(piece.score * _SCORE_STEPS) / _SCORE_STEPS
+        if piece.type == USER_DEFINED:
+            # The line break: no other piece has it, and its own score is no such one.
+            piece.type = NORMAL
     model.normalizer_spec.escape_whitespaces = False
     return model.SerializeToString()
 

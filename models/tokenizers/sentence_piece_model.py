@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from .base import BYTES, SPECIAL_TOKENS
 
-NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 """The types of a SentencePiece model's pieces."""
 
 UNIGRAM_MODEL, BPE_MODEL, WORD_MODEL, CHARACTER_MODEL = 1, 2, 3, 4
@@ -63,11 +63,16 @@ def model_proto_class() -> type[Message]:
     )
     model = file.message_type.add(name="ModelProto")
 
-    def message(name: str, **fields: tuple[int, int]) -> None:
+    def message(name: str, **fields: tuple[int, int, str]) -> None:
         nested = model.nested_type.add(name=name)
-        for key, (number, kind) in fields.items():
-            optional = field.LABEL_OPTIONAL
-            nested.field.add(name=key, number=number, type=kind, label=optional)
+        for key, (number, kind, default) in fields.items():
+            nested.field.add(
+                name=key,
+                number=number,
+                type=kind,
+                label=field.LABEL_OPTIONAL,
+                default_value=default,
+            )
 
     def member(name: str, number: int, of: str, label: int) -> None:
         of = f".langzoo.ModelProto.{of}"
@@ -76,21 +81,21 @@ def model_proto_class() -> type[Message]:
 
     message(
         "SentencePiece",
-        piece=(1, field.TYPE_STRING),
-        score=(2, field.TYPE_FLOAT),
-        type=(3, field.TYPE_INT32),
+        piece=(1, field.TYPE_STRING, ""),
+        score=(2, field.TYPE_FLOAT, "0"),
+        type=(3, field.TYPE_INT32, str(NORMAL)),
     )
     message(
         "TrainerSpec",
-        model_type=(3, field.TYPE_INT32),
-        byte_fallback=(35, field.TYPE_BOOL),
+        model_type=(3, field.TYPE_INT32, str(UNIGRAM_MODEL)),
+        byte_fallback=(35, field.TYPE_BOOL, "false"),
     )
     message(
         "NormalizerSpec",
-        precompiled_charsmap=(2, field.TYPE_BYTES),
-        add_dummy_prefix=(3, field.TYPE_BOOL),
-        remove_extra_whitespaces=(4, field.TYPE_BOOL),
-        escape_whitespaces=(5, field.TYPE_BOOL),
+        precompiled_charsmap=(2, field.TYPE_BYTES, ""),
+        add_dummy_prefix=(3, field.TYPE_BOOL, "true"),
+        remove_extra_whitespaces=(4, field.TYPE_BOOL, "true"),
+        escape_whitespaces=(5, field.TYPE_BOOL, "true"),
     )
     member("pieces", 1, "SentencePiece", field.LABEL_REPEATED)
     member("trainer_spec", 2, "TrainerSpec", field.LABEL_OPTIONAL)

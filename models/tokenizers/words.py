@@ -16,8 +16,10 @@ from .byte_pair import NUL
 from .sentence_piece import SentencePieceTokenizer
 from .sentence_piece_model import WORD_MODEL, listed_proto
 
-_LETTER = r"\p{L}\p{M}\p{N}"
-_WORD = rf" ?[{_LETTER}]+| ?[^\s{_LETTER}]|(?s:.)"
+LETTER = r"\p{L}\p{M}\p{N}"
+"""What a word is made of, in a class of a regular expression."""
+
+_WORD = rf" ?[{LETTER}]+| ?[^\s{LETTER}]|(?s:.)"
 
 
 def words_of(texts: Tensor) -> tf.RaggedTensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Awaitable, Callable, Sized
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Concatenate, TypeVar
 
@@ -28,6 +28,8 @@ from .questions import Question
 from .results import Metadata, VersionStatus
 
 Result = TypeVar("Result")
+# What takes so many bytes, takes more time than others should wait.
+_LARGE = 1 << 15
 
 
 def asks(
@@ -38,7 +40,10 @@ def asks(
     async def method(
         self: Any, /, *args: Parameters.args, **options: Parameters.kwargs
     ) -> list[Result]:
-        answered: list[Result] = await self._ask(question(*args, **options))
+        rows: Any = args[0] if args and isinstance(args[0], list) else ()
+        size = sum(len(row) for row in rows if isinstance(row, Sized))
+        asked = await unblocked(size, partial(question, *args, **options))
+        answered: list[Result] = await self._ask(asked)
         return answered
 
     return as_method(method, question)
@@ -78,8 +83,18 @@ class AsyncClient(Connection):
     score = asks(questions.score)
     token_scores = asks(questions.token_scores)
     token_alternatives = asks(questions.token_alternatives)
+    id_alternatives = asks(questions.id_alternatives)
     generate = asks(questions.generate)
     beam_search = asks(questions.beam_search)
+    tokenize = asks(questions.tokenize)
+    detokenize = asks(questions.detokenize)
+    model_info = asks(questions.model_info)
+
+    def at(self, version: int) -> AsyncClient:
+        """A client of one version of the model, over the same connection."""
+        other = replace(self, version=version)
+        other.__dict__["_channel"] = self._channel
+        return other
 
     async def status(self, *, timeout: float | None = None) -> list[VersionStatus]:
         """The states of the model's versions."""
@@ -165,19 +180,41 @@ class AsyncClient(Connection):
     async def _predict(
         self, question: Question[Result], deadline: Deadline
     ) -> list[Result]:
-        answer = await self._call(channel.predict(self, question), deadline)
-        return question.read(answer)
+        size = sum(
+            len(value)
+            for column in question.columns.values()
+            for value in column.values
+            if isinstance(value, bytes)
+        )
+        call = await unblocked(size, channel.predict, self, question)
+        data = await self._response(call, deadline)
+
+        def read() -> list[Result]:
+            return question.read(call.read(call.response_type.FromString(data)))
+
+        return await unblocked(len(data), read)
 
     async def _metadata(self, deadline: Deadline) -> Metadata:
         return await self._call(channel.metadata(self), deadline)
 
     async def _call(self, call: Call[Result], deadline: Deadline) -> Result:
+        data = await self._response(call, deadline)
+        return call.read(call.response_type.FromString(data))
+
+    async def _response(self, call: Call[Any], deadline: Deadline) -> bytes:
+        """The answer as it came; gRPC itself would read it in the event loop."""
         try:
-            response = await call.method(self._channel)(
+            return await call.method(self._channel, reads=False)(
                 call.request,
                 timeout=deadline.left(),
                 metadata=channel.grpc_metadata(self.headers),
             )
         except grpc.RpcError as error:
             raise channel.serving_error(error, self.target, deadline) from None
-        return call.read(response)
+
+
+async def unblocked(size: int, work: Callable[..., Result], *args: Any) -> Result:
+    """What a function gives; where it takes many bytes, in a thread."""
+    if size < _LARGE:
+        return work(*args)
+    return await asyncio.to_thread(work, *args)

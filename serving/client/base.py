@@ -138,8 +138,12 @@ class Asker(ABC):
     score = asks(questions.score)
     token_scores = asks(questions.token_scores)
     token_alternatives = asks(questions.token_alternatives)
+    id_alternatives = asks(questions.id_alternatives)
     generate = asks(questions.generate)
     beam_search = asks(questions.beam_search)
+    tokenize = asks(questions.tokenize)
+    detokenize = asks(questions.detokenize)
+    model_info = asks(questions.model_info)
 
     @abstractmethod
     def _ask(self, question: Question[Result]) -> list[Result]:

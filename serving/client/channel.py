@@ -43,12 +43,17 @@ class Call(NamedTuple, Generic[Result]):
     response_type: Any
     read: Callable[[Any], Result]
 
-    def method(self, channel: Any) -> Any:
-        """What makes the call, on a channel of gRPC that waits or does not."""
+    def method(self, channel: Any, reads: bool = True) -> Any:
+        """What makes the call, on a channel of gRPC that waits or does not.
+
+        Args:
+            channel: of gRPC.
+            reads: whether it gives the answer's message, or its bytes.
+        """
         return channel.unary_unary(
             self.path,
             request_serializer=type(self.request).SerializeToString,
-            response_deserializer=self.response_type.FromString,
+            response_deserializer=self.response_type.FromString if reads else None,
         )
 
 

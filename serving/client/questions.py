@@ -10,6 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, Unpack
 
 import grpc
 
+from .. import protocol
 from ..errors import ServingError
 from ..export import contract
 from ..export.contract import (
@@ -24,8 +25,11 @@ from .results import (
     Alternative,
     Beam,
     Generation,
+    IdAlternatives,
+    ModelInfo,
     NextTokens,
     Score,
+    ShownTokens,
     Signature,
     TokenAlternatives,
     TokenScores,
@@ -231,6 +235,85 @@ def token_alternatives(
     return _question(contract.TOKEN_ALTERNATIVES, texts, read, timeout)
 
 
+def id_alternatives(
+    token_ids: Sequence[Sequence[int]],
+    alternatives: Each[int] | None = None,
+    *,
+    timeout: float | None = None,
+) -> Question[IdAlternatives]:
+    """The same of tokens as they are: of all but the first, and of `</s>`.
+
+    Raises:
+        ValueError: an id is below 0.
+    """
+
+    def read(answer: Answer) -> list[IdAlternatives]:
+        return [
+            IdAlternatives(
+                log_probabilities[:length],
+                len(top_ids) // len(log_probabilities),
+                top_ids,
+                top_log_probabilities,
+            )
+            for (
+                log_probabilities,
+                top_ids,
+                top_log_probabilities,
+                length,
+            ) in answer.rows(*contract.ID_ALTERNATIVES.outputs)
+        ]
+
+    given = {"alternatives": alternatives}
+    texts = _decimal(token_ids)
+    return _question(contract.ID_ALTERNATIVES, texts, read, timeout, given)
+
+
+def tokenize(
+    texts: Texts, *, timeout: float | None = None
+) -> Question[tuple[int, ...]]:
+    """The token ids of each text, without `<s>` and `</s>`."""
+
+    def read(answer: Answer) -> list[tuple[int, ...]]:
+        rows = answer.rows("token_id", "length")
+        return [tuple(ids[:length]) for ids, length in rows]
+
+    return _question(contract.TOKENIZE, texts, read, timeout)
+
+
+def detokenize(
+    token_ids: Sequence[Sequence[int]], *, timeout: float | None = None
+) -> Question[ShownTokens]:
+    """The text of token ids, and each token as it is shown.
+
+    Raises:
+        ValueError: an id is below 0.
+    """
+
+    def read(answer: Answer) -> list[ShownTokens]:
+        return [
+            ShownTokens(_shown(text), _tokens(tokens, length))
+            for text, tokens, length in answer.rows(*contract.DETOKENIZE.outputs)
+        ]
+
+    return _question(contract.DETOKENIZE, _decimal(token_ids), read, timeout)
+
+
+def model_info(
+    texts: Texts = ("",), *, timeout: float | None = None
+) -> Question[ModelInfo]:
+    """What the model takes, the same for any text."""
+
+    def read(answer: Answer) -> list[ModelInfo]:
+        return [
+            ModelInfo(context, most, size, tuple(ids), tuple(map(_shown, tokens)))
+            for context, most, size, ids, tokens in answer.rows(
+                *contract.MODEL_INFO.outputs
+            )
+        ]
+
+    return _question(contract.MODEL_INFO, texts, read, timeout)
+
+
 def generate(
     prompts: Texts,
     max_new_tokens: Each[int] | None = None,
@@ -309,6 +392,13 @@ def _read_generations(answer: Answer) -> list[Generation]:
             "text", "new_tokens", "finish_reason"
         )
     ]
+    if "token_id" in answer:
+        generations = [
+            replace(generation, token_ids=tuple(ids[: generation.new_tokens]))
+            for generation, (ids,) in zip(
+                generations, answer.rows("token_id"), strict=True
+            )
+        ]
     if not all(name in answer for name in _GENERATED_TOKENS):
         return generations
     return [
@@ -353,11 +443,24 @@ def _setting(name: str, dtype: DType, value: Any, rows: int) -> list[Any]:
     """A value for each row."""
     # Of a NumPy array or number.
     value = value.tolist() if hasattr(value, "tolist") else value
+    if name == "prompt_ids":
+        return _each(name, _decimal(value), rows, is_one=False)
     if name == "stop":
         return [_stop(row) for row in _each(name, value, rows, _is_one_stop(value))]
     is_one = isinstance(value, Text) or not isinstance(value, Sequence)
     values = _each(name, value, rows, is_one)
     return [_number(name, dtype, value) for value in values]
+
+
+def _decimal(rows: Sequence[Sequence[int]]) -> list[bytes]:
+    """Ids as a signature takes them."""
+    if any(row and min(row) < 0 for row in rows):
+        raise ValueError("ids of tokens are from 0")
+    # Not all at once, as nothing else would run meanwhile, in another thread or not.
+    return [
+        b" ".join(" ".join(map(str, part)).encode() for part in protocol.slices(row))
+        for row in rows
+    ]
 
 
 def _each(name: str, value: Any, rows: int, is_one: bool) -> list[Any]:

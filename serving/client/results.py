@@ -82,6 +82,37 @@ class TokenAlternatives(TokenScores):
 
 
 @dataclass(frozen=True)
+class IdAlternatives:
+    """How likely the tokens of a sequence are but its first, and its end.
+
+    Attributes:
+        log_probabilities: of each, in nats.
+        count: how many likely tokens are told in the place of each.
+        top_ids: these, place after place, as there may be many.
+        top_log_probabilities: of each of these, in nats.
+    """
+
+    log_probabilities: list[float]
+    count: int
+    top_ids: list[int]
+    top_log_probabilities: list[float]
+
+    def top(self, place: int) -> list[tuple[int, float]]:
+        """The likeliest tokens in a place, with their log-probabilities."""
+        there = slice(place * self.count, (place + 1) * self.count)
+        tops = self.top_ids[there], self.top_log_probabilities[there]
+        return list(zip(*tops, strict=True))
+
+
+@dataclass(frozen=True)
+class ShownTokens:
+    """The text of tokens, with the names of special ones, and each as it is shown."""
+
+    text: str
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Generation:
     """What a model wrote after a prompt.
 
@@ -99,6 +130,7 @@ class Generation:
             first.
         text_bytes: what `text` shows, exactly: to go on from it, send the bytes of
             prompt and continuation, as a character may not be complete yet.
+        token_ids: of each new token; None of a model that does not tell them.
     """
 
     text: str
@@ -109,6 +141,7 @@ class Generation:
     log_probabilities: tuple[float, ...] | None = None
     alternatives: tuple[tuple[Alternative, ...], ...] | None = None
     text_bytes: bytes = field(default=b"", repr=False, compare=False)
+    token_ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +161,25 @@ class Beam:
     score: float
     new_tokens: int
     finish_reason: str
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model takes.
+
+    Attributes:
+        context_length: tokens that it can see, `<s>` among them.
+        max_new_tokens: the most tokens that a request is given.
+        vocabulary_size: ids are below it.
+        special_ids: of the tokens for padding, unknown, start and end.
+        special_tokens: their names, as `tokenizer.json` has them.
+    """
+
+    context_length: int
+    max_new_tokens: int
+    vocabulary_size: int
+    special_ids: tuple[int, ...]
+    special_tokens: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,17 @@ from typing import (
 )
 
 SAVED_MODEL_FILE = "saved_model.pb"
-METADATA_FILE = "assets.extra/langzoo.json"
-WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
+EXTRA_FOLDER = "assets.extra"
+METADATA_FILE = f"{EXTRA_FOLDER}/langzoo.json"
+WARMUP_FILE = f"{EXTRA_FOLDER}/tf_serving_warmup_requests"
 
 MAX_STOPS = 4
 MAX_BEAMS = 4
 # The likeliest tokens that are told: after a text, and in the place of each token.
 NEXT_TOKENS = 10
 ALTERNATIVES = 5
+MAX_ALTERNATIVES = 20
+SPECIALS = 4
 CALIBRATION_BINS = 15
 
 T = TypeVar("T")
@@ -42,6 +45,8 @@ Whole: TypeAlias = Each[int] | None
 Real: TypeAlias = Each[float] | None
 # One string or several for all rows, or for each row one or several of its own.
 Stop: TypeAlias = Text | Sequence[Text] | Sequence[Sequence[Text]] | None
+# For each row the ids of tokens; as a tensor, in decimal with spaces between.
+Ids: TypeAlias = Sequence[Sequence[int]] | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Setting:
         meaning: in a sentence.
         lowest, highest: what is beyond means nothing, though the graph takes it.
         probe: what an export is tried with, if not the default.
+        is_for_programs: whether a command line has no option for it.
     """
 
     default: Any
@@ -60,6 +66,7 @@ class Setting:
     lowest: int | None = None
     highest: int | None = None
     probe: Any = None
+    is_for_programs: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,20 @@ Stops = Annotated[
     Stop,
     Setting([""] * MAX_STOPS, f"The text ends before any of these; up to {MAX_STOPS}."),
 ]
+PromptIds = Annotated[
+    Ids,
+    Setting(
+        "",
+        "Ids of tokens to continue in place of `prompt`, with no `<s>` put before.",
+        is_for_programs=True,
+    ),
+]
+_ALTERNATIVES = Setting(
+    ALTERNATIVES,
+    "The likeliest tokens that are told in each token's place.",
+    0,
+    MAX_ALTERNATIVES,
+)
 
 
 class GenerateSettings(TypedDict, total=False):
@@ -146,6 +167,8 @@ class GenerateSettings(TypedDict, total=False):
     seed_offset: Annotated[
         Whole, Setting(0, "Tokens of this text that the seed has drawn before.")
     ]
+    alternatives: Annotated[Whole, _ALTERNATIVES]
+    prompt_ids: PromptIds
 
 
 class BeamSettings(TypedDict, total=False):
@@ -159,12 +182,14 @@ class BeamSettings(TypedDict, total=False):
         Setting(1.0, "Rank by log-probability over length ** this; above 1: long."),
     ]
     stop: Stops
+    prompt_ids: PromptIds
 
 
 _KINDS: dict[Any, tuple[str, tuple[int, ...]]] = {
     Whole: ("int32", ()),
     Real: ("float32", ()),
     Stop: ("string", (MAX_STOPS,)),
+    Ids: ("string", ()),
 }
 
 
@@ -212,6 +237,11 @@ _TOP = _tensors(f"""
     top_token            string[n,{ALTERNATIVES}]   the likeliest in each token's place
     top_log_probability  float32[n,{ALTERNATIVES}]  of each of these, in nats
 """)
+_TOP_ASKED = _tensors("""
+    top_token            string[n,n]   the likeliest in each token's place
+    top_log_probability  float32[n,n]  of each of these, in nats
+""")
+_IDS = _tensors("token_ids string ids of tokens, in decimal with spaces between")
 
 NEXT = Signature(
     "serving_default",
@@ -244,9 +274,10 @@ GENERATE = Signature(
     new_tokens       int32    tokens that the text has a part of, without `</s>`
     finish_reason    string   `stop` (at `</s>` or a stop string) or `length`
     prompt_tokens    int32    tokens of the prompt that were read
+    token_id         int32[n] each token
     """)
     | _TOKENS
-    | _TOP,
+    | _TOP_ASKED,
 )
 BEAM_SEARCH = Signature(
     "beam_search",
@@ -258,6 +289,50 @@ BEAM_SEARCH = Signature(
     score            float32[{MAX_BEAMS}]  that over its length ** `length_penalty`
     new_tokens       int32[{MAX_BEAMS}]    as of `generate`
     finish_reason    string[{MAX_BEAMS}]   as of `generate`
+    """),
+)
+ID_ALTERNATIVES = Signature(
+    "id_alternatives",
+    "What `token_alternatives` says, of tokens as they are: of all but the first, on "
+    "which the others depend, and of `</s>`.",
+    _IDS
+    | {"alternatives": Tensor("int32", _ALTERNATIVES.meaning, setting=_ALTERNATIVES)},
+    _tensors("""
+    log_probability      float32[n]  of each token, in nats
+    top_id               int32[n]    the likeliest in each place, place after place
+    top_log_probability  float32[n]  of each of these, in nats
+    """)
+    | _LENGTH,
+)
+TOKENIZE = Signature(
+    "tokenize",
+    "The tokens of each text, without `<s>` and `</s>`.",
+    _TEXT,
+    _tensors("""
+    token_id         int32[n]  each token
+    length           int32     how many tokens there are
+    """),
+)
+DETOKENIZE = Signature(
+    "detokenize",
+    "The text of tokens, and each as it is shown.",
+    _IDS,
+    _tensors("""
+    text             string    valid UTF-8, with the names of special tokens in it
+    token            string[n] each token
+    length           int32     how many tokens there are
+    """),
+)
+MODEL_INFO = Signature(
+    "model_info",
+    "What the model takes, the same in each row.",
+    _TEXT,
+    _tensors(f"""
+    context_length   int32     tokens that it can see, `<s>` among them
+    max_new_tokens   int32     the most tokens that a request is given
+    vocabulary_size  int32     ids are below it
+    special_id       int32[{SPECIALS}]   for padding, unknown, start and end
+    special_token    string[{SPECIALS}]  their names, as `tokenizer.json` has them
     """),
 )
 EVALUATE = Signature(
@@ -282,8 +357,12 @@ SIGNATURES: dict[str, tuple[Signature, ...]] = {
         SCORE,
         TOKEN_SCORES,
         TOKEN_ALTERNATIVES,
+        ID_ALTERNATIVES,
         GENERATE,
         BEAM_SEARCH,
+        TOKENIZE,
+        DETOKENIZE,
+        MODEL_INFO,
         EVALUATE,
     )
 }

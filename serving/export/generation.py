@@ -53,6 +53,7 @@ def generate(
     sampling: Sampling,
     penalties: Penalties,
     stops: StopStrings,
+    alternatives: tf.Tensor,
     *,
     cap: int,
 ) -> Continuation:
@@ -69,6 +70,8 @@ def generate(
         sampling: how each row draws.
         penalties: what lowers the chances of tokens that are there already.
         stops: what ends each row.
+        alternatives: int32 scalar, from 1 to the vocabulary's `most_alternatives`. How
+            many likely tokens are told in each token's place.
         cap: int. No row has a limit above it.
     """
     penalties = penalties.sane()
@@ -80,6 +83,7 @@ def generate(
         sampling,
         penalties,
         stops,
+        alternatives,
         draws=uniform_draws(sampling.seed, sampling.seed_offset, cap),
         is_penalized=is_penalized,
         is_plain=~is_penalized & ~tf.reduce_any(sampling.temperature > 0),
@@ -115,6 +119,7 @@ class _Loop(NamedTuple):
     sampling: Sampling
     penalties: Penalties
     stops: StopStrings
+    alternatives: tf.Tensor
     draws: tf.Tensor
     is_penalized: tf.Tensor
     is_plain: tf.Tensor
@@ -125,7 +130,7 @@ class _Loop(NamedTuple):
         prompts = self.prompts
         rows = tf.shape(prompts.lengths)
         shape = tf.concat([[prompts.steps], rows], axis=0)
-        top = tf.concat([shape, [self.vocabulary.alternatives]], axis=0)
+        top = tf.concat([shape, [self.alternatives]], axis=0)
         state = _State(
             prompts.tokens,
             stopped=tf.zeros(rows, tf.bool),
@@ -150,7 +155,7 @@ class _Loop(NamedTuple):
             column_of(tokens, position), state.cache, position
         )
         logits = tf.cast(logits[:, 0, :], tf.float32)  # (b, vocabulary)
-        top, normalizer = vocabulary.likeliest(logits)
+        top, normalizer = vocabulary.likeliest(logits, self.alternatives)
         index, position = position - prompts.start, position + 1
         chosen = tf.cond(
             self.is_plain,

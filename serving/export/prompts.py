@@ -20,7 +20,7 @@ class Prompts(NamedTuple):
     `tokens` int32 `[b, w]`: the prompts, padded. `lengths` int32 `[b]`: where each
     row's new tokens begin. `limits` int32 `[b]`: where they end at the latest. `start`
     int32 scalar: the position that the loop reads first. `read` int32 `[b]`: how many
-    tokens were kept of each prompt, `<s>` not counted.
+    tokens were kept of each prompt, `<s>` before a text not counted.
     """
 
     tokens: tf.Tensor
@@ -34,6 +34,7 @@ class Prompts(NamedTuple):
         cls,
         vocabulary: Vocabulary,
         text: tf.Tensor,
+        ids: tf.Tensor,
         max_new_tokens: tf.Tensor,
         *,
         context_length: int,
@@ -44,12 +45,13 @@ class Prompts(NamedTuple):
         Args:
             vocabulary: of the model's tokenizer.
             text: string `[b]`.
+            ids: string `[b]`, in decimal; where there are any, in place of the text.
             max_new_tokens: int32 `[b]`, clipped to [0, cap].
             context_length: of the model; more than `cap`.
             cap: the most tokens that a row may get.
         """
         max_new_tokens = tf.clip_by_value(max_new_tokens, 0, cap)
-        sequences = vocabulary.sequences(text)
+        sequences = vocabulary.prompts(text, ids)
         prompts = last_tokens(sequences, context_length - max_new_tokens)
         lengths = tf.cast(prompts.row_lengths(), tf.int32)
         limits = lengths + max_new_tokens
@@ -59,7 +61,8 @@ class Prompts(NamedTuple):
         tokens = prompts.to_tensor(vocabulary.pad_id)
         room = [[0, 0], [0, width - tf.shape(tokens)[1]]]
         tokens = tf.pad(tokens, room, constant_values=vocabulary.pad_id)
-        said = tf.cast(sequences.row_lengths(), tf.int32) - 1
+        is_text = tf.cast(tf.strings.length(ids) == 0, tf.int32)
+        said = tf.cast(sequences.row_lengths(), tf.int32) - is_text
         return cls(tokens, lengths, limits, start, tf.minimum(said, lengths))
 
     @property

@@ -5,7 +5,8 @@ requests. The defaults have one row and hold for every row of a request; a serve
 joins requests of several rows each needs those inputs given.
 
 `contract` says what each signature takes and gives. An export brings along a request
-for each, which a server answers before it serves; see `warmup_requests`.
+for each, which a server answers before it serves; see `warmup_requests`. Beside them
+lies the tokenizer as Hugging Face reads it; see `models.tokenizers.hugging_face_files`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import tensorflow as tf
 from ... import __version__
 from ...models import references
 from ...models.backbone import portable_graphs
+from ...models.tokenizers.hugging_face_files import hugging_face_files
 from .checks import ExportError, check_export
-from .contract import METADATA_FILE
+from .contract import EXTRA_FOLDER, METADATA_FILE
 from .signatures import SIGNATURES, Signatures
 from .warmup_requests import write_warmup_requests
 
@@ -98,10 +100,18 @@ def _save(model: Any, served: Signatures, directory: str) -> None:
     holder.tokenizer = model.preprocessor.tokenizer
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(holder, directory, signatures=served.functions, options=options)
-    path = os.path.join(directory, METADATA_FILE)
+    metadata = json.dumps(_metadata(model, served), indent=2, default=str)
+    _write(directory, METADATA_FILE, metadata)
+    files = hugging_face_files(holder.tokenizer, model.context_length)
+    for name, content in files.items():
+        _write(directory, f"{EXTRA_FOLDER}/{name}", content)
+
+
+def _write(directory: str, name: str, content: str) -> None:
+    path = os.path.join(directory, name)
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.gfile.GFile(path, "w") as file:
-        file.write(json.dumps(_metadata(model, served), indent=2, default=str))
+        file.write(content)
 
 
 def _metadata(model: Any, served: Signatures) -> dict[str, Any]:

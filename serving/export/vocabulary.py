@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from ...models.tasks.scoring import framed
+from ...models.tasks.scoring import framed, framed_ids
+from ...models.tokenizers.base import SPECIAL_ATTRIBUTES
 from ...models.tokenizers.display import display_strings
-from .contract import ALTERNATIVES
+from .contract import ALTERNATIVES, MAX_ALTERNATIVES
 from .stop_strings import NO_CUT
 
 # Of blocks of so many logits the highest is found first, where there are many.
@@ -34,7 +35,9 @@ class Vocabulary:
     Attributes:
         proposable: bool `[size]`. The ids that a reader can be shown as the next
             token: all but `<pad>`, `<unk>` and `<s>`.
-        alternatives: int. How many tokens are shown as likely at a place.
+        most_alternatives: int. How many tokens can be shown as likely at a place.
+        special_ids: for padding, unknown, start and end.
+        special_tokens: their names in the vocabulary.
     """
 
     def __init__(self, tokenizer: Any, size: int) -> None:
@@ -49,14 +52,58 @@ class Vocabulary:
         never.update(range(len(surface), size))
         never.discard(self.end_id)  # which some models start and pad with, too
         self.proposable = [token not in never for token in range(size)]
-        self.alternatives = min(ALTERNATIVES, sum(self.proposable))
+        self.most_alternatives = min(MAX_ALTERNATIVES, sum(self.proposable))
+        self.special_ids = [
+            int(getattr(tokenizer, f"{name}_id")) for name in SPECIAL_ATTRIBUTES
+        ]
+        names = tokenizer.get_vocabulary()
+        self.special_tokens = [names[index] for index in self.special_ids]
+        self._size = len(surface)
         self._surface = tf.constant(surface + [b""] * unnamed)
         self._surface_length = tf.constant([*map(len, surface)] + [0] * unnamed)
         self._display = tf.constant(display + [""] * unnamed)
+        named = [*surface]
+        for index, name in zip(self.special_ids, self.special_tokens, strict=True):
+            named[index] = name.encode()
+        self._named = tf.constant(named + [b""] * unnamed)
 
     def sequences(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Ids of `text`, string `[b]`, after `<s>`: int32 `[b, (t + 1)]`."""
         return self.documents(text)[:, :-1]
+
+    def prompts(self, text: tf.Tensor, ids: tf.Tensor) -> tf.RaggedTensor:
+        """Where `ids`, string `[b]`, have any, these alone, else `sequences(text)`."""
+        given = self.written_ids(ids)
+        is_given = given.row_lengths() > 0
+        text = tf.where(is_given, "", text)
+        texts = tf.cast(self.tokenizer.tokenize(text), tf.int32)
+        both = joined(texts.with_row_splits_dtype(tf.int64), given)
+        kept = both.row_lengths() + tf.cast(~is_given, tf.int64)
+        return last_tokens(framed_ids(self.tokenizer, both)[:, :-1], kept)
+
+    def id_documents(self, ids: tf.Tensor) -> tf.RaggedTensor:
+        """`ids`, string `[b]`, or `<s>` where there are none, and then `</s>`."""
+        given = self.written_ids(ids)
+        kept = tf.maximum(given.row_lengths(), 1) + 1
+        return last_tokens(framed_ids(self.tokenizer, given), kept)
+
+    def written_ids(self, ids: tf.Tensor) -> tf.RaggedTensor:
+        """What is written in decimal, string `[b]`, as ids: int32 `[b, (t)]`.
+
+        White space and what is no digit stands between them; a number that is no id is
+        `<unk>`.
+        """
+        digits = tf.strings.split(tf.strings.regex_replace(ids, "[^0-9]+", " "))
+        numbers = tf.strings.to_number(digits.flat_values, tf.float64)
+        values = tf.cast(tf.minimum(numbers, self._size), tf.int32)
+        unknown = int(self.tokenizer.unk_token_id)
+        return digits.with_flat_values(tf.where(values < self._size, values, unknown))
+
+    def named(self, ids: tf.RaggedTensor) -> tf.Tensor:
+        """The texts of ids `[b, (t)]`, valid UTF-8, with special tokens' names."""
+        pieces = tf.ragged.map_flat_values(lambda i: tf.gather(self._named, i), ids)
+        text = tf.strings.reduce_join(pieces, axis=-1)
+        return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
 
     def documents(self, text: tf.Tensor) -> tf.RaggedTensor:
         """`<s>`, the ids of `text`, string `[b]`, and `</s>`: int32 `[b, (t + 2)]`."""
@@ -98,38 +145,42 @@ class Vocabulary:
         return tf.gather(self._display, ids)
 
     def likeliest(
-        self, logits: tf.Tensor, count: int | None = None
+        self, logits: tf.Tensor, count: int | tf.Tensor
     ) -> tuple[Alternatives, tf.Tensor]:
         """The likeliest tokens that may be proposed, among these.
 
         Args:
             logits: float32 `[b, size]`.
-            count: how many; by default `alternatives`.
+            count: how many, from 1; a tensor is `most_alternatives` at most.
 
         Returns:
             The tokens with their log-probabilities in nats, and float32 `[b]`: what
             to take from any proposable token's logit to have its log-probability.
         """
         masked = self.mask_unproposable(logits)
-        values, ids = _top_k(masked, count or self.alternatives)
+        values, ids = _top_k(masked, count)
         highest = values[..., :1]
         total = tf.reduce_sum(tf.exp(masked - highest), axis=-1, keepdims=True)
         normalizer = highest + tf.math.log(total)
         return Alternatives(values - normalizer, ids), normalizer[..., 0]
 
     def shown(
-        self, top: Alternatives, is_there: tf.Tensor
+        self,
+        top: Alternatives,
+        is_there: tf.Tensor,
+        count: int | tf.Tensor = ALTERNATIVES,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Names and log-probabilities `[..., ALTERNATIVES]` of the likeliest tokens.
+        """Names and log-probabilities `[..., count]` of the likeliest tokens.
 
         Where `is_there`, bool `[...]`, is false they are "" and 0; a vocabulary of
         fewer tokens is filled up with "" and -inf.
         """
         there = is_there[..., tf.newaxis]
-        names = tf.where(there, self.display(top.ids), "")
-        values = tf.where(there, top.log_probability, 0.0)
-        missing = [[0, 0]] * (top.ids.shape.rank - 1)
-        missing += [[0, ALTERNATIVES - self.alternatives]]
+        ids = top.ids[..., :count]
+        names = tf.where(there, self.display(ids), "")
+        values = tf.where(there, top.log_probability[..., :count], 0.0)
+        missing: list[Any] = [[0, 0]] * (ids.shape.rank - 1)
+        missing += [[0, count - tf.shape(ids)[-1]]]
         return (
             tf.pad(names, missing, constant_values=""),
             tf.pad(values, missing, constant_values=float("-inf")),
@@ -140,7 +191,7 @@ class Vocabulary:
         return tf.where(self.proposable, logits, logits.dtype.min)
 
 
-def _top_k(logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _top_k(logits: tf.Tensor, count: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """`tf.math.top_k` of logits `[b, size]`, faster where a few of many are wanted.
 
     The `count` blocks with the highest logits hold them all: of equals, blocks and
@@ -148,7 +199,7 @@ def _top_k(logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     """
     size = logits.shape[-1]
     blocks = -(-size // _BLOCK)
-    if blocks < 2 * count:
+    if blocks < 2 * (MAX_ALTERNATIVES if tf.is_tensor(count) else count):
         return tf.math.top_k(logits, count)
     filling = [[0, 0], [0, blocks * _BLOCK - size]]
     logits = tf.pad(logits, filling, constant_values=logits.dtype.min)
@@ -159,6 +210,28 @@ def _top_k(logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     values, index = tf.math.top_k(few, count)
     index = tf.gather(block, index // _BLOCK, batch_dims=1) * _BLOCK + index % _BLOCK
     return values, tf.minimum(index, size - 1)  # where logits are not numbers
+
+
+def asked_alternatives(alternatives: tf.Tensor) -> tf.Tensor:
+    """How many of the likeliest tokens a row of int32 `[b]` asks for, int32 scalar."""
+    most = tf.reduce_max(tf.concat([alternatives, [0]], axis=0))
+    return tf.minimum(most, MAX_ALTERNATIVES)
+
+
+def joined(first: tf.RaggedTensor, second: tf.RaggedTensor) -> tf.RaggedTensor:
+    """Row by row the ids of the first, and then those of the second, int32 `[b, (t)]`.
+
+    By hand, as TensorFlow's own concatenation is a large graph.
+    """
+    places = [
+        tf.range(tf.size(own.flat_values, tf.int64))
+        + tf.gather(before, own.value_rowids())
+        for own, before in ((first, second.row_starts()), (second, first.row_limits()))
+    ]
+    splits = first.row_splits + second.row_splits
+    values = tf.concat([first.flat_values, second.flat_values], axis=0)
+    flat = tf.scatter_nd(tf.concat(places, axis=0)[:, tf.newaxis], values, splits[-1:])
+    return tf.RaggedTensor.from_row_splits(flat, splits, validate=False)
 
 
 def last_tokens(sequences: tf.RaggedTensor, count: tf.Tensor) -> tf.RaggedTensor:

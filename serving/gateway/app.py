@@ -20,9 +20,9 @@ from starlette.routing import Route
 from ..client import AsyncClient
 from ..client.base import trouble_of
 from ..errors import ServingError
-from . import models
+from . import models, tokens
 from .completions import endpoint as completions
-from .errors import ApiError
+from .errors import ApiError, unexpected
 from .options import GatewayOptions
 from .service import Service
 
@@ -60,6 +60,11 @@ class Gateway:
                 Route("/metrics", self._metrics_page),
                 *models.routes(self._service),
                 *completions.routes(self._service),
+                *tokens.routes(self._service),
+                *(
+                    Route(path, self._service.guarded(_to_come), methods=["POST"])
+                    for path in _TO_COME
+                ),
             ],
             middleware=[cors] if origins else [],
             exception_handlers={
@@ -119,8 +124,13 @@ def _page() -> str:
 
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
-    return JSONResponse(error.body(), error.status, headers)
+    return JSONResponse(error.body(), error.status, error.headers)
+
+
+async def _to_come(request: Request) -> Response:
+    path = request.url.path
+    message = f"{path} is not served yet; there is /v1/completions"
+    raise ApiError(404, message, code="unknown_url")
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -134,9 +144,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 _CODES = {404: "unknown_url", 405: "method_not_supported"}
+_TO_COME = ("/v1/chat/completions", "/v1/embeddings")
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     _logger.exception("a request failed", exc_info=error)
-    known = ApiError(500, f"{type(error).__name__}: {error}", kind="server_error")
-    return JSONResponse(known.body(), 500)
+    return JSONResponse(unexpected(error).body(), 500)

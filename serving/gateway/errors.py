@@ -8,11 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from grpc import StatusCode
+from pydantic import ValidationError
 
 from ..errors import ServingError
 
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
+# Completions take about so long, and so does a server that is replaced.
+_RETRY_SECONDS = 1
 
 # What the model server says, as HTTP status, type and code of the API. Its refusal of
 # the gateway itself is no fault of whoever asks.
@@ -58,6 +61,15 @@ class ApiError(Exception):
         self.param = param
         self.code = code
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What goes along with the status."""
+        if self.status == 401:
+            return {"WWW-Authenticate": "Bearer"}
+        if self.status in (429, 503):
+            return {"Retry-After": str(_RETRY_SECONDS)}
+        return {}
+
     def body(self) -> dict[str, Any]:
         """The JSON that is answered."""
         error = {
@@ -78,3 +90,27 @@ def api_error(error: ServingError) -> ApiError:
     """What the model server has said, as this API says it."""
     status, kind, code = _UPSTREAM.get(error.code, (500, _SERVER, None))
     return ApiError(status, error.message, kind=kind, code=code)
+
+
+def unexpected(error: Exception) -> ApiError:
+    """The error for what nobody has thought of."""
+    return ApiError(500, f"{type(error).__name__}: {error}", kind=_SERVER)
+
+
+def refusal(error: ValidationError) -> ApiError:
+    """The first thing that is wrong with a body."""
+    first = error.errors(include_url=False)[0]
+    kind, path = first["type"], [str(part) for part in first["loc"]]
+    if kind in ("json_invalid", "model_type", "model_attributes_type"):
+        return not_json(first["msg"])
+    name = ".".join(path)
+    if kind == "extra_forbidden":
+        return invalid(f"Unrecognized request argument supplied: {name}", name)
+    if kind == "missing":
+        return invalid(f"You must provide a {name} parameter", name)
+    return invalid(f"'{name}': {first['msg']}", path[0] if path else None)
+
+
+def not_json(why: str) -> ApiError:
+    """The error for a body that cannot be read."""
+    return invalid(f"The body of the request is not a JSON object: {why}")

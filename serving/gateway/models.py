@@ -30,7 +30,7 @@ def routes(service: Service) -> list[Route]:
 
     async def one_model(request: Request) -> Response:
         name = request.path_params["model"]
-        service.client(name)
+        service.model(name)
         return JSONResponse(body(name))
 
     return [

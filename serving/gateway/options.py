@@ -15,13 +15,15 @@ class GatewayOptions:
         cors_origins: pages of these origins may ask; `*` stands for all.
         max_completions: of one request: its prompts, times the candidates for each.
         max_body_bytes: of one request.
-        max_requests: worked on at a time; more are refused with 429.
+        max_running: completions worked on at a time; more are refused with 429.
         body_timeout: seconds for the body of a request to arrive.
+        strict: whether unknown fields of a request are refused whatever they say.
     """
 
     api_keys: Sequence[str] = ()
     cors_origins: Sequence[str] = ()
     max_completions: int = 64
-    max_body_bytes: int = 1 << 20
-    max_requests: int = 256
+    max_body_bytes: int = 1 << 21
+    max_running: int = 256
     body_timeout: float = 30.0
+    strict: bool = False

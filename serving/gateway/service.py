@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import hmac
-import json
+import logging
 from collections.abc import (
     AsyncGenerator,
     Awaitable,
@@ -22,10 +22,13 @@ from starlette.responses import Response, StreamingResponse
 
 from ..client import AsyncClient
 from ..errors import ServingError
-from .errors import ApiError, api_error
+from .errors import ApiError, api_error, unexpected
+from .json_text import event
 from .metrics import GatewayMetrics, Record, Usage
 from .options import GatewayOptions
+from .versions import ServedModel
 
+_logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 # What nginx calls a client that did not wait; nobody reads it but the metrics.
 _CLIENT_GONE = 499
@@ -48,10 +51,11 @@ class Service:
         self.clients = clients
         self.options = options
         self.metrics = GatewayMetrics()
-        self._in_progress = 0
+        self._models = {name: ServedModel(one) for name, one in clients.items()}
+        self._running = 0
 
-    def client(self, name: str) -> AsyncClient:
-        """The client of a model.
+    def model(self, name: str) -> ServedModel:
+        """A model.
 
         Raises:
             ApiError: 404, if there is no such model.
@@ -59,7 +63,7 @@ class Service:
         if name not in self.clients:
             message = f"The model '{name}' does not exist"
             raise ApiError(404, message, param="model", code="model_not_found")
-        return self.clients[name]
+        return self._models[name]
 
     def guarded(self, endpoint: Any) -> Any:
         """An endpoint for those who may ask."""
@@ -79,8 +83,9 @@ class Service:
         """An answer that takes the models' time, if there is room; it is counted."""
         record = Record(self.metrics)
         try:
-            self._check_room()
-            with self._working():
+            # A request counts as one completion until it says how many it wants.
+            self._check_room(1)
+            with self._working(1):
                 return await answer(request, record)
         except (ApiError, ServingError) as error:
             refusal = error if isinstance(error, ApiError) else api_error(error)
@@ -89,6 +94,9 @@ class Service:
         except ClientDisconnect:
             record.done(_CLIENT_GONE)
             return Response(status_code=_CLIENT_GONE)
+        except Exception:
+            record.done(500)
+            raise
 
     async def body(self, request: Request) -> bytes:
         """The body of a request.
@@ -118,13 +126,14 @@ class Service:
         parts: AsyncGenerator[dict[str, Any], None],
         record: Record,
         usage: Usage,
+        count: int,
     ) -> Response:
-        """An answer part by part, as server-sent events."""
+        """An answer part by part, as server-sent events, of so many completions."""
         # What goes wrong at once is told by the status, which is sent first.
         first = await unless_gone(request, anext(parts))
         record.first_token()
         return StreamingResponse(
-            self._events(first, parts, record, usage),
+            self._events(first, parts, record, usage, count),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
@@ -135,44 +144,60 @@ class Service:
         parts: AsyncGenerator[dict[str, Any], None],
         record: Record,
         usage: Usage,
-    ) -> AsyncGenerator[str, None]:
+        count: int,
+    ) -> AsyncGenerator[bytes, None]:
         """Server-sent events: the parts, an error where one comes up, the end."""
         status = _CLIENT_GONE
-        with self._working():
+        with self._working(count):
             try:
                 async with contextlib.aclosing(parts):
-                    yield _event(first)
+                    yield await _event(first)
                     async for part in parts:
-                        yield _event(part)
+                        yield await _event(part)
                 status = 200
-                yield "data: [DONE]\n\n"
-            except ServingError as error:
-                status = api_error(error).status
-                yield _event(api_error(error).body())
+                yield b"data: [DONE]\n\n"
+            except (ServingError, ApiError) as error:
+                known = error if isinstance(error, ApiError) else api_error(error)
+                status = known.status
+                yield await _event(known.body())
+            except Exception as error:
+                _logger.exception("a stream failed")
+                status = 500
+                yield await _event(unexpected(error).body())
             finally:
                 record.done(status, usage)
 
-    @contextlib.contextmanager
-    def _working(self) -> Iterator[None]:
-        # One event loop runs all requests, so that a number is enough.
-        self._in_progress += 1
-        try:
-            yield
-        finally:
-            self._in_progress -= 1
+    def room_for(self, count: int) -> contextlib.AbstractContextManager[None]:
+        """Room for the completions of a request, which counts as one before.
 
-    def _check_room(self) -> None:
-        if self._in_progress >= self.options.max_requests:
+        Raises:
+            ApiError: 429, if there is none.
+        """
+        self._check_room(count - 1)
+        return self._working(count - 1)
+
+    def _check_room(self, count: int) -> None:
+        if self._running + count > self.options.max_running:
             raise ApiError(
                 429,
-                "Too many requests are worked on, try again",
+                "Too many completions are worked on, try again",
                 kind="rate_limit_error",
                 code="rate_limit_exceeded",
             )
 
+    @contextlib.contextmanager
+    def _working(self, count: int) -> Iterator[None]:
+        # One event loop runs all requests, so that a number is enough.
+        self._running += count
+        try:
+            yield
+        finally:
+            self._running -= count
 
-def _event(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+async def _event(data: dict[str, Any]) -> bytes:
+    choices = data.get("choices", ())
+    return await event(data, sum(len(choice["text"]) for choice in choices))
 
 
 def _check_key(request: Request, keys: Sequence[str]) -> None:

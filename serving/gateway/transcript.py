@@ -15,14 +15,19 @@ _BYTES = re.compile(r"(?:<0x[0-9A-F]{2}>)+")
 _SPACE = re.compile(rb"\s*")
 # JSON has no infinity; OpenAI's API has this in its place.
 _LOWEST = -9999.0
+# Within so many bytes the token behind an unknown piece is looked for.
+_LONGEST_UNKNOWN = 1 << 10
 
 
 class ScoredToken(NamedTuple):
-    """A token, its log-probability in nats, and the likeliest tokens in its place."""
+    """A token, its log-probability in nats, and the likeliest tokens in its place.
+
+    The first of a text has neither, as nothing comes before it.
+    """
 
     text: str
-    log_probability: float
-    top: Sequence[tuple[str, float]] = ()
+    log_probability: float | None
+    top: Sequence[tuple[str, float]] | None = ()
 
     @property
     def bytes(self) -> bytes:
@@ -47,9 +52,6 @@ class Transcript:
         tokens: all that were added.
         data: the bytes of all tokens.
         shown: the text that was taken so far.
-        taken: how many tokens were taken so far.
-        place: where to go on from, with a token behind it and no character begun: so
-            many bytes, so many tokens.
         ended: whether nothing can be added.
     """
 
@@ -62,9 +64,7 @@ class Transcript:
         self._starts: list[int] = []
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._decoded = 0
-        self._checker = codecs.getincrementaldecoder("utf-8")("replace")
-        self.taken = 0
-        self.place = (0, 0)
+        self._taken = 0
 
     @property
     def count(self) -> int:
@@ -76,12 +76,9 @@ class Transcript:
         for token in tokens:
             if self.ended:
                 return
-            if not self._checker.getstate()[0]:
-                self.place = (len(self.data), len(self.tokens))
             self.tokens.append(token)
             self._starts.append(len(self.data))
             self.data += token.bytes
-            self._checker.decode(token.bytes)
             self._cut(len(token.bytes))
 
     def end(self) -> None:
@@ -95,14 +92,14 @@ class Transcript:
         ended, a character that is not complete becomes U+FFFD.
         """
         end = len(self.data) - (0 if self.ended else self._held_back())
-        before, first, offsets = len(self.shown), self.taken, []
-        while self.taken < len(self.tokens) and self._starts[self.taken] < end:
-            start = self._starts[self.taken]
+        before, first, offsets = len(self.shown), self._taken, []
+        while self._taken < len(self.tokens) and self._starts[self._taken] < end:
+            start = self._starts[self._taken]
             self._decode(start)
             offsets.append(len(self.shown) + self._is_broken_off(start))
-            self.taken += 1
+            self._taken += 1
         self._decode(end, self.ended)
-        return self.shown[before:], self.tokens[first : self.taken], offsets
+        return self.shown[before:], self.tokens[first : self._taken], offsets
 
     def _is_broken_off(self, place: int) -> bool:
         """Whether a character before a place is not completed there."""
@@ -138,7 +135,7 @@ class Transcript:
         )
 
 
-def offsets_in(text: str, tokens: Sequence[ScoredToken]) -> list[int]:
+def offsets_in(text: str, tokens: Iterable[ScoredToken]) -> list[int]:
     """The character of `text` at which each of its tokens begins.
 
     Tokens need not spell the text: `<unk>` stands for something unknown, and a
@@ -163,7 +160,7 @@ def _find(
     for wanted in (piece, piece.strip()):
         starts = [s for s in (place, after_space) if data.startswith(wanted, s)]
         if anywhere:
-            starts.append(data.find(wanted, place))
+            starts.append(data.find(wanted, place, place + _LONGEST_UNKNOWN))
         if starts and starts[0] >= 0:
             return starts[0], starts[0] + len(wanted)
     return None
@@ -182,29 +179,50 @@ def _characters(data: bytes, places: Iterable[int]) -> list[int]:
 
 
 def logprobs_body(
-    tokens: Sequence[ScoredToken], offsets: Sequence[int], count: int
+    tokens: Iterable[ScoredToken], offsets: Iterable[int], count: int
 ) -> dict[str, Any]:
     """`logprobs` of a choice, with the `count` likeliest tokens at each place.
 
-    The token itself is among them, as in OpenAI's API, though it may be one more.
+    The token itself is among them, as in OpenAI's API, though it may be one more. The
+    lists hold plain values alone, as there may be many.
     """
-    top: list[dict[str, float]] | None = None
-    if count:
-        top = [_top(token, count) for token in tokens]
+    names, scores, tops = [], [], []
+    for token in tokens:
+        names.append(token.text)
+        scores.append(_shown(token.log_probability))
+        if count:
+            tops.append(_top(token, count))
     return {
-        "tokens": [token.text for token in tokens],
-        "token_logprobs": [max(token.log_probability, _LOWEST) for token in tokens],
-        "top_logprobs": top,
+        "tokens": names,
+        "token_logprobs": scores,
+        "top_logprobs": tops if count else None,
         "text_offset": list(offsets),
     }
 
 
-def _top(token: ScoredToken, count: int) -> dict[str, float]:
-    top: dict[str, float] = {}
+def joined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """`logprobs` of a text and of what follows it."""
+    return {
+        name: None if values is None else values + second[name]
+        for name, values in first.items()
+    }
+
+
+def _top(token: ScoredToken, count: int) -> dict[str, float | None] | None:
+    if token.top is None:
+        return None
+    top: dict[str, float | None] = {}
     for text, log_probability in [
         *token.top[:count],
         (token.text, token.log_probability),
     ]:
         # Two tokens may look alike; the likelier is the one that is meant.
-        top.setdefault(text, max(log_probability, _LOWEST))
+        top.setdefault(text, _shown(log_probability))
     return top
+
+
+def _shown(log_probability: float | None) -> float | None:
+    """As JSON has it, which knows no infinity; what is no number is nothing."""
+    if log_probability is None or log_probability != log_probability:
+        return None
+    return max(log_probability, _LOWEST)

@@ -175,6 +175,7 @@ class TellingModel(BigramModel):
             "new_tokens": count,
             "finish_reason": tf.fill(tf.shape(prompt), "length"),
             "prompt_tokens": tf.strings.length(prompt),
+            "token_id": tf.where(here, places, 0),
             "token": tf.where(here, tf.gather(self.names, places), ""),
             "log_probability": tf.where(here, tf.gather(self.table[0], places), 0.0),
             "top_token": tf.broadcast_to(tf.gather(self.names, ids), shape),

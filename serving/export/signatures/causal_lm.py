@@ -13,20 +13,22 @@ that may be proposed.
 
 `generate` draws from the 256 likeliest tokens; a prompt keeps its last (context length
 - `max_new_tokens`) tokens, and `prompt_tokens` says how many these are, `<s>` not
-counted. No request gets more tokens than the export's cap, and a setting that means
-nothing (not a number, out of range) is as good as none. The penalties are Hugging
-Face's (over prompt and new tokens) and OpenAI's (over new tokens), and lower the logits
-before anything is left out. `stop` has four strings a row, of any bytes, "" for none:
-the text ends before the first that is complete (of several complete at one byte, the
-longest), whatever the tokens are, and the row is written no further. `new_tokens`
-counts the tokens that `text` has a part of, without the `</s>` that ended it; what is
-told of each token is "" or 0 behind that. `finish_reason` is `stop` (at `</s>` or a
-stop string) or `length`. A row's text depends on its settings, its seed and its prompt,
-not on the rest of the batch. The log-probabilities are the model's own, in nats, among
-what may be proposed: before penalties, temperature and cuts. Who goes on piece by piece
-with one seed says in `seed_offset` how many tokens of the continuation the prompt ends
-with: they count for the penalties as new ones, and the pieces are those of one request
-(where the tokenizer cuts the text into the tokens that were drawn).
+counted. Where `prompt_ids` has any, these tokens are the prompt, as they are and all of
+them counted; what is no id is `<unk>`. No request gets more tokens than the export's
+cap, and a setting that means nothing (not a number, out of range) is as good as none.
+The penalties are Hugging Face's (over prompt and new tokens) and OpenAI's (over new
+tokens), and lower the logits before anything is left out. `stop` has four strings a
+row, of any bytes, "" for none: the text ends before the first that is complete (of
+several complete at one byte, the longest), whatever the tokens are, and the row is
+written no further. `new_tokens` counts the tokens that `text` has a part of, without
+the `</s>` that ended it; what is told of each token is "" or 0 behind that.
+`finish_reason` is `stop` (at `</s>` or a stop string) or `length`. A row's text depends
+on its settings, its seed and its prompt, not on the rest of the batch. The
+log-probabilities are the model's own, in nats, among what may be proposed: before
+penalties, temperature and cuts. Who goes on piece by piece with one seed says in
+`seed_offset` how many tokens of the continuation the prompt ends with: they count for
+the penalties as new ones, and the pieces are those of one request (where the tokenizer
+cuts the text into the tokens that were drawn).
 
 `beam_search` keeps `num_beams` (at most four) continuations; see `beam_search`.
 `log_probability` is the sum over the tokens, `</s>` and those of a stop string among
@@ -55,7 +57,7 @@ from ..sampling import Penalties, Sampling
 from ..settings import ExportSettings
 from ..stop_strings import StopStrings
 from ..traced_model import TracedModel
-from ..vocabulary import Alternatives, Vocabulary, last_tokens
+from ..vocabulary import Alternatives, Vocabulary, asked_alternatives, last_tokens
 from . import Signatures
 from .rows import signature
 
@@ -92,9 +94,11 @@ def build(
         "serving_default": _next_tokens(traced, vocabulary),
         "score": score,
         "token_scores": token_scores,
-        "token_alternatives": _alternatives(traced, vocabulary, stride),
+        **_alternatives(traced, vocabulary, stride),
         "generate": _generate(traced, vocabulary, cap),
         "beam_search": _beam_search(traced, vocabulary, cap),
+        **_tokens(vocabulary),
+        "model_info": _model_info(traced, vocabulary, cap),
         "evaluate": evaluate,
     }
     options = {"stride": stride, "max_new_tokens": cap}
@@ -142,34 +146,66 @@ def _scoring(
     return score, token_scores
 
 
-def _alternatives(model: Any, vocabulary: Vocabulary, stride: int) -> Callable:
+def _alternatives(
+    model: Any, vocabulary: Vocabulary, stride: int
+) -> dict[str, Callable]:
+    most = vocabulary.most_alternatives
+
     def likeliest(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
         # Of all tokens, as in `token_scores`, though only some are shown.
         normalizer = tf.reduce_logsumexp(logits, axis=-1)
         masked = vocabulary.mask_unproposable(logits)
-        values, ids = tf.math.top_k(masked, vocabulary.alternatives)
+        values, ids = tf.math.top_k(masked, most)
         target = tf.gather(logits, targets, axis=-1, batch_dims=2)
         return target - normalizer, values - normalizer[..., tf.newaxis], ids
 
     specs = (
         tf.TensorSpec([None], tf.float32),
-        tf.TensorSpec([None, vocabulary.alternatives], tf.float32),
-        tf.TensorSpec([None, vocabulary.alternatives], tf.int32),
+        tf.TensorSpec([None, most], tf.float32),
+        tf.TensorSpec([None, most], tf.int32),
     )
+
+    @tf.function(
+        input_signature=[
+            tf.RaggedTensorSpec([None, None], tf.int32, row_splits_dtype=tf.int64)
+        ],
+        autograph=False,
+    )
+    def scored(documents: tf.RaggedTensor) -> tuple[tf.RaggedTensor, ...]:
+        return map_logits(model, documents, likeliest, specs, stride=stride)
 
     @signature(contract.TOKEN_ALTERNATIVES)
     def token_alternatives(text: tf.Tensor) -> dict[str, tf.Tensor]:
         documents = vocabulary.documents(text)
-        results = map_logits(model, documents, likeliest, specs, stride=stride)
-        scores, values, ids = results
+        scores, values, ids = scored(documents)
         top = Alternatives(values.to_tensor(0.0), ids.to_tensor(0))
         is_there = tf.sequence_mask(scores.row_lengths(), tf.shape(top.ids)[1])
         return {
             **_scored(vocabulary, documents[:, 1:], scores),
-            **_shown(vocabulary, top, is_there),
+            **_shown(vocabulary, top, is_there, contract.ALTERNATIVES),
         }
 
-    return token_alternatives
+    @signature(contract.ID_ALTERNATIVES)
+    def id_alternatives(
+        token_ids: tf.Tensor, alternatives: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        scores, values, ids = scored(vocabulary.id_documents(token_ids))
+        count = tf.minimum(asked_alternatives(alternatives), most)
+        scores, length = scores.to_tensor(0.0), scores.row_lengths()
+        # Nested lists of a long text would keep whoever reads them busy.
+        flat = [tf.shape(scores)[0], tf.shape(scores)[1] * count]
+        values = tf.reshape(values.to_tensor(0.0)[..., :count], flat)
+        return {
+            "log_probability": scores,
+            "length": tf.cast(length, tf.int32),
+            "top_id": tf.reshape(ids.to_tensor(0)[..., :count], flat),
+            "top_log_probability": values,
+        }
+
+    return {
+        "token_alternatives": token_alternatives,
+        "id_alternatives": id_alternatives,
+    }
 
 
 def _generate(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
@@ -178,15 +214,19 @@ def _generate(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
         prompt: tf.Tensor,
         max_new_tokens: tf.Tensor,
         stop: tf.Tensor,
+        alternatives: tf.Tensor,
+        prompt_ids: tf.Tensor,
         **settings: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
         prompts = Prompts.of(
             vocabulary,
             prompt,
+            prompt_ids,
             max_new_tokens,
             context_length=model.context_length,
             cap=cap,
         )
+        asked = asked_alternatives(alternatives)
         new = generate(
             model,
             vocabulary,
@@ -194,6 +234,7 @@ def _generate(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
             Sampling(*(settings[name] for name in Sampling._fields)),
             Penalties(*(settings[f"{name}_penalty"] for name in Penalties._fields)),
             StopStrings(stop),
+            tf.clip_by_value(asked, 1, vocabulary.most_alternatives),
             cap=cap,
         )
         is_there = tf.sequence_mask(new.new_tokens, tf.shape(new.ids)[1])
@@ -202,9 +243,10 @@ def _generate(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
             "new_tokens": new.new_tokens,
             "finish_reason": _finish_reason(new.stopped),
             "prompt_tokens": prompts.read,
+            "token_id": tf.where(is_there, new.ids, 0),
             "token": tf.where(is_there, vocabulary.display(new.ids), ""),
             "log_probability": new.log_probability,
-            **_shown(vocabulary, new.top, is_there),
+            **_told(alternatives, _shown(vocabulary, new.top, is_there, asked)),
         }
 
     return generate_text
@@ -218,10 +260,12 @@ def _beam_search(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
         num_beams: tf.Tensor,
         length_penalty: tf.Tensor,
         stop: tf.Tensor,
+        prompt_ids: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
         prompts = Prompts.of(
             vocabulary,
             prompt,
+            prompt_ids,
             max_new_tokens,
             context_length=model.context_length,
             cap=cap,
@@ -241,6 +285,45 @@ def _beam_search(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
     return search
 
 
+def _tokens(vocabulary: Vocabulary) -> dict[str, Callable]:
+    @signature(contract.TOKENIZE)
+    def tokenize(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        ids = vocabulary.documents(text)[:, 1:-1]
+        length = tf.cast(ids.row_lengths(), tf.int32)
+        return {"token_id": ids.to_tensor(0), "length": length}
+
+    @signature(contract.DETOKENIZE)
+    def detokenize(token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
+        ids = vocabulary.written_ids(token_ids)
+        shown = tf.ragged.map_flat_values(vocabulary.display, ids)
+        return {
+            "text": vocabulary.named(ids),
+            "token": shown.to_tensor(""),
+            "length": tf.cast(ids.row_lengths(), tf.int32),
+        }
+
+    return {"tokenize": tokenize, "detokenize": detokenize}
+
+
+def _model_info(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
+    told = {
+        "context_length": int(model.context_length),
+        "max_new_tokens": cap,
+        "vocabulary_size": len(vocabulary.tokenizer.token_bytes()),
+        "special_id": vocabulary.special_ids,
+        "special_token": vocabulary.special_tokens,
+    }
+
+    @signature(contract.MODEL_INFO)
+    def model_info(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {
+            name: tf.repeat(tf.constant([value]), tf.size(text), axis=0)
+            for name, value in told.items()
+        }
+
+    return model_info
+
+
 def _finish_reason(stopped: tf.Tensor) -> tf.Tensor:
     return tf.where(stopped, "stop", "length")
 
@@ -256,10 +339,23 @@ def _scored(
 
 
 def _shown(
-    vocabulary: Vocabulary, top: Alternatives, is_there: tf.Tensor
+    vocabulary: Vocabulary,
+    top: Alternatives,
+    is_there: tf.Tensor,
+    count: int | tf.Tensor,
 ) -> dict[str, tf.Tensor]:
-    token, log_probability = vocabulary.shown(top, is_there)
+    token, log_probability = vocabulary.shown(top, is_there, count)
     return {"top_token": token, "top_log_probability": log_probability}
+
+
+def _told(alternatives: tf.Tensor, shown: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The likeliest tokens as far as each row asks for them: "" and -inf behind."""
+    count = tf.shape(shown["top_token"])[2]
+    is_asked = tf.range(count) < alternatives[:, tf.newaxis, tf.newaxis]
+    unasked = {"top_token": "", "top_log_probability": float("-inf")}
+    return {
+        name: tf.where(is_asked, shown[name], value) for name, value in unasked.items()
+    }
 
 
 def text_of_examples(examples: tf.Tensor) -> tf.Tensor:

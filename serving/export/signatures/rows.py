@@ -40,7 +40,10 @@ def signature(contract: Signature, **defaults: Any) -> Callable[[Callable], Call
                 shape = [rows, *contract.inputs[name].shape]
                 given[name] = tf.broadcast_to(given[name], shape)
             outputs = answer(**given)
-            return {name: outputs[name] for name in contract.outputs}
+            return {
+                name: tf.ensure_shape(outputs[name], [None, *tensor.shape])
+                for name, tensor in contract.outputs.items()
+            }
 
         # What a default is in the SavedModel, is a default in Python first.
         function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
+from ...client.async_client import unblocked
+from .. import json_text
 from ..errors import invalid
 from ..metrics import Record
 from ..service import Service, unless_gone
 from .schema import CompletionRequest, parse
 from .serving import Completion
-from .streaming import LimitsOf, stream
+from .streaming import stream
 
 
 def routes(service: Service) -> list[Route]:
     """Takes requests for completions."""
-    limits = {name: LimitsOf(client) for name, client in service.clients.items()}
+    options = service.options
 
     async def answer(request: Request, record: Record) -> Response:
-        asked = parse(await service.body(request))
-        client = service.client(asked.model)
+        data = await service.body(request)
+        asked = await unblocked(len(data), parse, data, options.strict)
+        model = service.model(asked.model)
         record.model = asked.model
-        _check_size(asked, service.options.max_completions)
-        completion = Completion(client, asked)
-        if asked.stream:
-            parts = stream(completion, limits[asked.model])
-            return await service.streamed(request, parts, record, completion.usage)
-        body = await unless_gone(request, completion.answer())
-        record.done(200, completion.usage)
-        return JSONResponse(body)
+        _check_size(asked, min(options.max_completions, options.max_running))
+        with service.room_for(asked.count):
+            completion = await unless_gone(request, Completion.of(model, asked))
+            if asked.stream:
+                return await service.streamed(
+                    request, stream(completion), record, completion.usage, asked.count
+                )
+            body = await unless_gone(request, completion.answer())
+            record.done(200, completion.usage)
+            return await json_text.response(body, asked.size)
 
     async def completions(request: Request) -> Response:
         return await service.answered(request, answer)
@@ -38,7 +43,7 @@ def routes(service: Service) -> list[Route]:
 
 
 def _check_size(asked: CompletionRequest, most: int) -> None:
-    if len(asked.prompt) * asked.best_of > most:
+    if asked.count > most:
         raise invalid(
             f"{len(asked.prompt)} prompts with {asked.best_of} completions each are"
             f" more than the {most} that a request may ask for",

@@ -3,7 +3,8 @@
 The fields and their ranges are those of
 https://platform.openai.com/docs/api-reference/completions/create; the last ones are not
 OpenAI's and have the names that vLLM gives them. Defaults are the signatures' own,
-which are OpenAI's and vLLM's.
+which are OpenAI's and vLLM's. Of their other fields those are taken that change no
+text, and those at a value that changes none.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ...export.contract import (
-    ALTERNATIVES,
     BEAM_SEARCH,
     GENERATE,
+    MAX_ALTERNATIVES,
     MAX_BEAMS,
     MAX_STOPS,
 )
-from ..errors import ApiError, invalid
+from ..errors import invalid, not_json, refusal
 
 PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
@@ -39,13 +40,38 @@ _DEFAULTS = {
 }
 
 
+# Fields that say nothing of the text.
+_BESIDE = frozenset(
+    {"cache_salt", "metadata", "priority", "prompt_cache_key", "request_id"}
+    | {"safety_identifier", "service_tier", "store"}
+)
+# The values at which other fields change nothing, but for null and what is empty.
+_NEUTRAL: dict[str, Any] = {
+    "detokenize": True,
+    "response_format": {"type": "text"},
+    "skip_special_tokens": True,
+    "spaces_between_special_tokens": True,
+    "tfs": 1,
+    "typical_p": 1,
+}
+
+
 def _prompts(value: Any) -> Any:
-    values = [value] if isinstance(value, str) else value
-    if isinstance(values, list) and any(isinstance(v, int | list) for v in values):
-        raise PydanticCustomError(
-            "prompt", "Prompts of token ids are not supported: send text"
-        )
+    values = [value] if isinstance(value, str) or _is_ids(value) else value
+    if not isinstance(values, list):
+        raise PydanticCustomError("prompt", "Input should be a string or a valid list")
+    for one in values:
+        if not (isinstance(one, str) or one == [] or _is_ids(one)):
+            raise PydanticCustomError(
+                "prompt", "A prompt is a string or a list of token ids"
+            )
     return values
+
+
+def _is_ids(value: Any) -> bool:
+    """Whether these are token ids, and at least one."""
+    is_list = isinstance(value, list) and bool(value)
+    return is_list and all(type(one) is int for one in value)
 
 
 def _stops(value: Any) -> Any:
@@ -63,12 +89,14 @@ class StreamOptions(BaseModel):
     Attributes:
         include_usage: end the stream with the usage of the whole.
         include_obfuscation: accepted; nothing is obfuscated here.
+        continuous_usage_stats: send the usage so far with each part.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool = False
     include_obfuscation: bool = False
+    continuous_usage_stats: bool = False
 
 
 class CompletionRequest(BaseModel):
@@ -76,7 +104,8 @@ class CompletionRequest(BaseModel):
 
     Attributes:
         model: one of those that `GET /v1/models` lists.
-        prompt: a text or several.
+        prompt: a text or several, or the ids of its tokens, or several lists of these.
+            Before a text stands `<s>`, and before ids only what they say.
         max_tokens: the most new tokens; the export's own cap holds as well.
         n: completions for each prompt.
         best_of: completions to draw for each prompt, of which the `n` with the highest
@@ -84,21 +113,22 @@ class CompletionRequest(BaseModel):
         stream: send the text as it comes.
         logprobs: so many likeliest tokens at each place, besides the token itself.
         echo: give back the prompt before the completion.
-        stop: up to four strings before which the text ends.
+        stop: strings before which the text ends.
         seed: the same seed gives the same text; completion i has the seed plus i.
         user: accepted and not looked at.
         top_k: draw from the k likeliest; 0 or -1 for all.
         repetition_penalty: of tokens in prompt and text; 1 turns it off.
         use_beam_search: search for the likeliest text, with `best_of` (or `n`) beams.
         length_penalty: by whose power of the length a beam's score is divided.
+        truncate_prompt_tokens: so many of a prompt's last tokens are read; -1: as many
+            as the context has room for.
+        add_special_tokens: whether `<s>` stands before a text.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True)
 
     model: str
-    prompt: Annotated[
-        list[str], BeforeValidator(_prompts), Field(min_length=1, strict=True)
-    ] = [""]
+    prompt: Annotated[list[Any], BeforeValidator(_prompts), Field(min_length=1)] = [""]
     max_tokens: int = Field(16, ge=0, le=_INT32_MAX)
     temperature: _Real = Field(_DEFAULTS["temperature"], ge=0, le=2)
     top_p: _Real = Field(_DEFAULTS["top_p"], ge=0, le=1)
@@ -106,11 +136,9 @@ class CompletionRequest(BaseModel):
     best_of: int = Field(0, ge=1)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    logprobs: int | None = Field(None, ge=0, le=ALTERNATIVES)
+    logprobs: int | None = Field(None, ge=0, le=MAX_ALTERNATIVES)
     echo: bool = False
-    stop: Annotated[
-        list[str], BeforeValidator(_stops), Field(max_length=MAX_STOPS)
-    ] = []
+    stop: Annotated[list[str], BeforeValidator(_stops)] = []
     presence_penalty: _Real = Field(_DEFAULTS["presence_penalty"], ge=-2, le=2)
     frequency_penalty: _Real = Field(_DEFAULTS["frequency_penalty"], ge=-2, le=2)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
@@ -122,6 +150,8 @@ class CompletionRequest(BaseModel):
     repetition_penalty: _Real = Field(_DEFAULTS["repetition_penalty"], gt=0)
     use_beam_search: bool = False
     length_penalty: _Real = _DEFAULTS["length_penalty"]
+    truncate_prompt_tokens: int | None = Field(None, ge=-1, le=_INT32_MAX)
+    add_special_tokens: bool = True
 
     @model_validator(mode="before")
     @classmethod
@@ -134,9 +164,23 @@ class CompletionRequest(BaseModel):
         """Fills in what depends on another field."""
         self.best_of = self.best_of or self.n
 
+    @property
+    def count(self) -> int:
+        """How many completions are written."""
+        return len(self.prompt) * self.best_of
 
-def parse(body: bytes) -> CompletionRequest:
+    @property
+    def size(self) -> int:
+        """About how many bytes its prompts have."""
+        return sum(map(len, self.prompt))
+
+
+def parse(body: bytes, strict: bool = False) -> CompletionRequest:
     """The request in a body of JSON.
+
+    Args:
+        body: of the request.
+        strict: whether a field that is not known is refused whatever its value.
 
     Raises:
         ApiError: 400, with the first thing that is wrong.
@@ -144,11 +188,21 @@ def parse(body: bytes) -> CompletionRequest:
     try:
         request = CompletionRequest.model_validate_json(body)
     except ValidationError as error:
-        raise _refusal(error) from None
+        raise refusal(error) from None
     except ValueError as error:  # what is nested too deeply, among others
-        raise _not_json(str(error)) from None
+        raise not_json(str(error)) from None
+    for name, value in (request.model_extra or {}).items():
+        if strict or not _changes_nothing(name, value):
+            raise invalid(f"Unrecognized request argument supplied: {name}", name)
     _check_together(request)
     return request
+
+
+def _changes_nothing(name: str, value: Any) -> bool:
+    """Whether a field of another server says nothing of the text."""
+    if name in _BESIDE or value == _NEUTRAL.get(name, False):
+        return True
+    return name not in _NEUTRAL and value in ("", [], {})
 
 
 def _check_together(request: CompletionRequest) -> None:
@@ -161,6 +215,9 @@ def _check_together(request: CompletionRequest) -> None:
         raise invalid("'best_of' must be at least 'n'", "best_of")
     if request.stream_options is not None and not request.stream:
         raise invalid("'stream_options' is for 'stream' only", "stream_options")
+    if request.truncate_prompt_tokens == 0:
+        name = "truncate_prompt_tokens"
+        raise invalid(f"'{name}' must be -1 or at least 1", name)
     if request.stream and request.best_of > request.n:
         raise invalid("What is best of several cannot be streamed", "best_of")
     if not request.use_beam_search:
@@ -169,25 +226,10 @@ def _check_together(request: CompletionRequest) -> None:
         raise invalid(f"Beam search has at most {MAX_BEAMS} beams", "best_of")
     if request.stream:
         raise invalid("Beam search cannot be streamed", "stream")
+    if len(request.stop) > MAX_STOPS:
+        raise invalid(f"Beam search has at most {MAX_STOPS} stop strings", "stop")
     if request.logprobs is not None:
         raise invalid("Beam search gives no log-probabilities of tokens", "logprobs")
     for name in PENALTIES:
         if getattr(request, name) != _DEFAULTS[name]:
             raise invalid(f"'{name}' cannot be used with beam search", name)
-
-
-def _refusal(error: ValidationError) -> ApiError:
-    first = error.errors(include_url=False)[0]
-    kind, path = first["type"], [str(part) for part in first["loc"]]
-    if kind in ("json_invalid", "model_type", "model_attributes_type"):
-        return _not_json(first["msg"])
-    name = ".".join(path)
-    if kind == "extra_forbidden":
-        return invalid(f"Unrecognized request argument supplied: {name}", name)
-    if kind == "missing":
-        return invalid(f"You must provide a {name} parameter", name)
-    return invalid(f"'{name}': {first['msg']}", path[0] if path else None)
-
-
-def _not_json(why: str) -> ApiError:
-    return invalid(f"The body of the request is not a JSON object: {why}")

@@ -1,7 +1,7 @@
 """Completions from the signatures of a model.
 
-`generate` and `beam_search` write them, and `token_alternatives` says how likely the
-tokens of a prompt are.
+`generate` and `beam_search` write them. How likely the tokens of a prompt are is said
+by `id_alternatives`, or `token_alternatives` of older exports.
 """
 
 from __future__ import annotations
@@ -10,17 +10,22 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ...client import Alternative, AsyncClient, Generation
-from ...export.contract import GENERATE
+from ...client import Generation, IdAlternatives
+from ...client.async_client import unblocked
+from ...export.contract import ALTERNATIVES, GENERATE, MAX_STOPS
+from ..errors import invalid
 from ..metrics import Usage
-from ..transcript import ScoredToken, Transcript, logprobs_body, offsets_in
+from ..prompts import Prompt, Reading, read_prompts
+from ..transcript import ScoredToken, joined, logprobs_body, offsets_in
+from ..versions import ServedModel, Version
+from .pieces import STOPPED, Writer, placed_tokens, scored_tokens, text_of
 from .schema import PENALTIES, CompletionRequest
 
-STOPPED = "stop"
+_END = "</s>"
 
 
 @dataclass
@@ -29,31 +34,34 @@ class Echo:
 
     Attributes:
         text: the prompt; empty where it is not asked for.
-        tokens: of the prompt; empty where log-probabilities are not asked for.
-        offsets: the character at which each begins.
+        logprobs: of its tokens; None where they are not asked for.
         end: how likely the prompt ends where it does, `</s>`.
     """
 
     text: str = ""
-    tokens: list[ScoredToken] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
+    logprobs: dict[str, Any] | None = None
     end: ScoredToken | None = None
 
 
 class Completion:
-    """One request for completions, as it is answered.
+    """One request for completions, as one version of a model answers it.
 
     Args:
-        client: of the model.
+        version: of the model.
         request: what is asked.
+        prompts: those of the request.
 
     Attributes:
         usage: counts up while the answer comes.
     """
 
-    def __init__(self, client: AsyncClient, request: CompletionRequest) -> None:
-        self.client = client
+    def __init__(
+        self, version: Version, request: CompletionRequest, prompts: Sequence[Prompt]
+    ) -> None:
+        self.version = version
+        self.client = version.client
         self.request = request
+        self.prompts = prompts
         self.usage = Usage()
         self._head = {
             "id": f"cmpl-{uuid.uuid4().hex}",
@@ -61,6 +69,27 @@ class Completion:
             "created": int(time.time()),
             "model": request.model,
         }
+
+    @classmethod
+    async def of(cls, model: ServedModel, request: CompletionRequest) -> Completion:
+        """Reads the prompts of a request.
+
+        Raises:
+            ApiError: 400, where the version that answers cannot do what is asked.
+            ServingError: the model server refuses, or does not answer.
+        """
+        version = await model.current()
+        if version.info is None:
+            _require_older(request)
+        reading = Reading(
+            request.max_tokens,
+            request.truncate_prompt_tokens,
+            request.add_special_tokens,
+            any_length=request.echo and request.max_tokens == 0,
+        )
+        return cls(
+            version, request, await read_prompts(version, request.prompt, reading)
+        )
 
     def body(self, choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """An answer, or a part of it, with these choices."""
@@ -84,7 +113,7 @@ class Completion:
         A prompt is completed alike alone and in a list.
         """
         seeds = []
-        for _ in self.request.prompt:
+        for _ in self.prompts:
             given = self.request.seed
             base = random.getrandbits(32) if given is None else given
             seeds += [base + candidate for candidate in range(self.request.best_of)]
@@ -98,7 +127,9 @@ class Completion:
         """
         request = self.request
         penalties = {name: getattr(request, name) for name in PENALTIES}
+        told = self.version.info is not None
         return {
+            **({"alternatives": request.logprobs or 0} if told else {}),
             "temperature": request.temperature,
             "top_k": max(0, request.top_k),
             "top_p": request.top_p,
@@ -109,43 +140,94 @@ class Completion:
             },
         }
 
+    def asked(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        """Prompts as the signatures take them."""
+        if self.version.info is None:
+            return {"prompts": [prompt.text for prompt in prompts]}
+        return {
+            "prompts": [""] * len(prompts),
+            "prompt_ids": [prompt.ids or () for prompt in prompts],
+        }
+
     async def echoes(self) -> list[Echo]:
         """What is given back of each prompt."""
         request = self.request
         if not request.echo:
-            return [Echo() for _ in request.prompt]
+            return [Echo() for _ in self.prompts]
         if request.logprobs is None:
-            return [Echo(prompt) for prompt in request.prompt]
+            return [Echo(prompt.text) for prompt in self.prompts]
+        if self.version.info is None:
+            return await self._older_echoes()
+        tokens, scored = await asyncio.gather(
+            self.version.tokens(),
+            self.client.id_alternatives(
+                [prompt.ids or () for prompt in self.prompts], request.logprobs
+            ),
+        )
+        return [
+            await unblocked(
+                len(prompt.text), _echo, prompt, scores, tokens, request.logprobs
+            )
+            for prompt, scores in zip(self.prompts, scored, strict=True)
+        ]
+
+    async def _older_echoes(self) -> list[Echo]:
         echoes = []
-        scored = await self.client.token_alternatives(request.prompt)
-        for prompt, scores in zip(request.prompt, scored, strict=True):
+        texts = [prompt.text for prompt in self.prompts]
+        scored = await self.client.token_alternatives(texts)
+        for text, scores in zip(texts, scored, strict=True):
             *tokens, end = scored_tokens(
                 scores.tokens, scores.log_probabilities, scores.alternatives
             )
-            echoes.append(Echo(prompt, tokens, offsets_in(prompt, tokens), end))
+            tokens[:1] = [ScoredToken(one.text, None, None) for one in tokens[:1]]
+            offsets = offsets_in(text, tokens)
+            logprobs = logprobs_body(tokens, offsets, self.request.logprobs or 0)
+            echoes.append(Echo(text, logprobs, end))
         return echoes
 
     async def _samples(self) -> list[dict[str, Any]]:
         request = self.request
-        generations, echoes = await asyncio.gather(
-            self.client.generate(
-                [p for p in request.prompt for _ in range(request.best_of)],
+        generations, echoes = await asyncio.gather(self._written(), self.echoes())
+        choices: list[dict[str, Any]] = []
+        for number, (prompt, echo) in enumerate(zip(self.prompts, echoes, strict=True)):
+            first = number * request.best_of
+            candidates = generations[first : first + request.best_of]
+            self.count(prompt, candidates)
+            for generation in _best(candidates, request.n):
+                choices.append(self._choice(len(choices), echo, generation))
+        return choices
+
+    async def _written(self) -> list[Generation]:
+        """All completions of all prompts."""
+        request = self.request
+        prompts = [p for p in self.prompts for _ in range(request.best_of)]
+        if self.version.info is not None and request.max_tokens == 0:
+            return [Generation("", 0, "length") for _ in prompts]
+        if len(request.stop) <= MAX_STOPS:
+            return await self.client.generate(
+                **self.asked(prompts),
                 max_new_tokens=request.max_tokens,
                 seed=self.seeds(),
                 stop=request.stop or None,
                 **self.sampling(),
-            ),
-            self.echoes(),
+            )
+        return await asyncio.gather(
+            *(
+                self.writer(prompt, seed).written()
+                for prompt, seed in zip(prompts, self.seeds(), strict=True)
+            )
         )
-        choices: list[dict[str, Any]] = []
-        for number, echo in enumerate(echoes):
-            first = number * request.best_of
-            candidates = generations[first : first + request.best_of]
-            self.usage.prompt_tokens += candidates[0].prompt_tokens or 0
-            self.usage.completion_tokens += sum(c.new_tokens for c in candidates)
-            for generation in _best(candidates, request.n):
-                choices.append(self._choice(len(choices), echo, generation))
-        return choices
+
+    def writer(self, prompt: Prompt, seed: int) -> Writer:
+        """Writes one completion, piece by piece, with any number of stop strings."""
+        settings = {**self.sampling(), "seed": seed}
+        return Writer(self.version, self.request, prompt, settings)
+
+    def count(self, prompt: Prompt, written: Sequence[Generation]) -> None:
+        """Counts a prompt, and what was written after it."""
+        read = prompt.size if prompt.ids is not None else written[0].prompt_tokens
+        self.usage.prompt_tokens += read or 0
+        self.usage.completion_tokens += sum(one.new_tokens for one in written)
 
     def _choice(self, index: int, echo: Echo, generation: Generation) -> dict[str, Any]:
         logprobs = None
@@ -155,13 +237,17 @@ class Completion:
                 # What was drawn is the end of the text, of which there is nothing to
                 # show; lm-evaluation-harness counts on a last token all the same.
                 tokens, offsets = [echo.end], [0]
-            logprobs = logprobs_body(
-                [*echo.tokens, *tokens],
-                [*echo.offsets, *(len(echo.text) + offset for offset in offsets)],
-                self.request.logprobs,
-            )
+            places = [len(echo.text) + offset for offset in offsets]
+            logprobs = self.logprobs(echo, tokens, places)
         text = echo.text + text_of(generation)
         return choice_body(index, text, logprobs, generation.finish_reason)
+
+    def logprobs(
+        self, echo: Echo, tokens: Sequence[ScoredToken], offsets: Sequence[int]
+    ) -> dict[str, Any]:
+        """`logprobs` of what is given back, and of new tokens."""
+        new = logprobs_body(tokens, offsets, self.request.logprobs or 0)
+        return new if echo.logprobs is None else joined(echo.logprobs, new)
 
     def _is_at_end(self, generation: Generation) -> bool:
         """Whether the model has ended the text, and not a stop string."""
@@ -169,27 +255,62 @@ class Completion:
 
     async def _beams(self) -> list[dict[str, Any]]:
         request = self.request
-        found, probes = await asyncio.gather(
-            self.client.beam_search(
-                request.prompt,
-                max_new_tokens=request.max_tokens,
-                num_beams=request.best_of,
-                length_penalty=request.length_penalty,
-                stop=request.stop or None,
-            ),
-            # Which says how many tokens of the prompts are read.
-            self.client.generate(request.prompt, max_new_tokens=0),
+        asked = self.asked(self.prompts)
+        found = await self.client.beam_search(
+            **asked,
+            max_new_tokens=request.max_tokens,
+            num_beams=request.best_of,
+            length_penalty=request.length_penalty,
+            stop=request.stop or None,
         )
+        probes: Sequence[Generation] = ()
+        if self.version.info is None:
+            # Which says how many tokens of the prompts are read.
+            probes = await self.client.generate(**asked, max_new_tokens=0)
         choices: list[dict[str, Any]] = []
-        for prompt, beams, probe in zip(request.prompt, found, probes, strict=True):
-            self.usage.prompt_tokens += probe.prompt_tokens or 0
+        for number, (prompt, beams) in enumerate(zip(self.prompts, found, strict=True)):
+            self.count(prompt, probes[number : number + 1])
             self.usage.completion_tokens += sum(beam.new_tokens for beam in beams)
             for beam in beams[: request.n]:
-                text = (prompt if request.echo else "") + beam.text
+                text = (prompt.text if request.echo else "") + beam.text
                 choices.append(
                     choice_body(len(choices), text, None, beam.finish_reason)
                 )
         return choices
+
+
+def _require_older(request: CompletionRequest) -> None:
+    """Refuses what exports that do not tell what they take cannot do."""
+    if (request.logprobs or 0) > ALTERNATIVES:
+        raise invalid(
+            f"'logprobs': this model's export tells {ALTERNATIVES} at most", "logprobs"
+        )
+    if len(request.stop) > MAX_STOPS:
+        raise invalid(
+            f"'stop': this model's export takes {MAX_STOPS} strings at most", "stop"
+        )
+
+
+def _echo(
+    prompt: Prompt, scores: IdAlternatives, names: Sequence[str], count: int
+) -> Echo:
+    """What is given back of a prompt, given each id's name."""
+    ids = prompt.ids or ()
+    first = int(prompt.implies_start)
+
+    def scored(name: str, place: int) -> ScoredToken:
+        top = [(names[index], score) for index, score in scores.top(place)]
+        return ScoredToken(name, scores.log_probabilities[place], top)
+
+    def tokens() -> Iterator[ScoredToken]:
+        for place, index in enumerate(ids[first:], first - 1):
+            name = names[index]
+            is_first = place < first
+            yield ScoredToken(name, None, None) if is_first else scored(name, place)
+
+    offsets = offsets_in(prompt.text, tokens())
+    logprobs = logprobs_body(tokens(), offsets, count)
+    return Echo(prompt.text, logprobs, scored(_END, len(ids) - 1))
 
 
 def choice_body(
@@ -202,47 +323,6 @@ def choice_body(
         "logprobs": logprobs,
         "finish_reason": finish_reason,
     }
-
-
-def text_of(generation: Generation) -> str:
-    """The new text; bytes that are no character become U+FFFD."""
-    return generation.text_bytes.decode("utf-8", "replace")
-
-
-def tokens_of(generation: Generation) -> list[ScoredToken]:
-    """The new tokens; none of a model that was exported before they were served."""
-    return scored_tokens(
-        generation.tokens or (),
-        generation.log_probabilities or (),
-        generation.alternatives or (),
-    )
-
-
-def placed_tokens(generation: Generation) -> tuple[list[ScoredToken], list[int]]:
-    """The new tokens, and the character of the new text at which each begins."""
-    transcript = Transcript()
-    transcript.add(tokens_of(generation))
-    transcript.end()
-    _, tokens, offsets = transcript.take()
-    return tokens, offsets
-
-
-def scored_tokens(
-    tokens: Sequence[str],
-    log_probabilities: Sequence[float],
-    alternatives: Sequence[Sequence[Alternative]],
-) -> list[ScoredToken]:
-    """Tokens as the client gives them."""
-    return [
-        ScoredToken(
-            token,
-            log_probability,
-            tuple((other.token, other.log_probability) for other in others),
-        )
-        for token, log_probability, others in zip(
-            tokens, log_probabilities, alternatives, strict=True
-        )
-    ]
 
 
 def _best(candidates: Sequence[Generation], count: int) -> Sequence[Generation]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import pytest
 from langzoo import cli
 from langzoo.cli import asking
+from langzoo.cli.common import print_json
 from langzoo.serving.client import Client
 from langzoo.serving.server import ModelServer
 from langzoo.serving.server.app import ServerOptions
@@ -139,6 +141,26 @@ def test_a_mark_at_the_beginning_of_a_file_is_no_text(
 ) -> None:
     (tmp_path / "texts").write_bytes("Zoë\r\n two\n".encode(encoding))
     assert list(asking._chunks(None, str(tmp_path / "texts"))) == [["Zoë", " two"]]
+
+
+def test_the_files_that_ingestion_reads_have_the_same_lines(tmp_path: Path) -> None:
+    (tmp_path / "texts").write_bytes(b"one\rtwo\r\nthree")
+    assert list(asking._chunks(None, str(tmp_path / "texts"))) == [
+        ["one", "two", "three"]
+    ]
+    (tmp_path / "texts.gz").write_bytes(gzip.compress(b"one\n"))
+    assert "unpack it" in run("score", f"--file={tmp_path}/texts.gz").stderr
+
+
+def test_an_escape_in_a_stop_string_is_a_character(grpc_server: list[str]) -> None:
+    stops = ["--stop", r"\n", "--stop", r"a\\n\d"]
+    [told] = run_json("generate", "x", *stops, *grpc_server)
+    assert "|\n,a\\n\\d,,|" in told["text"]
+
+
+def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json(scores=[{"a": math.nan}, (math.inf, 1.5)])
+    assert capsys.readouterr().out == '{"scores": [{"a": null}, [null, 1.5]]}\n'
 
 
 def test_a_file_of_utf_16_without_a_mark_is_refused(tmp_path: Path) -> None:

@@ -82,7 +82,11 @@ def exported_server(
         ("score", {}),
         ("token_alternatives", {}),
         ("generate", {**SETTINGS, "max_new_tokens": [5, 6, 0, 3], "seed_offset": 0}),
+        ("generate", {"max_new_tokens": 3, "alternatives": [20, 0, 1, 5]}),
+        ("generate", {"max_new_tokens": 3, "prompt_ids": [[2, 70], [], [9], [2]]}),
         ("beam_search", {"max_new_tokens": 5, "num_beams": [1, 2, 3, 4], "stop": "e"}),
+        ("tokenize", {}),
+        ("model_info", {}),
     ],
 )
 def test_all_clients_give_the_same_answers_of_an_export(
@@ -94,6 +98,21 @@ def test_all_clients_give_the_same_answers_of_an_export(
     with Client(exported_server.grpc_address) as client:
         expected = getattr(client, method)(TEXTS, **options)
     assert getattr(connect(exported_server), method)(TEXTS, **options) == expected
+
+
+@pytest.mark.parametrize("options", [{}, {"alternatives": [3, 0]}])
+def test_all_clients_take_token_ids(
+    connect: Connect, exported_server: ModelServer, options: dict[str, Any]
+) -> None:
+    client, ids = connect(exported_server), [[2, 70, 71], []]
+    with Client(exported_server.grpc_address) as other:
+        expected = other.id_alternatives(ids, **options)
+    assert client.id_alternatives(ids, **options) == expected
+    assert expected[0].count == (3 if options else 5)
+    assert len(expected[0].log_probabilities) == 3
+    assert [shown.text for shown in client.detokenize(ids)] == ["<s>BC", ""]
+    with pytest.raises(ValueError, match="from 0"):
+        client.detokenize([[-1]])
 
 
 def test_a_generation_of_an_export_is_told_in_full(

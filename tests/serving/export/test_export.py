@@ -11,6 +11,7 @@ import langzoo
 import numpy as np
 import pytest
 import tensorflow as tf
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langzoo.models.tasks.scoring import token_log_probabilities
@@ -105,7 +106,9 @@ class Export:
         defaults = {key: one.default for key, one in signature.settings.items()}
         values = defaults | {"max_new_tokens": CAP} | given
         rows = {
-            key: np.broadcast_to(value, [count]).astype(signature.inputs[key].dtype)
+            key: tf.constant(
+                np.broadcast_to(value, [count]).tolist(), signature.inputs[key].dtype
+            )
             for key, value in values.items()
             if key != "stop"
         }
@@ -226,7 +229,7 @@ def test_signatures_have_the_names_dtypes_and_shapes_of_the_design(export):
     )
     penalties = ["repetition_penalty", "presence_penalty", "frequency_penalty"]
     knobs = dict.fromkeys(["temperature", "top_p", *penalties], f32) | dict.fromkeys(
-        ["max_new_tokens", "top_k", "seed", "seed_offset"], i32
+        ["max_new_tokens", "top_k", "seed", "seed_offset", "alternatives"], i32
     )
     tokens = {"token": text, "log_probability": f32}
     top = {"top_token": text, "top_log_probability": f32}
@@ -236,14 +239,32 @@ def test_signatures_have_the_names_dtypes_and_shapes_of_the_design(export):
         "score": ({"text": text}, score),
         "token_scores": ({"text": text}, tokens | {"length": i32}),
         "token_alternatives": ({"text": text}, tokens | top | {"length": i32}),
+        "id_alternatives": (
+            {"token_ids": text, "alternatives": i32},
+            {"log_probability": f32, "top_id": i32, "top_log_probability": f32}
+            | {"length": i32},
+        ),
         "generate": (
-            {"prompt": text, "stop": text} | knobs,
-            written | {"prompt_tokens": i32} | tokens | top,
+            {"prompt": text, "stop": text, "prompt_ids": text} | knobs,
+            written | {"prompt_tokens": i32, "token_id": i32} | tokens | top,
         ),
         "beam_search": (
             {"prompt": text, "max_new_tokens": i32, "num_beams": i32}
-            | {"length_penalty": f32, "stop": text},
+            | {"length_penalty": f32, "stop": text, "prompt_ids": text},
             written | {"log_probability": f32, "score": f32},
+        ),
+        "tokenize": ({"text": text}, {"token_id": i32, "length": i32}),
+        "detokenize": (
+            {"token_ids": text},
+            {"text": text, "token": text, "length": i32},
+        ),
+        "model_info": (
+            {"text": text},
+            {"special_token": text}
+            | dict.fromkeys(
+                ["context_length", "max_new_tokens", "vocabulary_size", "special_id"],
+                i32,
+            ),
         ),
         "evaluate": ({"examples": text}, score | evaluation),
     }
@@ -256,11 +277,14 @@ def test_signatures_have_the_names_dtypes_and_shapes_of_the_design(export):
             return [-1, 10]
         if signature == "beam_search" and key in expected[signature][1]:
             return [-1, 4]
-        if key in top:
-            return [-1, -1, 5]
+        if key in top and signature != "id_alternatives":
+            return [-1, -1, 5 if signature == "token_alternatives" else -1]
+        if key in ("special_id", "special_token"):
+            return [-1, 4]
         if key == "calibration":
             return [-1, 15, 3]
-        return {"stop": [-1, 4]}.get(key, [-1, -1] if key in tokens else [-1])
+        is_row = key in (*tokens, *top, "token_id", "top_id")
+        return {"stop": [-1, 4]}.get(key, [-1, -1] if is_row else [-1])
 
     definitions = signature_defs(export.directory)
     assert expected.keys() == definitions.keys() - {"__saved_model_init_op"}
@@ -312,6 +336,8 @@ def test_generate_carries_its_defaults(export):
         "stop": [[b""] * 4],
         "seed": [0],
         "seed_offset": [0],
+        "alternatives": [5],
+        "prompt_ids": [b""],
     }
 
 
@@ -669,6 +695,72 @@ def test_token_alternatives_are_the_likeliest_beside_the_scores(export):
     assert set(outputs["top_token"][2, behind:].ravel()) == {b""}
 
 
+def test_token_ids_are_continued_and_scored_as_their_text(export):
+    texts = ["two words", "", "naïve 10 €"]
+    told = export.call("tokenize", text=texts)
+    ids = [
+        row[:length].tolist()
+        for row, length in zip(told["token_id"], told["length"], strict=True)
+    ]
+    assert ids == export.tokenizer.tokenize(texts)
+    start, end = export.tokenizer.start_token_id, export.tokenizer.end_token_id
+    framed = [" ".join(map(str, [start, *row])) for row in ids]
+    settings = {"max_new_tokens": 5, "temperature": 0.8, "seed": 3}
+    written = export.generate(texts, **settings)
+    alike = export.generate(
+        [""] * 3, **settings, prompt_ids=framed, alternatives=[2, 0, 1]
+    )
+    for name in ("text", "token_id", "finish_reason", "log_probability"):
+        np.testing.assert_array_equal(alike[name], written[name])
+    for row, count in enumerate([2, 0, 1]):
+        top = alike["top_token"][row]
+        np.testing.assert_array_equal(
+            top[:, :count], written["top_token"][row, :, :count]
+        )
+        assert set(top[:, count:].ravel()) <= {b""}
+    np.testing.assert_array_equal(
+        export.beam_search([""] * 3, max_new_tokens=3, prompt_ids=framed)["text"],
+        export.beam_search(texts, max_new_tokens=3)["text"],
+    )
+    scored = export.call("token_alternatives", text=texts)
+    alike = export.call("id_alternatives", token_ids=framed, alternatives=[5, 0, 0])
+    for name in ("log_probability", "length", "top_log_probability"):
+        flat = alike[name].reshape(scored[name].shape)
+        np.testing.assert_array_equal(flat, scored[name])
+    likeliest = [" ".join(map(str, alike["top_id"][0, :5]))]
+    [names] = export.call("detokenize", token_ids=likeliest)["token"]
+    assert names.tolist() == scored["top_token"][0, 0].tolist()
+    # Tokens as they are, in the middle of a text: nothing comes before them.
+    odd = [f"{end} {start} 99999999999", ""]
+    told = export.call("id_alternatives", token_ids=odd, alternatives=[0, 0])
+    assert told["length"].tolist() == [3, 1]
+    assert told["top_id"].shape == (2, 0)
+    spelled = export.call("detokenize", token_ids=[*framed, f"{start} {end} x"])
+    assert spelled["text"].tolist() == [
+        *(f"<s>{text}".encode() for text in texts),
+        b"<s></s>",
+    ]
+    assert spelled["token"][-1, :2].tolist() == [b"<s>", b"</s>"]
+
+
+def test_an_export_tells_what_it_takes(export):
+    told = export.call("model_info", text=["", ""])
+    assert told["context_length"].tolist() == [CONTEXT] * 2
+    assert told["max_new_tokens"].tolist() == [CAP] * 2
+    assert told["vocabulary_size"].tolist() == [export.tokenizer.vocabulary_size()] * 2
+    assert told["special_id"][1].tolist() == [0, 1, 2, 3]
+    assert told["special_token"][0].tolist() == [b"<pad>", b"<unk>", b"<s>", b"</s>"]
+
+
+def test_an_export_brings_its_tokenizer_as_hugging_face_reads_it(export):
+    folder = Path(export.directory, contract.EXTRA_FOLDER)
+    theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    [ids] = export.tokenizer.tokenize([LONG])
+    assert theirs.encode(LONG).ids == [export.tokenizer.start_token_id, *ids]
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    assert (config["eos_token"], config["model_max_length"]) == ("</s>", CONTEXT)
+
+
 def test_greedy_generation_equals_kerashub_greedy_sampler(export):
     prompts = ["two wor", "Zw"]
     outputs = export.generate(prompts, temperature=0.0, max_new_tokens=6)
@@ -745,9 +837,17 @@ def test_empty_batches_have_empty_answers(export):
         ("token_alternatives", "text"),
         ("serving_default", "text"),
         ("evaluate", "examples"),
+        ("tokenize", "text"),
+        ("detokenize", "token_ids"),
+        ("model_info", "text"),
     ]:
         outputs = export.call(signature, **{key: tf.zeros([0], tf.string)})
         assert all(value.shape[0] == 0 for value in outputs.values())
+    none = tf.zeros([0], tf.int32)
+    outputs = export.call(
+        "id_alternatives", token_ids=tf.zeros([0], tf.string), alternatives=none
+    )
+    assert all(value.shape[0] == 0 for value in outputs.values())
     assert export.generate([])["text"].shape == (0,)
     assert export.beam_search([])["text"].shape == (0, 4)
 

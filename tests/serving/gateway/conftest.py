@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import openai
 import pytest
-import uvicorn
+from asgi import running
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.tokenizers.sentence_piece import train_sentencepiece
 from langzoo.serving.gateway.app import Gateway
@@ -52,22 +50,18 @@ def gateway_server(
 
 @contextlib.contextmanager
 def gateway(
-    target: str, options: GatewayOptions | None = None, **upstream: Any
+    target: str,
+    options: GatewayOptions | None = None,
+    models: Mapping[str, str] = {name: name for name in ("bytes", "subwords")},
+    **upstream: Any,
 ) -> Iterator[str]:
     """Runs the gateway to the models at a target, in a thread; gives its address."""
-    models = ("bytes", "subwords")
-    clients = {name: Upstream(target, **upstream).client(name) for name in models}
-    app = Gateway(clients, options or GatewayOptions()).app()
-    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5)
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
+    clients = {
+        name: Upstream(target, **upstream).client(known)
+        for name, known in models.items()
+    }
+    with running(Gateway(clients, options or GatewayOptions()).app()) as url:
+        yield url
 
 
 @pytest.fixture(name="gateway", scope="package")

@@ -16,7 +16,8 @@ import grpc
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import openai
 import pytest
-from langzoo.serving.client import Tls
+from langzoo.serving.client import ServingError, Tls
+from langzoo.serving.gateway.completions.pieces import Writer
 from langzoo.serving.gateway.options import GatewayOptions
 from langzoo.serving.server import ModelServer, ServerOptions
 from langzoo.serving.server.config_files import TlsConfig
@@ -60,7 +61,9 @@ def ask(
             "not a JSON object",
         ),
         ("/v1/completions", None, 405, "Not allowed to GET"),
-        ("/v1/chat/completions", b"{}", 404, "Unknown request URL: POST"),
+        ("/v1/chat/completions", b"{}", 404, "chat/completions is not served yet"),
+        ("/v1/embeddings", b"{}", 404, "embeddings is not served yet"),
+        ("/v1/images", b"{}", 404, "Unknown request URL: POST"),
     ],
 )
 def test_a_request_that_no_client_sends(
@@ -148,6 +151,7 @@ def test_no_model_server(gateway: Callable[..., Any]) -> None:
             with pytest.raises(openai.InternalServerError, match="no server") as caught:
                 api.completions.create(model="bytes", prompt="", stream=stream)
             assert caught.value.status_code == 503
+            assert caught.value.response.headers["Retry-After"] == "1"
         status, _, body = ask(f"{url}/health")
     assert status == 503
     assert "no server answers" in json.loads(body)["models"]["bytes"]
@@ -226,7 +230,7 @@ def test_who_hangs_up_ends_the_question_to_the_model(
 ) -> None:
     handler, target = silent
     with (
-        gateway(target, GatewayOptions(max_requests=1)) as url,
+        gateway(target, GatewayOptions(max_running=1)) as url,
         openai.OpenAI(
             base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=2
         ) as api,
@@ -244,16 +248,68 @@ def test_who_hangs_up_ends_the_question_to_the_model(
             api.completions.create(model="bytes", prompt="", stream=stream)
 
 
-def test_too_many_requests(
+def test_too_many_completions(
     gateway: Callable[..., Any], silent: tuple[SilentServer, str]
 ) -> None:
     handler, target = silent
-    with gateway(target, GatewayOptions(max_requests=1), timeout=2) as url:
-        path, body = f"{url}/v1/completions", b'{"model": "bytes"}'
-        first = threading.Thread(target=ask, args=(path, body))
+    with gateway(target, GatewayOptions(max_running=3), timeout=2) as url:
+        path = f"{url}/v1/completions"
+        two = b'{"model": "bytes", "prompt": ["a", "b"]}'
+        first = threading.Thread(target=ask, args=(path, two))
         first.start()
         assert handler.asked.wait(10)
-        status, _, answer = ask(path, body)
+        status, headers, answer = ask(path, two)
+        # One more has its room, and no answer.
+        assert ask(path, b'{"model": "bytes"}')[0] == 504
         first.join()
-    assert status == 429
+        # So many never have.
+        assert ask(path, b'{"model": "bytes", "n": 4}')[0] == 400
+    assert (status, headers["Retry-After"]) == (429, "1")
     assert json.loads(answer)["error"]["code"] == "rate_limit_exceeded"
+
+
+def test_a_strict_gateway_takes_what_it_knows_alone(
+    gateway: Callable[..., Any], gateway_server: ModelServer
+) -> None:
+    with gateway(gateway_server.grpc_address, GatewayOptions(strict=True)) as url:
+        status, _, body = ask(
+            f"{url}/v1/completions", b'{"model": "bytes", "min_p": 0}'
+        )
+    assert status == 400
+    assert json.loads(body)["error"]["param"] == "min_p"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status", "code"),
+    [
+        (ServingError(grpc.StatusCode.UNAVAILABLE, "gone"), 503, "service_unavailable"),
+        (ValueError("not thought of"), 500, None),
+    ],
+)
+def test_a_stream_that_breaks_says_so(
+    gateway_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: Exception,
+    status: int,
+    code: str | None,
+) -> None:
+    versions, ask_piece = [], Writer._ask
+
+    async def break_off(self: Any, ids: Any, count: int) -> Any:
+        versions.append(self._client.version)
+        if len(ids) > 2:
+            raise trouble
+        return await ask_piece(self, ids, count)
+
+    monkeypatch.setattr(Writer, "_ask", break_off)
+    asked = {"model": "bytes", "prompt": "a", "max_tokens": 30, "stream": True}
+    asked |= {"seed": 3}
+    code_, _, body = ask(f"{gateway_url}/v1/completions", json.dumps(asked).encode())
+    *parts, last = [line for line in body.splitlines() if line]
+    assert code_ == 200
+    assert parts
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == code
+    counted = f'requests_total{{model="bytes",status="{status}"}} 1'
+    assert counted in ask(f"{gateway_url}/metrics")[2]
+    # All of it was asked of one version.
+    assert set(versions) == {1}

@@ -149,11 +149,25 @@ def test_it_scores_a_text(page: Page, subwords: Client) -> None:
 
 
 @in_chromium
+def test_it_takes_a_megabyte(page: Page) -> None:
+    text = "The value of an object, and more.\n" * 30_000
+    page.get_by_label("Model").select_option("subwords")
+    page.get_by_label("Prompt").evaluate("(field, text) => field.value = text", text)
+    page.get_by_role("button", name="Write").click()
+    expect(page.get_by_role("status")).to_contain_text("new tokens after 24")
+    page.get_by_role("tab", name="Score").click()
+    page.get_by_role("button", name="Score").click()
+    expect(page.get_by_role("status")).to_contain_text("its end", timeout=120_000)
+    assert page.locator("#output").text_content() == text
+    expect(page.locator(".token")).to_have_count(20_000)
+
+
+@in_chromium
 def test_an_error_is_told(page: Page) -> None:
-    page.get_by_label("Stop strings").fill("a\nb\nc\nd\ne")
+    page.get_by_label("Seed", exact=True).fill("1.5")
     page.get_by_label("Prompt").fill("x")
     page.get_by_role("button", name="Write").click()
-    expect(page.get_by_role("alert")).to_contain_text("at most 4")
+    expect(page.get_by_role("alert")).to_contain_text("valid integer")
     expect(page.get_by_role("button", name="Write")).to_be_enabled()
 
 
@@ -208,4 +222,5 @@ def test_the_page_loads_nothing_else() -> None:
     links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", html)
     assert all(link.startswith("data:") for link in links), links
     fetched = re.findall(r"fetch\(\"([^\"]+)", html)
-    assert sorted(set(fetched)) == ["v1/completions", "v1/models"]
+    known = ["tokenizer_info?model=", "v1/completions", "v1/models"]
+    assert sorted(set(fetched)) == known

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
+from typing import Any
+
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from langzoo.serving.gateway.json_text import dumps
 from langzoo.serving.gateway.transcript import (
     ScoredToken,
     Transcript,
@@ -144,3 +149,25 @@ def test_the_token_itself_is_among_the_likeliest() -> None:
     # There is no infinity in JSON.
     assert logprobs_body([token], [0], 3)["top_logprobs"][0]["d"] == -9999.0
     assert logprobs_body([token], [0], 0)["top_logprobs"] is None
+
+
+def test_what_is_no_number_is_null() -> None:
+    token = ScoredToken("c", math.nan, (("a", math.nan),))
+    body = logprobs_body([ScoredToken("b", None, None), token], [0, 1], 1)
+    assert body["token_logprobs"] == [None, None]
+    assert body["top_logprobs"] == [None, {"a": None, "c": None}]
+    assert json.loads(dumps(body)) == body
+    with pytest.raises(ValueError, match="Out of range"):
+        dumps({"score": math.nan})
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+@settings(deadline=None)
+def test_long_answers_are_json(value: Any) -> None:
+    body = {"value": value, "many": [value] * 2500}
+    assert json.loads(dumps(body)) == body

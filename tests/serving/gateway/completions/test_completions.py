@@ -173,7 +173,16 @@ def test_echo_tells_how_likely_the_prompt_is(
     scores, count = choice.logprobs, len(expected.tokens) - 1  # without </s>
     assert choice.text.startswith(prompt)
     assert scores.tokens[:count] == list(expected.tokens[:count])
-    assert scores.token_logprobs[:count] == list(expected.log_probabilities[:count])
+    # Nothing is said of the first token, as in OpenAI's API.
+    assert scores.token_logprobs[0] is scores.top_logprobs[0] is None
+    assert scores.token_logprobs[1:count] == list(expected.log_probabilities[1:count])
+    for top, token, likeliest in zip(
+        scores.top_logprobs[1:count],
+        expected.tokens[1:],
+        expected.alternatives[1:],
+        strict=False,
+    ):
+        assert set(top) == {token, likeliest[0].token}
     assert scores.text_offset[0] == 0
     assert scores.text_offset[:count] == sorted(scores.text_offset[:count])
     assert all(offset >= len(prompt) for offset in scores.text_offset[count:])
@@ -265,7 +274,7 @@ def test_beam_search(api: openai.OpenAI, direct: Client, model: str) -> None:
 @given(
     seed=st.integers(0, 10**6),
     prompt=st.sampled_from([PROMPT, "", "naïve €", "for x in range(10):\n    "]),
-    max_tokens=st.integers(0, CAP + 5),
+    max_tokens=st.integers(0, CAP - 1),
     stop=st.lists(st.sampled_from(["e", " a", "\n", "th", "x"]), max_size=2),
     presence=st.sampled_from([0.0, 0.0, 1.0]),
 )
@@ -311,12 +320,141 @@ def test_a_stream_comes_in_pieces(api: openai.OpenAI) -> None:
     assert all(part.usage is None for part in parts)
 
 
-def test_a_streamed_text_after_a_prompt_that_has_to_give_way(
-    api: openai.OpenAI, model: str
+def test_a_prompt_that_does_not_fit(
+    api: openai.OpenAI, direct: Client, model: str
 ) -> None:
     asked = {"model": model, "prompt": PROMPT * 20, "max_tokens": 30, "seed": 4}
-    text, *_ = streamed(api, **asked)
-    assert text == api.completions.create(**asked).choices[0].text
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError, match="context length is 64") as e:
+            api.completions.create(**asked, stream=stream)
+        assert e.value.code == "context_length_exceeded"
+    cut = {**asked, "extra_body": {"truncate_prompt_tokens": -1}}
+    answer = api.completions.create(**cut)
+    [expected] = direct.generate([PROMPT * 20], 30, seed=4)
+    assert answer.choices[0].text == expected.text == streamed(api, **cut)[0]
+    assert answer.usage.prompt_tokens == CONTEXT - 30
+    cut["extra_body"] = {"truncate_prompt_tokens": 5}
+    [choice] = api.completions.create(**cut, echo=True, logprobs=0).choices
+    [ids] = direct.tokenize([PROMPT * 20])
+    [last] = direct.detokenize([ids[-5:]])
+    assert choice.text.startswith(last.text)
+    assert choice.logprobs.tokens[:5] == list(last.tokens)
+
+
+def test_token_ids_are_a_prompt(api: openai.OpenAI, direct: Client, model: str) -> None:
+    prompt = "naïve 10 €"
+    [ids] = direct.tokenize([prompt])
+    asked = {"model": model, "seed": 1, "echo": True, "logprobs": 1, "max_tokens": 9}
+    texts = api.completions.create(**asked, prompt=[prompt, f"<s>{prompt}"])
+    plain, begun = texts.choices
+    answer = api.completions.create(**asked, prompt=[[2, *ids], list(ids)])
+    alike, bare = answer.choices
+    # Who says the start, as lm-evaluation-harness does, is told of what follows it.
+    assert begun.text == alike.text == f"<s>{plain.text}"
+    assert begun.logprobs.tokens == alike.logprobs.tokens
+    assert begun.logprobs.text_offset == alike.logprobs.text_offset
+    assert alike.logprobs.tokens == ["<s>", *plain.logprobs.tokens]
+    first, *scores = alike.logprobs.token_logprobs
+    assert first is None
+    assert scores[1:] == pytest.approx(plain.logprobs.token_logprobs[1:], abs=1e-5)
+    [expected] = direct.token_scores([prompt])
+    assert scores[0] == pytest.approx(expected.log_probabilities[0], abs=1e-5)
+    assert alike.logprobs.text_offset[1:3] == [3, 4]
+    # Without a start it is another text.
+    assert bare.logprobs.tokens[: len(ids)] == plain.logprobs.tokens[: len(ids)]
+    assert bare.logprobs.token_logprobs[1] != plain.logprobs.token_logprobs[1]
+    assert answer.usage.prompt_tokens == 2 * len(ids) + 1
+    [unbegun] = api.completions.create(
+        **asked, prompt=prompt, extra_body={"add_special_tokens": False}
+    ).choices
+    assert unbegun.text == bare.text
+    one = {**asked, "prompt": [2, *ids]}
+    assert streamed(api, **one)[0] == alike.text
+
+
+def test_twenty_tokens_are_told_in_each_place(
+    api: openai.OpenAI, direct: Client, model: str
+) -> None:
+    [expected] = direct.generate([PROMPT], 6, seed=2, alternatives=20)
+    [choice] = api.completions.create(
+        model=model, prompt=PROMPT, max_tokens=6, seed=2, logprobs=20
+    ).choices
+    for top, likeliest in zip(
+        choice.logprobs.top_logprobs, expected.alternatives, strict=True
+    ):
+        assert len(likeliest) == 20
+        assert {other.token for other in likeliest} <= top.keys()
+
+
+def test_any_number_of_stop_strings(
+    api: openai.OpenAI, direct: Client, model: str
+) -> None:
+    for seed in range(5):
+        [plain] = direct.generate([PROMPT], 30, seed=seed)
+        pieces = [token for token in plain.tokens[2:] if not token.startswith("<0x")]
+        stops = ["no", "such", "text", "at all", *pieces[-3:]]
+        asked = {"model": model, "prompt": PROMPT, "max_tokens": 30, "seed": seed}
+        answer = api.completions.create(**asked, n=2, logprobs=1, stop=stops)
+        [choice, _] = answer.choices
+        ends = [plain.text.find(stop) for stop in stops if stop in plain.text]
+        assert choice.text == plain.text[: min(ends)]
+        assert choice.finish_reason == "stop"
+        assert streamed(api, **asked, stop=stops)[0] == choice.text
+        # Of four the graph makes the same as pieces do of more.
+        few = api.completions.create(**asked, n=2, logprobs=1, stop=stops[-4:])
+        assert few.usage == answer.usage
+        for one, other in zip(few.choices, answer.choices, strict=True):
+            assert (one.text, one.finish_reason) == (other.text, other.finish_reason)
+            assert one.logprobs.tokens == other.logprobs.tokens
+            assert one.logprobs.text_offset == other.logprobs.text_offset
+
+
+def test_what_changes_no_text_is_taken(api: openai.OpenAI) -> None:
+    asked = {"model": "bytes", "prompt": PROMPT, "seed": 1}
+    plain = api.completions.create(**asked)
+    neutral = {
+        "min_p": 0.0,
+        "ignore_eos": False,
+        "skip_special_tokens": True,
+        "stop_token_ids": [],
+        "typical_p": 1.0,
+        "request_id": "mine",
+        "never_heard_of": None,
+        "nor_of_this": {},
+    }
+    answer = api.completions.create(**asked, extra_body=neutral)
+    assert answer.choices == plain.choices
+
+
+def test_an_export_that_tells_nothing_takes_text(
+    gateway: Any, telling_server: ModelServer
+) -> None:
+    with (
+        gateway(telling_server.grpc_address, models={"old": "langzoo"}) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as api,
+    ):
+        text, reason, _ = streamed(api, model="old", prompt="ab", max_tokens=3, seed=1)
+        assert (text, reason) == (
+            api.completions.create(model="old", prompt="ab", max_tokens=3, seed=1)
+            .choices[0]
+            .text,
+            "length",
+        )
+        [choice] = api.completions.create(
+            model="old", prompt="ab", max_tokens=0, echo=True, logprobs=1
+        ).choices
+        assert choice.logprobs.token_logprobs[0] is None
+        for change, message in {
+            "prompt": ([1, 2], "text alone"),
+            "logprobs": (6, "5 at most"),
+            "stop": (["a"] * 5, "4 strings at most"),
+            "truncate_prompt_tokens": (3, "does not tell its tokens"),
+        }.items():
+            value, said = message
+            with pytest.raises(openai.BadRequestError, match=said):
+                api.completions.create(
+                    model="old", prompt="", extra_body={change: value}
+                )
 
 
 def test_several_streams_in_one(api: openai.OpenAI, model: str) -> None:
@@ -345,11 +483,13 @@ def test_several_streams_in_one(api: openai.OpenAI, model: str) -> None:
         ({"n": 65}, "n", "more than the 64"),
         ({"prompt": ["a"] * 65}, "prompt", "more than the 64"),
         ({"prompt": []}, "prompt", "at least 1"),
-        ({"prompt": [1, 2]}, "prompt", "token ids are not supported"),
-        ({"prompt": [[1], [2]]}, "prompt", "token ids are not supported"),
+        ({"prompt": [1, 260]}, "prompt", "token ids are from 0 to 259"),
+        ({"prompt": [[1], [-2]]}, "prompt", "token ids are from 0"),
+        ({"prompt": ["a", 1]}, "prompt", "a string or a list of token ids"),
+        ({"prompt": [True]}, "prompt", "a string or a list of token ids"),
         ({"prompt": 7}, "prompt", "valid (list|array)"),
-        ({"logprobs": 6}, "logprobs", "less than or equal to 5"),
-        ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "at most 4"),
+        ({"logprobs": 21}, "logprobs", "less than or equal to 20"),
+        ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens", "at least 1"),
         ({"presence_penalty": 2.5}, "presence_penalty", "less than or equal to 2"),
         ({"frequency_penalty": -3}, "frequency_penalty", "greater than or equal to -2"),
         ({"repetition_penalty": 0}, "repetition_penalty", "greater than 0"),
@@ -358,6 +498,10 @@ def test_several_streams_in_one(api: openai.OpenAI, model: str) -> None:
         ({"stream": True, "best_of": 2}, "best_of", "cannot be streamed"),
         ({"stream_options": {}}, "stream_options", "for 'stream' only"),
         ({"colour": "red"}, "colour", "Unrecognized request argument supplied: colour"),
+        ({"min_p": 0.1}, "min_p", "Unrecognized request argument"),
+        ({"ignore_eos": True}, "ignore_eos", "Unrecognized request argument"),
+        ({"skip_special_tokens": False}, "skip_special_tokens", "Unrecognized"),
+        ({"use_beam_search": True, "stop": ["a"] * 5}, "stop", "at most 4"),
         ({"use_beam_search": True, "n": 5}, "best_of", "at most 4 beams"),
         ({"use_beam_search": True, "logprobs": 1}, "logprobs", "Beam search"),
         ({"use_beam_search": True, "stream": True}, "stream", "Beam search"),
