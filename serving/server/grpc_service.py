@@ -28,8 +28,8 @@ from tensorflow_serving.apis import (
 )
 
 from ..errors import ServingError, invalid
+from .caller import Caller
 from .core import METADATA_FIELD, ModelSpec, ServerCore, require_spec
-from .servable import Caller
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
@@ -133,8 +133,7 @@ class GrpcServer:
         queue_size: int,
         arguments: Sequence[tuple[str, str | int]],
     ) -> None:
-        self._limit = threads + queue_size
-        self._in_progress = 0
+        self._places = threading.BoundedSemaphore(threads + queue_size)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="langzoo-grpc")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -195,26 +194,20 @@ class GrpcServer:
         self, request_type: type[Message], answer: Callable[..., Message]
     ) -> grpc.RpcMethodHandler:
         async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
-            # One event loop runs all of these, so that a number is enough.
-            if self._in_progress >= self._limit:
+            if not self._places.acquire(blocking=False):
                 message = "too many requests are waiting"
                 await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, message)
             left = context.time_remaining()
-            gone = threading.Event()
-            caller = Caller(
-                None if left is None else time.monotonic() + left, gone=gone.is_set
-            )
-            self._in_progress += 1
+            caller = Caller(None if left is None else time.monotonic() + left)
+            work = self._executor.submit(_answer, request_type, answer, data, caller)
+            # Whoever gives up is not worked for, but the place is free only then.
+            work.add_done_callback(lambda _: self._places.release())
             try:
-                return await self._loop.run_in_executor(
-                    self._executor, _answer, request_type, answer, data, caller
-                )
+                return await asyncio.wrap_future(work)
             except ServingError as error:
                 await _abort(context, error.code, error.message)
             finally:
-                # Whoever gave up is not worked for.
-                gone.set()
-                self._in_progress -= 1
+                caller.leave()
 
         return grpc.unary_unary_rpc_method_handler(handle)
 

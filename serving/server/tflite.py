@@ -17,6 +17,7 @@ from grpc import StatusCode
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from ..errors import ServingError, invalid
+from .caller import Caller
 from .inference import PREDICT
 from .servable import Runner, Servable, Signature
 
@@ -93,10 +94,10 @@ class _Compute:
         self,
         feeds: Mapping[str, np.ndarray],
         wanted: Sequence[str],
-        timeout: float | None,
+        caller: Caller,
     ) -> Sequence[Any]:
         try:
-            interpreter = self._pool.get(timeout=timeout)
+            interpreter = self._pool.get(timeout=caller.time_left())
         except queue.Empty:
             raise ServingError(
                 StatusCode.DEADLINE_EXCEEDED, "no interpreter was free in time"
