@@ -30,6 +30,7 @@ from .core import ServerCore
 from .grpc_service import GrpcServer, ModelServices
 from .metrics import Metrics
 from .models import Models, ModelServerConfig, single_model
+from .profiler import Profiler
 from .repository import ModelRepository, Policy, Retries, VersionStatus
 from .rest import RestOptions, RestServer
 from .servable import DirectRunner, Runner, Servable, load_servable
@@ -76,6 +77,7 @@ class ServerOptions:
         tflite_interpreters: of each version that has a `model.tflite`, which is then
             preferred; 0 leaves that file alone.
         config_poll_seconds: between two looks at the configuration file; 0 is once.
+        profiler: let clients record what TensorFlow does.
     """
 
     queue_size: int = 512
@@ -94,6 +96,7 @@ class ServerOptions:
     check_methods: bool = False
     tflite_interpreters: int = 0
     config_poll_seconds: float = 0.0
+    profiler: bool = False
 
 
 class ModelServer:
@@ -399,7 +402,7 @@ class ModelServer:
         }
         options.update(self._options.grpc_arguments)
         self._grpc = server = GrpcServer(
-            ModelServices(self._core),
+            ModelServices(self._core, Profiler() if self._options.profiler else None),
             threads=self._threads,
             queue_size=self._options.queue_size,
             arguments=list(options.items()),

@@ -142,9 +142,16 @@ def _server(options: argparse.Namespace, stock: bool) -> ModelServer:
             check_methods=options.enable_signature_method_name_check,
             tflite_interpreters=interpreters if options.prefer_tflite_model else 0,
             config_poll_seconds=options.model_config_file_poll_wait_seconds,
+            profiler=stock
+            if options.enable_profiler is None
+            else options.enable_profiler,
         ),
         announce=_print,
     )
+
+
+def _given(value: bool | None, default: bool) -> bool:
+    return default if value is None else value
 
 
 def _rest_options(options: argparse.Namespace, stock: bool) -> RestOptions:

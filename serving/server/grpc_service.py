@@ -30,6 +30,7 @@ from tensorflow_serving.apis import (
 from ..errors import ServingError, invalid
 from .caller import Caller
 from .core import METADATA_FIELD, ModelSpec, ServerCore, require_spec
+from .profiler import PROFILER_SERVICE, Profiler
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
@@ -53,10 +54,12 @@ class ModelServices:
 
     Args:
         core: answers them.
+        profiler: answers those of TensorFlow's profiler; None leaves them out.
     """
 
-    def __init__(self, core: ServerCore) -> None:
+    def __init__(self, core: ServerCore, profiler: Profiler | None = None) -> None:
         self._core = core
+        self._profiler = profiler
 
     def metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, caller: Caller
@@ -108,7 +111,10 @@ class ModelServices:
                 self.reload,
             ),
         }
-        return {PREDICTION_SERVICE: prediction, MODEL_SERVICE: model}
+        services = {PREDICTION_SERVICE: prediction, MODEL_SERVICE: model}
+        if self._profiler is not None:
+            services[PROFILER_SERVICE] = self._profiler.methods()
+        return services
 
 
 class GrpcServer:
