@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
+from threading import TIMEOUT_MAX
 from types import TracebackType
 from typing import TypeVar
 
@@ -16,7 +18,8 @@ from .client.questions import Answer, Question
 from .errors import ServingError
 from .export.checks import graphs_of
 from .export.contract import SAVED_MODEL_FILE
-from .server.servable import load_servable
+from .server.caller import Caller
+from .server.servable import Signature, load_servable
 
 Result = TypeVar("Result")
 
@@ -24,7 +27,8 @@ Result = TypeVar("Result")
 class ExportedModel(Asker):
     """A SavedModel with the signatures of `contract`, loaded as a server does.
 
-    `timeout` of a method is looked at between batches; by default there is none.
+    At a `timeout` of a method, and at Ctrl-C, the graph is stopped; by default there is
+    no timeout.
 
     Args:
         directory: the folder of a SavedModel, or a folder of versions, of which the
@@ -73,15 +77,30 @@ class ExportedModel(Asker):
         deadline = Deadline(seconds, self.directory)
         results: list[Result] = []
         for batch in question.batches(self._batch_size):
-            deadline.left()
             columns = {
                 name: np.array(values, tf.dtypes.as_dtype(int(dtype)).as_numpy_dtype)
                 for name, (dtype, values) in batch.columns.items()
             }
-            outputs = signature.run(columns)
+            outputs = _run(signature, columns, deadline)
             answer = Answer(outputs, np.ndarray.tolist, batch.rows, self.directory)
             results += batch.read(answer)
         return results
+
+
+def _run(
+    signature: Signature, columns: dict[str, np.ndarray], deadline: Deadline
+) -> dict[str, np.ndarray]:
+    """The outputs of a signature; a thread that waits for them can be interrupted."""
+    caller = Caller()
+    with ThreadPoolExecutor(1) as executor:
+        try:
+            return executor.submit(signature.run, columns, (), caller).result(
+                min(deadline.left(), TIMEOUT_MAX)
+            )
+        except TimeoutError:
+            raise deadline.exceeded() from None
+        finally:
+            caller.leave()
 
 
 def signatures(directory: str | os.PathLike[str]) -> list[str]:

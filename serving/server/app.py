@@ -32,6 +32,7 @@ from .core import ServerCore
 from .grpc_service import GrpcServer, ModelServices
 from .metrics import Metrics
 from .models import Models, ModelServerConfig, not_available, single_model
+from .profiler import Profiler
 from .repository import (
     SAVED_MODEL_FILES,
     ModelRepository,
@@ -110,6 +111,7 @@ class ServerOptions:
         config_poll_seconds: between two looks at the configuration file; 0 is once.
         reload: what `HandleReloadConfigRequest` may change.
         opening: when the ports open.
+        profiler: let clients record what TensorFlow does.
     """
 
     queue_size: int = 512
@@ -131,6 +133,7 @@ class ServerOptions:
     config_poll_seconds: float = 0.0
     reload: Reload = Reload.CONFINED
     opening: Opening = Opening.AT_ONCE
+    profiler: bool = False
 
 
 class ModelServer:
@@ -381,8 +384,19 @@ class ModelServer:
             count = options.tflite_interpreters
             return load_tflite(version, path, interpreters=count, runner=runner)
         return load_servable(
-            version, path, tags=options.tags, config=options.session, runner=runner
+            version,
+            path,
+            tags=options.tags,
+            config=options.session,
+            runner=runner,
+            runs=self._most_runs(runner),
         )
+
+    def _most_runs(self, runner: Runner) -> int:
+        """How many runs of a version there may be at a time."""
+        if self._scheduler is not None and isinstance(runner, BatchingRunner):
+            return self._scheduler.parameters.num_batch_threads
+        return self._threads + (self._options.rest.threads or self._threads)
 
     def _warm_up(self, servable: Servable, path: Path) -> None:
         if not self._options.warmup_iterations:
@@ -483,7 +497,7 @@ class ModelServer:
         }
         options.update(self._options.grpc_arguments)
         server = GrpcServer(
-            ModelServices(self._core),
+            ModelServices(self._core, Profiler() if self._options.profiler else None),
             threads=self._threads,
             queue_size=self._options.queue_size,
             max_bytes=LARGEST_REQUESTS * self._options.max_request_bytes,

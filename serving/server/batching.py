@@ -1,25 +1,29 @@
 """Joins requests into batches, as TensorFlow Serving's `BatchingSession` does.
 
 Requests for the same outputs of the same signature are concatenated along their first
-dimension, run at once and taken apart again. Codes and messages of errors are those of
-`batching_session.cc` and `basic_batch_scheduler.h`.
+dimension, run at once and taken apart again. Signatures take turns, as in
+`shared_batch_scheduler.h`. Codes and messages of errors are those of
+`batching_session.cc` and `basic_batch_scheduler.h`; but a request that does not fit to
+the others of its batch, or that the graph refuses, does not fail them with it.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
 import threading
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from grpc import StatusCode
 
 from ..errors import ServingError, invalid
+from .caller import Caller
 from .metrics import Metrics
-from .servable import Caller, Signature
+from .servable import Signature
 
 _Arrays = Mapping[str, np.ndarray]
 
@@ -161,6 +165,15 @@ class _Queue:
             batch.tasks.append(task)
             batch.closed = not self._room(batch)
 
+    def remove(self, tasks: Collection[_Task]) -> list[_Task]:
+        """Takes out those of the tasks that are in it; gives them."""
+        removed = []
+        for batch in self.batches:
+            removed += [task for task in batch.tasks if task in tasks]
+            batch.tasks = [task for task in batch.tasks if task not in tasks]
+        self.batches = collections.deque(b for b in self.batches if b.tasks)
+        return removed
+
     def _room(self, batch: _Batch) -> int:
         return self.parameters.largest_batch - batch.size
 
@@ -225,7 +238,7 @@ class BatchScheduler:
         Raises:
             ServingError: the queue is full.
         """
-        key = (signature, tuple(wanted))
+        key = (signature, frozenset(wanted))
         with self._condition:
             if self._closing:
                 raise ServingError(StatusCode.UNAVAILABLE, "the server is stopping")
@@ -235,67 +248,95 @@ class BatchScheduler:
             queue.add(tasks)
             self._condition.notify()
 
+    def withdraw(self, tasks: Collection[_Task]) -> None:
+        """Takes out those that still wait; they are cancelled."""
+        withdrawn = []
+        with self._condition:
+            for key, queue in list(self._queues.items()):
+                withdrawn += queue.remove(tasks)
+                if not queue.batches:
+                    del self._queues[key]
+        for task in withdrawn:
+            task.finish(error=ServingError(StatusCode.CANCELLED, "cancelled"))
+
     def _work(self) -> None:
         while True:
             with self._condition:
                 taken = self._take()
             if taken is None:
                 return
-            queue, batch = taken
-            try:
-                self._run(queue, batch)
-            except BaseException as error:
-                for task in batch.tasks:
-                    if not task.done.is_set():
-                        task.finish(error=error)
+            self._run(*taken)
 
     def _take(self) -> tuple[_Queue, _Batch] | None:
-        """The batch that has waited longest, once one may run; None at the end."""
+        """The oldest batch of the next queue that has one to run; None at the end."""
         while not self._closing:
             now = time.monotonic()
-            waiting = list(self._queues.items())
-            if not waiting:
-                self._condition.wait()
-                continue
-            key, queue = min(waiting, key=lambda item: item[1].ready_at())
-            if queue.ready_at() <= now:
+            for key, queue in self._queues.items():
+                if queue.ready_at() > now:
+                    continue
                 batch = queue.batches.popleft()
-                if not queue.batches:
-                    # Or an unloaded version would stay in memory.
-                    del self._queues[key]
-                else:
+                # Its turn comes again after all others. An empty one goes, or an
+                # unloaded version would stay in memory.
+                del self._queues[key]
+                if queue.batches:
+                    self._queues[key] = queue
                     self._condition.notify()
                 return queue, batch
-            self._condition.wait(queue.ready_at() - now)
+            first = min((q.ready_at() for q in self._queues.values()), default=None)
+            self._condition.wait(None if first is None else first - now)
         return None
 
     def _run(self, queue: _Queue, batch: _Batch) -> None:
         now = time.monotonic()
         name = self.parameters.thread_pool_name
-        tasks = []
         for task in batch.tasks:
             self._metrics.queuing_latency.add(name, value=(now - task.enqueued) * 1e6)
-            if task.caller.gone():
-                task.finish(error=ServingError(StatusCode.CANCELLED, "cancelled"))
-            elif _deadline(task) <= now:
-                message = "Run() timeout exceeded while waiting in batching queue"
-                task.finish(error=ServingError(StatusCode.RESOURCE_EXHAUSTED, message))
-            else:
-                tasks.append(task)
+        groups: dict[Hashable, list[_Task]] = {}
+        for task in batch.tasks:
+            key = _kind(task.feeds, queue.parameters)
+            groups.setdefault(key, []).append(task)
+        for tasks in groups.values():
+            self._run_together(queue, tasks)
+
+    def _run_together(self, queue: _Queue, tasks: list[_Task]) -> None:
+        """Runs tasks at once, and in halves where the graph refuses one of them."""
+        tasks = [task for task in tasks if not _is_late(task)]
         if not tasks:
             return
-        latest = max(map(_deadline, tasks))
-        timeout = None if latest == math.inf else latest - now
-        feeds = merge([task.feeds for task in tasks], queue.parameters)
-        self._metrics.batch_runs.add()
-        outputs = queue.signature.call(feeds, queue.wanted, timeout)
-        size = sum(task.size for task in tasks)
-        _check_outputs(outputs, queue.parameters.padded_size(size))
+        try:
+            outputs = self._outputs(queue, tasks)
+        except BaseException as error:
+            if len(tasks) > 1 and _may_be_of_one(error):
+                half = len(tasks) // 2
+                self._run_together(queue, tasks[:half])
+                self._run_together(queue, tasks[half:])
+                return
+            for task in tasks:
+                task.finish(error=error)
+            return
         start = 0
         for task in tasks:
             rows = slice(start, start + task.size)
             task.finish({name: array[rows] for name, array in outputs.items()})
             start += task.size
+
+    def _outputs(self, queue: _Queue, tasks: Sequence[_Task]) -> dict[str, np.ndarray]:
+        """What the graph gives, unless all who wait for it leave before."""
+        feeds = merge([task.feeds for task in tasks], queue.parameters)
+        latest = max(map(_deadline, tasks))
+        together = Caller(None if latest == math.inf else latest)
+
+        def leave() -> None:
+            if all(task.caller.gone for task in tasks):
+                together.leave()
+
+        self._metrics.batch_runs.add()
+        with contextlib.ExitStack() as stack:
+            for task in tasks:
+                stack.enter_context(task.caller.stopping(leave))
+            outputs = queue.signature.call(feeds, queue.wanted, together)
+        _check_outputs(outputs, batch_size(feeds))
+        return outputs
 
 
 class BatchingRunner:
@@ -328,8 +369,9 @@ class BatchingRunner:
         caller.time_left()
         tasks = self._split(feeds, batch_size(feeds), caller)
         self._scheduler.submit(signature, wanted, self._parameters, tasks)
-        for task in tasks:
-            task.done.wait()
+        with caller.stopping(lambda: self._scheduler.withdraw(tasks)):
+            for task in tasks:
+                task.done.wait()
         for task in tasks:
             if task.error is not None:
                 raise task.error
@@ -387,42 +429,40 @@ def batch_size(feeds: _Arrays) -> int:
 
 
 def merge(requests: Sequence[_Arrays], parameters: BatchingParameters) -> _Arrays:
-    """The inputs of several requests as one batch, filled up as the parameters say.
-
-    Raises:
-        ServingError: their inputs have not the same shape.
-    """
+    """The inputs of requests of one kind as a batch, filled up as is said."""
     return {
-        name: _merge_input(name, [feeds[name] for feeds in requests], parameters)
+        name: _merge_input([feeds[name] for feeds in requests], parameters)
         for name in requests[0]
     }
 
 
 def _merge_input(
-    name: str, arrays: list[np.ndarray], parameters: BatchingParameters
+    arrays: list[np.ndarray], parameters: BatchingParameters
 ) -> np.ndarray:
     if parameters.pad_variable_length_inputs:
         arrays = _pad_to_largest(arrays)
-    elif len({array.shape[1:] for array in arrays}) > 1:
-        raise ServingError(
-            StatusCode.FAILED_PRECONDITION,
-            f"Tensors with name '{name}' from different tasks have different shapes "
-            "and padding is turned off. Set pad_variable_length_inputs to true, or "
-            "ensure that all tensors with the same name have equal dimensions starting "
-            "with the first dim.",
-        )
     size = sum(len(array) for array in arrays)
     missing = parameters.padded_size(size) - size
-    if missing and len(arrays[-1]):
+    if size and missing:
         # A row that is known to be a valid input.
-        arrays = [*arrays, np.repeat(arrays[-1][:1], missing, axis=0)]
+        row = next(array[:1] for array in reversed(arrays) if len(array))
+        arrays = [*arrays, np.repeat(row, missing, axis=0)]
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _kind(feeds: _Arrays, parameters: BatchingParameters) -> Hashable:
+    """What must be equal in requests that are run at once."""
+    return tuple(
+        array.ndim
+        # What has no values has none to be filled up with.
+        if parameters.pad_variable_length_inputs and array.size
+        else array.shape[1:]
+        for array in feeds.values()
+    )
 
 
 def _pad_to_largest(arrays: list[np.ndarray]) -> list[np.ndarray]:
     """Fills up all dimensions but the first, with each array's own first value."""
-    if len({array.ndim for array in arrays}) > 1:
-        raise invalid("Tensors from different tasks have different ranks.")
     largest = np.max([array.shape for array in arrays], axis=0)
     return [_pad(array, (len(array), *largest[1:])) for array in arrays]
 
@@ -430,8 +470,6 @@ def _pad_to_largest(arrays: list[np.ndarray]) -> list[np.ndarray]:
 def _pad(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if array.shape == shape:
         return array
-    if not array.size:
-        raise invalid("Got empty tensor in batch of non-empty tensors.")
     padded = np.empty(shape, array.dtype)
     padded.fill(array.flat[0])  # np.full would cut zeros off a string of bytes
     padded[tuple(slice(size) for size in array.shape)] = array
@@ -440,6 +478,22 @@ def _pad(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _deadline(task: _Task) -> float:
     return math.inf if task.caller.deadline is None else task.caller.deadline
+
+
+def _is_late(task: _Task) -> bool:
+    """Whether nobody waits for a task any more; it is ended then."""
+    if task.caller.gone:
+        task.finish(error=ServingError(StatusCode.CANCELLED, "cancelled"))
+    elif _deadline(task) <= time.monotonic():
+        message = "Run() timeout exceeded while waiting in batching queue"
+        task.finish(error=ServingError(StatusCode.RESOURCE_EXHAUSTED, message))
+    return task.done.is_set()
+
+
+def _may_be_of_one(error: BaseException) -> bool:
+    """Whether a batch may have failed on account of a single request in it."""
+    of_all = (StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED)
+    return isinstance(error, ServingError) and error.code not in of_all
 
 
 def _check_outputs(outputs: Mapping[str, np.ndarray], size: int) -> None:

@@ -266,9 +266,16 @@ def _server(
             config_poll_seconds=options.model_config_file_poll_wait_seconds,
             reload=Reload(options.config_reload),
             opening=Opening.LOADED if stock else Opening.TRIED,
+            profiler=stock
+            if options.enable_profiler is None
+            else options.enable_profiler,
         ),
         announce=announce,
     )
+
+
+def _given(value: bool | None, default: bool) -> bool:
+    return default if value is None else value
 
 
 def _rest_options(options: argparse.Namespace, stock: bool) -> RestOptions:

@@ -23,10 +23,11 @@ from tensorflow_serving.apis import (
 from ..errors import ServingError, invalid
 from . import inference
 from .base_path import Reload
+from .caller import Caller
 from .metrics import Metrics
 from .models import Models
 from .repository import VersionStatus, not_found
-from .servable import Caller, Servable
+from .servable import Servable
 
 METADATA_FIELD = "signature_def"
 # In metrics, for all models that a request names and that there are not.

@@ -21,7 +21,6 @@ WITHOUT_EFFECT = (
     "remove_unused_fields_from_bundle_metagraph",
     "xla_cpu_compilation_enabled",
     "xla_gpu_compilation_enabled",
-    "enable_profiler",
     "thread_pool_factory_config_file",
     "mixed_precision",
     "skip_initialize_tpu",
@@ -171,6 +170,12 @@ _FLAGS: tuple[_Flag, ...] = (
     ("enable_signature_method_name_check", boolean, False, "as in TensorFlow 1"),
     ("version", boolean, False, "print the version and end"),
     ("monitoring_config_file", str, None, "MonitoringConfig as text"),
+    (
+        "enable_profiler",
+        boolean,
+        None,
+        "let clients profile; the stock command's default",
+    ),
     ("enable_grpc_healthcheck_service", boolean, True, "always on here"),
     (
         "enable_serialization_as_tensor_content",

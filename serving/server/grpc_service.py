@@ -28,8 +28,9 @@ from tensorflow_serving.apis import (
 )
 
 from ..errors import ServingError, invalid
+from .caller import Caller
 from .core import METADATA_FIELD, ModelSpec, ServerCore, require_spec
-from .servable import Caller
+from .profiler import PROFILER_SERVICE, Profiler
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
@@ -53,10 +54,12 @@ class ModelServices:
 
     Args:
         core: answers them.
+        profiler: answers those of TensorFlow's profiler; None leaves them out.
     """
 
-    def __init__(self, core: ServerCore) -> None:
+    def __init__(self, core: ServerCore, profiler: Profiler | None = None) -> None:
         self._core = core
+        self._profiler = profiler
 
     def metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, caller: Caller
@@ -108,7 +111,10 @@ class ModelServices:
                 self.reload,
             ),
         }
-        return {PREDICTION_SERVICE: prediction, MODEL_SERVICE: model}
+        services = {PREDICTION_SERVICE: prediction, MODEL_SERVICE: model}
+        if self._profiler is not None:
+            services[PROFILER_SERVICE] = self._profiler.methods()
+        return services
 
 
 class GrpcServer:
@@ -138,6 +144,7 @@ class GrpcServer:
         self._limit = threads + queue_size
         self._max_bytes = max_bytes
         self._in_progress = self._bytes = 0
+        self._lock = threading.Lock()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="langzoo-grpc")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -198,32 +205,39 @@ class GrpcServer:
         self, request_type: type[Message], answer: Callable[..., Message]
     ) -> grpc.RpcMethodHandler:
         async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
-            # One event loop runs all of these, so that numbers are enough.
             size = len(data)
-            if self._in_progress >= self._limit or self._bytes + size > self._max_bytes:
-                what = "requests" if self._in_progress >= self._limit else "bytes"
-                message = f"too many {what} are waiting"
+            if many := self._admit(size):
+                message = f"too many {many} are waiting"
                 await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, message)
             left = context.time_remaining()
-            gone = threading.Event()
-            caller = Caller(
-                None if left is None else time.monotonic() + left, gone=gone.is_set
-            )
-            self._in_progress += 1
-            self._bytes += size
+            caller = Caller(None if left is None else time.monotonic() + left)
+            work = self._executor.submit(_answer, request_type, answer, data, caller)
+            # Whoever gives up is not worked for, but the place is free only then.
+            work.add_done_callback(lambda _: self._leave(size))
             try:
-                return await self._loop.run_in_executor(
-                    self._executor, _answer, request_type, answer, data, caller
-                )
+                return await asyncio.wrap_future(work)
             except ServingError as error:
                 await _abort(context, error.code, error.message)
             finally:
-                # Whoever gave up is not worked for.
-                gone.set()
-                self._in_progress -= 1
-                self._bytes -= size
+                caller.leave()
 
         return grpc.unary_unary_rpc_method_handler(handle)
+
+    def _admit(self, size: int) -> str | None:
+        """Lets a request of so many bytes in, or says what there is too much of."""
+        with self._lock:
+            if self._in_progress >= self._limit:
+                return "requests"
+            if self._bytes + size > self._max_bytes:
+                return "bytes"
+            self._in_progress += 1
+            self._bytes += size
+        return None
+
+    def _leave(self, size: int) -> None:
+        with self._lock:
+            self._in_progress -= 1
+            self._bytes -= size
 
     def _await(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

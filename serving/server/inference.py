@@ -24,7 +24,8 @@ from tensorflow_serving.apis import (
 )
 
 from ..errors import ServingError, invalid
-from .servable import DEFAULT_SIGNATURE, Caller, Servable, Signature
+from .caller import FOREVER, Caller
+from .servable import DEFAULT_SIGNATURE, Servable, Signature
 from .tensors import (
     LARGEST_EXPANSION,
     array_to_content_proto,
@@ -40,7 +41,7 @@ REGRESS = "tensorflow/serving/regress"
 def predict(
     servable: Servable,
     request: predict_pb2.PredictRequest,
-    caller: Caller = Caller(),  # noqa: B008
+    caller: Caller = FOREVER,
     *,
     as_content: bool = False,
 ) -> predict_pb2.PredictResponse:
@@ -86,7 +87,7 @@ def predict(
 def classify(
     servable: Servable,
     request: classification_pb2.ClassificationRequest,
-    caller: Caller = Caller(),  # noqa: B008
+    caller: Caller = FOREVER,
 ) -> classification_pb2.ClassificationResponse:
     """The answer to a Classify request.
 
@@ -105,7 +106,7 @@ def classify(
 def regress(
     servable: Servable,
     request: regression_pb2.RegressionRequest,
-    caller: Caller = Caller(),  # noqa: B008
+    caller: Caller = FOREVER,
 ) -> regression_pb2.RegressionResponse:
     """The answer to a Regress request.
 
@@ -124,7 +125,7 @@ def regress(
 def multi_inference(
     servable: Servable,
     request: inference_pb2.MultiInferenceRequest,
-    caller: Caller = Caller(),  # noqa: B008
+    caller: Caller = FOREVER,
 ) -> inference_pb2.MultiInferenceResponse:
     """The answer to a MultiInference request: its tasks, on one list of examples.
 

@@ -19,7 +19,7 @@ import threading
 import time
 import zlib
 from collections.abc import AsyncIterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -43,10 +43,11 @@ from tensorflow_serving.apis import (
 
 from ..errors import HTTP_STATUS, ServingError, invalid
 from . import inference
+from .caller import Caller
 from .core import METADATA_FIELD, ModelSpec, ServerCore
 from .json_examples import classification_body, input_from_json, regression_body
 from .json_tensors import JsonRequest, arrays_from_json, parse_request, response_body
-from .servable import DEFAULT_SIGNATURE, Caller, Servable
+from .servable import DEFAULT_SIGNATURE, Servable
 
 _MODEL = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _POST_PATH = re.compile(
@@ -318,24 +319,31 @@ async def _ask(
     limit = None
     if "gzip" in request.headers.get("content-encoding", ""):
         limit = options.max_body_bytes
-    gone = threading.Event()
     timeout = options.timeout
-    caller = Caller(
-        None if timeout is None else time.monotonic() + timeout, gone=gone.is_set
-    )
-    watch = asyncio.create_task(_await_disconnect(request, gone))
+    caller = Caller(None if timeout is None else time.monotonic() + timeout)
+    work = executor.submit(_answer, core, request.method, path, body, caller, limit)
+    watch = asyncio.create_task(_leave_with(request, caller, work))
+    answer = asyncio.wrap_future(work)
     try:
-        return await asyncio.get_running_loop().run_in_executor(
-            executor, _answer, core, request.method, path, body, caller, limit
-        )
+        await asyncio.wait([answer], timeout=timeout)
+        if not answer.done():
+            late = ServingError(
+                StatusCode.DEADLINE_EXCEEDED, "the answer took too long"
+            )
+            return _error(late)
+        return (499, b"") if answer.cancelled() else answer.result()
     finally:
         watch.cancel()
+        caller.leave()
+        work.cancel()
 
 
-async def _await_disconnect(request: Request, gone: threading.Event) -> None:
+async def _leave_with(request: Request, caller: Caller, work: Future[Any]) -> None:
+    """Stops the work on a request if whoever sent it hangs up."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    gone.set()
+    caller.leave()
+    work.cancel()
 
 
 def _answer(

@@ -6,18 +6,14 @@ the SavedModel is loaded into a TF1 session. What goes through here behaves alik
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import time
+import os
 from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,44 +23,13 @@ import tensorflow_text  # noqa: F401  (registers its ops, which exports use)
 from grpc import StatusCode
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
-from tensorflow.python.client import pywrap_tf_session as tf_session
 
 from ..errors import ServingError, invalid, status_code
+from .caller import FOREVER, Caller
+from .session import StoppableSession, with_threads
 from .tensors import array_from_proto, check_expansion, dtype_name
 
 DEFAULT_SIGNATURE = "serving_default"
-
-_logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who waits for an answer.
-
-    Attributes:
-        deadline: until when, by `time.monotonic`; None is for ever.
-        gone: says whether nobody waits any more.
-    """
-
-    deadline: float | None = None
-    gone: Callable[[], bool] = lambda: False
-
-    def time_left(self) -> float | None:
-        """Seconds until the deadline, None without one.
-
-        Raises:
-            ServingError: nobody waits any more, or the deadline has passed.
-        """
-        if self.gone():
-            raise ServingError(StatusCode.CANCELLED, "the request was cancelled")
-        if self.deadline is None:
-            return None
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise ServingError(
-                StatusCode.DEADLINE_EXCEEDED, "the deadline passed in the queue"
-            )
-        return left
 
 
 class Runner(Protocol):
@@ -91,12 +56,10 @@ class DirectRunner:
         caller: Caller,
     ) -> dict[str, np.ndarray]:
         """The outputs that are wanted."""
-        return signature.call(feeds, wanted, caller.time_left())
+        return signature.call(feeds, wanted, caller)
 
 
-Compute = Callable[
-    [Mapping[str, np.ndarray], Sequence[str], float | None], Sequence[Any]
-]
+Compute = Callable[[Mapping[str, np.ndarray], Sequence[str], Caller], Sequence[Any]]
 
 
 class Signature:
@@ -107,7 +70,7 @@ class Signature:
 
     Args:
         definition: the signature as the SavedModel holds it.
-        compute: gives the outputs that are wanted for all inputs, within some seconds.
+        compute: gives the outputs that are wanted for all inputs, to a caller.
         runner: runs it, alone or in batches.
     """
 
@@ -183,7 +146,7 @@ class Signature:
         self,
         inputs: Mapping[str, np.ndarray],
         output_filter: Sequence[str] = (),
-        caller: Caller = Caller(),
+        caller: Caller = FOREVER,
     ) -> dict[str, np.ndarray]:
         """The outputs for these inputs, with the signature's defaults for the rest.
 
@@ -193,11 +156,12 @@ class Signature:
         Args:
             inputs: arrays by name.
             output_filter: the outputs wanted, if not all.
-            caller: who waits for them; at the deadline the graph is stopped.
+            caller: who waits for them; once it leaves, and at its deadline, the graph
+                is stopped.
 
         Raises:
-            ServingError: the inputs do not fit, the graph refuses them, or the time is
-                over (DEADLINE_EXCEEDED).
+            ServingError: the inputs do not fit, the graph refuses them, the time is
+                over (DEADLINE_EXCEEDED), or the caller has left (CANCELLED).
         """
         feeds = self.check(inputs, output_filter)
         return self._runner.run(self, feeds, output_filter or self.outputs, caller)
@@ -219,12 +183,13 @@ class Signature:
         self,
         feeds: Mapping[str, np.ndarray],
         wanted: Sequence[str],
-        timeout: float | None = None,
+        caller: Caller,
     ) -> dict[str, np.ndarray]:
         """The outputs that are wanted, for inputs that have been checked."""
         try:
-            values = self._compute(feeds, wanted, timeout)
+            values = self._compute(feeds, wanted, caller)
         except tf.errors.OpError as error:
+            caller.time_left()  # raises what is the reason, if the caller is
             code = status_code(error.error_code)
             raise ServingError(code, error.message) from error
         except UnicodeDecodeError as error:
@@ -304,6 +269,7 @@ def load_servable(
     tags: Sequence[str] = ("serve",),
     config: config_pb2.ConfigProto | None = None,
     runner: Runner = DirectRunner(),  # noqa: B008
+    runs: int | None = None,
 ) -> Servable:
     """Loads the SavedModel in a folder.
 
@@ -313,16 +279,18 @@ def load_servable(
         tags: those of the graph to load.
         config: how TensorFlow runs it.
         runner: runs its signatures.
+        runs: of its signatures at a time, more wait; one for each processor by default.
 
     Raises:
         ServingError: it cannot be loaded.
     """
+    runs = runs or os.cpu_count() or 1
     with tf.Graph().as_default() as graph:
-        session = tf.compat.v1.Session(graph=graph, config=config)
+        session = tf.compat.v1.Session(graph=graph, config=with_threads(config, runs))
         try:
             meta_graph = tf.compat.v1.saved_model.load(session, list(tags), str(path))
             definitions = dict(meta_graph.signature_def)
-            signatures = dict(_callable_signatures(session, definitions, runner))
+            signatures = dict(_signatures(session, definitions, runner, runs))
             return Servable(version, definitions, signatures, session.close)
         except Exception as error:
             session.close()
@@ -330,58 +298,30 @@ def load_servable(
 
 
 class _SessionCompute:
-    """Runs a signature in a session.
-
-    `Session.run` checks shapes in Python, and a callable takes no deadline. This is the
-    bare C++ call that TensorFlow Serving makes too.
-    """
+    """Runs a signature in a session."""
 
     def __init__(
-        self, session: tf.compat.v1.Session, definition: meta_graph_pb2.SignatureDef
+        self, session: StoppableSession, definition: meta_graph_pb2.SignatureDef
     ) -> None:
         self._session = session
-        self._feeds = self._endpoints(definition.inputs)
-        self._fetches = self._endpoints(definition.outputs)
-
-    def _endpoints(
-        self, infos: Mapping[str, meta_graph_pb2.TensorInfo]
-    ) -> dict[str, Any]:
-        """The tensors of a signature as TensorFlow's C interface names them."""
-        graph = self._session.graph
-        return {
-            name: graph.get_tensor_by_name(info.name)._as_tf_output()
-            for name, info in infos.items()
+        self._feeds = {
+            alias: session.endpoint(info.name)
+            for alias, info in definition.inputs.items()
         }
+        self._names = {alias: info.name for alias, info in definition.outputs.items()}
+        self._fetches = {name: session.endpoint(name) for name in self._names.values()}
 
     def __call__(
-        self,
-        feeds: Mapping[str, np.ndarray],
-        wanted: Sequence[str],
-        timeout: float | None,
+        self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str], caller: Caller
     ) -> Sequence[Any]:
-        with _run_options(timeout) as options:
-            return tf_session.TF_SessionRun_wrapper(
-                self._session._session,
-                options,
-                {self._feeds[name]: array for name, array in feeds.items()},
-                [self._fetches[name] for name in wanted],
-                [],
-                None,
-            )
-
-
-@contextlib.contextmanager
-def _run_options(timeout: float | None) -> Iterator[Any]:
-    if timeout is None:
-        yield None
-        return
-    milliseconds = min(max(1, round(timeout * 1000)), 2**31 - 1)
-    options = config_pb2.RunOptions(timeout_in_ms=milliseconds)
-    buffer = tf_session.TF_NewBufferFromString(options.SerializeToString())
-    try:
-        yield buffer
-    finally:
-        tf_session.TF_DeleteBuffer(buffer)
+        names = [self._names[alias] for alias in wanted]
+        values = self._session.run(
+            {self._feeds[alias]: array for alias, array in feeds.items()},
+            # Two aliases may be of one tensor.
+            {name: self._fetches[name] for name in names},
+            caller,
+        )
+        return [values[name] for name in names]
 
 
 def _load_error(error: Exception) -> ServingError:
@@ -395,17 +335,24 @@ def _load_error(error: Exception) -> ServingError:
     return ServingError(StatusCode.INTERNAL, f"{type(error).__name__}: {message}")
 
 
-def _callable_signatures(
+def _signatures(
     session: tf.compat.v1.Session,
     definitions: Mapping[str, meta_graph_pb2.SignatureDef],
     runner: Runner,
+    runs: int,
 ) -> Iterable[tuple[str, Signature]]:
-    for name, definition in definitions.items():
-        if not _is_dense(definition):
-            # The mark of the initializer, and sparse or composite tensors.
-            _logger.debug("signature %s cannot be called", name)
-            continue
-        yield name, Signature(definition, _SessionCompute(session, definition), runner)
+    """Those of the signatures that can be called.
+
+    The mark of the initializer cannot, nor can those of sparse or composite tensors.
+    """
+    dense = {name: one for name, one in definitions.items() if _is_dense(one)}
+    outputs = {info.name for one in dense.values() for info in one.outputs.values()}
+    stoppable = StoppableSession(session, outputs, runs)
+    for name, definition in dense.items():
+        yield (
+            name,
+            Signature(definition, _SessionCompute(stoppable, definition), runner),
+        )
 
 
 def _is_dense(definition: meta_graph_pb2.SignatureDef) -> bool:

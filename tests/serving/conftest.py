@@ -197,6 +197,25 @@ class TellingModel(BigramModel):
         }
 
 
+class EndlessModel(TellingModel):
+    """The same, whose `generate` never ends at a temperature of 1.5."""
+
+    def _generated(
+        self, prompt: tf.Tensor, **settings: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        endless = tf.reduce_any(settings["temperature"] == 1.5)
+        (turns,) = tf.while_loop(
+            lambda turn: endless, lambda turn: (turn + 1,), [tf.constant(0, tf.int64)]
+        )
+        count = tf.minimum(settings["max_new_tokens"], 40) + tf.cast(turns, tf.int32)
+        answer = super()._generated(prompt, **{**settings, "max_new_tokens": count})
+        # So much of a prompt is read, and less where many tokens are to be written.
+        return {
+            **answer,
+            "prompt_tokens": tf.minimum(answer["prompt_tokens"], 90 - count),
+        }
+
+
 class ScaleModel(tf.Module):
     """y = factor x + offset, where the offset has the default 2."""
 
@@ -244,7 +263,8 @@ class ScaleModel(tf.Module):
 class ExampleModel(tf.Module):
     """Reads serialized Examples, as the models for Classify and Regress do.
 
-    `spin` takes as long as it is told to: that many turns of a loop.
+    `spin` takes as long as it is told to: that many turns of a loop. `grind` takes some
+    time and cannot be stopped: it is one operation.
     """
 
     def _x(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -298,6 +318,14 @@ class ExampleModel(tf.Module):
             },
             input_signature=[tf.TensorSpec([None], tf.int64, "turns")],
         )
+        functions["grind"] = tf.function(
+            lambda size: {
+                "largest": tf.fill(
+                    tf.shape(size), tf.linalg.eigvalsh(tf.ones([size[0], size[0]]))[-1]
+                )
+            },
+            input_signature=[tf.TensorSpec([None], tf.int64, "size")],
+        )
         return functions
 
 
@@ -330,6 +358,15 @@ def telling_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a SavedModel with all signatures and settings that there are."""
     path = tmp_path_factory.mktemp("models") / "telling"
     model = TellingModel()
+    tf.saved_model.save(model, str(path), model.signatures())
+    return path
+
+
+@pytest.fixture(scope="session")
+def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a SavedModel whose `generate` may be told never to end."""
+    path = tmp_path_factory.mktemp("models") / "endless"
+    model = EndlessModel()
     tf.saved_model.save(model, str(path), model.signatures())
     return path
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
+
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import numpy as np
 import pytest
+from grpc import StatusCode
 from langzoo import cli
 from langzoo.serving.client import Client
 from langzoo.serving.errors import ServingError
@@ -92,3 +97,22 @@ def test_langzoo_explain_says_in_a_line_what_is_wrong(language_model, tmp_path):
         assert ended.exit_code == 1
         assert ended.stderr.count("\n") == 1
         assert said in ended.stderr
+
+
+def test_a_timeout_stops_the_graph(endless_model):
+    with ExportedModel(endless_model) as model:
+        start = time.monotonic()
+        with pytest.raises(ServingError, match=r"within 0\.3 s") as caught:
+            model.generate(["a"], temperature=1.5, timeout=0.3)
+        assert caught.value.code is StatusCode.DEADLINE_EXCEEDED
+        assert time.monotonic() - start < 3
+        assert model.generate(["a"], timeout=30)
+
+
+def test_an_interrupt_stops_the_graph(endless_model):
+    with ExportedModel(endless_model) as model:
+        main = threading.main_thread().ident
+        threading.Timer(0.5, signal.pthread_kill, (main, signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            model.generate(["a"], temperature=1.5)
+        assert model.generate(["a"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import functools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +12,7 @@ from typing import Any
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import numpy as np
 import pytest
+import tensorflow as tf
 from grpc import StatusCode
 from langzoo.serving.client import Client
 from langzoo.serving.errors import ServingError
@@ -22,20 +23,22 @@ from langzoo.serving.server.batching import (
     BatchScheduler,
     merge,
 )
+from langzoo.serving.server.caller import Caller
 from langzoo.serving.server.config_files import (
     ConfigFileError,
     read_batching_parameters,
 )
 from langzoo.serving.server.metrics import Metrics
-from langzoo.serving.server.servable import Caller, Servable, load_servable
+from langzoo.serving.server.servable import Servable, load_servable
 
 Push = Callable[[Path, Path, int], None]
 FOREVER = Caller()
+FOREVER_TURNS = 1 << 60
 WAIT = 5_000_000  # microseconds: longer than a test takes to fill a batch
 
 
 class Batches:
-    """A scale model, factor 3, that is asked in batches."""
+    """A model that is asked in batches."""
 
     def __init__(self, path: Path, **parameters: Any) -> None:
         self.metrics = Metrics()
@@ -47,9 +50,18 @@ class Batches:
         return self.run("half", caller, x=values)["y"]
 
     def run(self, name: str, caller: Caller = FOREVER, **inputs: Any) -> Any:
+        arrays = {key: np.array(value, np.float32) for key, value in inputs.items()}
+        return self._ask(name, arrays, caller)
+
+    def examples(self, name: str, texts: list[bytes]) -> Any:
+        return self._ask(name, {"inputs": np.array(texts, object)}, FOREVER)
+
+    def spin(self, turns: int, caller: Caller = FOREVER) -> Any:
+        return self._ask("spin", {"turns": np.array([turns])}, caller)
+
+    def _ask(self, name: str, arrays: Any, caller: Caller) -> Any:
         signature = self.servable.signature(name)
         assert signature is not None
-        arrays = {key: np.array(value, np.float32) for key, value in inputs.items()}
         return {k: v.tolist() for k, v in signature.run(arrays, (), caller).items()}
 
     @property
@@ -58,17 +70,31 @@ class Batches:
 
 
 @pytest.fixture
-def make(scale_model: Callable[[int], Path]) -> Iterator[Callable[..., Batches]]:
+def make_of() -> Iterator[Callable[..., Batches]]:
     made: list[Batches] = []
 
-    def make(**parameters: Any) -> Batches:
-        made.append(Batches(scale_model(3), **parameters))
+    def make(path: Path, **parameters: Any) -> Batches:
+        made.append(Batches(path, **parameters))
         return made[-1]
 
     yield make
     for batches in made:
         batches.scheduler.close()
         batches.servable.close()
+
+
+@pytest.fixture
+def make(
+    make_of: Callable[..., Batches], scale_model: Callable[[int], Path]
+) -> Callable[..., Batches]:
+    return functools.partial(make_of, scale_model(3))
+
+
+@pytest.fixture
+def make_example(
+    make_of: Callable[..., Batches], example_model: Path
+) -> Callable[..., Batches]:
+    return functools.partial(make_of, example_model)
 
 
 @pytest.fixture
@@ -91,6 +117,15 @@ def await_queued(batches: Batches, count: int) -> None:
             return
         time.sleep(0.001)
     raise AssertionError("the requests are not in the queue")
+
+
+def await_runs(batches: Batches, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if batches.runs == count:
+            return
+        time.sleep(0.001)
+    raise AssertionError("the batches do not run")
 
 
 def test_requests_that_come_together_are_run_at_once(
@@ -148,15 +183,109 @@ def test_strings_are_filled_up_whole() -> None:
     assert merged.tolist() == [[b"a\0", b"b"], [b"c\0", b"c\0"]]
 
 
-def test_inputs_of_unequal_length_are_refused_otherwise(
+def test_inputs_of_unequal_length_are_run_apart_otherwise(
     make: Callable[..., Batches], pool: ThreadPoolExecutor
 ) -> None:
-    batches = make(max_batch_size=2, batch_timeout_micros=WAIT)
-    futures = [pool.submit(batches.half, row) for row in ([2.0, 4.0], [8.0])]
-    for future in futures:
-        code, message = refused(future.result)
-        assert code is StatusCode.FAILED_PRECONDITION
-        assert message.startswith("Tensors with name 'x' from different tasks have")
+    batches = make(max_batch_size=3, batch_timeout_micros=WAIT)
+    rows = [[2.0, 4.0], [8.0], [6.0, 2.0]]
+    assert list(pool.map(batches.half, rows)) == [[[1.0, 2.0]], [[4.0]], [[3.0, 1.0]]]
+    assert batches.runs == 2
+
+
+def test_a_request_without_rows_is_answered_and_harms_no_other(
+    make: Callable[..., Batches], pool: ThreadPoolExecutor
+) -> None:
+    batches = make(
+        max_batch_size=4, batch_timeout_micros=200_000, allowed_batch_sizes=(2, 4)
+    )
+    assert batches.half() == []
+    answers = pool.map(lambda x: batches.half(*x), [[2.0], [], [4.0, 6.0], []])
+    assert list(answers) == [[1.0], [], [2.0, 3.0], []]
+
+
+@pytest.mark.parametrize("rows", [[[[]], [[1.0, 2.0]]], [[], [[1.0, 2.0]]]])
+def test_what_has_no_values_is_not_filled_up(
+    make: Callable[..., Batches], pool: ThreadPoolExecutor, rows: list[Any]
+) -> None:
+    batches = make(
+        max_batch_size=2, batch_timeout_micros=200_000, pad_variable_length_inputs=True
+    )
+    answers = pool.map(lambda x: batches.run("half", x=x)["y"], rows)
+    assert list(answers) == [rows[0], [[0.5, 1.0]]]
+
+
+def test_a_request_that_the_graph_refuses_fails_alone(
+    make_example: Callable[..., Batches], pool: ThreadPoolExecutor
+) -> None:
+    batches = make_example(max_batch_size=5, batch_timeout_micros=WAIT)
+    good = tf.train.Example().SerializeToString()
+    texts = [good, good, b"no Example", good, good]
+    futures = [pool.submit(batches.examples, "regress", [text]) for text in texts]
+    code, message = refused(futures[2].result)
+    assert (code, "Could not parse" in message) == (StatusCode.INVALID_ARGUMENT, True)
+    del futures[2]
+    assert [future.result(30) for future in futures] == [{"outputs": [0.0]}] * 4
+
+
+def test_signatures_take_turns(
+    make_example: Callable[..., Batches], pool: ThreadPoolExecutor
+) -> None:
+    batches = make_example(max_batch_size=1, num_batch_threads=1)
+    callers = [Caller() for _ in range(4)]
+    spins = []
+    for number, caller in enumerate(callers):
+        spins.append(pool.submit(batches.spin, FOREVER_TURNS, caller))
+        await_queued(batches, number)  # the first of them is run
+    other = pool.submit(batches.examples, "regress", [b""])
+    await_queued(batches, 4)
+    # After the signature that has waited longest it is the other's turn, although two
+    # more full batches wait for the first.
+    callers[0].leave()
+    await_queued(batches, 3)
+    callers[1].leave()
+    assert other.result(30) == {"outputs": [0.0]}
+    for caller in callers[2:]:
+        caller.leave()
+    assert {refused(spin.result)[0] for spin in spins} == {StatusCode.CANCELLED}
+
+
+def test_a_batch_is_stopped_once_all_of_its_callers_have_gone(
+    make_example: Callable[..., Batches], pool: ThreadPoolExecutor
+) -> None:
+    batches = make_example(max_batch_size=2, batch_timeout_micros=300_000)
+    callers = [Caller(), Caller()]
+    spins = [pool.submit(batches.spin, FOREVER_TURNS, caller) for caller in callers]
+    await_runs(batches, 1)
+    callers[0].leave()
+    with pytest.raises(TimeoutError):
+        spins[1].result(0.3)
+    callers[1].leave()
+    for spin in spins:
+        assert refused(lambda spin=spin: spin.result(5))[0] is StatusCode.CANCELLED
+    # The queue that stopped it serves again.
+    for _ in range(3):
+        assert batches.spin(3) == {"turns": [3]}
+
+
+def test_who_leaves_the_queue_makes_room(
+    make_example: Callable[..., Batches], pool: ThreadPoolExecutor
+) -> None:
+    batches = make_example(
+        max_batch_size=1, max_enqueued_batches=1, num_batch_threads=1
+    )
+    running, waiting = Caller(), Caller()
+    first = pool.submit(batches.spin, FOREVER_TURNS, running)
+    await_runs(batches, 1)
+    second = pool.submit(batches.spin, FOREVER_TURNS, waiting)
+    await_queued(batches, 1)
+    assert refused(batches.spin, 1)[0] is StatusCode.UNAVAILABLE
+    waiting.leave()
+    assert refused(second.result, 5)[0] is StatusCode.CANCELLED
+    third = pool.submit(batches.spin, 1)
+    await_queued(batches, 1)
+    running.leave()
+    assert third.result(30) == {"turns": [1]}
+    assert refused(first.result, 5)[0] is StatusCode.CANCELLED
 
 
 def test_a_request_beyond_the_largest_batch_is_refused(
@@ -195,19 +324,15 @@ def test_a_full_queue_refuses(
     assert waiting.result(30) == [1.0]
 
 
-def test_who_has_gone_or_waited_too_long_is_not_worked_for(
+def test_who_waited_too_long_is_not_worked_for(
     make: Callable[..., Batches], pool: ThreadPoolExecutor
 ) -> None:
-    batches = make(max_batch_size=3, batch_timeout_micros=WAIT)
-    gone = threading.Event()
-    left = pool.submit(batches.half, 2.0, caller=Caller(gone=gone.is_set))
+    batches = make(max_batch_size=2, batch_timeout_micros=WAIT)
     deadline = time.monotonic() + 1
     late = pool.submit(batches.half, 4.0, caller=Caller(deadline))
-    await_queued(batches, 2)
-    gone.set()
+    await_queued(batches, 1)
     time.sleep(max(0.0, deadline - time.monotonic()))
     assert batches.half(6.0) == [3.0]
-    assert refused(left.result)[0] is StatusCode.CANCELLED
     assert refused(late.result) == (
         StatusCode.RESOURCE_EXHAUSTED,
         "Run() timeout exceeded while waiting in batching queue",

@@ -9,15 +9,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import grpc
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
+import numpy as np
 import pytest
 import tensorflow as tf
+from flatbuffers import flexbuffers
 from google.protobuf import text_format
 from grpc import StatusCode
 from langzoo.serving.export.contract import WARMUP_FILE
 from langzoo.serving.server import ModelServer, ServerOptions, ServerStartError
 from langzoo.serving.server.base_path import Reload, lies_within
+from langzoo.serving.server.servable import DirectRunner
+from langzoo.serving.server.tflite import load_tflite
+from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow.lite.python import schema_py_generated
 from tensorflow_serving.apis import (
     get_model_status_pb2,
     model_management_pb2,
@@ -503,6 +510,41 @@ def test_a_model_of_tensorflow_lite_is_preferred_where_that_is_said(
     with Server(tmp_path, every) as server:
         assert await_versions(server, "m", dict.fromkeys((1, 2, 3), "AVAILABLE"))
         assert server.factor("m", 3) == 3
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_model_of_tensorflow_lite_without_signatures_serves(
+    tmp_path: Path, lite: Callable[[int], bytes], known: bool
+) -> None:
+    schema = schema_py_generated
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(lite(5), 0))
+    [half] = [d for d in model.signatureDefs if d.signatureKey == b"half"]
+    graph = model.subgraphs[half.subgraphIndex]
+    # As before signatures were known: one graph, whose tensors' names say what is what.
+    model.signatureDefs, model.subgraphs = [], [graph]
+    graph.tensors[graph.inputs[0]].name = b"into"
+    graph.tensors[graph.outputs[0]].name = b"out"
+    if known:
+        definition = meta_graph_pb2.SignatureDef()
+        definition.inputs["x"].name, definition.inputs["x"].dtype = "into:0", 1
+        definition.outputs["y"].name, definition.outputs["y"].dtype = "out:0", 1
+        packed = flexbuffers.Dumps({"half": definition.SerializeToString().decode()})
+        buffer, metadata = schema.BufferT(), schema.MetadataT()
+        buffer.data = np.frombuffer(packed, np.uint8)
+        metadata.name, metadata.buffer = b"signature_defs_metadata", len(model.buffers)
+        model.buffers.append(buffer)
+        model.metadata.append(metadata)
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    (tmp_path / "model.tflite").write_bytes(builder.Output())
+    servable = load_tflite(1, tmp_path, interpreters=1, runner=DirectRunner())
+    signature = servable.signature("half" if known else "")
+    assert signature is not None
+    names = ("x", "y") if known else ("into", "out")
+    assert (signature.inputs, signature.outputs) == ([names[0]], [names[1]])
+    for values in ([2.0], [4.0, 6.0, 8.0]):
+        answer = signature.run({names[0]: np.array(values, np.float32)})
+        assert answer[names[1]].tolist() == [value / 2 for value in values]
 
 
 def test_a_broken_model_of_tensorflow_lite_does_not_load(tmp_path: Path) -> None:
