@@ -346,13 +346,13 @@ def _signatures(
     The mark of the initializer cannot, nor can those of sparse or composite tensors.
     """
     dense = {name: one for name, one in definitions.items() if _is_dense(one)}
-    outputs = {info.name for one in dense.values() for info in one.outputs.values()}
-    stoppable = StoppableSession(session, outputs, runs)
+    wholes = {
+        frozenset(info.name for info in one.outputs.values()) for one in dense.values()
+    }
+    stoppable = StoppableSession(session, wholes, runs)
     for name, definition in dense.items():
-        yield (
-            name,
-            Signature(definition, _SessionCompute(stoppable, definition), runner),
-        )
+        compute = _SessionCompute(stoppable, definition)
+        yield name, Signature(definition, compute, runner)
 
 
 def _is_dense(definition: meta_graph_pb2.SignatureDef) -> bool:

@@ -1,7 +1,7 @@
 """A TF1 session whose runs can be stopped, for which TensorFlow has no call.
 
-Beside its outputs, each run waits for as many elements of a queue as it has outputs,
-and each output puts one in. Whoever stops the run closes its queue: the wait fails, and
+Beside its outputs, each run waits for elements of a queue, which are put in when the
+outputs are there. Whoever stops the run closes its queue: the wait fails, and
 TensorFlow ends all else that the run does. The operations for this are added to the
 graph of the session; a SavedModel has none of them.
 """
@@ -50,12 +50,16 @@ class StoppableSession:
 
     Args:
         session: the session.
-        outputs: names of the tensors that runs may ask for.
+        wholes: names of the tensors that runs may ask for: sets of those that they ask
+            for mostly.
         runs: how many are computed at a time; more wait.
     """
 
     def __init__(
-        self, session: tf.compat.v1.Session, outputs: Collection[str], runs: int
+        self,
+        session: tf.compat.v1.Session,
+        wholes: Collection[frozenset[str]],
+        runs: int,
     ) -> None:
         self._session = session
         ops = tf.raw_ops
@@ -81,7 +85,10 @@ class StoppableSession:
             self._queues = [
                 ops.SerializeTensor(tensor=queue)._as_tf_output() for queue in queues
             ]
-            self._told = {name: self._tell(handle, name) for name in set(outputs)}
+            self._told = {
+                names: self._tell(handle, names)
+                for names in {*wholes, *(frozenset([n]) for w in wholes for n in w)}
+            }
         self._handle_bytes = handle_bytes._as_tf_output()
         self._count = count._as_tf_output()
         session._extend_graph()
@@ -116,37 +123,59 @@ class StoppableSession:
             tf.errors.OpError: the graph refuses the feeds, the deadline passes, or the
                 caller leaves.
         """
+        try:
+            values = self._run_stoppably(feeds, fetches, caller)
+        except tf.errors.CancelledError:
+            if caller.gone:
+                raise
+            # The graph has failed, and what waits was ended with it and spoke first:
+            # once more without it, to hear why.
+            with _run_options(caller.time_left()) as options:
+                values = self._call(feeds, list(fetches.values()), [], options)
+        return dict(zip(fetches, values, strict=True))
+
+    def _run_stoppably(
+        self,
+        feeds: Mapping[Any, np.ndarray],
+        fetches: Mapping[str, Any],
+        caller: Caller,
+    ) -> list[Any]:
+        whole = self._told.get(frozenset(fetches))
+        told = (
+            [self._told[frozenset([n])] for n in fetches] if whole is None else [whole]
+        )
         with (
             self._turn(caller) as handle,
             caller.stopping(functools.partial(self._stop, handle)),
             _run_options(caller.time_left()) as options,
         ):
-            values = self._call(
+            return self._call(
                 {
                     **feeds,
                     self._handle_bytes: handle,
-                    self._count: np.array(len(fetches), np.int32),
+                    self._count: np.array(len(told), np.int32),
                 },
                 list(fetches.values()),
-                [self._taken, *(self._told[name] for name in fetches)],
+                [self._taken, *told],
                 options,
             )
-        return dict(zip(fetches, values, strict=True))
 
-    def _tell(self, handle: tf.Tensor, output: str) -> Any:
-        """The operation that puts an element into a queue once an output is there.
+    def _tell(self, handle: tf.Tensor, outputs: Collection[str]) -> Any:
+        """The operation that puts an element into a queue once outputs are there.
 
-        The element is made of the output: what only follows a function's call does not
-        wait for what it returns. Where its shape is known TensorFlow would make the
+        The element is made of the outputs: what only follows a function's call does not
+        wait for what it returns. Where a shape is known TensorFlow would make the
         element beforehand; a placeholder hides it.
         """
-        tensor = self._session.graph.get_tensor_by_name(output)
-        ops = tf.raw_ops
+        ops, sizes = tf.raw_ops, []
         with tf.device(None):
-            hidden = ops.PlaceholderWithDefault(
-                input=tensor, shape=tf.TensorShape(None)
-            )
-            element = ops.Size(input=hidden)
+            for name in sorted(outputs):
+                tensor = self._session.graph.get_tensor_by_name(name)
+                hidden = ops.PlaceholderWithDefault(
+                    input=tensor, shape=tf.TensorShape(None)
+                )
+                sizes.append(ops.Size(input=hidden))
+        element = sizes[0] if len(sizes) == 1 else ops.AddN(inputs=sizes)
         return ops.QueueEnqueueV2(handle=handle, components=[element])._c_op
 
     @contextlib.contextmanager

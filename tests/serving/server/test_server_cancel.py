@@ -176,3 +176,20 @@ def test_whoever_has_left_before_is_not_worked_for(example_model: Path) -> None:
         assert caught.value.code is StatusCode.CANCELLED
         assert signature.run({"turns": np.array([3])})["turns"].tolist() == [3]
     servable.close()
+
+
+def test_what_the_graph_refuses_is_told_as_it_is(
+    scale_model: Callable[[int], Path],
+) -> None:
+    servable = load_servable(1, scale_model(3))
+    signature = servable.signature()
+    assert signature is not None
+    unequal = {"x": np.float32([1, 2]), "offset": np.float32([1, 2, 3])}
+    for _ in range(100):
+        with pytest.raises(ServingError, match="Incompatible shapes") as caught:
+            signature.run(unequal)
+        assert caught.value.code is StatusCode.INVALID_ARGUMENT
+    equal = {"x": np.float32([1]), "offset": np.float32([2])}
+    assert signature.run(equal)["y"].tolist() == [5]
+    assert signature.run(equal, ["offset"])["offset"].tolist() == [2]
+    servable.close()
