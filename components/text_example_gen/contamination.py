@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfx import types
 from tfx.types import artifact_utils
 
-from ..documents import split
+from ..documents import in_batches, split
 from ..sample import BoundedSample
 from ..scratch import read_json, write_one
 from .near_duplicates import MinHash
@@ -45,6 +45,18 @@ class Wanted:
         self._equal: dict[str, list[int]] = {}
         for number, text in enumerate(texts):
             self._equal.setdefault(text, []).append(number)
+
+    def find_all(self, texts: Sequence[str]) -> Iterator[_Pair]:
+        """Finds what is in any of many texts: most have too little in common."""
+        if not len(self._hashes):
+            return
+        shingles, owners = self._min_hash.shingles_of_all(texts)
+        places = np.searchsorted(self._hashes, shingles)
+        known = self._hashes[np.minimum(places, len(self._hashes) - 1)] == shingles
+        common = np.bincount(owners[known], minlength=len(texts))
+        least = self._min_hash.threshold * np.bincount(owners, minlength=len(texts))
+        for number in np.flatnonzero(common >= least).tolist():
+            yield from self.find(texts[number])
 
     def find(self, text: str) -> Iterator[_Pair]:
         """Yields the number of each document found, and whether it is equal."""
@@ -106,6 +118,7 @@ def measure(
             pipeline
             | beam.Create(split(examples, "train").file_patterns)
             | beam.io.ReadAllFromTFRecord()
+            | in_batches()
             | "Find" >> beam.ParDo(_Find(samples, min_hash))
             | beam.Distinct()
             | beam.combiners.ToList()
@@ -134,9 +147,12 @@ class _Find(beam.DoFn):
             name: Wanted(texts, self._min_hash) for name, texts in self._samples.items()
         }
 
-    def process(self, record: bytes) -> Iterator[tuple[str, int, bool]]:
-        features = tf.train.Example.FromString(record).features.feature
-        text = features["text"].bytes_list.value[0].decode()
+    def process(self, records: list[bytes]) -> Iterator[tuple[str, int, bool]]:
+        examples = map(tf.train.Example.FromString, records)
+        texts = [
+            example.features.feature["text"].bytes_list.value[0].decode()
+            for example in examples
+        ]
         for name, wanted in self._wanted.items():
-            for number, is_equal in wanted.find(text):
+            for number, is_equal in wanted.find_all(texts):
                 yield name, number, is_equal

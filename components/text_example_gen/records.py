@@ -96,6 +96,12 @@ class Summary(FileRecord):
     profiles: dict[str, Profile] = {}
     """What the documents of each split are like, before they are repeated."""
 
+    @classmethod
+    def contamination_of(cls, examples: str, split: str) -> Contamination | None:
+        """How much of a split stands in `train`, where an ingestion has told."""
+        summary = cls.find(examples)
+        return summary.contamination.get(split) if summary else None
+
 
 class Splitting(FileRecord):
     """What decides which documents there are, and which of them a model learns from.

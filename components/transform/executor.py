@@ -15,6 +15,7 @@ from tfx.utils import io_utils, json_utils, proto_utils
 from ...models.tokenizers import files, words  # noqa: F401  (register all tokenizers)
 from ...models.tokenizers.base import TextTokenizer
 from .. import storage
+from ..documents import batch_by_bytes
 from ..progress import report
 from ..text_example_gen.records import Splitting
 from . import token_statistics
@@ -32,6 +33,7 @@ class Executor(tfx_executor.Executor):
         exec_properties: dict[str, Any],
     ) -> None:
         """Writes the transform graph, with the tokenizer in it, and the examples."""
+        batch_by_bytes()
         inputs = dict(input_dict)
         tokenizer_uri = artifact_utils.get_single_uri(inputs.pop(TOKENIZER_KEY))
         config = json_utils.loads(exec_properties["custom_config"])
