@@ -36,6 +36,18 @@ _GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
 _SEEDS = mix(np.arange(1, NUM_HASHES + 1, dtype=np.uint64) * _GOLDEN_RATIO)
 
 
+class Shingles(NamedTuple):
+    """Distinct shingles of several texts.
+
+    Attributes:
+        hashes: uint64 `[n]`.
+        owners: int64 `[n]`: the number of the text of each.
+    """
+
+    hashes: np.ndarray
+    owners: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class MinHash:
     """How alike two texts are, from short signatures.
@@ -90,12 +102,8 @@ class MinHash:
         units = self._units(text)
         return np.unique(_rolled(units, min(self.length, len(units))))
 
-    def shingles_of_all(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Does so for many texts at once, quicker.
-
-        Returns:
-            The hashes, and the number of the text of each, both `[n]`.
-        """
+    def shingles_of_all(self, texts: Sequence[str]) -> Shingles:
+        """Does so for many texts at once, quicker."""
         units = [self._units(text) for text in texts]
         sizes = np.array([len(each) for each in units])
         # One that is shorter than a shingle is none of those of that length.
@@ -111,7 +119,7 @@ class MinHash:
         new = (np.diff(hashes, prepend=~hashes[:1]) != 0) | (
             np.diff(owners, prepend=-1) != 0
         )
-        return hashes[new], owners[new]
+        return Shingles(hashes[new], owners[new])
 
     def _units(self, text: str) -> np.ndarray:
         """Returns what shingles are made of, uint64 `[n]`, n > 0."""

@@ -305,7 +305,7 @@ def test_a_model_that_may_have_learned_the_documents_is_not_measured_on_them(
     assert not judging._left_out(alone, judging.EVAL)
     for name in ("candidate", "ngram"):
         shutil.rmtree(f"{paths[name]}/variables")
-    with pytest.raises(InputError, match="the model cannot be read: .*variables"):
+    with pytest.raises(InputError, match="the model cannot be read"):
         judging._left_out(paths, judging.EVAL)
     paths["candidate"] = models["candidate"]
     (broken,) = judging._left_out(paths, judging.EVAL).items()
