@@ -272,17 +272,17 @@ def _documents(corpus: Path) -> list[str]:
 
 def train(sample: Path, folder: Path) -> None:
     """Writes a tokenizer of each kind, learned from a sample, and each side's of it."""
-    from langzoo.components.tokenizer_trainer import executor
     from langzoo.models.tokenizers import word_piece, words
     from langzoo.models.tokenizers.byte import ByteTokenizer
     from langzoo.models.tokenizers.files import load_tokenizer
     from langzoo.models.tokenizers.sentence_piece import (
         character_tokenizer,
+        count_characters,
         train_sentencepiece,
     )
 
     texts = _documents(sample)
-    characters = executor.count_characters(texts).most_common(_VOCABULARY - 300)
+    characters = count_characters(texts).most_common(_VOCABULARY - 300)
     counted = words.count_words(texts).most_common(_VOCABULARY - 10)
     byte_pairs = folder / "byte pairs.json"
     _train_byte_pairs(texts).save(str(byte_pairs))

@@ -35,6 +35,7 @@ STAGES = (
 )
 _FILES = 200
 _DOCUMENTS = ("file", "paragraph")
+_VOCABULARY = 1000
 _CONTEXT = 64
 _BATCH = 64
 
@@ -140,7 +141,10 @@ def _tokenizer(folder: Path, documents: str) -> tuple[Any, Any]:
     from langzoo.components.tokenizer_trainer import executor
     from langzoo.components.tokenizer_trainer.component import TokenizerTrainer
 
-    return executor.Executor, TokenizerTrainer(_channel("Examples"), type="bpe")
+    component = TokenizerTrainer(
+        _channel("Examples"), type="bpe", vocabulary_size=_VOCABULARY
+    )
+    return executor.Executor, component
 
 
 def _transform(folder: Path, documents: str) -> tuple[Any, Any]:
@@ -200,7 +204,8 @@ def _export(folder: Path) -> None:
     model = build_causal_lm(
         "gated_conv", tokenizer, _CONTEXT, num_layers=1, hidden_dim=16
     )
-    export_causal_lm(model, str(folder / "Trainer" / "model" / "Format-Serving"))
+    path = folder / "Trainer" / "model" / "Format-Serving"
+    export_causal_lm(model, str(path), stride=_CONTEXT)
 
 
 _STAGES: dict[str, Callable[[Path, str], tuple[Any, Any]]] = {
