@@ -6,7 +6,7 @@ from typing import Any
 
 import keras_hub
 
-from . import families
+from . import families, tokenizers
 from .backbone import CausalBackbone, require
 from .families.family import Family
 from .families.keras_hub.adapter import KerasHubCausalLM
@@ -15,8 +15,9 @@ from .learning.recipe import COMMON
 from .references import load
 from .tasks import TASKS
 from .tasks.causal_lm import CausalLM
-from .tokenizers import files, words  # noqa: F401  (register all tokenizers)
 from .tokenizers.keras_hub import preset_tokenizer
+
+tokenizers.register()
 
 
 def backbone_cls(family: Family) -> type[CausalBackbone]:

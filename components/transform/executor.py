@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import keras_hub
 from tfx import types
 from tfx.components.transform import executor as tfx_executor
 from tfx.proto import transform_pb2
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, json_utils, proto_utils
 
-from ...models.tokenizers import files, words  # noqa: F401  (register all tokenizers)
+from ...models.tokenizers import restored
 from ...models.tokenizers.base import TextTokenizer
 from .. import storage
 from ..documents import batch_by_bytes
@@ -81,7 +80,7 @@ def _splits_config(examples: list[types.Artifact]) -> str:
 def tokenizer_of(transform_graph_uri: str) -> TextTokenizer:
     """Returns the tokenizer that lies in a transform graph artifact."""
     with storage.read_here(_tokenizer_folder(transform_graph_uri)) as folder:
-        return keras_hub.tokenizers.Tokenizer.from_preset(folder)
+        return restored(folder)
 
 
 def _tokenizer_folder(transform_graph_uri: str) -> str:

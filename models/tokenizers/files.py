@@ -12,6 +12,7 @@ import sentencepiece
 from keras_hub.src.tokenizers.byte_pair_tokenizer import SPLIT_PATTERN_TOKENIZERS
 
 from ..backbone import require
+from . import Corpus
 from .base import TextTokenizer
 from .bert import BertTokenizer
 from .byte_pair import BytePairTokenizer, byte_pair_proto
@@ -271,3 +272,9 @@ def _check_merges(tokenizer: BytePairTokenizer, vocabulary: Mapping[str, int]) -
         if ids != [index] and token not in tokenizer.special_pieces
     ]
     require(not other, "model.ignore_merges is not supported.", unmerged=other[:5])
+
+
+def learn(settings: Any, corpus: Corpus) -> TextTokenizer:
+    """The type `file` of `TOKENIZERS`."""
+    del corpus
+    return load_tokenizer(settings.path)

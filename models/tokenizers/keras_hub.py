@@ -11,6 +11,7 @@ from typing import Any
 import keras_hub
 
 from ..backbone import require
+from . import Corpus
 from .base import TextTokenizer
 from .byte_pair import BytePairTokenizer, byte_pair_proto
 from .sentence_piece import SentencePieceTokenizer
@@ -101,3 +102,12 @@ def named_preset(preset: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"preset {preset!r} cannot be used: {reason}") from error
+
+
+def learn(settings: Any, corpus: Corpus) -> TextTokenizer:
+    """The type `preset` of `TOKENIZERS`."""
+    del settings
+    try:
+        return preset_tokenizer(corpus.preset)
+    except ValueError as error:
+        raise ValueError(f"model.{error}") from error

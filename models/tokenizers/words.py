@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -11,6 +13,7 @@ import tensorflow_text as tf_text
 from keras_hub.src.utils.tensor_utils import preprocessing_function
 
 from ..backbone import Tensor
+from . import Corpus
 from .base import SPECIAL_TOKENS, symbols_left_out, symbols_of, text_of
 from .byte_pair import NUL
 from .sentence_piece import SentencePieceTokenizer
@@ -151,3 +154,12 @@ def word_tokenizer(words: Iterable[str], *, spaced: bool = False) -> WordTokeniz
     """
     kind = SpacedWordTokenizer if spaced else WordTokenizer
     return kind(listed_proto(words, model_type=WORD_MODEL))
+
+
+def learn(settings: Any, corpus: Corpus) -> WordTokenizer:
+    """The type `words` of `TOKENIZERS`."""
+    spaced = settings.words == "white_space"
+    cut = spaced_words_of if spaced else words_of
+    count = functools.partial(count_words, cut=cut)
+    listed = corpus.listed(count, settings.vocabulary_size - len(SPECIAL_TOKENS))
+    return word_tokenizer(listed, spaced=spaced)
