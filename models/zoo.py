@@ -6,7 +6,7 @@ from typing import Any
 
 import keras_hub
 
-from . import families, tokenizers
+from . import families
 from .backbone import CausalBackbone, require
 from .families.family import Family
 from .families.keras_hub.adapter import KerasHubCausalLM
@@ -15,9 +15,10 @@ from .learning.recipe import COMMON
 from .references import load
 from .tasks import TASKS
 from .tasks.causal_lm import CausalLM
+from .tokenizers import table
 from .tokenizers.keras_hub import preset_tokenizer
 
-tokenizers.register()
+table.register()
 
 
 def backbone_cls(family: Family) -> type[CausalBackbone]:

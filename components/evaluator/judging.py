@@ -17,6 +17,7 @@ from ...serving.export import contract
 from ...serving.in_process import ExportedModel, signatures
 from ..documents import Documents
 from ..errors import InputError
+from ..limits import LONGEST
 from ..progress import report
 from ..text_example_gen.records import Contamination, Splitting
 from . import probes
@@ -26,7 +27,6 @@ from .measured import Measured
 from .measures import analysis, exported
 from .measures.metric import own
 from .measures.slices import LENGTH, OTHERS, Told, told_apart
-from .probes.samples import LONGEST
 from .records import CANDIDATE, OVERALL, Baseline, Sample
 from .settings import EvaluatorSettings
 

@@ -16,7 +16,7 @@ from tfx.utils import io_utils, path_utils
 from ...serving.client import Client
 from ...serving.server.process import running_server
 from ..documents import split
-from ..evaluator.probes.samples import LONGEST
+from ..limits import LONGEST
 from ..progress import report
 from .records import BLESSED_FILE, NOT_BLESSED_FILE
 

@@ -15,8 +15,8 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils
 
 from ...models.references import load
-from ...models.tokenizers import TOKENIZERS
 from ...models.tokenizers.base import TextTokenizer
+from ...models.tokenizers.table import TOKENIZERS
 from .. import storage
 from ..documents import in_batches, split
 from ..errors import InputError

@@ -12,7 +12,7 @@ import pydantic
 from pydantic import Field
 
 from ...models.settings import PathText, Section
-from ...models.tokenizers import TOKENIZERS
+from ...models.tokenizers.table import TOKENIZERS
 
 if TYPE_CHECKING:
     Type = str

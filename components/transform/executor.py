@@ -11,8 +11,8 @@ from tfx.proto import transform_pb2
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, json_utils, proto_utils
 
-from ...models.tokenizers import restored
 from ...models.tokenizers.base import TextTokenizer
+from ...models.tokenizers.table import restored
 from .. import storage
 from ..documents import batch_by_bytes
 from ..progress import report

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ...models.tokenizers import restored
+from ...models.tokenizers.table import restored
 
 
 def preprocessing_fn(

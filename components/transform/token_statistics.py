@@ -14,8 +14,8 @@ import tensorflow_transform as tft
 from tfx import types
 from tfx.types import artifact_utils
 
-from ...models.tokenizers import restored
 from ...models.tokenizers.base import TextTokenizer
+from ...models.tokenizers.table import restored
 from .. import documents, storage
 from ..scratch import read_json, write_one
 from .records import Tokens, TokenStatistics

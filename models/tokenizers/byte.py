@@ -9,8 +9,8 @@ import tensorflow as tf
 from keras_hub.src.utils.tensor_utils import preprocessing_function
 
 from ..backbone import require
-from . import Corpus
 from .base import BYTES, SPECIAL_TOKENS, Tensor, TextTokenizer, bytes_of, text_of
+from .corpus import Corpus
 
 
 @keras.saving.register_keras_serializable(package="langzoo")

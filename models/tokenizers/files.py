@@ -12,10 +12,10 @@ import sentencepiece
 from keras_hub.src.tokenizers.byte_pair_tokenizer import SPLIT_PATTERN_TOKENIZERS
 
 from ..backbone import require
-from . import Corpus
 from .base import TextTokenizer
 from .bert import BertTokenizer
 from .byte_pair import BytePairTokenizer, byte_pair_proto
+from .corpus import Corpus
 from .hugging_face import is_sentence_piece, sentence_piece_proto, unknown_piece
 from .keras_hub import preset_tokenizer
 from .sentence_piece import SentencePieceTokenizer

@@ -11,9 +11,9 @@ from typing import Any
 import keras_hub
 
 from ..backbone import require
-from . import Corpus
 from .base import TextTokenizer
 from .byte_pair import BytePairTokenizer, byte_pair_proto
+from .corpus import Corpus
 from .sentence_piece import SentencePieceTokenizer
 
 # The byte-pair tokenizers whose way of splitting a text into words is known.

@@ -23,7 +23,6 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from ..backbone import require
-from . import Corpus
 from .base import (
     BYTES,
     SPECIAL_ATTRIBUTES,
@@ -33,6 +32,7 @@ from .base import (
     TextTokenizer,
     symbols_of,
 )
+from .corpus import Corpus
 from .sentence_piece_model import (
     CHARACTER_MODEL,
     SPACE_SYMBOL,

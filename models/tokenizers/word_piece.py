@@ -22,9 +22,9 @@ import tensorflow_text as tf_text
 from keras_hub.src.utils.tensor_utils import preprocessing_function
 
 from ..backbone import Tensor, require
-from . import Corpus
 from .base import SPECIAL_TOKENS, TextTokenizer, text_of
 from .byte_pair import BYTE_OF, written_bytes
+from .corpus import Corpus
 from .words import count_words, words_of
 
 SUFFIX = "##"

@@ -13,9 +13,9 @@ import tensorflow_text as tf_text
 from keras_hub.src.utils.tensor_utils import preprocessing_function
 
 from ..backbone import Tensor
-from . import Corpus
 from .base import SPECIAL_TOKENS, symbols_left_out, symbols_of, text_of
 from .byte_pair import NUL
+from .corpus import Corpus
 from .sentence_piece import SentencePieceTokenizer
 from .sentence_piece_model import WORD_MODEL, listed_proto
 

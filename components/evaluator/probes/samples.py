@@ -6,8 +6,7 @@ import hashlib
 import heapq
 from collections.abc import Callable, Iterable
 
-LONGEST = 100_000
-"""Characters of a document that are asked about at most, where it is not scored."""
+from ...limits import LONGEST
 
 
 def sample(
