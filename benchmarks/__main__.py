@@ -12,6 +12,7 @@ from . import (
     duplicates,
     generation,
     intervals,
+    memory,
     quality,
     serving,
     trainer,
@@ -25,7 +26,10 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "generation": lambda options: generation.main(options.rounds, options.only),
     "serving": lambda options: serving.main(options.rounds, options.only),
     "quality": lambda options: quality.main(options.text, options.only),
-    "data": lambda options: data.main(options.sizes, options.rounds, options.only),
+    "data": lambda options: data.main(
+        options.sizes or data.SIZES, options.rounds, options.only
+    ),
+    "memory": lambda options: memory.main(options.sizes or memory.SIZES, options.only),
     "duplicates": lambda options: duplicates.main(options.only),
     "intervals": lambda options: intervals.main(options.only),
 }
@@ -43,11 +47,12 @@ def main() -> None:
     parser.add_argument(
         "--sizes",
         type=lambda text: [int(size) for size in text.split(",")],
-        default=data.SIZES,
-        help="megabytes of the corpora of data, such as 1,10",
+        default=(),
+        help="megabytes of the corpora of data and memory, such as 1,10",
     )
     options = parser.parse_args()
-    names = options.names or [n for n in _BENCHMARKS if n != "quality" or options.text]
+    left_out = {"memory"} if options.text else {"memory", "quality"}
+    names = options.names or [name for name in _BENCHMARKS if name not in left_out]
     unknown = set(names) - set(_BENCHMARKS)
     if unknown:
         parser.error(f"no benchmark {unknown.pop()!r}: there are {[*_BENCHMARKS]}")

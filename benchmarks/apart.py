@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -32,3 +35,13 @@ def run_for(call: Callable[[], object], total: float) -> list[float]:
         call()
         seconds.append(time.perf_counter() - started)
     return seconds
+
+
+def peak_megabytes() -> float:
+    """The most that this process has had resident, or one that it has started."""
+    # Linux counts kibibytes. What it counts of a process itself in `getrusage` begins
+    # with its parent's.
+    status = Path("/proc/self/status").read_text()
+    (own,) = re.findall(r"VmHWM:\s*(\d+) kB", status)
+    started = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return max(int(own), started) * 1024 / 1e6

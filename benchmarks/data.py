@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import random
-import resource
 import statistics
 import sys
 import sysconfig
@@ -27,12 +26,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .apart import measure_apart, run_for
+from .apart import measure_apart, peak_megabytes, run_for
 
 SIZES = (1, 10, 100)
 THEIRS, OURS = "Hugging Face", "graph"
 
-_MEGABYTE = 1_000_000
+MEGABYTE = 1_000_000
 _VOCABULARY = 8192
 _SAMPLE_MEGABYTES = 2
 _KEPT_LINES = 0.9
@@ -46,7 +45,7 @@ _RUNNERS = {
 }
 _BATCH = 256
 _MEASURED_SECONDS = 5.0
-_SCHEMA = (
+SCHEMA = (
     'feature { name: "text" type: BYTES presence { min_fraction: 1 } '
     "shape { dim { size: 1 } } }"
 )
@@ -144,8 +143,8 @@ def _tokenizers(kinds: Sequence[str], rounds: int, folder: Path) -> None:
 def _write_corpus(folder: Path, megabytes: int) -> None:
     """Writes files of source code, of so many megabytes together."""
     folder.mkdir()
-    left = megabytes * _MEGABYTE
-    for number, text in enumerate(_texts()):
+    left = megabytes * MEGABYTE
+    for number, text in enumerate(source_texts()):
         content = text.encode()[:left]
         (folder / f"{number:06}.txt").write_bytes(
             content.decode(errors="ignore").encode()
@@ -155,7 +154,7 @@ def _write_corpus(folder: Path, megabytes: int) -> None:
             return
 
 
-def _texts() -> Iterator[str]:
+def source_texts() -> Iterator[str]:
     """Yields the standard library's modules, without end, never twice the same."""
     paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*/*.py"))
     sources = [path.read_text(errors="ignore") for path in paths]
@@ -183,11 +182,11 @@ def grow(corpus: Path, folder: Path, *beam_arguments: str) -> dict[str, Any]:
     from tfx.types.channel import Channel
 
     output = Path(tempfile.mkdtemp(dir=folder))
-    run = functools.partial(_timed, folder=output, beam_arguments=beam_arguments)
+    run = functools.partial(run_component, folder=output, beam_arguments=beam_arguments)
     examples, schema = standard_artifacts.Examples(), standard_artifacts.Schema()
     schema.uri, tokenizer = str(output / "schema"), Tokenizer()
     os.mkdir(schema.uri)
-    Path(schema.uri, "schema.pbtxt").write_text(_SCHEMA)
+    Path(schema.uri, "schema.pbtxt").write_text(SCHEMA)
     tokenizer.uri = str(folder / "bpe")
     example_gen = TextExampleGen(
         CorpusSettings(path=str(corpus), documents="paragraph")
@@ -218,15 +217,28 @@ def _hash(folder: str) -> list[int]:
     return [len(hashes), sum(hashes)]
 
 
-def _timed(
+def run_component(
     executor: Any,
     component: Any,
     inputs: dict[str, Any],
     outputs: dict[str, Any],
     *,
     folder: Path,
-    beam_arguments: Sequence[str],
+    beam_arguments: Sequence[str] = (),
 ) -> dict[str, float]:
+    """Runs an executor as in a pipeline.
+
+    Args:
+        executor: Its class.
+        component: What it is of.
+        inputs: Artifacts, by key.
+        outputs: Likewise; they are put into the folder.
+        folder: For what is written.
+        beam_arguments: More arguments of Beam's.
+
+    Returns:
+        Seconds, CPU seconds of this process, and `peak_megabytes`.
+    """
     from langzoo.pipelines.configuration import loading
     from tfx.utils import proto_utils
 
@@ -248,8 +260,7 @@ def _timed(
     return {
         "seconds": time.perf_counter() - started,
         "cpu": time.process_time() - cpu,
-        # Linux counts kibibytes.
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _MEGABYTE,
+        "peak": peak_megabytes(),
     }
 
 
@@ -261,17 +272,17 @@ def _documents(corpus: Path) -> list[str]:
 
 def train(sample: Path, folder: Path) -> None:
     """Writes a tokenizer of each kind, learned from a sample, and each side's of it."""
-    from langzoo.components.tokenizer_trainer import executor
     from langzoo.models.tokenizers import word_piece, words
     from langzoo.models.tokenizers.byte import ByteTokenizer
     from langzoo.models.tokenizers.files import load_tokenizer
     from langzoo.models.tokenizers.sentence_piece import (
         character_tokenizer,
+        count_characters,
         train_sentencepiece,
     )
 
     texts = _documents(sample)
-    characters = executor.count_characters(texts).most_common(_VOCABULARY - 300)
+    characters = count_characters(texts).most_common(_VOCABULARY - 300)
     counted = words.count_words(texts).most_common(_VOCABULARY - 10)
     byte_pairs = folder / "byte pairs.json"
     _train_byte_pairs(texts).save(str(byte_pairs))
@@ -343,7 +354,7 @@ def tokenize(kind: str, side: str, folder: Path) -> float:
     call = _SIDES[side](folder, kind, batches)
     call()
     seconds = statistics.median(run_for(call, _MEASURED_SECONDS))
-    return sum(len(text.encode()) for text in texts) / _MEGABYTE / seconds
+    return sum(len(text.encode()) for text in texts) / MEGABYTE / seconds
 
 
 def _theirs(folder: Path, kind: str, batches: list[list[str]]) -> Callable[[], None]:

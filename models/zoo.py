@@ -15,8 +15,10 @@ from .learning.recipe import COMMON
 from .references import load
 from .tasks import TASKS
 from .tasks.causal_lm import CausalLM
-from .tokenizers import files, words  # noqa: F401  (register all tokenizers)
+from .tokenizers import table
 from .tokenizers.keras_hub import preset_tokenizer
+
+table.register()
 
 
 def backbone_cls(family: Family) -> type[CausalBackbone]:

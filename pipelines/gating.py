@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from ..components.progress import report
 from ..components.text_example_gen import files, readers
 from ..components.text_example_gen.documents import Document
 from ..components.text_example_gen.executor import to_example
-from ..components.text_example_gen.records import Splitting, judged_split
+from ..components.text_example_gen.records import Splitting, Summary, judged_split
 from ..components.text_example_gen.settings import SourceSettings
 from ..components.text_example_gen.streams import UnusableError
 from ..components.text_example_gen.values import Broken
@@ -88,6 +88,7 @@ def judge(
         train_texts: Iterable[str] = ()
         if train_data:
             train_texts, _ = _documents(config, train_data, Path(scratch, "train.gz"))
+            of = of._replace(contamination=None)
         decision = judging.judge(
             folders,
             documents,
@@ -139,7 +140,8 @@ def _of_run(config: Config, name: str, split: str) -> tuple[Documents, Split]:
         return Documents([f"{examples}/Split-{name}/*"])
 
     selected_on = documents("eval") if split == "test" else None
-    return documents(split), Split(split, splitting, selected_on)
+    found = Summary.contamination_of(examples, split)
+    return documents(split), Split(split, splitting, selected_on, found)
 
 
 def _examples(config: Config, data: str, path: Path) -> Documents:
@@ -155,18 +157,25 @@ def _examples(config: Config, data: str, path: Path) -> Documents:
 def _read(source: SourceSettings, strict: bool) -> Iterator[Document]:
     """Reads the documents; what cannot be used is told, or an error if `strict`."""
     found = files.find([source])
-    if found.left_out:
-        counts = collections.Counter(found.left_out.values())
-        report(files.say_left_out(counts, found.left_out))
+    _tell_left_out(found.left_out)
     for file in found.files:
+        left_out: dict[str, str] = {}
         try:
             for item in readers.read(file.path, file.source):
                 if isinstance(item, Document):
                     yield item
                 elif isinstance(item, Broken):
                     _skip(f"{file.path}, {item.place}: {item.reason}", strict)
+                else:
+                    left_out[f"{file.path}/{item.name}"] = item.what
         except UnusableError as error:
             _skip(f"{file.path}: {error}", strict)
+        _tell_left_out(left_out)
+
+
+def _tell_left_out(paths: Mapping[str, str]) -> None:
+    if paths:
+        report(files.say_left_out(collections.Counter(paths.values()), paths))
 
 
 def _skip(problem: str, strict: bool) -> None:

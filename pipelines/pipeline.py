@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import tensorflow_data_validation as tfdv
-from tfx.components import SchemaGen, StatisticsGen
+from tfx.components import SchemaGen
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
 from tfx.types import standard_artifacts
@@ -18,6 +17,7 @@ from ..components.example_validator.component import ExampleValidator
 from ..components.pusher.component import Pusher
 from ..components.pusher.settings import Card
 from ..components.serving_validator.component import ServingValidator
+from ..components.statistics_gen.component import StatisticsGen
 from ..components.text_example_gen.component import TextExampleGen
 from ..components.text_example_gen.settings import CorpusSettings
 from ..components.tokenizer_trainer.component import TokenizerTrainer
@@ -83,11 +83,7 @@ def _ingest(config: Config, choices: Choices) -> _Nodes:
         fingerprint=choices.fingerprint,
     )
     statistics_gen = StatisticsGen(
-        examples=example_gen.outputs["examples"],
-        # Of an id every value is new; in the schema each would be an anomaly.
-        stats_options=tfdv.StatsOptions(
-            feature_allowlist=["text", *choices.corpus.features]
-        ),
+        example_gen.outputs["examples"], choices.corpus.features
     )
     statistics = statistics_gen.outputs["statistics"]
     schema_gen = SchemaGen(statistics=statistics, infer_feature_shape=True)

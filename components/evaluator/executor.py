@@ -11,7 +11,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from ..documents import split
-from ..text_example_gen.records import Splitting, judged_split
+from ..text_example_gen.records import Splitting, Summary, judged_split
 from ..types import Artifacts, Properties
 from .gate import baseline
 from .gate.decision import Decision
@@ -85,7 +85,8 @@ def _judged(examples: list[types.Artifact]) -> Split:
     artifact = artifact_utils.get_single_instance(examples)
     name = judged_split(artifact_utils.decode_split_names(artifact.split_names))
     selected_on = split(examples, "eval") if name != "eval" else None
-    return Split(name, Splitting.find(artifact.uri), selected_on)
+    found = Summary.contamination_of(artifact.uri, name)
+    return Split(name, Splitting.find(artifact.uri), selected_on, found)
 
 
 def _bless(

@@ -12,12 +12,14 @@ from typing import NamedTuple
 import apache_beam as beam
 from google.protobuf.message import DecodeError
 
+from ...serving.errors import ServingError
 from ...serving.export import contract
 from ...serving.in_process import ExportedModel, signatures
 from ..documents import Documents
 from ..errors import InputError
+from ..limits import LONGEST
 from ..progress import report
-from ..text_example_gen.records import Splitting
+from ..text_example_gen.records import Contamination, Splitting
 from . import probes
 from .gate import verdict
 from .gate.decision import Decision
@@ -41,11 +43,14 @@ class Split(NamedTuple):
         splitting: What decides which documents are in it, where that is known. A model
             that may have learned from some of them is left out.
         selected_on: Those that the candidate was selected on, where they are others.
+        contamination: How much of it stands in the training split, where that has been
+            measured.
     """
 
     name: str = "eval"
     splitting: Splitting | None = None
     selected_on: Documents | None = None
+    contamination: Contamination | None = None
 
 
 EVAL = Split()
@@ -133,7 +138,7 @@ def measure(
         with _timed(seconds, "selected_on"):
             found = analyzed(only, of.selected_on, folder)
         selected_on = found[CANDIDATE][OVERALL]
-    texts = [] if missing else list(itertools.islice(documents, _LATENCY_TEXTS))
+    texts = [] if missing else _beginnings(documents)
     with _timed(seconds, "export"):
         of_exports, samples = _measure_exports(models, texts)
     probed = probes.Probed({}, {})
@@ -145,6 +150,7 @@ def measure(
                 documents,
                 train_texts,
                 settings.probes or probes.ProbeSettings(),
+                of.contamination,
             )
     return Measured(
         settings.task,
@@ -160,6 +166,12 @@ def measure(
         seconds=seconds,
         own={name: own(metric) for name, metric in settings.own_metrics.items()},
     )
+
+
+def _beginnings(documents: Iterable[str]) -> list[str]:
+    """Those of the first documents."""
+    first = itertools.islice(documents, _LATENCY_TEXTS)
+    return [text[:LONGEST] for text in first]
 
 
 def told_apart_in(documents: Documents, settings: EvaluatorSettings) -> Told:
@@ -183,12 +195,20 @@ def missing_signatures(path: str, task: str) -> list[str]:
 
 
 def _left_out(models: Mapping[str, str], of: Split) -> dict[str, str]:
-    """Why models cannot be compared on a split, by name."""
+    """Why models cannot be compared on a split, by name.
+
+    Raises:
+        InputError: Where the candidate cannot be read.
+    """
     found = {}
     for name, path in models.items():
         try:
             learned, there = Splitting.find(path), signatures(path)
-        except (InputError, DecodeError) as error:
+            # What it has besides its graph may be gone, too.
+            ExportedModel(path).close()
+        except (InputError, DecodeError, ServingError) as error:
+            if name == CANDIDATE:
+                raise InputError(f"the model cannot be read: {error}") from error
             found[name] = f"it cannot be read ({error})"
             continue
         # An export of old may lack it.

@@ -19,6 +19,7 @@ from ...serving.errors import ServingError
 from ...serving.server.process import ServerError, UnservableError, running_server
 from ..documents import split
 from ..errors import InputError, line_of
+from ..limits import LONGEST
 from ..progress import report
 from ..types import Artifacts, Properties
 from .records import BLESSED_FILE, NOT_BLESSED_FILE
@@ -55,8 +56,8 @@ class Executor(base_executor.BaseExecutor):
         model = artifact_utils.get_single_instance(input_dict["model"])
         model_path = path_utils.serving_model_path(model.uri)
         evaluated = split(input_dict["examples"], "eval")
-        documents = list(itertools.islice(evaluated, _NUM_DOCUMENTS))
-        refusal = self._refusal(model_path, documents)
+        first = itertools.islice(evaluated, _NUM_DOCUMENTS)
+        refusal = self._refusal(model_path, [text[:LONGEST] for text in first])
         _mark(blessing, refusal and f"refused: {refusal}")
         if refusal:
             report(f"the model server refused the model: {refusal}")

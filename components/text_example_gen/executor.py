@@ -26,7 +26,7 @@ from ..scratch import read_json, write_one
 from ..types import Artifacts, Properties
 from . import cleaning, contamination, demo_corpus, files, last_run, profiles, readers
 from .documents import Document
-from .records import LastRun, Profile, Splitting, Summary
+from .records import Contamination, LastRun, Profile, Splitting, Summary
 from .settings import CleaningSettings, SourceSettings
 from .shards import write_shards
 from .streams import BrokenOffError, UnusableError
@@ -67,7 +67,13 @@ class Executor(BaseExampleGenExecutor):
         super().Do(input_dict, output_dict, exec_properties)
         for broken_off in read_json(os.path.join(self._scratch, _BROKEN_OFF)):
             raise InputError(broken_off)
-        summary = self._collect_summary()
+        measured = contamination.measure(
+            self._make_beam_pipeline,
+            self._examples,
+            cleaning.min_hash_of(self._cleaning),
+            os.path.join(self._scratch, "contamination"),
+        )
+        summary = self._collect_summary(measured.contamination)
         if summary.left_out:
             report(files.say_left_out(summary.left_out, self._left_out))
         _report_skipped(summary.skipped, strict=bool(exec_properties[STRICT_KEY]))
@@ -86,7 +92,7 @@ class Executor(BaseExampleGenExecutor):
             last_run.require_no_loss(found, last)
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         summary.write(examples.uri)
-        self._splitting(exec_properties).write(examples.uri)
+        self._splitting(exec_properties, measured.sketches).write(examples.uri)
         self._record_span(examples)
         report(
             f"{sum(summary.documents.values()):,} documents "
@@ -171,9 +177,13 @@ class Executor(BaseExampleGenExecutor):
         # holds all documents in memory.
         return {}
 
-    def _splitting(self, exec_properties: Properties) -> Splitting:
+    def _splitting(
+        self, exec_properties: Properties, sketches: dict[str, str]
+    ) -> Splitting:
         buckets = json.loads(exec_properties[BUCKETS_KEY])
-        return Splitting.of(_sources(exec_properties), self._cleaning, buckets)
+        return Splitting.of(
+            _sources(exec_properties), self._cleaning, buckets, sketches
+        )
 
     def _record_span(self, examples: types.Artifact) -> None:
         """Puts the span of a corpus that has one into TFX's own properties."""
@@ -187,7 +197,7 @@ class Executor(BaseExampleGenExecutor):
             examples.span = span.span
             examples.version = span.version or 0
 
-    def _collect_summary(self) -> Summary:
+    def _collect_summary(self, found: dict[str, Contamination]) -> Summary:
         counts = {
             name: read_json(os.path.join(self._scratch, f"count-{name}"))
             for name in self._split_names
@@ -206,12 +216,7 @@ class Executor(BaseExampleGenExecutor):
                 file.source.path: str(file.span) for file in self._found if file.span
             },
             cleaning=cleaning.read_counts(self._cleaning, self._scratch),
-            contamination=contamination.measure(
-                self._make_beam_pipeline,
-                self._examples,
-                cleaning.min_hash_of(self._cleaning),
-                os.path.join(self._scratch, "contamination"),
-            ),
+            contamination=found,
             profiles={
                 name: Profile(
                     **read_json(os.path.join(self._scratch, f"profile-{name}"))

@@ -13,7 +13,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import apache_beam as beam
@@ -34,6 +34,18 @@ _GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
 
 
 _SEEDS = mix(np.arange(1, NUM_HASHES + 1, dtype=np.uint64) * _GOLDEN_RATIO)
+
+
+class Shingles(NamedTuple):
+    """Distinct shingles of several texts.
+
+    Attributes:
+        hashes: uint64 `[n]`.
+        owners: int64 `[n]`: the number of the text of each.
+    """
+
+    hashes: np.ndarray
+    owners: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,19 +99,36 @@ class MinHash:
 
     def shingles_of(self, text: str) -> np.ndarray:
         """Returns the distinct hashes of all shingles, uint64 `[n]`, n > 0."""
+        units = self._units(text)
+        return np.unique(_rolled(units, min(self.length, len(units))))
+
+    def shingles_of_all(self, texts: Sequence[str]) -> Shingles:
+        """Does so for many texts at once, quicker."""
+        units = [self._units(text) for text in texts]
+        sizes = np.array([len(each) for each in units])
+        # One that is shorter than a shingle is none of those of that length.
+        short = np.flatnonzero(sizes < self.length)
+        shingles = [_rolled(units[text], sizes[text]) for text in short]
+        owners = np.repeat(np.arange(len(texts)), sizes)
+        rolled = _rolled(np.concatenate(units), self.length)
+        whole = owners[: len(rolled)] == owners[self.length - 1 :]
+        hashes = np.concatenate([*shingles, rolled[whole]])
+        owners = np.concatenate([short, owners[: len(rolled)][whole]])
+        order = np.lexsort((hashes, owners))
+        hashes, owners = hashes[order], owners[order]
+        new = (np.diff(hashes, prepend=~hashes[:1]) != 0) | (
+            np.diff(owners, prepend=-1) != 0
+        )
+        return Shingles(hashes[new], owners[new])
+
+    def _units(self, text: str) -> np.ndarray:
+        """Returns what shingles are made of, uint64 `[n]`, n > 0."""
         text = text.lower()
         if self.shingles == "characters":
             units = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-        else:
-            words = _WORD.findall(text) or [text]
-            units = np.array([*map(_hash_of_word, words)], np.uint64)
-        units = units.astype(np.uint64)
-        length = min(self.length, len(units))
-        count = len(units) - length + 1
-        rolled = np.zeros(count, np.uint64)
-        for offset in range(length):
-            rolled = mix(rolled + units[offset : offset + count] + _GOLDEN_RATIO)
-        return np.unique(rolled)
+            return units.astype(np.uint64)
+        words = _WORD.findall(text) or [text]
+        return np.fromiter(map(_hash_of_word, words), np.uint64, len(words))
 
     @property
     def bands(self) -> int:
@@ -142,6 +171,15 @@ def counting(
         for name, value in document.fields.items()
         if fields is None or name in fields
     )
+
+
+def _rolled(units: np.ndarray, length: int) -> np.ndarray:
+    """Hashes of all runs of so many units, uint64."""
+    count = max(len(units) - length + 1, 0)
+    rolled = np.zeros(count, np.uint64)
+    for offset in range(length):
+        rolled = mix(rolled + units[offset : offset + count] + _GOLDEN_RATIO)
+    return rolled
 
 
 class Signed(NamedTuple):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from ..records import FileRecord, Record, differences
+from . import sketches
 from .settings import CleaningSettings, SourceSettings
 
 BINS_AN_OCTAVE = 8
@@ -96,6 +97,12 @@ class Summary(FileRecord):
     profiles: dict[str, Profile] = {}
     """What the documents of each split are like, before they are repeated."""
 
+    @classmethod
+    def contamination_of(cls, examples: str, split: str) -> Contamination | None:
+        """How much of a split stands in `train`, where an ingestion has told."""
+        summary = cls.find(examples)
+        return summary.contamination.get(split) if summary else None
+
 
 class Splitting(FileRecord):
     """What decides which documents there are, and which of them a model learns from.
@@ -112,6 +119,9 @@ class Splitting(FileRecord):
     """The steps that change texts, or choose among those much alike."""
     buckets: dict[str, int]
     """The splits, and how many buckets of a hash are each one's, in their order."""
+    sketches: dict[str, str] = {}
+    """What each split has in it, as of `sketches`; of a model, `train` is all that it
+    has learned from, with what its initial weights had."""
 
     @classmethod
     def of(
@@ -119,6 +129,7 @@ class Splitting(FileRecord):
         sources: Iterable[SourceSettings],
         cleaning: CleaningSettings,
         buckets: Mapping[str, int],
+        kept: Mapping[str, str] | None = None,
     ) -> Splitting:
         """What decides it where a corpus is read, cleaned and split so."""
         return cls(
@@ -129,6 +140,16 @@ class Splitting(FileRecord):
             },
             cleaning=cleaning.of_texts,
             buckets=dict(buckets),
+            sketches=dict(kept or {}),
+        )
+
+    def after(self, begun: Splitting | None) -> Splitting:
+        """That of a model whose initial weights had learned from others."""
+        if begun is None:
+            return self
+        learned = [one.sketches.get("train", "") for one in (self, begun)]
+        return self.model_copy(
+            update={"sketches": {**self.sketches, "train": sketches.joined(*learned)}}
         )
 
     def seen_by(self, other: Splitting | None, split: str) -> str:
@@ -152,7 +173,12 @@ class Splitting(FileRecord):
         held, learned = self._share(split), other._share("train")
         if max(held.start, learned.start) < min(held.stop, learned.stop):
             return f"documents of {split} were in the split that it learned from"
-        return ""
+        found = sketches.much_more(
+            self.sketches.get(split, ""),
+            other.sketches.get("train", ""),
+            self.sketches.get("train", ""),
+        )
+        return f"it has learned from documents of {split} ({found})" if found else ""
 
     @property
     def _decisive(self) -> dict[str, Any]:

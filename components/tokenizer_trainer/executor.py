@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import collections
-import functools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import apache_beam as beam
 import tensorflow as tf
@@ -14,12 +13,9 @@ from tfx import types
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils
 
-from ...models.tokenizers import word_piece, words
-from ...models.tokenizers.base import SPECIAL_TOKENS, TextTokenizer
-from ...models.tokenizers.byte import ByteTokenizer
-from ...models.tokenizers.files import load_tokenizer
-from ...models.tokenizers.keras_hub import preset_tokenizer
-from ...models.tokenizers.sentence_piece import character_tokenizer, train_sentencepiece
+from ...models.references import load
+from ...models.tokenizers.base import TextTokenizer
+from ...models.tokenizers.table import TOKENIZERS
 from .. import storage
 from ..documents import in_batches, split
 from ..errors import InputError
@@ -30,11 +26,7 @@ from .settings import TokenizerSettings
 
 PRESET_KEY = "preset"
 
-_WORDS = 1_000_000  # different ones that pieces are learned from
 _Count = Callable[[list[str]], collections.Counter[str]]
-# Ids that stand before the words of a vocabulary, and with the bytes, the characters.
-_SPECIALS = len(SPECIAL_TOKENS)
-_SPECIALS_AND_BYTES = _SPECIALS + 256
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -68,68 +60,62 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     def _tokenizer(
         self, settings: TokenizerSettings, preset: str, examples: list[types.Artifact]
     ) -> TextTokenizer:
-        if settings.type == "bytes":
-            return ByteTokenizer()
+        corpus = _Corpus(
+            self._make_beam_pipeline, self._get_tmp_dir(), examples, settings, preset
+        )
         try:
-            if settings.type == "preset":
-                return preset_tokenizer(preset)
-            if settings.type == "file":
-                return load_tokenizer(str(settings.path))
+            tokenizer: TextTokenizer = load(TOKENIZERS[settings.type])(settings, corpus)
         except ValueError as error:
-            place = "model." if settings.type == "preset" else ""
-            raise InputError(
-                f"tokenizer.type {settings.type}: {place}{error}"
-            ) from error
-        return self._learned(settings, examples)
+            raise InputError(f"tokenizer.type {settings.type}: {error}") from error
+        return tokenizer
 
-    def _learned(
-        self, settings: TokenizerSettings, examples: list[types.Artifact]
-    ) -> TextTokenizer:
-        size = settings.vocabulary_size
-        if settings.type == "characters":
-            limit = size - _SPECIALS_AND_BYTES
-            listed = self._listed(examples, count_characters, limit)
-            return character_tokenizer(listed)
-        if settings.type == "words":
-            spaced = settings.words == "white_space"
-            cut = words.spaced_words_of if spaced else words.words_of
-            count = functools.partial(words.count_words, cut=cut)
-            listed = self._listed(examples, count, size - _SPECIALS)
-            return words.word_tokenizer(listed, spaced=spaced)
-        try:
-            if settings.type == "word_piece":
-                counts, _ = self._commonest(examples, words.count_words, _WORDS)
-                return word_piece.word_piece_of_counts(counts, vocabulary_size=size)
-            return train_sentencepiece(
-                self._sample(examples, settings),
-                vocabulary_size=size,
-                model_type=settings.type,
-                seed=settings.seed,
-            )
-        except ValueError as error:
-            raise InputError(f"no tokenizer can be learned: {error}") from error
 
-    def _listed(
-        self, examples: list[types.Artifact], count: _Count, limit: int
-    ) -> list[str]:
+class _Corpus:
+    """The training split, as `Corpus` has it.
+
+    Args:
+        make_pipeline: Makes a Beam pipeline.
+        scratch: Folder for files that nobody needs afterwards.
+        examples: What has the split, where it is needed.
+        settings: How large a sample is, and which.
+        preset: That of the model, or "".
+    """
+
+    def __init__(
+        self,
+        make_pipeline: Callable[[], beam.Pipeline],
+        scratch: str,
+        examples: list[types.Artifact],
+        settings: TokenizerSettings,
+        preset: str,
+    ) -> None:
+        self._make_pipeline = make_pipeline
+        self._scratch = scratch
+        self._examples = examples
+        self._settings = settings
+        self.preset = preset
+
+    def listed(self, count: _Count, most: int) -> list[str]:
         """Returns the most frequent units; reports how much of the split is others."""
-        counts, total = self._commonest(examples, count, limit)
+        counts, total = self._commonest(count, most)
         share = 1 - sum(counts.values()) / total
         report(f"{share:.2%} of the text has no token of its own")
         return [*counts]
 
-    def _commonest(
-        self, examples: list[types.Artifact], count: _Count, limit: int
-    ) -> tuple[dict[str, int], int]:
+    def commonest(self, count: _Count, most: int) -> dict[str, int]:
+        """Returns the most frequent units, that first, and how often they stand."""
+        return self._commonest(count, most)[0]
+
+    def _commonest(self, count: _Count, most: int) -> tuple[dict[str, int], int]:
         """Counts units in the whole split: the most frequent, that first, and all.
 
         Of two that are equally frequent the one that sorts last goes first.
         """
-        path = os.path.join(self._get_tmp_dir(), "commonest")
-        with self._make_beam_pipeline() as pipeline:
+        path = os.path.join(self._scratch, "commonest")
+        with self._make_pipeline() as pipeline:
             counts = (
                 pipeline
-                | beam.Create(split(examples, "train").file_patterns)
+                | beam.Create(split(self._examples, "train").file_patterns)
                 | beam.io.ReadAllFromTFRecord()
                 | "Text" >> beam.Map(lambda record: _text(record).decode())
                 | in_batches()
@@ -139,26 +125,24 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             total = counts | beam.Values() | beam.CombineGlobally(sum)
             _ = (
                 counts
-                | beam.combiners.Top.Of(limit, key=lambda unit: (unit[1], unit[0]))
+                | beam.combiners.Top.Of(most, key=lambda unit: (unit[1], unit[0]))
                 | beam.Map(_as_json, beam.pvalue.AsSingleton(total))
                 | "Write" >> beam.io.WriteToTFRecord(path, num_shards=1)
             )
         records = tf.data.TFRecordDataset(tf.io.gfile.glob(path + "*"))
         units, total = json.loads(next(records.as_numpy_iterator()))
         if not units:
-            raise InputError("no tokenizer can be learned: the split train has no text")
+            raise ValueError("the split train has no text")
         return dict(units), total
 
-    def _sample(
-        self, examples: list[types.Artifact], settings: TokenizerSettings
-    ) -> list[str]:
+    def sample(self) -> list[str]:
         """Returns the sampled documents, in an order that only the seed decides."""
-        path = os.path.join(self._get_tmp_dir(), "sample")
-        sample = BoundedSample(settings.sample_bytes, settings.seed)
-        with self._make_beam_pipeline() as pipeline:
+        path = os.path.join(self._scratch, "sample")
+        sample = BoundedSample(self._settings.sample_bytes, self._settings.seed)
+        with self._make_pipeline() as pipeline:
             _ = (
                 pipeline
-                | beam.Create(split(examples, "train").file_patterns)
+                | beam.Create(split(self._examples, "train").file_patterns)
                 | beam.io.ReadAllFromTFRecord()
                 | "Text" >> beam.Map(_text)
                 | "Sample" >> beam.CombineGlobally(sample)
@@ -168,14 +152,6 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         records = tf.data.TFRecordDataset(tf.io.gfile.glob(path + "*"))
         texts = [record.decode() for record in records.as_numpy_iterator()]
         return sorted(texts, key=lambda text: sample.rank(text.encode()))
-
-
-def count_characters(texts: Iterable[str]) -> collections.Counter[str]:
-    """How often each character stands in `texts`."""
-    counts: collections.Counter[str] = collections.Counter()
-    for text in texts:
-        counts.update(text)
-    return counts
 
 
 def _as_json(units: list[tuple[str, int]], total: int) -> bytes:

@@ -6,12 +6,18 @@ Importing this module imports neither TensorFlow nor TFX.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import pydantic
 from pydantic import Field
 
 from ...models.settings import PathText, Section
+from ...models.tokenizers.table import TOKENIZERS
+
+if TYPE_CHECKING:
+    Type = str
+else:
+    Type = Literal[tuple(TOKENIZERS)]
 
 # The special tokens, and the bytes at the start of a word and within it.
 _WORD_PIECE_BYTES = 4 + 2 * 256
@@ -20,16 +26,7 @@ _WORD_PIECE_BYTES = 4 + 2 * 256
 class TokenizerSettings(Section):
     """How text becomes tokens."""
 
-    type: Literal[
-        "bpe",
-        "unigram",
-        "word_piece",
-        "words",
-        "characters",
-        "bytes",
-        "preset",
-        "file",
-    ] = "bpe"
+    type: Type = "bpe"
     """All give back any text exactly, but `words`, which loses words that it does not
     know: spelling them is counted in bits per byte, as uniform bytes, and not in the
     perplexity of a token. `preset` takes the tokenizer of `model.preset` or

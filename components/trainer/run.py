@@ -45,11 +45,13 @@ def run_fn(fn_args: FnArgs) -> None:
     show("exporting")
     options = fn_args.custom_config["export"]
     saved_model.export(model, fn_args.serving_model_dir, task=job.task, **options)
-    if splitting := Splitting.find(job.transform_graph):
-        splitting.write(fn_args.serving_model_dir)
     preset = os.path.join(fn_args.model_run_dir, PRESET_FOLDER)
     with storage.written_here(preset) as folder:
         model.save_to_preset(folder)
+    if splitting := Splitting.find(job.transform_graph):
+        learned = splitting.after(Splitting.find(job.model.get("initial_weights")))
+        learned.write(fn_args.serving_model_dir)
+        learned.write(preset)
     result.write(fn_args.model_run_dir)
     result.write_tables(fn_args.model_run_dir)
     job.logs().keep(fn_args.model_run_dir)

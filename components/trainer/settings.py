@@ -23,7 +23,13 @@ from ...models.learning.recipe import (
 from .rows.settings import AugmentationSettings, Packing
 
 WITHOUT_EFFECT = frozenset(
-    {"checkpoint_seconds", "checkpoint_steps", "keep_checkpoints", "jit_compile"}
+    {
+        "checkpoint_seconds",
+        "checkpoint_steps",
+        "keep_checkpoints",
+        "jit_compile",
+        "strategy",
+    }
 )
 """Settings that say how a training is done, and not what comes of it."""
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 
-import keras_hub
 from tfx import types
 from tfx.components.transform import executor as tfx_executor
 from tfx.proto import transform_pb2
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, json_utils, proto_utils
 
-from ...models.tokenizers import files, words  # noqa: F401  (register all tokenizers)
 from ...models.tokenizers.base import TextTokenizer
+from ...models.tokenizers.table import restored
 from .. import storage
+from ..documents import batch_by_bytes
 from ..progress import report
 from ..text_example_gen.records import Splitting
 from ..types import Artifacts, Properties
@@ -29,6 +29,7 @@ class Executor(tfx_executor.Executor):
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties
     ) -> None:
         """Writes the transform graph, with the tokenizer in it, and the examples."""
+        batch_by_bytes()
         inputs = dict(input_dict)
         tokenizer_uri = artifact_utils.get_single_uri(inputs.pop(TOKENIZER_KEY))
         config = json_utils.loads(exec_properties["custom_config"])
@@ -74,7 +75,7 @@ def _splits_config(examples: list[types.Artifact]) -> str:
 def tokenizer_of(transform_graph_uri: str) -> TextTokenizer:
     """Returns the tokenizer that lies in a transform graph artifact."""
     with storage.read_here(_tokenizer_folder(transform_graph_uri)) as folder:
-        return keras_hub.tokenizers.Tokenizer.from_preset(folder)
+        return restored(folder)
 
 
 def _tokenizer_folder(transform_graph_uri: str) -> str:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras_hub
 import tensorflow as tf
 
-from ...models.tokenizers import files, words  # noqa: F401  (register all tokenizers)
+from ...models.tokenizers.table import restored
 
 
 def preprocessing_fn(
@@ -28,7 +27,7 @@ def preprocessing_fn(
         `token_ids`, ragged int64 `[batch, None]`, without start and end tokens, and the
         other features, ragged `[batch, None]`: no value where one is missing.
     """
-    tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(custom_config["tokenizer"])
+    tokenizer = restored(custom_config["tokenizer"])
     labels = {name: _ragged(inputs[name]) for name in inputs if name != "text"}
     token_ids = tokenizer(tf.reshape(inputs["text"], [-1]))
     return {**labels, "token_ids": tf.cast(token_ids, tf.int64)}

@@ -8,15 +8,14 @@ import os
 from collections.abc import Callable, Iterable
 
 import apache_beam as beam
-import keras_hub
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx import types
 from tfx.types import artifact_utils
 
-from ...models.tokenizers import files, words  # noqa: F401  (register all tokenizers)
 from ...models.tokenizers.base import TextTokenizer
+from ...models.tokenizers.table import restored
 from .. import documents, storage
 from ..scratch import read_json, write_one
 from .records import Tokens, TokenStatistics
@@ -86,7 +85,7 @@ def feature_of(transform_graph_uri: str) -> tf.io.RaggedFeature:
 @functools.lru_cache(maxsize=1)
 def _tokenizer_in(folder: str) -> TextTokenizer:
     with storage.read_here(folder) as here:
-        return keras_hub.tokenizers.Tokenizer.from_preset(here)
+        return restored(here)
 
 
 # What is counted, in this order.

@@ -1,4 +1,4 @@
-"""TODO models.tokenizers.byte."""
+"""Bytes as tokens."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from keras_hub.src.utils.tensor_utils import preprocessing_function
 
 from ..backbone import require
 from .base import BYTES, SPECIAL_TOKENS, Tensor, TextTokenizer, bytes_of, text_of
+from .corpus import Corpus
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
@@ -77,3 +78,9 @@ class ByteTokenizer(TextTokenizer):
 
     def load_assets(self, dir_path: str) -> None:
         """Does nothing: there is nothing to load."""
+
+
+def learn(settings: Any, corpus: Corpus) -> ByteTokenizer:
+    """The type `bytes` of `TOKENIZERS`."""
+    del settings, corpus
+    return ByteTokenizer()

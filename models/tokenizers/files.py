@@ -15,6 +15,7 @@ from ..backbone import require
 from .base import TextTokenizer
 from .bert import BertTokenizer
 from .byte_pair import BytePairTokenizer, byte_pair_proto
+from .corpus import Corpus
 from .hugging_face import is_sentence_piece, sentence_piece_proto, unknown_piece
 from .keras_hub import preset_tokenizer
 from .sentence_piece import SentencePieceTokenizer
@@ -273,3 +274,9 @@ def _check_merges(tokenizer: BytePairTokenizer, vocabulary: Mapping[str, int]) -
         if ids != [index] and token not in tokenizer.special_pieces
     ]
     require(not other, "model.ignore_merges is not supported.", unmerged=other[:5])
+
+
+def learn(settings: Any, corpus: Corpus) -> TextTokenizer:
+    """The type `file` of `TOKENIZERS`."""
+    del corpus
+    return load_tokenizer(settings.path)

@@ -10,6 +10,7 @@ what it keeps.
 
 from __future__ import annotations
 
+import collections
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ import tensorflow_text as tf_text
 
 from ..backbone import require
 from .base import (
+    BYTES,
     SPECIAL_ATTRIBUTES,
     SPECIAL_TOKENS,
     LastingOp,
@@ -30,6 +32,7 @@ from .base import (
     TextTokenizer,
     symbols_of,
 )
+from .corpus import Corpus
 from .sentence_piece_model import (
     CHARACTER_MODEL,
     NORMAL,
@@ -281,3 +284,27 @@ def character_tokenizer(characters: Iterable[str]) -> SentencePieceTokenizer:
     listed = [c for c in characters if c not in ("\0", SPACE_SYMBOL)]
     proto = listed_proto(listed, model_type=CHARACTER_MODEL, byte_fallback=True)
     return SentencePieceTokenizer(proto)
+
+
+def count_characters(texts: Iterable[str]) -> collections.Counter[str]:
+    """How often each character stands in `texts`."""
+    counts: collections.Counter[str] = collections.Counter()
+    for text in texts:
+        counts.update(text)
+    return counts
+
+
+def learn(settings: Any, corpus: Corpus) -> SentencePieceTokenizer:
+    """The types `bpe` and `unigram` of `TOKENIZERS`."""
+    return train_sentencepiece(
+        corpus.sample(),
+        vocabulary_size=settings.vocabulary_size,
+        model_type=settings.type,
+        seed=settings.seed,
+    )
+
+
+def learn_characters(settings: Any, corpus: Corpus) -> SentencePieceTokenizer:
+    """The type `characters` of `TOKENIZERS`."""
+    most = settings.vocabulary_size - len(SPECIAL_TOKENS) - len(BYTES)
+    return character_tokenizer(corpus.listed(count_characters, most))

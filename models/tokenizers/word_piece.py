@@ -24,6 +24,7 @@ from keras_hub.src.utils.tensor_utils import preprocessing_function
 from ..backbone import Tensor, require
 from .base import SPECIAL_TOKENS, TextTokenizer, text_of
 from .byte_pair import BYTE_OF, written_bytes
+from .corpus import Corpus
 from .words import count_words, words_of
 
 SUFFIX = "##"
@@ -33,6 +34,7 @@ _BYTE_PIECES = [*BYTE_OF, *(f"{SUFFIX}{character}" for character in BYTE_OF)]
 _SMALLEST = len(SPECIAL_TOKENS) + len(_BYTE_PIECES)
 _LONGEST_WORD = 2**31 - 1  # in bytes; the op's default would make them unknown
 _BATCH = 256
+_WORDS = 1_000_000  # different ones of a corpus that pieces are learned from
 # Words are repeated for the trainer as often as they were counted, so often in all.
 _WORDS_TO_LEARN_FROM = 20_000_000
 _REPETITIONS = 10_000  # in one string
@@ -241,3 +243,9 @@ def _written_words(counts: Mapping[str, int]) -> Iterator[str]:
         written = word.encode().decode("latin-1").translate(_WRITTEN)
         for left in range(round(count * share), 0, -_REPETITIONS):
             yield " ".join([written] * min(left, _REPETITIONS))
+
+
+def learn(settings: Any, corpus: Corpus) -> WordPieceTokenizer:
+    """The type `word_piece` of `TOKENIZERS`."""
+    counts = corpus.commonest(count_words, _WORDS)
+    return word_piece_of_counts(counts, vocabulary_size=settings.vocabulary_size)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -13,6 +15,7 @@ from keras_hub.src.utils.tensor_utils import preprocessing_function
 from ..backbone import Tensor
 from .base import SPECIAL_TOKENS, symbols_left_out, symbols_of, text_of
 from .byte_pair import NUL
+from .corpus import Corpus
 from .sentence_piece import SentencePieceTokenizer
 from .sentence_piece_model import WORD_MODEL, listed_proto
 
@@ -153,3 +156,12 @@ def word_tokenizer(words: Iterable[str], *, spaced: bool = False) -> WordTokeniz
     """
     kind = SpacedWordTokenizer if spaced else WordTokenizer
     return kind(listed_proto(words, model_type=WORD_MODEL))
+
+
+def learn(settings: Any, corpus: Corpus) -> WordTokenizer:
+    """The type `words` of `TOKENIZERS`."""
+    spaced = settings.words == "white_space"
+    cut = spaced_words_of if spaced else words_of
+    count = functools.partial(count_words, cut=cut)
+    listed = corpus.listed(count, settings.vocabulary_size - len(SPECIAL_TOKENS))
+    return word_tokenizer(listed, spaced=spaced)

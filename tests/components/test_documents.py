@@ -6,6 +6,7 @@ import apache_beam as beam
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
 from apache_beam.testing.util import assert_that
 from langzoo.components import documents
+from tfx_bsl.coders import batch_util
 
 
 def test_batches_go_by_size_and_number():
@@ -18,6 +19,12 @@ def test_batches_go_by_size_and_number():
         assert len(sizes) <= 7
 
     texts = ["a" * 700_000, "a" * 3_000_000, *["a" * 700_000] * 2, *["b"] * 300]
+    batches = list(documents.batched(texts))
+    check(batches)
+    assert [text for batch in batches for text in batch] == texts
+    documents.batch_by_bytes()
     with beam.Pipeline() as pipeline:
         created = pipeline | beam.Create(texts, reshuffle=False)
-        assert_that(created | documents.in_batches(), check)
+        assert_that(created | documents.in_batches(), check, "ours")
+        of_tfx = created | "TFX" >> batch_util.BatchRecords(None, None)
+        assert_that(of_tfx, check, "TFX's")

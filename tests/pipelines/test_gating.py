@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import pytest
 from langzoo.components.errors import InputError
+from langzoo.components.text_example_gen.settings import SourceSettings
 from langzoo.pipelines import gating
 
 
@@ -36,3 +39,15 @@ def test_a_split_or_run_that_is_not_there_is_named(first, data, said):
     config, result, _ = first
     with pytest.raises(InputError, match=said):
         gating.judge(config, gating.Models(str(result.pushed)), data)
+
+
+def test_what_an_archive_leaves_out_is_told(tmp_path, caplog):
+    caplog.set_level("INFO", "langzoo")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in ("a.txt", "._a.txt", ".git/b.txt"):
+            archive.writestr(name, "Some text.")
+    source = SourceSettings(path=str(tmp_path))
+    (document,) = gating._read(source, strict=True)
+    assert document.text == "Some text."
+    told = f"left out 2 hidden ({tmp_path}/x.zip/._a.txt, {tmp_path}/x.zip/.git/b.txt)"
+    assert told in caplog.messages

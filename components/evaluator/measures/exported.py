@@ -20,7 +20,8 @@ LATENCY = Metric(
     "latency_ms",
     unit="ms",
     better="lower",
-    definition="Median time of a call of `serving_default` with one text, in process.",
+    definition="Median time of a call of `serving_default` with one text, or its first "
+    "100,000 characters, in process.",
 )
 SIZE = Metric(
     "size_mb",

@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from ...errors import InputError
+from ...text_example_gen.records import Contamination
 from ..measures.metric import Metric
 from . import contamination, counterfactual, memorization, robustness
 from .probed import Probed
@@ -43,6 +44,7 @@ def run(
     eval_texts: Iterable[str],
     train_texts: Iterable[str],
     settings: ProbeSettings,
+    known: Contamination | None = None,
 ) -> Probed:
     """Runs the probes that some metrics need.
 
@@ -56,6 +58,7 @@ def run(
             more than once, in any order.
         train_texts: Those of the training split, for memorization and contamination.
         settings: How much is asked.
+        known: The contamination, where an ingestion has measured it.
 
     Raises:
         InputError: A name is wrong, the template file cannot be read or is malformed,
@@ -79,7 +82,10 @@ def run(
             memorization.NAMES,
             lambda model: memorization.probe(model, train_texts, eval_texts, settings),
         ),
-        (contamination.NAMES, lambda _: contamination.probe(train_texts, eval_texts)),
+        (
+            contamination.NAMES,
+            lambda _: contamination.probe(train_texts, eval_texts, known),
+        ),
     ]
     wanted = [probe for known, probe in probes if not set(names).isdisjoint(known)]
     metrics: dict[str, float] = {}

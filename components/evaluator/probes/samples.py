@@ -6,6 +6,8 @@ import hashlib
 import heapq
 from collections.abc import Callable, Iterable
 
+from ...limits import LONGEST
+
 
 def sample(
     texts: Iterable[str],
@@ -18,7 +20,8 @@ def sample(
     Workers give the documents of a split in any order. Equal texts count once.
 
     Args:
-        texts: The texts, which are read once, and of which `count` are kept.
+        texts: The texts, which are read once, and of which `count` are kept, or their
+            beginnings of `LONGEST` characters.
         count: How many are wanted; if there are fewer, all are taken.
         seed: Another one gives another sample.
         is_usable: Says which texts count; it is asked of few, so it may take its time.
@@ -29,7 +32,8 @@ def sample(
 
     kept: dict[bytes, str] = {}
     heap: list[int] = []  # the negative of each hash kept, the largest hash first
-    for text in texts:
+    for whole in texts:
+        text = whole[:LONGEST]
         key = digest(text)
         number = -int.from_bytes(key)
         if key in kept or (len(heap) == count and number < heap[0]):

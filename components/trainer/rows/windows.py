@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,8 +14,8 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from ....models.tokenizers.base import TextTokenizer
+from ...documents import batched
 
-_READ_AHEAD = 16  # documents
 _PADDING = -1  # no token: the padding token can be one of the text, too
 
 
@@ -36,7 +37,9 @@ class TokenStream:
 
     def __init__(self, path: str | os.PathLike[str], context_length: int) -> None:
         layout = json.loads(_layout_path(path).read_text())
-        self._stream = np.memmap(path, dtype=layout["dtype"], mode="r")
+        with open(path, "rb") as file:
+            self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._stream = np.frombuffer(self._mapped, layout["dtype"])
         self.start_id = layout["start_id"]
         self.end_id = layout["end_id"]
         self.unk_id = layout["unk_id"]
@@ -124,7 +127,10 @@ class TokenStream:
 
         def load(step: np.int64) -> np.ndarray:
             places = place(int(step))
-            return np.stack([self._read(places), self._read(places + 1)])
+            pairs = np.stack([self._read(places), self._read(places + 1)])
+            # All that was read would stay in memory until others want it.
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+            return pairs
 
         def read(step: tf.Tensor) -> tf.Tensor:
             pairs = tf.numpy_function(load, [step], tf.int32, stateful=False)
@@ -265,11 +271,10 @@ def read_token_ids(
     transform = tft.TFTransformOutput(transform_graph_path)
     spec = transform.transformed_feature_spec()
     records = tf.data.TFRecordDataset(files, compression_type="GZIP")
-    # One by one, as batches of books are large.
-    documents = records.map(
-        lambda record: tf.io.parse_single_example(record, spec)["token_ids"]
-    )
-    yield from documents.prefetch(_READ_AHEAD).as_numpy_iterator()
+    for batch in batched(records.as_numpy_iterator()):
+        token_ids = tf.io.parse_example(batch, spec)["token_ids"]
+        ends = token_ids.row_splits.numpy()[1:]
+        yield from np.split(token_ids.values.numpy(), ends[:-1])
 
 
 def read_lengths(path: str | os.PathLike[str]) -> np.ndarray:

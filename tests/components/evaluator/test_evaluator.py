@@ -15,6 +15,7 @@ import tensorflow_model_analysis as tfma
 import unchecked
 from apache_beam.options.pipeline_options import PipelineOptions
 from langzoo.components.documents import Documents
+from langzoo.components.errors import InputError
 from langzoo.components.evaluator import judging
 from langzoo.components.evaluator.component import Evaluator
 from langzoo.components.evaluator.gate import verdict
@@ -302,6 +303,14 @@ def test_a_model_that_may_have_learned_the_documents_is_not_measured_on_them(
     alone = {"candidate": paths["candidate"]}
     assert "corpus.format" in judging._left_out(alone, of)["candidate"]
     assert not judging._left_out(alone, judging.EVAL)
+    for name in ("candidate", "ngram"):
+        shutil.rmtree(f"{paths[name]}/variables")
+    with pytest.raises(InputError, match="the model cannot be read"):
+        judging._left_out(paths, judging.EVAL)
+    paths["candidate"] = models["candidate"]
+    (broken,) = judging._left_out(paths, judging.EVAL).items()
+    assert broken[0] == "ngram"
+    assert broken[1].startswith("it cannot be read")
 
 
 def test_a_changed_template_file_is_another_question(tmp_path):

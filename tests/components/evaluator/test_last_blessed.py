@@ -6,9 +6,14 @@ import shutil
 
 import pytest
 from langzoo.components.evaluator.gate import last_blessed
-from langzoo.components.evaluator.gate.baseline import BlessedRecord, Comparison
+from langzoo.components.evaluator.gate.baseline import (
+    BlessedRecord,
+    Comparison,
+    resolved,
+)
 from langzoo.components.push_folder.push_folder import PushFolder
 from langzoo.components.push_folder.records import Source
+from tfx.types import standard_artifacts
 
 SAVED = "Format-Serving/saved_model.pb"
 
@@ -116,3 +121,53 @@ def test_after_a_rollback_what_is_live_is_the_one_to_beat(pushed):
     assert record.comparison("d").baseline.model == f"{third}/Format-Serving"
     # A rollback's version is older, and is what was compared with.
     assert record.comparison(third).baseline.version == live.number
+
+
+def test_what_a_resolver_has_found_is_a_model_or_a_version(pushed):
+    record, _, (one, two), folder = pushed
+
+    def found(uri):
+        artifact = standard_artifacts.Model()
+        artifact.uri = str(uri)
+        return resolved([artifact])
+
+    assert resolved([]) == Comparison()
+    model = found(f"{folder}/b/")
+    assert model.baseline.model == f"{folder}/b/Format-Serving"
+    assert (model.baseline.version, model.trouble) == (None, "")
+    version = found(f"{record.push_folder}/{two}")
+    assert version.baseline.model == f"{record.push_folder}/{two}"
+    assert version.baseline.version == two
+    # An artifact's folder is a number, too.
+    made(folder / "artifacts" / f"{one}")
+    assert found(folder / "artifacts" / f"{one}").baseline.version is None
+    rollback = PushFolder(record.push_folder).roll_back()
+    back = found(f"{record.push_folder}/{rollback.number}")
+    assert (back.baseline.version, back.baseline.again) == (rollback.number, one)
+    assert back.taken_back == {str(folder / "b"): two}
+
+
+def test_a_candidate_that_was_accepted_once_is_so_again(pushed):
+    record, _, _, folder = pushed
+    accepting = BlessedRecord(**{**record.model_dump(), "accept": True})
+    comparison = accepting.comparison("c")
+    assert comparison.accepted
+    assert not record.comparison("c").accepted
+    accepting.bless("c", comparison)
+    assert record.comparison("c").accepted
+    assert not record.comparison("d").accepted
+    bless(record.file, "d")
+    assert not record.comparison("d").accepted
+    (folder / "root" / last_blessed.FILE).write_text("[")
+    assert not record.comparison("c").accepted
+
+
+def test_the_record_keeps_a_model_and_that_before_it(pushed, tmp_path):
+    record, _, _, folder = pushed
+    bless(record.file, "c")
+    assert [one.model_uri for one in last_blessed.entries(record.file)] == [
+        *(str(folder / "b"), "c")
+    ]
+    last_blessed.write(record.file, last_blessed.Blessed(model_uri="d"), "c")
+    kept = [one.model_uri for one in last_blessed.entries(record.file)]
+    assert kept == [str(folder / "b"), "d"]

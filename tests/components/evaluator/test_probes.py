@@ -335,3 +335,7 @@ def test_names_are_known_without_tensorflow():
     command = [sys.executable, "-c", code]
     loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert not {"tensorflow", "tfx", "keras"} & set(loaded.split())
+
+
+def test_of_a_long_document_only_the_beginning_is_in_a_sample():
+    assert sample(["a" * 200_000], 1, 0) == ["a" * 100_000]

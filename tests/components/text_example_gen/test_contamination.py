@@ -97,3 +97,22 @@ def test_the_gate_measures_it_by_the_name_of_a_rule(texts):
 def test_without_texts_there_is_no_number(train, evaluation):
     metrics, _ = probe.probe(train, evaluation)
     assert all(math.isnan(value) for value in metrics.values())
+
+
+@pytest.mark.parametrize("kind", ["words", "characters"])
+def test_many_texts_are_looked_through_as_each_is(texts, kind):
+    chance = random.Random(4)
+    train = [altered(text, chance, n % 12) for n, text in enumerate(texts)]
+    train += ["", "two words", texts[3], "a a a a a a a", " ".join(texts[:2])]
+    wanted = Wanted([*texts[:30], "two words", "ab"], MinHash(shingles=kind))
+    found = set(wanted.find_all(train))
+    assert found == {pair for text in train for pair in wanted.find(text)}
+    assert {(3, True), (30, True)} < found
+    assert set(wanted.find_all(["two words"])) == {(30, True), (30, False)}
+    assert not set(Wanted([], MinHash()).find_all(train))
+
+
+def test_what_an_ingestion_has_found_is_not_searched_again():
+    known = Contamination(documents=4, exact=1, near=2)
+    metrics, _ = probe.probe(iter(lambda: 1 / 0, None), ["a"], known)
+    assert metrics == {"contamination": 0.5, "contamination_exact": 0.25}

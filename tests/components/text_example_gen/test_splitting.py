@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import re
+
 import pytest
+from langzoo.components.text_example_gen import sketches
 from langzoo.components.text_example_gen.documents import Document
+from langzoo.components.text_example_gen.near_duplicates import MinHash
 from langzoo.components.text_example_gen.records import Splitting, judged_split
 from langzoo.components.text_example_gen.settings import (
     CleaningSettings,
@@ -115,5 +120,57 @@ def test_it_lies_with_the_examples(run_example_gen, topics, tmp_path):
     source = {"path": str(corpus), "documents": "paragraph"}
     examples = run_example_gen([source], test_fraction=0.1)
     found = Splitting.read(examples.uri)
-    assert found == splitting(path="demo", sources=[source], test_fraction=0.1)
+    alone = splitting(path="demo", sources=[source], test_fraction=0.1)
+    assert found.model_copy(update={"sketches": {}}) == alone
+    assert found.sketches.keys() == found.buckets.keys()
     assert found.buckets == {"train": 800, "test": 100, "eval": 100}
+    # The same files cut otherwise, of which only the words tell.
+    whole = run_example_gen([{**source, "documents": "file"}], "whole")
+    before = Splitting.read(whole.uri).model_copy(update={"sources": found.sources})
+    before = before.model_copy(update={"buckets": found.buckets})
+    assert "it has learned from documents of test" in found.seen_by(before, "test")
+    assert found.seen_by(found, "test") == ""
+
+
+def words(seed, number):
+    chance = random.Random(seed)
+    return [f"w{chance.randrange(300)}" for _ in range(number)]
+
+
+def sketched(**splits):
+    """A splitting of texts of which each split is as given."""
+    shingles = {name: MinHash().shingles_of(text) for name, text in splits.items()}
+    kept = {name: sketches.dump(sketches.smallest([s])) for name, s in shingles.items()}
+    settings = CorpusSettings(path="texts")
+    buckets = settings.buckets
+    return Splitting.of(settings.all_sources, CleaningSettings(), buckets, kept)
+
+
+def test_documents_that_were_cut_otherwise_are_known_by_their_words():
+    train, evaluation = words(0, 50_000), words(1, 6_000)
+    now = sketched(train=" ".join(train), eval=" ".join(evaluation))
+    assert now.seen_by(now, "eval") == ""
+    more = sketched(train=" ".join([*train, *words(2, 50_000)]))
+    assert now.seen_by(more, "eval") == ""
+    before = sketched(train=" ".join([*evaluation[3_000:], *train[:9_000]]))
+    said = now.seen_by(before, "eval")
+    assert said.startswith("it has learned from documents of eval (")
+    assert 40 < int(re.search(r"\((\d+)% of their runs", said)[1]) < 60
+    assert said.endswith("where 0% are common)")
+
+
+def test_a_few_words_are_no_evidence():
+    now = sketched(train="a b c d e f", eval="g h i j k l m")
+    assert now.seen_by(sketched(train="h i j k l"), "eval") == ""
+
+
+def test_what_initial_weights_had_learned_counts():
+    evaluation = " ".join(words(1, 6_000))
+    now = sketched(train=" ".join(words(0, 20_000)), eval=evaluation)
+    begun = sketched(train=evaluation)
+    model = now.after(begun)
+    assert "100% of their runs" in now.seen_by(model, "eval")
+    # Through any number of trainings.
+    assert "100% of their runs" in now.seen_by(now.after(model), "eval")
+    assert now.seen_by(now.after(now), "eval") == ""
+    assert now.after(None) == now

@@ -159,6 +159,7 @@ STOPS = {"early_stopping_patience": 2, "eval_every_steps": 100}
     [
         ({}, {"checkpoint_seconds": 1.0, "checkpoint_steps": 5}),
         ({}, {"keep_checkpoints": 9, "jit_compile": False}),
+        ({}, {"strategy": "mirrored"}),
         ({}, {"eval_every_steps": 50}),
         ({}, {"steps": 2000}),
         (STOPS, {**STOPS, "steps": 2000}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -223,3 +224,21 @@ def test_a_document_is_cut_into_whole_contexts_behind_what_is_left_over():
     # The stream is <s> 1 2 3 </s>, <s> </s>, and so on: 5, 2, 10 and 9 places.
     assert starts.tolist() == [0, 5, 7, 8, 12, 17, 21]
     assert sizes.tolist() == [4, 1, 1, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("packing", ["best_fit", "lines"])
+@pytest.mark.parametrize("pieces", [1, 20])
+def test_memory_of_packing_is_bounded_by_pieces(tmp_path, packing, pieces):
+    pack(tmp_path, [0], packing)
+    number = 20_000
+    lengths = np.full(number // pieces, CONTEXT * pieces - 1)
+    lengths.tofile(tmp_path / "stream.lengths")
+    tracemalloc.start()
+    windows = make_windows(tmp_path / "stream", CONTEXT, packing)
+    kept, most = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    windows._epoch(8, np.random.default_rng(0))
+    most_in_epoch = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most <= 100 * number
+    assert kept <= most_in_epoch <= 75 * number

@@ -1,0 +1,1 @@
+"""Statistics of examples, within a bound of memory."""
