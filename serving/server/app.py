@@ -383,20 +383,15 @@ class ModelServer:
         if options.tflite_interpreters and (path / TFLITE_FILE).is_file():
             count = options.tflite_interpreters
             return load_tflite(version, path, interpreters=count, runner=runner)
+        batched = options.batching if isinstance(runner, BatchingRunner) else None
         return load_servable(
             version,
             path,
             tags=options.tags,
             config=options.session,
             runner=runner,
-            runs=self._most_runs(runner),
+            runs=batched.num_batch_threads if batched else None,
         )
-
-    def _most_runs(self, runner: Runner) -> int:
-        """How many runs of a version there may be at a time."""
-        if self._scheduler is not None and isinstance(runner, BatchingRunner):
-            return self._scheduler.parameters.num_batch_threads
-        return self._threads + (self._options.rest.threads or self._threads)
 
     def _warm_up(self, servable: Servable, path: Path) -> None:
         if not self._options.warmup_iterations:

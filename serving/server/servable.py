@@ -279,12 +279,12 @@ def load_servable(
         tags: those of the graph to load.
         config: how TensorFlow runs it.
         runner: runs its signatures.
-        runs: of its signatures at a time, more wait; one for each processor by default.
+        runs: of its signatures at a time, more wait; two for each processor by default.
 
     Raises:
         ServingError: it cannot be loaded.
     """
-    runs = runs or os.cpu_count() or 1
+    runs = runs or 2 * (os.cpu_count() or 1)
     with tf.Graph().as_default() as graph:
         session = tf.compat.v1.Session(graph=graph, config=with_threads(config, runs))
         try:

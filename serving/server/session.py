@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from grpc import StatusCode
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.client import pywrap_tf_session as tf_session
 
-from ..errors import ServingError
 from .caller import Caller
+
+# Between two looks at whether a caller that waits for its turn is still there.
+_PATIENCE = 0.02
 
 
 def with_threads(
@@ -181,12 +182,11 @@ class StoppableSession:
     @contextlib.contextmanager
     def _turn(self, caller: Caller) -> Iterator[np.ndarray]:
         """The handle of a queue, for one run."""
-        try:
-            handle = self._free.get(timeout=caller.time_left())
-        except queue.Empty:
-            raise ServingError(
-                StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the turn came"
-            ) from None
+        handle = None
+        while handle is None:
+            left = caller.time_left()
+            with contextlib.suppress(queue.Empty):
+                handle = self._free.get(timeout=min(left or _PATIENCE, _PATIENCE))
         whole = False
         try:
             yield handle
