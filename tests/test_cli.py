@@ -207,7 +207,7 @@ def test_the_server_is_told_where_to_listen(monkeypatch, words, given, left_out)
     )
     assert ended.exit_code == 0
     ((_, *flags),) = commands
-    assert flags[:2] == ["-m", "langzoo.serving.server"]
+    assert flags[:3] == ["-P", "-m", "langzoo.serving.server"]
     assert set(given) <= set(flags)
     assert not set(left_out) & {flag.partition("=")[0] for flag in flags}
 

@@ -61,7 +61,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         self, settings: TokenizerSettings, preset: str, examples: list[types.Artifact]
     ) -> TextTokenizer:
         corpus = _Corpus(
-            self._make_beam_pipeline, self._get_tmp_dir(), examples, settings, preset
+            self._make_beam_pipeline, self._get_tmp_dir, examples, settings, preset
         )
         try:
             tokenizer: TextTokenizer = load(TOKENIZERS[settings.type])(settings, corpus)
@@ -75,7 +75,7 @@ class _Corpus:
 
     Args:
         make_pipeline: Makes a Beam pipeline.
-        scratch: Folder for files that nobody needs afterwards.
+        make_scratch: Makes a folder for files that nobody needs afterwards.
         examples: What has the split, where it is needed.
         settings: How large a sample is, and which.
         preset: That of the model, or "".
@@ -84,13 +84,13 @@ class _Corpus:
     def __init__(
         self,
         make_pipeline: Callable[[], beam.Pipeline],
-        scratch: str,
+        make_scratch: Callable[[], str],
         examples: list[types.Artifact],
         settings: TokenizerSettings,
         preset: str,
     ) -> None:
         self._make_pipeline = make_pipeline
-        self._scratch = scratch
+        self._make_scratch = make_scratch
         self._examples = examples
         self._settings = settings
         self.preset = preset
@@ -111,7 +111,7 @@ class _Corpus:
 
         Of two that are equally frequent the one that sorts last goes first.
         """
-        path = os.path.join(self._scratch, "commonest")
+        path = os.path.join(self._make_scratch(), "commonest")
         with self._make_pipeline() as pipeline:
             counts = (
                 pipeline
@@ -137,7 +137,7 @@ class _Corpus:
 
     def sample(self) -> list[str]:
         """Returns the sampled documents, in an order that only the seed decides."""
-        path = os.path.join(self._scratch, "sample")
+        path = os.path.join(self._make_scratch(), "sample")
         sample = BoundedSample(self._settings.sample_bytes, self._settings.seed)
         with self._make_pipeline() as pipeline:
             _ = (

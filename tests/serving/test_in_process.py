@@ -109,10 +109,18 @@ def test_a_timeout_stops_the_graph(endless_model):
         assert model.generate(["a"], timeout=30)
 
 
-def test_an_interrupt_stops_the_graph(endless_model):
+@pytest.fixture
+def interruptible():
+    # A shell lets what it runs in the background ignore interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_stops_the_graph(endless_model, interruptible):
     with ExportedModel(endless_model) as model:
         main = threading.main_thread().ident
         threading.Timer(0.5, signal.pthread_kill, (main, signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
-            model.generate(["a"], temperature=1.5)
+            model.generate(["a"], temperature=1.5, timeout=60)
         assert model.generate(["a"])

@@ -67,16 +67,12 @@ def run(
     from ....serving.errors import ServingError
     from ....serving.in_process import ExportedModel
 
-    unknown = sorted(set(names) - NAMES.keys())
-    if unknown:
+    for name in sorted(set(names) - NAMES.keys()):
         raise InputError(
-            f"the probes know no metric {unknown[0]}: they know {', '.join(NAMES)}"
+            f"the probes know no metric {name}: they know {', '.join(NAMES)}"
         )
     probes: list[tuple[Collection[str], Callable[[ExportedModel], Probed]]] = [
-        (
-            robustness.NAMES,
-            lambda model: robustness.probe(model, eval_texts, settings),
-        ),
+        (robustness.NAMES, lambda one: robustness.probe(one, eval_texts, settings)),
         (counterfactual.NAMES, lambda model: counterfactual.probe(model, settings)),
         (
             memorization.NAMES,

@@ -26,6 +26,7 @@ CONTEXT = 16
 SIGNATURES = {
     *("serving_default", "score", "token_scores", "token_alternatives"),
     *("generate", "beam_search", "evaluate"),
+    *("tokenize", "detokenize", "model_info", "id_alternatives"),
 }
 
 

@@ -268,7 +268,7 @@ def test_a_cancelled_call_is_never_run_by_the_server(
 def test_no_more_requests_of_a_call_are_on_their_way_than_allowed(
     language_server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_their_way, peak, call = itertools.count(), 0, AsyncClient._call
+    on_their_way, peak, call = itertools.count(), 0, AsyncClient._response
     running = 0
 
     async def counted(self: AsyncClient, *arguments: Any) -> Any:
@@ -286,6 +286,6 @@ def test_no_more_requests_of_a_call_are_on_their_way_than_allowed(
         ) as client:
             return await client.score(["a"] * 20)
 
-    monkeypatch.setattr(AsyncClient, "_call", counted)
+    monkeypatch.setattr(AsyncClient, "_response", counted)
     assert len(asyncio.run(ask())) == next(on_their_way) == 20
     assert peak == 3

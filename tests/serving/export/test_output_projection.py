@@ -112,5 +112,5 @@ def test_likeliest_tokens_are_in_order_and_of_equals_the_first(tokenizer, count)
 def test_likeliest_tokens_exist_even_where_logits_are_not_numbers(tokenizer):
     size = tokenizer.vocabulary_size()
     logits = tf.fill([2, size], np.nan)
-    top, _ = Vocabulary(tokenizer, size).likeliest(logits)
+    top, _ = Vocabulary(tokenizer, size).likeliest(logits, 5)
     assert np.all((top.ids >= 0) & (top.ids < size))
