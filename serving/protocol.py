@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import enum
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -187,7 +188,7 @@ def _nest(values: list[Any], sizes: list[int]) -> Any:
 def _flat_list(tensor: Any, count: int) -> list[Any]:
     field, code = _STORAGE[DType(tensor.dtype)]
     if not tensor.tensor_content:
-        return [v for part in slices(getattr(tensor, field)) for v in part]
+        return list(itertools.chain.from_iterable(slices(getattr(tensor, field))))
     if tensor.dtype == DType.STRING:
         return _decode_strings(tensor.tensor_content, count)
     if tensor.dtype == DType.BOOL:

@@ -105,10 +105,15 @@ def refusal(error: ValidationError) -> ApiError:
         return not_json(first["msg"])
     name = ".".join(path)
     if kind == "extra_forbidden":
-        return invalid(f"Unrecognized request argument supplied: {name}", name)
+        return unknown(name)
     if kind == "missing":
         return invalid(f"You must provide a {name} parameter", name)
     return invalid(f"'{name}': {first['msg']}", path[0] if path else None)
+
+
+def unknown(field: str) -> ApiError:
+    """The error for a field that no request has."""
+    return invalid(f"Unrecognized request argument supplied: {field}", field)
 
 
 def not_json(why: str) -> ApiError:

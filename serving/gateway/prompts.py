@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -80,7 +79,7 @@ async def read_prompts(
             ids = (start, *ids) if starts else ids
             prompts.append(Prompt(one, ids, starts and not says_start))
         else:
-            prompts.append(Prompt("", _checked(one, info) or (start,)))
+            prompts.append(Prompt("", checked_ids("prompt", one, info) or (start,)))
     room = info.context_length - min(reading.max_tokens, info.max_new_tokens)
     kept = room if reading.kept == -1 else reading.kept
     spelled = []
@@ -107,11 +106,15 @@ def _of_older_export(one: str | list[int], reading: Reading) -> Prompt:
     return Prompt(one)
 
 
-def _checked(ids: Sequence[int], info: ModelInfo) -> tuple[int, ...]:
+def checked_ids(field: str, ids: Sequence[int], info: ModelInfo) -> tuple[int, ...]:
+    """Token ids that a field of a request has.
+
+    Raises:
+        ApiError: 400, where the model has no such token.
+    """
     if ids and not 0 <= min(ids) <= max(ids) < info.vocabulary_size:
-        raise invalid(
-            f"'prompt': token ids are from 0 to {info.vocabulary_size - 1}", "prompt"
-        )
+        most = info.vocabulary_size - 1
+        raise invalid(f"'{field}': token ids are from 0 to {most}", field)
     return tuple(ids)
 
 
@@ -125,9 +128,3 @@ def _too_long(read: int, count: int, info: ModelInfo) -> ApiError:
         param="prompt",
         code="context_length_exceeded",
     )
-
-
-def special_pattern(info: ModelInfo) -> re.Pattern[str]:
-    """What finds the names of special tokens in a text, the longest first."""
-    names = sorted(set(info.special_tokens), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, names)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -15,7 +16,7 @@ from ..client.async_client import unblocked
 from . import json_text
 from .errors import invalid, refusal
 from .metrics import Record
-from .prompts import START, special_pattern
+from .prompts import START, checked_ids
 from .service import Service, unless_gone
 from .versions import Version
 
@@ -86,10 +87,8 @@ def routes(service: Service) -> list[Route]:
     async def detokenize(request: Request, record: Record) -> Response:
         asked = await _parsed(service, request, DetokenizeRequest)
         version, info = await version_of(asked.model, record)
-        if asked.tokens and max(asked.tokens) >= info.vocabulary_size:
-            most = info.vocabulary_size - 1
-            raise invalid(f"'tokens': token ids are from 0 to {most}", "tokens")
-        [shown] = await version.client.detokenize([asked.tokens])
+        ids = checked_ids("tokens", asked.tokens, info)
+        [shown] = await version.client.detokenize([ids])
         body = {"prompt": shown.text}
         record.done(200)
         return await json_text.response(body, len(asked.tokens))
@@ -135,7 +134,8 @@ async def _parsed(service: Service, request: Request, kind: type[_Body]) -> _Bod
 async def _ids_of(version: Version, info: ModelInfo, text: str) -> list[int]:
     """The ids of a text, in which the name of a special token is that token."""
     special = dict(zip(info.special_tokens, info.special_ids, strict=True))
-    pattern = special_pattern(info)
+    names = sorted(special, key=len, reverse=True)  # the longest is meant
+    pattern = re.compile("|".join(map(re.escape, names)))
     parts = pattern.split(text)
     found = [special[name] for name in pattern.findall(text)]
     tokenized = await version.client.tokenize(parts)

@@ -30,6 +30,7 @@ from .config_files import (
 )
 from .core import ServerCore
 from .grpc_service import GrpcServer, ModelServices
+from .limits import LARGEST_REQUEST, LARGEST_REQUESTS, QUEUE_SIZE
 from .metrics import Metrics
 from .models import Models, ModelServerConfig, not_available, single_model
 from .profiler import Profiler
@@ -40,7 +41,7 @@ from .repository import (
     Retries,
     VersionStatus,
 )
-from .rest import LARGEST_REQUEST, LARGEST_REQUESTS, RestOptions, RestServer
+from .rest import RestOptions, RestServer
 from .servable import DirectRunner, Runner, Servable, load_servable
 from .tflite import TFLITE_FILE, load_tflite
 from .warmup import warm_up
@@ -114,7 +115,7 @@ class ServerOptions:
         profiler: let clients record what TensorFlow does.
     """
 
-    queue_size: int = 512
+    queue_size: int = QUEUE_SIZE
     max_request_bytes: int = LARGEST_REQUEST
     grpc_socket_path: str | None = None
     grpc_arguments: tuple[tuple[str, str | int], ...] = ()

@@ -23,7 +23,8 @@ from .flags import build_parser, notices
 if TYPE_CHECKING:
     from tensorflow.core.protobuf import config_pb2
 
-    from .app import ModelServer
+    from .app import ModelServer, ServerOptions
+    from .config_files import TlsConfig
     from .rest import RestOptions
 
 # As TensorFlow Serving ends where it cannot serve.
@@ -129,10 +130,11 @@ def _run_server(
 
     failure = _STOCK_FAILURE if stock else 1
     try:
-        server = _server(options, stock, tell)
+        server_options = _server_options(options, stock)
+        server = _server(options, stock, server_options, tell)
     except (ServerStartError, ConfigFileError) as error:
         return _fail(error, failure)
-    if warning := _openness(options, stock):
+    if warning := _openness(options, stock, server_options.tls):
         tell(f"langzoo: {warning}")
     if options.parent_pid is not None:
         _start_thread(lambda: _await_end_of_parent(options.parent_pid, events))
@@ -189,15 +191,13 @@ def _stop(server: ModelServer, grace: float, events: queue.SimpleQueue[Any]) -> 
     return 0
 
 
-def _openness(options: argparse.Namespace, stock: bool) -> str | None:
+def _openness(
+    options: argparse.Namespace, stock: bool, tls: TlsConfig | None
+) -> str | None:
     """What to know of a server that others reach and nothing guards; None of others."""
-    from .config_files import read_tls_config
-
     no_port = stock and not (options.port or options.rest_api_port)
     if no_port or _is_loopback(options.host):
         return None
-    file = options.ssl_config_file
-    tls = read_tls_config(file) if file else None
     if tls is None or not tls.client_verify:
         reload = ""
         if options.config_reload == Reload.ANY.value:
@@ -209,7 +209,7 @@ def _openness(options: argparse.Namespace, stock: bool) -> str | None:
     if tls.client_ca is None:
         return (
             "warning: whoever has a certificate of one of this system's authorities "
-            f"may ask this server; custom_ca in {file} names others"
+            f"may ask this server; custom_ca in {options.ssl_config_file} names others"
         )
     return None
 
@@ -222,18 +222,13 @@ def _is_loopback(host: str) -> bool:
 
 
 def _server(
-    options: argparse.Namespace, stock: bool, announce: Callable[[str], None]
+    options: argparse.Namespace,
+    stock: bool,
+    server_options: ServerOptions,
+    announce: Callable[[str], None],
 ) -> ModelServer:
-    from .app import ModelServer, Opening, ServerOptions
-    from .batching import BatchingParameters
-    from .config_files import read_batching_parameters, read_tls_config
-    from .repository import Retries
+    from .app import ModelServer
 
-    batching = BatchingParameters() if options.enable_batching else None
-    if options.batching_parameters_file:
-        batching = read_batching_parameters(options.batching_parameters_file)
-    warmups = max(1, options.num_request_iterations_for_warmup)
-    interpreters = options.num_tflite_pools * options.num_tflite_interpreters_per_pool
     off = (0, None) if stock else (None,)
     return ModelServer(
         options.model_name,
@@ -244,33 +239,46 @@ def _server(
         host=options.host,
         poll_seconds=options.file_system_poll_wait_seconds,
         threads=options.grpc_max_threads,
-        options=ServerOptions(
-            queue_size=options.queue_size,
-            max_request_bytes=options.max_request_bytes,
-            grpc_socket_path=options.grpc_socket_path,
-            grpc_arguments=options.grpc_channel_arguments,
-            tls=options.ssl_config_file and read_tls_config(options.ssl_config_file),
-            rest=_rest_options(options, stock),
-            retries=Retries(
-                options.max_num_load_retries, options.load_retry_interval_micros / 1e6
-            ),
-            labels_in_advance=options.allow_version_labels_for_unavailable_models,
-            batching=batching,
-            model_batching=options.enable_per_model_batching_parameters,
-            warmup_iterations=warmups if options.enable_model_warmup else 0,
-            tags=options.saved_model_tags,
-            session=_session_config(options),
-            outputs_as_content=options.enable_serialization_as_tensor_content,
-            check_methods=options.enable_signature_method_name_check,
-            tflite_interpreters=interpreters if options.prefer_tflite_model else 0,
-            config_poll_seconds=options.model_config_file_poll_wait_seconds,
-            reload=Reload(options.config_reload),
-            opening=Opening.LOADED if stock else Opening.TRIED,
-            profiler=stock
-            if options.enable_profiler is None
-            else options.enable_profiler,
-        ),
+        options=server_options,
         announce=announce,
+    )
+
+
+def _server_options(options: argparse.Namespace, stock: bool) -> ServerOptions:
+    from .app import Opening, ServerOptions
+    from .batching import BatchingParameters
+    from .config_files import read_batching_parameters, read_tls_config
+    from .repository import Retries
+
+    batching = BatchingParameters() if options.enable_batching else None
+    if options.batching_parameters_file:
+        batching = read_batching_parameters(options.batching_parameters_file)
+    tls_file = options.ssl_config_file
+    warmups = max(1, options.num_request_iterations_for_warmup)
+    interpreters = options.num_tflite_pools * options.num_tflite_interpreters_per_pool
+    return ServerOptions(
+        queue_size=options.queue_size,
+        max_request_bytes=options.max_request_bytes,
+        grpc_socket_path=options.grpc_socket_path,
+        grpc_arguments=options.grpc_channel_arguments,
+        tls=read_tls_config(tls_file) if tls_file else None,
+        rest=_rest_options(options, stock),
+        retries=Retries(
+            options.max_num_load_retries, options.load_retry_interval_micros / 1e6
+        ),
+        labels_in_advance=options.allow_version_labels_for_unavailable_models,
+        batching=batching,
+        model_batching=options.enable_per_model_batching_parameters,
+        warmup_iterations=warmups if options.enable_model_warmup else 0,
+        tags=options.saved_model_tags,
+        session=_session_config(options),
+        outputs_as_content=options.enable_serialization_as_tensor_content,
+        check_methods=options.enable_signature_method_name_check,
+        tflite_interpreters=interpreters if options.prefer_tflite_model else 0,
+        config_poll_seconds=options.model_config_file_poll_wait_seconds,
+        reload=Reload(options.config_reload),
+        opening=Opening.LOADED if stock else Opening.TRIED,
+        profiler=_given(options.enable_profiler, stock),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .base_path import Reload
+from .limits import LARGEST_REQUEST, QUEUE_SIZE
 
 # Accepted, because scripts give them, and of no effect here.
 WITHOUT_EFFECT = (
@@ -188,10 +189,10 @@ _OWN_FLAGS: tuple[_Flag, ...] = (
     (
         "queue_size",
         not_negative_integer,
-        512,
+        QUEUE_SIZE,
         "requests that may wait; more are refused with RESOURCE_EXHAUSTED",
     ),
-    ("max_request_bytes", positive, 100 << 20, "larger requests are refused"),
+    ("max_request_bytes", positive, LARGEST_REQUEST, "larger requests are refused"),
     ("shutdown_grace_seconds", seconds, 5.0, "for requests, after SIGTERM"),
     ("parent_pid", positive, None, "end when this process does, whose child this is"),
 )

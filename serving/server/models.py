@@ -117,17 +117,20 @@ class Models:
 
         Models that have no versions yet are waited for as well.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        return all(
-            repository.wait_available(_left(deadline))
-            for repository in list(self._repositories.values())
-        )
+        return self._wait_all(ModelRepository.wait_available, timeout)
 
     def wait_settled(self, timeout: float | None = None) -> bool:
         """Waits until every model has been tried; False if one has not in time."""
+        return self._wait_all(ModelRepository.wait_settled, timeout)
+
+    def _wait_all(
+        self,
+        wait: Callable[[ModelRepository, float | None], bool],
+        timeout: float | None,
+    ) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout
         return all(
-            repository.wait_settled(_left(deadline))
+            wait(repository, _left(deadline))
             for repository in list(self._repositories.values())
         )
 

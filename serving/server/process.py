@@ -67,14 +67,9 @@ def running_server(
     """
     command = [
         *(sys.executable, "-P", "-m", "langzoo.serving.server"),
-        *(
-            "--host=127.0.0.1",
-            "--port=0",
-            "--rest_api_port=0",
-            f"--model_name={model_name}",
-        ),
-        *(f"--model_base_path={model_base_path}", "--config_reload=off"),
-        f"--parent_pid={os.getpid()}",
+        *("--host=127.0.0.1", "--port=0", "--rest_api_port=0"),
+        *(f"--model_name={model_name}", f"--model_base_path={model_base_path}"),
+        *("--config_reload=off", f"--parent_pid={os.getpid()}"),
         *flags,
     ]
     with tempfile.TemporaryFile("w+") as log:

@@ -47,6 +47,7 @@ from .caller import Caller
 from .core import METADATA_FIELD, ModelSpec, ServerCore
 from .json_examples import classification_body, input_from_json, regression_body
 from .json_tensors import JsonRequest, arrays_from_json, parse_request, response_body
+from .limits import LARGEST_REQUEST, LARGEST_REQUESTS, QUEUE_SIZE
 from .servable import DEFAULT_SIGNATURE, Servable
 
 _MODEL = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
@@ -60,10 +61,6 @@ _GET_PATH = re.compile(
 )
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
-# As TensorFlow Serving bounds what it decompresses.
-LARGEST_REQUEST = 100 << 20
-# All requests that are worked on or wait are not more than so many of the largest.
-LARGEST_REQUESTS = 4
 # A connection that sends no request, or half a head, is kept for so long.
 _IDLE_SECONDS = 10.0
 _MOST_CONNECTIONS = 1000
@@ -94,7 +91,7 @@ class RestOptions:
     """
 
     threads: int | None = None
-    queue_size: int = 512
+    queue_size: int = QUEUE_SIZE
     timeout: float | None = 30.0
     cors: bool = False
     metrics_path: str | None = METRICS_PATH

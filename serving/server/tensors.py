@@ -113,7 +113,7 @@ def array_from_proto(proto: tensor_pb2.TensorProto) -> np.ndarray:
         ValueError: the message contradicts itself.
     """
     try:
-        if proto.tensor_content and proto.dtype == tf.string.as_datatype_enum:
+        if proto.tensor_content and proto.dtype == _STRING:
             return _parse_in_graph(proto)
         return tf.make_ndarray(proto)
     except (KeyError, TypeError, OverflowError) as error:  # no such dtype

@@ -329,13 +329,17 @@ class ExampleModel(tf.Module):
         return functions
 
 
+def save(factory: pytest.TempPathFactory, name: str, model: Any) -> Path:
+    """The folder of a SavedModel with the signatures that the model says."""
+    path = factory.mktemp("models") / name
+    tf.saved_model.save(model, str(path), model.signatures())
+    return path
+
+
 @pytest.fixture(scope="session")
 def example_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a SavedModel for Classify, Regress, and to wait for."""
-    path = tmp_path_factory.mktemp("models") / "example"
-    model = ExampleModel()
-    tf.saved_model.save(model, str(path), model.signatures())
-    return path
+    return save(tmp_path_factory, "example", ExampleModel())
 
 
 @pytest.fixture(scope="session")
@@ -356,19 +360,13 @@ def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def telling_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a SavedModel with all signatures and settings that there are."""
-    path = tmp_path_factory.mktemp("models") / "telling"
-    model = TellingModel()
-    tf.saved_model.save(model, str(path), model.signatures())
-    return path
+    return save(tmp_path_factory, "telling", TellingModel())
 
 
 @pytest.fixture(scope="session")
 def endless_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a SavedModel whose `generate` may be told never to end."""
-    path = tmp_path_factory.mktemp("models") / "endless"
-    model = EndlessModel()
-    tf.saved_model.save(model, str(path), model.signatures())
-    return path
+    return save(tmp_path_factory, "endless", EndlessModel())
 
 
 @pytest.fixture(scope="session")

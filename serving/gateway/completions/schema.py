@@ -28,7 +28,7 @@ from ...export.contract import (
     MAX_BEAMS,
     MAX_STOPS,
 )
-from ..errors import invalid, not_json, refusal
+from ..errors import invalid, not_json, refusal, unknown
 
 PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
@@ -193,7 +193,7 @@ def parse(body: bytes, strict: bool = False) -> CompletionRequest:
         raise not_json(str(error)) from None
     for name, value in (request.model_extra or {}).items():
         if strict or not _changes_nothing(name, value):
-            raise invalid(f"Unrecognized request argument supplied: {name}", name)
+            raise unknown(name)
     _check_together(request)
     return request
 

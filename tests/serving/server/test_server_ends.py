@@ -321,7 +321,7 @@ def test_a_server_that_others_reach_says_so(
     flags: list[str], stock: bool, warned: bool
 ) -> None:
     options = build_parser("x", stock=stock).parse_args(flags)
-    warning = _openness(options, stock)
+    warning = _openness(options, stock, tls=None)
     assert (warning is not None) is warned
     if warning and stock:
         assert "may have it load any model" in warning
