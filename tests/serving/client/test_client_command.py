@@ -117,7 +117,9 @@ def test_score(server: list[str], telling_server: ModelServer) -> None:
 def test_next(server: list[str]) -> None:
     [told] = run_json("next", "ab", *server)
     assert len(told["tokens"]) == len(told["probabilities"]) == 10
-    shown = run("next", "ab", *server).stdout.splitlines()
+    ended = run("next", "ab", *server)
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    shown = ended.stdout.splitlines()
     assert shown[0] == "ab"
     assert shown[1] == f"  {told['probabilities'][0]:7.2%}  {told['tokens'][0]!r}"
 
