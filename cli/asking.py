@@ -100,6 +100,20 @@ def next_token(
 
 @app.command()
 @asks()
+def embed(
+    client: SyncClient, texts: Texts = None, file: File = None, as_json: Json = False
+) -> None:
+    """Turn texts into vectors."""
+    for chunk in _chunks(texts, file):
+        for text, answer in zip(chunk, client.embed(chunk), strict=True):
+            if as_json:
+                print_json(text=text, embedding=answer.vector, tokens=answer.tokens)
+            else:
+                typer.echo(" ".join(f"{number:.6g}" for number in answer.vector))
+
+
+@app.command()
+@asks()
 def explain(
     client: SyncClient,
     output: Annotated[Path, typer.Option(help="HTML file to write.")],

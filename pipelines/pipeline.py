@@ -126,6 +126,8 @@ def _learn(config: Config, choices: Choices, nodes: _Nodes) -> _Nodes:
     export = {
         "stride": config.serving.score_stride,
         "max_new_tokens": config.serving.max_new_tokens,
+        "embed_pooling": config.serving.embed_pooling,
+        "embed_normalize": config.serving.embed_normalize,
     }
     learned |= _by_id(
         Trainer(**learner, hyperparameters=found, export=export, watch=choices.watch)

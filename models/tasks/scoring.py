@@ -352,19 +352,14 @@ def map_tokens(
     Returns:
         `[b, (t), ...]` for each tensor of `function`.
     """
-    context, new_after_first = model.context_length, model.context_length - stride
     ids, lengths = documents.flat_values, documents.row_lengths() - 1
-    overhang = tf.maximum(lengths - context, 0)
-    counts = 1 + (overhang + stride - 1) // stride
-    document = tf.repeat(tf.range(tf.size(lengths)), counts)
-    index = tf.ragged.range(counts).flat_values
-    offset = index * stride
-    windows = Windows(
-        ids=ids,
-        begin=tf.gather(documents.row_starts(), document) + offset,
-        length=tf.minimum(tf.gather(lengths, document) - offset, context),
+    windows, _, first_new = overlapping_windows(
+        ids,
+        documents.row_starts(),
+        lengths,
+        context=model.context_length,
+        stride=stride,
     )
-    first_new = tf.where(index == 0, tf.zeros_like(index), new_after_first)
 
     def of_chunk(features: Inputs, chunk: Chunk) -> tuple[tf.Tensor, ...]:
         following = tf.gather(ids, chunk.position + 1)  # [c, w]
@@ -377,6 +372,34 @@ def map_tokens(
     position_spec = tf.TensorSpec([None], tf.int64)
     results = map_windows(model, windows, of_chunk, (position_spec, *specs))
     return _by_document(results, lengths)
+
+
+def overlapping_windows(
+    ids: tf.Tensor,
+    starts: tf.Tensor,
+    lengths: tf.Tensor,
+    *,
+    context: int,
+    stride: int,
+) -> tuple[Windows, tf.Tensor, tf.Tensor]:
+    """Windows of sequences in one flat row of ids, as the module's text has them.
+
+    Returns:
+        The windows, of which sequence each is, int64 `[n]`, and the first position in
+        each that none before it has reached, int64 `[n]`.
+    """
+    overhang = tf.maximum(lengths - context, 0)
+    counts = 1 + (overhang + stride - 1) // stride
+    sequence = tf.repeat(tf.range(tf.size(lengths, tf.int64)), counts)
+    index = tf.ragged.range(counts).flat_values
+    offset = index * stride
+    windows = Windows(
+        ids=ids,
+        begin=tf.gather(starts, sequence) + offset,
+        length=tf.minimum(tf.gather(lengths, sequence) - offset, context),
+    )
+    first_new = tf.where(index == 0, tf.zeros_like(index), context - stride)
+    return windows, sequence, first_new
 
 
 def _by_document(

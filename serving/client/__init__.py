@@ -27,6 +27,7 @@ from .grpc_client import Client
 from .results import (
     Alternative,
     Beam,
+    Embedding,
     Generation,
     IdAlternatives,
     Metadata,
@@ -52,6 +53,7 @@ __all__ = [
     "BeamSettings",
     "Client",
     "DType",
+    "Embedding",
     "GenerateSettings",
     "Generation",
     "IdAlternatives",

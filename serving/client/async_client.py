@@ -88,6 +88,7 @@ class AsyncClient(Connection):
     beam_search = asks(questions.beam_search)
     tokenize = asks(questions.tokenize)
     detokenize = asks(questions.detokenize)
+    embed = asks(questions.embed)
     model_info = asks(questions.model_info)
 
     def at(self, version: int) -> AsyncClient:

@@ -143,6 +143,7 @@ class Asker(ABC):
     beam_search = asks(questions.beam_search)
     tokenize = asks(questions.tokenize)
     detokenize = asks(questions.detokenize)
+    embed = asks(questions.embed)
     model_info = asks(questions.model_info)
 
     @abstractmethod

@@ -24,6 +24,7 @@ from ..protocol import DType
 from .results import (
     Alternative,
     Beam,
+    Embedding,
     Generation,
     IdAlternatives,
     ModelInfo,
@@ -298,6 +299,25 @@ def detokenize(
     return _question(contract.DETOKENIZE, _decimal(token_ids), read, timeout)
 
 
+def embed(
+    texts: Texts,
+    *,
+    token_ids: Sequence[Sequence[int]] | None = None,
+    timeout: float | None = None,
+) -> Question[Embedding]:
+    """A vector for each text, or for token ids in its place, where there are any.
+
+    Raises:
+        ValueError: an id is below 0, or there are not as many lists of them as texts.
+    """
+
+    def read(answer: Answer) -> list[Embedding]:
+        return [Embedding(*row) for row in answer.rows(*contract.EMBED.outputs)]
+
+    given = {"token_ids": token_ids}
+    return _question(contract.EMBED, texts, read, timeout, given)
+
+
 def model_info(
     texts: Texts = ("",), *, timeout: float | None = None
 ) -> Question[ModelInfo]:
@@ -443,7 +463,7 @@ def _setting(name: str, dtype: DType, value: Any, rows: int) -> list[Any]:
     """A value for each row."""
     # Of a NumPy array or number.
     value = value.tolist() if hasattr(value, "tolist") else value
-    if name == "prompt_ids":
+    if name in ("prompt_ids", "token_ids"):
         return _each(name, _decimal(value), rows, is_one=False)
     if name == "stop":
         return [_stop(row) for row in _each(name, value, rows, _is_one_stop(value))]

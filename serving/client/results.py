@@ -113,6 +113,19 @@ class ShownTokens:
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """A text as a vector.
+
+    Attributes:
+        vector: its numbers.
+        tokens: how many tokens were read.
+    """
+
+    vector: list[float]
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Generation:
     """What a model wrote after a prompt.
 

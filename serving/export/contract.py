@@ -335,6 +335,22 @@ MODEL_INFO = Signature(
     special_token    string[{SPECIALS}]  their names, as `tokenizer.json` has them
     """),
 )
+EMBED = Signature(
+    "embed",
+    "A vector for each text, of the model's hidden states.",
+    _TEXT
+    | {
+        "token_ids": Tensor(
+            "string",
+            "Ids of tokens in place of `text`, with no `<s>` put before.",
+            setting=Setting("", "", is_for_programs=True),
+        )
+    },
+    _tensors("""
+    embedding        float32[n]  of as many numbers as a hidden state has
+    tokens           int32       that were read, without `<s>` before a text
+    """),
+)
 EVALUATE = Signature(
     "evaluate",
     "Sums over each document, of which metrics are made.",
@@ -362,6 +378,7 @@ SIGNATURES: dict[str, tuple[Signature, ...]] = {
         BEAM_SEARCH,
         TOKENIZE,
         DETOKENIZE,
+        EMBED,
         MODEL_INFO,
         EVALUATE,
     )

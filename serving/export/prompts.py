@@ -61,8 +61,7 @@ class Prompts(NamedTuple):
         tokens = prompts.to_tensor(vocabulary.pad_id)
         room = [[0, 0], [0, width - tf.shape(tokens)[1]]]
         tokens = tf.pad(tokens, room, constant_values=vocabulary.pad_id)
-        is_text = tf.cast(tf.strings.length(ids) == 0, tf.int32)
-        said = tf.cast(sequences.row_lengths(), tf.int32) - is_text
+        said = vocabulary.said(sequences, ids)
         return cls(tokens, lengths, limits, start, tf.minimum(said, lengths))
 
     @property

@@ -36,9 +36,10 @@ def export_causal_lm(
     *,
     stride: int | None = None,
     max_new_tokens: int | None = None,
+    **options: Any,
 ) -> None:
     """Writes a `langzoo.models.CausalLM`; see `export`, and `signatures.causal_lm`."""
-    export(model, directory, stride=stride, max_new_tokens=max_new_tokens)
+    export(model, directory, stride=stride, max_new_tokens=max_new_tokens, **options)
 
 
 def export(
@@ -88,7 +89,7 @@ def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
     Keys: `langzoo_version`, `model` (`class`, `backbone`, `config`, `parameters`),
     `context_length`, `vocabulary_size`, `signatures`, and the signatures' options:
-    `stride`, `max_new_tokens`.
+    `stride`, `max_new_tokens`, `embed_pooling`, `embed_normalize`.
     """
     with tf.io.gfile.GFile(os.path.join(directory, METADATA_FILE)) as file:
         return json.load(file)

@@ -5,7 +5,7 @@ Importing this module imports neither TensorFlow nor Keras.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,10 @@ class ExportSettings(Section):
     document's end, as published perplexities are measured."""
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
     """Most tokens that one request may generate; default half the context."""
+    embed_pooling: Literal["mean", "last"] = "mean"
+    """Which hidden states make a text's embedding: the mean of all, or the last."""
+    embed_normalize: bool = True
+    """Whether embeddings have the length 1, so that their product is the cosine."""
 
     def lengths(self, context_length: int) -> tuple[int, int]:
         """The stride and the most new tokens of a model with such a context.

@@ -81,6 +81,11 @@ class Vocabulary:
         kept = both.row_lengths() + tf.cast(~is_given, tf.int64)
         return last_tokens(framed_ids(self.tokenizer, both)[:, :-1], kept)
 
+    def said(self, prompts: tf.RaggedTensor, ids: tf.Tensor) -> tf.Tensor:
+        """How long `prompts()` of these ids are, without `<s>` before a text."""
+        is_text = tf.cast(tf.strings.length(ids) == 0, tf.int32)
+        return tf.cast(prompts.row_lengths(), tf.int32) - is_text
+
     def id_documents(self, ids: tf.Tensor) -> tf.RaggedTensor:
         """`ids`, string `[b]`, or `<s>` where there are none, and then `</s>`."""
         given = self.written_ids(ids)

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from ..client import AsyncClient
 from ..client.base import trouble_of
 from ..errors import ServingError
-from . import models, tokens
+from . import embeddings, models, tokens
 from .completions import endpoint as completions
 from .errors import ApiError, unexpected
 from .options import GatewayOptions
@@ -60,6 +60,7 @@ class Gateway:
                 Route("/metrics", self._metrics_page),
                 *models.routes(self._service),
                 *completions.routes(self._service),
+                *embeddings.routes(self._service),
                 *tokens.routes(self._service),
                 *(
                     Route(path, self._service.guarded(_to_come), methods=["POST"])
@@ -144,7 +145,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 _CODES = {404: "unknown_url", 405: "method_not_supported"}
-_TO_COME = ("/v1/chat/completions", "/v1/embeddings")
+_TO_COME = ("/v1/chat/completions",)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -14,7 +14,8 @@ from starlette.routing import Route
 from ..client import ModelInfo
 from ..client.async_client import unblocked
 from . import json_text
-from .errors import invalid, refusal
+from .errors import invalid
+from .fields import parse
 from .metrics import Record
 from .prompts import START, checked_ids
 from .service import Service, unless_gone
@@ -121,14 +122,7 @@ def _route(
 
 async def _parsed(service: Service, request: Request, kind: type[_Body]) -> _Body:
     data = await service.body(request)
-
-    def parse() -> _Body:
-        try:
-            return kind.model_validate_json(data)
-        except ValidationError as error:
-            raise refusal(error) from None
-
-    return await unblocked(len(data), parse)
+    return await unblocked(len(data), parse, kind, data)
 
 
 async def _ids_of(version: Version, info: ModelInfo, text: str) -> list[int]:

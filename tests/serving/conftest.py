@@ -132,6 +132,7 @@ class TellingModel(BigramModel):
             "score": self.score,
             "token_scores": self.token_scores,
             "token_alternatives": self.token_alternatives,
+            "embed": signature(contract.EMBED)(self._embedded),
             "generate": signature(contract.GENERATE, max_new_tokens=4)(self._generated),
             "beam_search": signature(
                 contract.BEAM_SEARCH, max_new_tokens=4, num_beams=2
@@ -149,6 +150,11 @@ class TellingModel(BigramModel):
             "top_token": tf.broadcast_to(tf.gather(self.names, ids), shape),
             "top_log_probability": tf.broadcast_to(values, shape),
         }
+
+    def _embedded(self, text: tf.Tensor, token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
+        lengths = [tf.strings.length(value) for value in (text, token_ids)]
+        vector = tf.cast(tf.stack(lengths, axis=1), tf.float32) + 0.5
+        return {"embedding": vector, "tokens": lengths[0]}
 
     def _asked(self, prompt: tf.Tensor, settings: dict[str, tf.Tensor]) -> tf.Tensor:
         """The prompts with all settings behind them."""

@@ -34,6 +34,10 @@ cuts the text into the tokens that were drawn).
 `log_probability` is the sum over the tokens, `</s>` and those of a stop string among
 them, and `score` that over their number ** `length_penalty`. Where there are fewer
 beams these are -inf, and the text "".
+
+`embed` reads a text of any length, as `score` does but without `</s>`; where
+`token_ids` has any, these, as `prompt_ids` of `generate`. An n-gram model's hidden
+states are the log-probabilities of the next token.
 """
 
 from __future__ import annotations
@@ -43,6 +47,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from ....models.tasks.embedding import embed_sequences
 from ....models.tasks.scoring import (
     map_logits,
     next_token_logits,
@@ -65,7 +70,11 @@ _NEW_TOKENS = contract.GENERATE.settings["max_new_tokens"].default
 
 
 def build(
-    model: Any, *, stride: int | None = None, max_new_tokens: int | None = None
+    model: Any,
+    *,
+    stride: int | None = None,
+    max_new_tokens: int | None = None,
+    **embed: Any,
 ) -> Signatures:
     """The signatures of a causal language model.
 
@@ -76,8 +85,9 @@ def build(
             goes on. Defaults to half the context.
         max_new_tokens: int in [1, context length). The most tokens that a request may
             generate. Defaults to half the context.
+        **embed: `embed_pooling` and `embed_normalize` of `ExportSettings`.
     """
-    given = ExportSettings(score_stride=stride, max_new_tokens=max_new_tokens)
+    given = ExportSettings(score_stride=stride, max_new_tokens=max_new_tokens, **embed)
     stride, cap = given.lengths(int(model.context_length))
     traced = TracedModel(model)
     vocabulary = Vocabulary(
@@ -98,10 +108,12 @@ def build(
         "generate": _generate(traced, vocabulary, cap),
         "beam_search": _beam_search(traced, vocabulary, cap),
         **_tokens(vocabulary),
+        "embed": _embed(traced, vocabulary, given),
         "model_info": _model_info(traced, vocabulary, cap),
         "evaluate": evaluate,
     }
     options = {"stride": stride, "max_new_tokens": cap}
+    options |= given.model_dump(include={"embed_pooling", "embed_normalize"})
     return Signatures(functions, traced.variables, options)
 
 
@@ -303,6 +315,18 @@ def _tokens(vocabulary: Vocabulary) -> dict[str, Callable]:
         }
 
     return {"tokenize": tokenize, "detokenize": detokenize}
+
+
+def _embed(model: Any, vocabulary: Vocabulary, settings: ExportSettings) -> Callable:
+    @signature(contract.EMBED)
+    def embed(text: tf.Tensor, token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
+        sequences = vocabulary.prompts(text, token_ids)
+        embedding = embed_sequences(model, sequences, settings.embed_pooling)
+        if settings.embed_normalize:
+            embedding = tf.math.l2_normalize(embedding, axis=-1)
+        return {"embedding": embedding, "tokens": vocabulary.said(sequences, token_ids)}
+
+    return embed
 
 
 def _model_info(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:

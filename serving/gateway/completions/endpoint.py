@@ -11,7 +11,7 @@ from .. import json_text
 from ..errors import invalid
 from ..metrics import Record
 from ..service import Service, unless_gone
-from .schema import CompletionRequest, parse
+from .schema import CompletionRequest, completion_request
 from .serving import Completion
 from .streaming import stream
 
@@ -22,7 +22,7 @@ def routes(service: Service) -> list[Route]:
 
     async def answer(request: Request, record: Record) -> Response:
         data = await service.body(request)
-        asked = await unblocked(len(data), parse, data, options.strict)
+        asked = await unblocked(len(data), completion_request, data, options.strict)
         model = service.model(asked.model)
         record.model = asked.model
         _check_size(asked, min(options.max_completions, options.max_running))

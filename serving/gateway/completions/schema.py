@@ -3,23 +3,14 @@
 The fields and their ranges are those of
 https://platform.openai.com/docs/api-reference/completions/create; the last ones are not
 OpenAI's and have the names that vLLM gives them. Defaults are the signatures' own,
-which are OpenAI's and vLLM's. Of their other fields those are taken that change no
-text, and those at a value that changes none.
+which are OpenAI's and vLLM's.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ...export.contract import (
     BEAM_SEARCH,
@@ -28,7 +19,9 @@ from ...export.contract import (
     MAX_BEAMS,
     MAX_STOPS,
 )
-from ..errors import invalid, not_json, refusal, unknown
+from .. import fields
+from ..errors import invalid
+from ..fields import Body, Prompts
 
 PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
@@ -38,40 +31,6 @@ _DEFAULTS = {
     for signature in (GENERATE, BEAM_SEARCH)
     for name, setting in signature.settings.items()
 }
-
-
-# Fields that say nothing of the text.
-_BESIDE = frozenset(
-    {"cache_salt", "metadata", "priority", "prompt_cache_key", "request_id"}
-    | {"safety_identifier", "service_tier", "store"}
-)
-# The values at which other fields change nothing, but for null and what is empty.
-_NEUTRAL: dict[str, Any] = {
-    "detokenize": True,
-    "response_format": {"type": "text"},
-    "skip_special_tokens": True,
-    "spaces_between_special_tokens": True,
-    "tfs": 1,
-    "typical_p": 1,
-}
-
-
-def _prompts(value: Any) -> Any:
-    values = [value] if isinstance(value, str) or _is_ids(value) else value
-    if not isinstance(values, list):
-        raise PydanticCustomError("prompt", "Input should be a string or a valid list")
-    for one in values:
-        if not (isinstance(one, str) or one == [] or _is_ids(one)):
-            raise PydanticCustomError(
-                "prompt", "A prompt is a string or a list of token ids"
-            )
-    return values
-
-
-def _is_ids(value: Any) -> bool:
-    """Whether these are token ids, and at least one."""
-    is_list = isinstance(value, list) and bool(value)
-    return is_list and all(type(one) is int for one in value)
 
 
 def _stops(value: Any) -> Any:
@@ -99,8 +58,8 @@ class StreamOptions(BaseModel):
     continuous_usage_stats: bool = False
 
 
-class CompletionRequest(BaseModel):
-    """The body of `POST /v1/completions`; null stands for a field's default.
+class CompletionRequest(Body):
+    """The body of `POST /v1/completions`.
 
     Attributes:
         model: one of those that `GET /v1/models` lists.
@@ -125,10 +84,8 @@ class CompletionRequest(BaseModel):
         add_special_tokens: whether `<s>` stands before a text.
     """
 
-    model_config = ConfigDict(extra="allow", strict=True)
-
     model: str
-    prompt: Annotated[list[Any], BeforeValidator(_prompts), Field(min_length=1)] = [""]
+    prompt: Prompts = Field([""])
     max_tokens: int = Field(16, ge=0, le=_INT32_MAX)
     temperature: _Real = Field(_DEFAULTS["temperature"], ge=0, le=2)
     top_p: _Real = Field(_DEFAULTS["top_p"], ge=0, le=1)
@@ -138,12 +95,12 @@ class CompletionRequest(BaseModel):
     stream_options: StreamOptions | None = None
     logprobs: int | None = Field(None, ge=0, le=MAX_ALTERNATIVES)
     echo: bool = False
-    stop: Annotated[list[str], BeforeValidator(_stops)] = []
+    stop: Annotated[list[str], BeforeValidator(_stops)] = Field([])
     presence_penalty: _Real = Field(_DEFAULTS["presence_penalty"], ge=-2, le=2)
     frequency_penalty: _Real = Field(_DEFAULTS["frequency_penalty"], ge=-2, le=2)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     suffix: str = ""
-    logit_bias: dict[str, float] = {}
+    logit_bias: dict[str, float] = Field({})
     user: str = ""
 
     top_k: int = Field(_DEFAULTS["top_k"], ge=-1, le=_INT32_MAX)
@@ -152,13 +109,6 @@ class CompletionRequest(BaseModel):
     length_penalty: _Real = _DEFAULTS["length_penalty"]
     truncate_prompt_tokens: int | None = Field(None, ge=-1, le=_INT32_MAX)
     add_special_tokens: bool = True
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            return {name: value for name, value in data.items() if value is not None}
-        return data
 
     def model_post_init(self, context: Any) -> None:
         """Fills in what depends on another field."""
@@ -175,34 +125,11 @@ class CompletionRequest(BaseModel):
         return sum(map(len, self.prompt))
 
 
-def parse(body: bytes, strict: bool = False) -> CompletionRequest:
-    """The request in a body of JSON.
-
-    Args:
-        body: of the request.
-        strict: whether a field that is not known is refused whatever its value.
-
-    Raises:
-        ApiError: 400, with the first thing that is wrong.
-    """
-    try:
-        request = CompletionRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise refusal(error) from None
-    except ValueError as error:  # what is nested too deeply, among others
-        raise not_json(str(error)) from None
-    for name, value in (request.model_extra or {}).items():
-        if strict or not _changes_nothing(name, value):
-            raise unknown(name)
+def completion_request(body: bytes, strict: bool = False) -> CompletionRequest:
+    """The request in a body of JSON; see `fields.parse`."""
+    request = fields.parse(CompletionRequest, body, strict)
     _check_together(request)
     return request
-
-
-def _changes_nothing(name: str, value: Any) -> bool:
-    """Whether a field of another server says nothing of the text."""
-    if name in _BESIDE or value == _NEUTRAL.get(name, False):
-        return True
-    return name not in _NEUTRAL and value in ("", [], {})
 
 
 def _check_together(request: CompletionRequest) -> None:

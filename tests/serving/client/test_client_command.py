@@ -124,6 +124,12 @@ def test_next(server: list[str]) -> None:
     assert shown[1] == f"  {told['probabilities'][0]:7.2%}  {told['tokens'][0]!r}"
 
 
+def test_embed(server: list[str]) -> None:
+    [first, _] = run_json("embed", "ab", "", *server)
+    assert first == {"text": "ab", "embedding": [2.5, 0.5], "tokens": 2}
+    assert run("embed", "ab", "", *server).stdout.splitlines() == ["2.5 0.5", "0.5 0.5"]
+
+
 @pytest.mark.parametrize("source", ["--file FILE", "--file -", "-"])
 def test_texts_come_a_line_each_from_a_file_or_standard_input(
     grpc_server: list[str], tmp_path: Path, source: str

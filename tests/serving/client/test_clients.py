@@ -48,6 +48,8 @@ def reference(telling_server: ModelServer) -> Iterator[Client]:
         ("score", {}),
         ("token_scores", {}),
         ("token_alternatives", {}),
+        ("embed", {}),
+        ("embed", {"token_ids": [[1, 23], [], range(4), (5,)]}),
         ("generate", {}),
         ("generate", SETTINGS),
         ("beam_search", {}),

@@ -743,6 +743,50 @@ def test_token_ids_are_continued_and_scored_as_their_text(export):
     assert spelled["token"][-1, :2].tolist() == [b"<s>", b"</s>"]
 
 
+def test_an_embedding_is_the_mean_of_the_hidden_states(export):
+    texts = ["", "two words", LONG, "naïve €"]
+    ids = [[export.tokenizer.start_token_id, *export.ids(text)] for text in texts]
+    vectors = [mean_state(export.model, row) for row in ids]
+    told = export.call("embed", text=texts, token_ids=[""])
+    assert told["tokens"].tolist() == [len(row) - 1 for row in ids]
+    expected = [vector / np.linalg.norm(vector) for vector in vectors]
+    np.testing.assert_allclose(told["embedding"], expected, rtol=1e-4, atol=1e-6)
+    # As ids, of which all are counted.
+    written = [" ".join(map(str, row)) for row in ids]
+    alike = export.call("embed", text=["x"] * 4, token_ids=written)
+    np.testing.assert_array_equal(alike["embedding"], told["embedding"])
+    assert alike["tokens"].tolist() == [len(row) for row in ids]
+
+
+def mean_state(model: Any, ids: list[int]) -> np.ndarray:
+    """By windows that overlap by half, each token in the first that reaches it."""
+    states: list[np.ndarray] = []
+    for start in range(0, len(ids), CONTEXT // 2):
+        window = ids[start : start + CONTEXT]
+        new = len(states) - start
+        if new < len(window):
+            mask = np.ones((1, len(window)), bool)
+            inputs = {"token_ids": np.array([window], "int32"), "padding_mask": mask}
+            states += list(np.array(model.backbone(inputs))[0, new:])
+    return np.mean(states, axis=0)
+
+
+def test_an_embedding_may_be_the_last_state(tmp_path):
+    model = build("gru", ByteTokenizer())
+    options = {"embed_pooling": "last", "embed_normalize": False}
+    export_causal_lm(model, tmp_path / "export", **options)
+    [tokens] = model.preprocessor.tokenizer.tokenize([LONG])
+    ids = [START, *tokens]
+    last = np.array([ids[-CONTEXT:]], "int32")
+    mask = np.ones(last.shape, bool)
+    states = model.backbone({"token_ids": last, "padding_mask": mask})
+    embed = tf.saved_model.load(tmp_path / "export").signatures["embed"]
+    told = embed(text=tf.constant([LONG, ""]), token_ids=tf.constant([""]))
+    np.testing.assert_allclose(told["embedding"][0], states[0, -1], rtol=1e-4)
+    metadata = read_metadata(tmp_path / "export")
+    assert {name: metadata[name] for name in options} == options
+
+
 def test_an_export_tells_what_it_takes(export):
     told = export.call("model_info", text=["", ""])
     assert told["context_length"].tolist() == [CONTEXT] * 2

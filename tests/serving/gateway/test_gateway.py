@@ -62,7 +62,6 @@ def ask(
         ),
         ("/v1/completions", None, 405, "Not allowed to GET"),
         ("/v1/chat/completions", b"{}", 404, "chat/completions is not served yet"),
-        ("/v1/embeddings", b"{}", 404, "embeddings is not served yet"),
         ("/v1/images", b"{}", 404, "Unknown request URL: POST"),
     ],
 )
