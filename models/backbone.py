@@ -117,6 +117,8 @@ class CausalBackbone(keras_hub.models.Backbone):
         family: the `Family` that the class is the backbone of.
         token_embedding: a layer that maps ids to vectors, and with `reverse=True`
             hidden states to logits.
+        logit_softcap: float or `None`, the bound of the logits; a family has it by a
+            setting of that name.
 
     Raises:
         ValueError: if an argument cannot be, in one line.
@@ -126,6 +128,7 @@ class CausalBackbone(keras_hub.models.Backbone):
     vocabulary_size: int
     hidden_dim: int
     max_sequence_length: int
+    logit_softcap: float | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -165,6 +168,11 @@ class CausalBackbone(keras_hub.models.Backbone):
             **{name: getattr(self, name) for name in names},
             "max_sequence_length": self.max_sequence_length,
         }
+
+    @property
+    def embedding_layers(self) -> list[keras.layers.Layer]:
+        """The layers through which the outputs depend on the tokens, and no others."""
+        return [self.token_embedding]
 
     @property
     def trains_on_cudnn(self) -> bool:
@@ -232,8 +240,24 @@ class CausalBackbone(keras_hub.models.Backbone):
         Returns:
             A float32 tensor of shape `(..., vocabulary_size)`.
         """
-        logits = self.token_embedding(hidden_states, reverse=True)
-        return ops.cast(logits, "float32")
+        return self.finish_logits(self.token_embedding(hidden_states, reverse=True))
+
+    def finish_logits(self, products: Tensor) -> Tensor:
+        """What is done to the products of hidden states and output weights.
+
+        Args:
+            products: tensor of shape `(..., vocabulary_size)`.
+
+        Returns:
+            The logits, float32, of that shape.
+
+        References:
+            - [Gemma Team, 2024](https://arxiv.org/abs/2408.00118) (soft-capping)
+        """
+        logits = ops.cast(products, "float32")
+        if self.logit_softcap is None:
+            return logits
+        return self.logit_softcap * ops.tanh(logits / self.logit_softcap)
 
     def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
         """The cache before any token.

@@ -22,6 +22,8 @@ TINY: dict[str, dict[str, Any]] = {
 GRADIENTS = [family for family in TINY if family != "ngram"]
 """Those that learn by gradient."""
 
+_OPTIONS = {"ngram_embeddings": 3, "ngram_buckets": 64, "logit_softcap": 10.0}
+
 KINDS = ["tcn", "transformer", "lstm", "ngram"]
 """A family of each kind, for what is written once; the others are behind them."""
 
@@ -40,11 +42,16 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "plain_gru": (
         "gru",
-        {"hidden_dim": 16, "normalize": False, "tie_embeddings": False},
+        {"hidden_dim": 16, "normalize": False, "tie_embeddings": False, **_OPTIONS},
     ),
     "gated_conv_bottleneck": (
         "gated_conv",
-        {**TINY["gated_conv"], "bottleneck_dim": 8},
+        {
+            **TINY["gated_conv"],
+            **_OPTIONS,
+            "bottleneck_dim": 8,
+            "residual_scales": True,
+        },
     ),
     "tcn_filters": ("tcn", {**TINY["tcn"], "filters": 20}),
     "gpt2": ("transformer", {**TINY["transformer"], **ARCHITECTURES["gpt2"]}),
@@ -60,6 +67,18 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "transformer_sinusoidal": (
         "transformer",
         {**TINY["transformer"], "positions": "sinusoidal", "activation": "gelu"},
+    ),
+    "transformer_options": (
+        "transformer",
+        {
+            **TINY["transformer"],
+            **_OPTIONS,
+            "num_heads": 4,
+            "num_key_value_heads": 2,
+            "qk_norm": True,
+            "residual_scales": True,
+            "value_embeddings": 1,
+        },
     ),
 }
 """Families and hyperparameters, with what they have of options."""

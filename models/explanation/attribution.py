@@ -16,14 +16,15 @@ here `<unk>` stands in its place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from ..backbone import Tensor, require
+from ..backbone import CausalBackbone, Tensor, require
 from ..families import family_of_model
 from ..tasks.causal_lm import log_softmax_of
 from ..tasks.scoring import framed
@@ -276,11 +277,8 @@ class _Question(NamedTuple):
         sums = []
         for start in range(0, len(rows), _ROWS):
             token_ids = tf.constant(rows[start : start + _ROWS], tf.int32)
-            inputs = {
-                "token_ids": token_ids,
-                "padding_mask": tf.ones_like(token_ids, tf.bool),
-            }
             targets = tf.broadcast_to(following, tf.shape(token_ids))
+            inputs = _inputs_of(token_ids)
             scores = self.model.token_log_probabilities(inputs, targets)
             wanted = tf.cast(scores[:, self.length - 1 :], tf.float64)
             sums.append(tf.reduce_sum(wanted, axis=1).numpy())
@@ -288,20 +286,28 @@ class _Question(NamedTuple):
 
 
 class _Gradients:
-    """Gradients of the targets' log-probability by the embeddings of the text."""
+    """Gradients of the targets' log-probability by the embeddings of the text.
+
+    They are those of each layer that the tokens go through, side by side.
+    """
 
     def __init__(self, question: _Question, absent: list[int]) -> None:
         backbone = question.model.backbone
         self._question = question
-        self._embedding = backbone.token_embedding
+        layers, self._logits = _ends(backbone)
         # The graph of the backbone from its embeddings on; positions and masks may
         # still depend on the ids.
         self._rest = keras.Model(
-            [self._embedding.output, backbone.input], backbone.output
+            [[layer.output for layer in layers], backbone.input], backbone.output
         )
+        looked_up = keras.Model(backbone.input, [layer.output for layer in layers])
         ids = tf.constant([question.ids, absent], tf.int32)
         self._ids = ids[:1]
-        self._present, self._absent = tf.unstack(self._embedding(ids))
+        # Of a single one Keras gives no list.
+        vectors = keras.tree.flatten(looked_up(_inputs_of(ids), training=False))
+        self._shapes = [vector.shape[2:] for vector in vectors]
+        flat = [tf.reshape(vector, (*ids.shape, -1)) for vector in vectors]
+        self._present, self._absent = tf.unstack(tf.concat(flat, axis=-1))
         self.output = float(self._log_probability(self._present[tf.newaxis])[0])
 
     def times_input(self) -> np.ndarray:
@@ -330,7 +336,11 @@ class _Gradients:
             gradients = self._gradient(tf.cast(points, self._present.dtype))
             weight = weights[start : start + _ROWS] / 2
             mean += tf.tensordot(weight, gradients, axes=1)
-        return self._scores(mean * way)
+        products = mean * way
+        scores = self._scores(products)
+        # N-grams that end in a target and begin in the text hold its last token.
+        scores[-1] += tf.reduce_sum(products[self._question.length :]).numpy()
+        return scores
 
     def _gradient(self, embeddings: Tensor) -> Tensor:
         """By each row of embeddings `[rows, t, d]`, float64."""
@@ -343,9 +353,15 @@ class _Gradients:
         """Of the targets, float32 `[rows]`."""
         shape = (tf.shape(embeddings)[0], len(self._question.ids))
         ids = tf.broadcast_to(self._ids, shape)
-        inputs = {"token_ids": ids, "padding_mask": tf.ones_like(ids, tf.bool)}
-        hidden = self._rest([embeddings, inputs], training=False)
-        logits = self._embedding(hidden[:, self._question.length - 1 :], reverse=True)
+        widths = [shape.num_elements() for shape in self._shapes]
+        parts = [
+            tf.reshape(part, (*shape, *each))
+            for part, each in zip(
+                tf.split(embeddings, widths, axis=-1), self._shapes, strict=True
+            )
+        ]
+        hidden = self._rest([parts, _inputs_of(ids)], training=False)
+        logits = self._logits(hidden[:, self._question.length - 1 :])
         targets = tf.broadcast_to(
             self._question.targets, (shape[0], len(self._question.targets))
         )
@@ -356,6 +372,14 @@ class _Gradients:
         scores = tf.reduce_sum(products, axis=-1).numpy()[: self._question.length]
         scores[0] = 0.0
         return scores
+
+
+def _ends(backbone: Any) -> tuple[list[Any], Callable[[Tensor], Tensor]]:
+    """The layers that tokens go through first, and what makes logits of the states."""
+    if isinstance(backbone, CausalBackbone):
+        return backbone.embedding_layers, backbone.logits
+    embedding = backbone.token_embedding  # as in those of KerasHub
+    return [embedding], functools.partial(embedding, reverse=True)
 
 
 def _question(model: Any, text: str, target: str | None) -> _Question:
@@ -374,9 +398,7 @@ def _question(model: Any, text: str, target: str | None) -> _Question:
 
 
 def _likeliest(model: Any, ids: list[int]) -> int:
-    token_ids = tf.constant([ids], tf.int32)
-    mask = tf.ones_like(token_ids, tf.bool)
-    logits = model({"token_ids": token_ids, "padding_mask": mask}, training=False)
+    logits = model(_inputs_of(tf.constant([ids], tf.int32)), training=False)
     logits = keras.ops.convert_to_numpy(keras.ops.cast(logits[0, -1], "float32")).copy()
     tokenizer = _tokenizer(model)
     never = {tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.start_token_id}
@@ -404,6 +426,11 @@ def _tokenizer(model: Any) -> Any:
         preprocessor=model.preprocessor,
     )
     return model.preprocessor.tokenizer
+
+
+def _inputs_of(token_ids: Tensor) -> dict[str, Tensor]:
+    """The inputs of a model: int32 tokens `[rows, t]`, all real."""
+    return {"token_ids": token_ids, "padding_mask": tf.ones_like(token_ids, tf.bool)}
 
 
 def _float64(tensor: Tensor) -> Tensor:

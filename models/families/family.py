@@ -104,6 +104,38 @@ class LearnedSettings(FamilySettings):
     """Share of the activations that a training step sets to zero."""
 
 
+class NetworkSettings(LearnedSettings):
+    """What the networks of the zoo have in common: embeddings before, logits behind."""
+
+    ngram_embeddings: Annotated[int, Field(ge=1, le=8)] = 1
+    """Tokens of the longest n-gram whose embedding is added to that of its last token:
+    2 for bigrams, 3 for trigrams besides; 1 for none."""
+    ngram_buckets: Annotated[int, Field(ge=1)] = 8192
+    """Embeddings that all n-grams of a length share, by a hash."""
+    embedding_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the vocabulary whose embeddings are zero in a step, before the other
+    dropouts."""
+    logit_softcap: Annotated[float, Field(gt=0)] | None = None
+    """Bound of the logits, such as 15: `logit_softcap * tanh(logits / logit_softcap)`.
+    """
+
+    def ngram_weights(self, width: int) -> int:
+        """Those of the n-grams' embeddings."""
+        return (self.ngram_embeddings - 1) * self.ngram_buckets * width
+
+
+class ResidualSettings(NetworkSettings):
+    """What networks with a residual stream of one width have in common."""
+
+    residual_scales: bool = False
+    """Whether every block reads `a * x + b * x0`: the stream and the embeddings, by
+    two factors that it learns, at first 1 and 0."""
+
+    def scale_weights(self, num_layers: int) -> int:
+        """Those factors."""
+        return 2 * num_layers if self.residual_scales else 0
+
+
 class Preset(NamedTuple):
     """A named architecture: a family with its hyperparameters.
 
@@ -206,9 +238,9 @@ class Family:
             sequence_length)`.
         cache_goes_back: Whether `call_with_cache()` takes several tokens at once, and
             again those at positions that the cache has: a draft can be forgotten.
-        multiplies_output_weights: Whether the logits are the hidden states times the
-            output weights of a `ReversibleEmbedding`, `token_embedding`, with nothing
-            between.
+        multiplies_output_weights: Whether the logits are what `finish_logits()` makes
+            of the hidden states times the output weights of a `ReversibleEmbedding`,
+            `token_embedding`.
     """
 
     name: str

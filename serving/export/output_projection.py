@@ -39,6 +39,7 @@ class OutputProjection:
             kernel = np.transpose(keras.ops.convert_to_numpy(embedding.embeddings))
         else:
             kernel = keras.ops.convert_to_numpy(embedding.reverse_embeddings)
+        self._finish = model.backbone.finish_logits
         dim, self._size = kernel.shape
         kernel = np.pad(kernel, [[0, 0], [0, -self._size % _BLOCK]])
         blocks = kernel.reshape(dim, -1, _BLOCK).transpose(1, 0, 2)
@@ -61,4 +62,4 @@ class OutputProjection:
         logits = tf.raw_ops.BatchMatMulV2(x=hidden_states[:, 0], y=self.weights)
         logits = tf.transpose(logits, [1, 0, 2])  # (blocks, b, _BLOCK) before
         logits = tf.reshape(logits, [-1, 1, self.weights.shape[0] * _BLOCK])
-        return tf.cast(logits[..., : self._size], tf.float32)
+        return self._finish(logits[..., : self._size])

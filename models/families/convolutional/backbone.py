@@ -9,16 +9,15 @@ from keras import ops
 
 from ...backbone import (
     Cache,
-    CausalBackbone,
     Tensor,
-    normal_initializer,
     prompt_of,
 )
+from ..network import NetworkBackbone
 from .family import GATED_CONV, TCN, GatedConvSettings, TCNSettings
 from .layers import EPSILON, GatedConvBlock, TemporalBlock
 
 
-class ConvBackbone(CausalBackbone):
+class ConvBackbone(NetworkBackbone):
     """What both families share: embeddings, blocks, a last normalization, the caches.
 
     A family makes the blocks, a list of `ConvBlock`, by `make_blocks()`.
@@ -29,34 +28,31 @@ class ConvBackbone(CausalBackbone):
         raise NotImplementedError
 
     def make_layers(self, settings: Any, dtype: Any) -> None:
-        self.token_embedding = keras.layers.ReversibleEmbedding(
-            self.vocabulary_size,
-            settings.hidden_dim,
-            embeddings_initializer=normal_initializer(),
-            dtype=dtype,
-            name="token_embedding",
-        )
+        self.make_embeddings(settings, settings.hidden_dim, dtype)
         self.embeddings_dropout = keras.layers.Dropout(
             settings.dropout, dtype=dtype, name="embeddings_dropout"
         )
         self.blocks = self.make_blocks(settings, dtype)
+        self.make_residual_scales(dtype)
         self.final_norm = keras.layers.RMSNormalization(
             epsilon=EPSILON, dtype=dtype, name="final_norm"
         )
 
     def run_layers(self, token_ids: Tensor) -> Tensor:
-        x = self.embeddings_dropout(self.token_embedding(token_ids))  # (B, T, E)
-        for block in self.blocks:
-            x = block(x)  # (B, T, F), of the last block (B, T, E)
+        x = first = self.embeddings_dropout(self.embed(token_ids))  # (B, T, E)
+        for number, block in enumerate(self.blocks):
+            # (B, T, F), of the last block (B, T, E)
+            x = block(self.scaled(number, x, first))
         return self.final_norm(x)
 
     def call_packed(
         self, token_ids: Tensor, positions: Tensor, training: bool | None = None
     ) -> Tensor:
         """See `langzoo.models.tasks.packed`."""
-        x = self.token_embedding(token_ids)  # (B, T, E)
-        x = self.embeddings_dropout(x, training=training)
-        for block in self.blocks:
+        x = self.embed(token_ids, positions=positions, training=training)  # (B, T, E)
+        x = first = self.embeddings_dropout(x, training=training)
+        for number, block in enumerate(self.blocks):
+            x = self.scaled(number, x, first)
             x = block.call_packed(x, positions, training)  # (B, T, F)
         return self.final_norm(x)  # (B, T, E)
 
@@ -65,9 +61,11 @@ class ConvBackbone(CausalBackbone):
 
         Returns:
             A tuple of tuples of tensors of shape
-            `(batch_size, (kernel_size - 1) * dilation_rate, conv_dim)`.
+            `(batch_size, (kernel_size - 1) * dilation_rate, conv_dim)`; with n-grams
+            the last tokens behind them.
         """
-        return tuple(block.empty_cache(batch_size) for block in self.blocks)
+        caches = [block.empty_cache(batch_size) for block in self.blocks]
+        return self.joined(caches, self.no_recent(batch_size))
 
     def call_with_cache(
         self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor
@@ -83,12 +81,16 @@ class ConvBackbone(CausalBackbone):
         self, token_ids: Tensor, cache: Cache, length: Tensor | int
     ) -> tuple[Tensor, Cache]:
         """Hidden states of tokens `(B, T)`, and the cache after `length` of them."""
-        x = self.token_embedding(token_ids)  # (B, T, E)
+        before, recent = self.parted(cache)
+        x = first = self.embed(token_ids, recent)  # (B, T, E)
         caches = []
-        for block, block_cache in zip(self.blocks, cache, strict=True):
+        blocks = enumerate(zip(self.blocks, before, strict=True))
+        for number, (block, block_cache) in blocks:
+            x = self.scaled(number, x, first)
             x, block_cache = block.call_with_cache(x, block_cache, length)  # (B, T, F)
             caches.append(block_cache)
-        return self.final_norm(x), tuple(caches)  # (B, T, E)
+        recent = self.next_recent(recent, token_ids, length)
+        return self.final_norm(x), self.joined(caches, recent)  # (B, T, E)
 
 
 @keras.saving.register_keras_serializable(package="langzoo")

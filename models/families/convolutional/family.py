@@ -11,10 +11,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ...learning.recipe import Recipe
-from ..family import Counts, Family, LearnedSettings, Preset
+from ..family import Counts, Family, NetworkSettings, Preset, ResidualSettings
 
 
-class GatedConvSettings(LearnedSettings):
+class GatedConvSettings(ResidualSettings):
     """A gated convolutional network."""
 
     num_layers: Annotated[int, Field(ge=1)] = 6
@@ -39,11 +39,14 @@ class GatedConvSettings(LearnedSettings):
         return Counts(
             # Twice, for values and gates.
             products=self.num_layers * 2 * products + vocabulary_size * self.hidden_dim,
-            others=self.num_layers * (2 * outputs + self.hidden_dim) + self.hidden_dim,
+            others=self.num_layers * (2 * outputs + self.hidden_dim)
+            + self.hidden_dim
+            + self.ngram_weights(self.hidden_dim)
+            + self.scale_weights(self.num_layers),
         )
 
 
-class TCNSettings(LearnedSettings):
+class TCNSettings(NetworkSettings):
     """A temporal convolutional network."""
 
     num_layers: Annotated[int, Field(ge=1)] = 4
@@ -67,7 +70,7 @@ class TCNSettings(LearnedSettings):
 
     def counts(self, vocabulary_size: int) -> Counts:
         inputs = self.hidden_dim
-        products, others = vocabulary_size * inputs, inputs
+        products, others = vocabulary_size * inputs, inputs + self.ngram_weights(inputs)
         for outputs in self.widths:
             products += self.kernel_size * (inputs + outputs) * outputs
             others += 4 * outputs  # gain and bias of two convolutions

@@ -12,14 +12,13 @@ from keras import ops
 
 from ...backbone import (
     Cache,
-    CausalBackbone,
     Tensor,
-    normal_initializer,
 )
+from ..network import NetworkBackbone
 from . import family as records
 from . import layers
 from .family import RecurrentSettings
-from .layers import EmbeddingDropout, RecurrentLayer
+from .layers import RecurrentLayer
 
 _EPSILON = 1e-6
 # With no more tokens than this, the first layer's products of all of them take less
@@ -27,7 +26,7 @@ _EPSILON = 1e-6
 _SMALL_VOCABULARY = 512
 
 
-class RecurrentBackbone(CausalBackbone):
+class RecurrentBackbone(NetworkBackbone):
     """Base class of the recurrent families: a stack of recurrent layers.
 
     RMSNorm before every layer and after the last departs from the references: with
@@ -49,20 +48,8 @@ class RecurrentBackbone(CausalBackbone):
     layer_cls: ClassVar[type[RecurrentLayer]]
 
     def make_layers(self, settings: RecurrentSettings, dtype: Any) -> None:
-        self.token_embedding = keras.layers.ReversibleEmbedding(
-            self.vocabulary_size,
-            settings.embedding_dim or settings.hidden_dim,
-            tie_weights=settings.tie_embeddings,
-            embeddings_initializer=normal_initializer(),
-            dtype=dtype,
-            name="token_embedding",
-        )
-        self.embedding_dropout_layer = EmbeddingDropout(
-            self.vocabulary_size,
-            settings.embedding_dropout,
-            dtype=dtype,
-            name="embedding_dropout",
-        )
+        width = settings.embedding_dim or settings.hidden_dim
+        self.make_embeddings(settings, width, dtype, tie=settings.tie_embeddings)
         self.input_dropout_layer = self._dropout(
             settings.input_dropout, "input_dropout", dtype
         )
@@ -109,8 +96,7 @@ class RecurrentBackbone(CausalBackbone):
         )
 
     def run_layers(self, token_ids: Tensor) -> Tensor:
-        x = self.token_embedding(token_ids)  # (B, T, E)
-        x = self.input_dropout_layer(self.embedding_dropout_layer(x, token_ids))
+        x = self.input_dropout_layer(self.embed(token_ids))  # (B, T, E)
         for norm, layer, dropout_after in self._blocks():
             x = dropout_after(layer(norm(x)))  # (B, T, U)
         return self.final_norm(self.projection(x))  # (B, T, E)
@@ -137,20 +123,24 @@ class RecurrentBackbone(CausalBackbone):
 
         Returns:
             A tuple of the layers' states, each a tuple of tensors
-            `(batch_size, hidden_dim)`, the output first.
+            `(batch_size, hidden_dim)`, the output first; with n-grams the last tokens
+            behind them.
         """
-        return tuple(layer.empty_state(batch_size) for layer in self.recurrent_layers)
+        states = [layer.empty_state(batch_size) for layer in self.recurrent_layers]
+        return self.joined(states, self.no_recent(batch_size))
 
     def call_with_cache(
         self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor
     ) -> tuple[Tensor, Cache]:
-        x = self.token_embedding(token_ids[:, 0])  # (B, E)
+        before, recent = self.parted(cache)
+        x = self.embed(token_ids, recent)[:, 0]  # (B, E)
         states = []
-        for (norm, layer, _), state in zip(self._blocks(), cache, strict=True):
+        for (norm, layer, _), state in zip(self._blocks(), before, strict=True):
             x, state = layer.step(norm(x), state)  # (B, U)
             states.append(state)
         x = self.final_norm(self.projection(x))  # (B, E)
-        return x[:, None], tuple(states)  # (B, 1, E)
+        recent = self.next_recent(recent, token_ids, 1)
+        return x[:, None], self.joined(states, recent)  # (B, 1, E)
 
     def call_packed(
         self, token_ids: Tensor, positions: Tensor, training: bool | None = None
@@ -159,14 +149,14 @@ class RecurrentBackbone(CausalBackbone):
         state = self.empty_cache(ops.shape(token_ids)[0])
         keep = ops.swapaxes(positions, 0, 1)[..., None] > 0  # (T, B, 1)
         keep = ops.cast(keep, self.compute_dtype)
-        return self.call_with_state(token_ids, state, training, keep)[0]  # (B, T, E)
+        # (B, T, E)
+        return self._run(token_ids, state, training, keep, positions)[0]
 
     def call_with_state(
         self,
         token_ids: Tensor,
         state: Cache,
         training: bool | None = None,
-        keep: Tensor | None = None,
     ) -> tuple[Tensor, Cache]:
         """Goes on from a state over any number of positions.
 
@@ -174,16 +164,30 @@ class RecurrentBackbone(CausalBackbone):
             token_ids: int32 tensor of shape `(batch_size, sequence_length)`.
             state: what `empty_cache()`, `prefill()` or this method returned.
             training: bool. Whether to drop out.
-            keep: see `RecurrentLayer.run_projected`.
 
         Returns:
             The hidden states `(batch_size, sequence_length, embedding_dim)` and the
             next state.
         """
+        return self._run(token_ids, state, training)
+
+    def _run(
+        self,
+        token_ids: Tensor,
+        state: Cache,
+        training: bool | None,
+        keep: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> tuple[Tensor, Cache]:
+        """As `call_with_state()`; `keep` is that of `RecurrentLayer.run_projected`."""
+        before, recent = self.parted(state)
         is_looked_up = self._is_looked_up(training, keep)
-        x = None if is_looked_up else self._embedded(token_ids, training)
+        x = None
+        if not is_looked_up:
+            x = self.embed(token_ids, recent, positions, training)  # (B, T, E)
+            x = self.input_dropout_layer(x, training=training)
         states = []
-        blocks = zip(self._blocks(), state, strict=True)
+        blocks = zip(self._blocks(), before, strict=True)
         for (norm, layer, dropout_after), layer_state in blocks:
             if x is None:
                 projected = self._looked_up_projection(token_ids)  # (T, B, G * U)
@@ -194,12 +198,14 @@ class RecurrentBackbone(CausalBackbone):
                 x, layer_state = layer.run(norm(x), layer_state, training, keep)
             x = dropout_after(x, training=training)  # (B, T, U)
             states.append(layer_state)
-        return self.final_norm(self.projection(x)), tuple(states)  # (B, T, E)
+        recent = self.next_recent(recent, token_ids, ops.shape(token_ids)[1])
+        # (B, T, E)
+        return self.final_norm(self.projection(x)), self.joined(states, recent)
 
     def _is_looked_up(self, training: bool | None, keep: Tensor | None) -> bool:
         """Whether the first layer's projection is computed once for each token.
 
-        It depends on the token alone, unless units are dropped out.
+        It depends on the token alone, without n-grams and where no unit drops out.
         """
         drops_out = training and (
             self.embedding_dropout or self.input_dropout_layer.rate
@@ -207,6 +213,7 @@ class RecurrentBackbone(CausalBackbone):
         return (
             self.vocabulary_size <= _SMALL_VOCABULARY
             and not drops_out
+            and not self.past
             and not self.recurrent_layers[0].calls_cudnn(training, keep)
         )
 
@@ -216,12 +223,6 @@ class RecurrentBackbone(CausalBackbone):
         # (V, G * U)
         projected = self.recurrent_layers[0].project(self.norms[0](every_token))
         return ops.take(projected, ops.swapaxes(token_ids, 0, 1), axis=0)
-
-    def _embedded(self, token_ids: Tensor, training: bool | None) -> Tensor:
-        """Token ids `(B, T)` after the first dropouts."""
-        x = self.token_embedding(token_ids)  # (B, T, E)
-        x = self.embedding_dropout_layer(x, token_ids, training=training)
-        return self.input_dropout_layer(x, training=training)
 
 
 @keras.saving.register_keras_serializable(package="langzoo")

@@ -11,12 +11,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from ...learning.recipe import Recipe
-from ..family import Counts, Family, LearnedSettings, Preset
+from ..family import Counts, Family, NetworkSettings, Preset
 
 _Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class RecurrentSettings(LearnedSettings):
+class RecurrentSettings(NetworkSettings):
     """A stack of recurrent layers."""
 
     gates: ClassVar[int]
@@ -37,9 +37,6 @@ class RecurrentSettings(LearnedSettings):
     """Whether there are RMSNorms."""
     dropout: _Share = 0.0
     """Dropout on the embeddings and on the output of every layer."""
-    embedding_dropout: _Share = 0.0
-    """Share of the vocabulary whose embeddings are zero in a step, before the other
-    dropouts."""
     input_dropout: _Share | None = None
     """On the embeddings, in place of `dropout`."""
     output_dropout: _Share | None = None
@@ -66,7 +63,8 @@ class RecurrentSettings(LearnedSettings):
             products=products + projection + embeddings,
             others=self.num_layers * self.biases * units
             + (sum(inputs) + width if self.normalize else 0)
-            + (0 if self.tie_embeddings else embeddings),
+            + (0 if self.tie_embeddings else embeddings)
+            + self.ngram_weights(width),
         )
 
 

@@ -77,6 +77,8 @@ class SelfAttention(keras.layers.Layer):
         dropout: float. Dropout on the attention weights.
         use_bias: bool. Whether the projections have biases.
         residual_scale: float. Factor on it for the output projection.
+        qk_norm: float or `None`. What an RMSNorm of each query and key, before they are
+            turned, adds to the variance; `None` for no such norm.
 
     Call arguments:
         x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
@@ -86,9 +88,12 @@ class SelfAttention(keras.layers.Layer):
             that each one sees.
         rotation: cosines and sines of the positions, a pair of
             `(sequence_length, head_dim / 2)`, or `None` for no rotation.
+        added: what is added to the values, of shape `(batch_size, sequence_length,
+            num_key_value_heads, head_dim)`, or `None`.
 
     References:
         - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762)
+        - [Henry et al., 2020](https://arxiv.org/abs/2010.04245) (with norms)
         - [Su et al., 2021](https://arxiv.org/abs/2104.09864) (rotary positions)
         - [Ainslie et al., 2023](https://arxiv.org/abs/2305.13245) (grouped queries)
     """
@@ -102,6 +107,7 @@ class SelfAttention(keras.layers.Layer):
         dropout: float = 0.0,
         use_bias: bool = False,
         residual_scale: float = 1.0,
+        qk_norm: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -111,6 +117,7 @@ class SelfAttention(keras.layers.Layer):
         self.use_bias = use_bias
         self.stddev = stddev
         self.residual_scale = residual_scale
+        self.qk_norm = qk_norm
 
     def build(self, input_shape: Any, *_: Any) -> None:
         dim = input_shape[-1]
@@ -122,6 +129,12 @@ class SelfAttention(keras.layers.Layer):
         self.attention_output = dense(
             self, "attention_output", dim, dim, self.residual_scale
         )
+        self.query_key_norm = None
+        if self.qk_norm is not None:
+            norm = keras.layers.RMSNormalization(
+                epsilon=self.qk_norm, dtype=self.dtype_policy, name="query_key_norm"
+            )
+            self.query_key_norm = built(norm, self.head_dim)
         self.dropout_layer = keras.layers.Dropout(
             self.dropout, dtype=self.dtype_policy, name="dropout"
         )
@@ -132,9 +145,10 @@ class SelfAttention(keras.layers.Layer):
         x: Tensor,
         mask: Tensor,
         rotation: Rotation | None = None,
+        added: Tensor | None = None,
         training: bool | None = None,
     ) -> Tensor:
-        query, key, value = self._project(x, rotation)  # (B, H or K, T, D)
+        query, key, value = self._project(x, rotation, added)  # (B, H or K, T, D)
         heads = self._attend(query, key, value, mask, training)  # (B, T, H * D)
         return self.attention_output(heads)  # (B, T, E)
 
@@ -152,13 +166,17 @@ class SelfAttention(keras.layers.Layer):
         return self._weights(query, key, mask)  # (B, H, T, T)
 
     def prefill(
-        self, x: Tensor, mask: Tensor, rotation: Rotation | None
+        self,
+        x: Tensor,
+        mask: Tensor,
+        rotation: Rotation | None,
+        added: Tensor | None = None,
     ) -> tuple[Tensor, Cache]:
         """As a call, with keys and values: `(batch_size, kv_heads, length, head_dim)`.
 
         `kv_heads` is `num_key_value_heads`.
         """
-        query, key, value = self._project(x, rotation)  # (B, H or K, T, D)
+        query, key, value = self._project(x, rotation, added)  # (B, H or K, T, D)
         heads = self._attend(query, key, value, mask, False)  # (B, T, H * D)
         return self.attention_output(heads), (key, value)
 
@@ -167,6 +185,7 @@ class SelfAttention(keras.layers.Layer):
         x: Tensor,
         mask: Tensor,
         rotation: Rotation | None,
+        added: Tensor | None,
         cache: Cache,
         place: Place,
     ) -> tuple[Tensor, Cache]:
@@ -178,6 +197,8 @@ class SelfAttention(keras.layers.Layer):
             mask: additive mask of the cached positions, `(length, max_length)`.
             rotation: cosines and sines of the positions, a pair of
                 `(length, head_dim / 2)`, or `None`.
+            added: what is added to the values, `(batch_size, length, kv_heads,
+                head_dim)`, or `None`.
             cache: keys and values, `(batch_size, kv_heads, max_length, head_dim)`.
             place: where the positions are in the cache.
 
@@ -185,7 +206,7 @@ class SelfAttention(keras.layers.Layer):
             The output, of the shape of `x`, and the cache.
         """
         rows = (-1, ops.shape(mask)[0])
-        query, key, value = self._project(x, rotation, rows)  # (B, H or K, T, D)
+        query, key, value = self._project(x, rotation, added, rows)  # (B, H or K, T, D)
         # (B, K, M, D)
         key, value = place.put(cache[0], key), place.put(cache[1], value)
         heads = self._attend(query, key, value, mask, False, is_small=True)
@@ -197,6 +218,7 @@ class SelfAttention(keras.layers.Layer):
         self,
         x: Tensor,
         rotation: Rotation | None,
+        added: Tensor | None = None,
         rows: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values; `rows` is `(B, T)`, B or -1, where x is flat."""
@@ -207,6 +229,10 @@ class SelfAttention(keras.layers.Layer):
         qkv = ops.transpose(qkv, (0, 2, 1, 3))  # (B, H + 2 K, T, D)
         # (B, H + K, T, D), (B, K, T, D)
         query_key, value = ops.split(qkv, [query_heads + heads], axis=1)
+        if added is not None:
+            value = value + ops.transpose(added, (0, 2, 1, 3))
+        if self.query_key_norm is not None:
+            query_key = self.query_key_norm(query_key)
         if rotation is not None:
             query_key = _rotate(query_key, *rotation)
         query, key = ops.split(query_key, [query_heads], axis=1)  # H and K heads
@@ -291,6 +317,73 @@ class SelfAttention(keras.layers.Layer):
             "use_bias": self.use_bias,
             "stddev": self.stddev,
             "residual_scale": self.residual_scale,
+            "qk_norm": self.qk_norm,
+        }
+
+
+class ValueEmbedding(keras.layers.Layer):
+    """What tokens add to the values of attention: embeddings, a factor for each head.
+
+    Args:
+        vocabulary_size: int. Number of token ids.
+        num_heads: int. Heads of values.
+        head_dim: int. Width of each.
+        stddev: float. Standard deviation of the embeddings when they are drawn; the
+            factors are 1 at first.
+
+    Call arguments:
+        token_ids: int32 tensor of shape `(batch_size, sequence_length)`; the output is
+            `(batch_size, sequence_length, num_heads, head_dim)`.
+
+    References:
+        - [Zhou et al., 2024](https://arxiv.org/abs/2410.17897) (value residuals)
+        - [Jordan et al., 2024](https://github.com/KellerJordan/modded-nanogpt)
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        num_heads: int,
+        head_dim: int,
+        *,
+        stddev: float,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.vocabulary_size = vocabulary_size
+        self.num_heads = num_heads
+        self.head_dim = head_dim
+        self.stddev = stddev
+        self.table = keras.layers.Embedding(
+            vocabulary_size,
+            num_heads * head_dim,
+            embeddings_initializer=normal_initializer(stddev),
+            dtype=self.dtype_policy,
+            name="table",
+        )
+
+    def build(self, *_: Any) -> None:
+        self.table.build()
+        # By this name no optimizer lets it decay.
+        self.scale = self.add_weight(
+            shape=(self.num_heads, 1), initializer="ones", name="scale"
+        )
+        self.built = True
+
+    def call(self, token_ids: Tensor) -> Tensor:
+        shape = (*ops.shape(token_ids), self.num_heads, self.head_dim)
+        return self.scale * ops.reshape(self.table(token_ids), shape)  # (B, T, K, D)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return (*input_shape, self.num_heads, self.head_dim)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "num_heads": self.num_heads,
+            "head_dim": self.head_dim,
+            "stddev": self.stddev,
         }
 
 

@@ -5,6 +5,7 @@ In shapes: B rows, T positions, E `hidden_dim`; K heads of keys and values of wi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -14,18 +15,25 @@ from keras import ops
 
 from ...backbone import (
     Cache,
-    CausalBackbone,
     Tensor,
     normal_initializer,
     prompt_of,
 )
-from .attention import CausalMask, Place, RotaryPositions, Rotation, SelfAttention
+from ..network import NetworkBackbone
+from .attention import (
+    CausalMask,
+    Place,
+    RotaryPositions,
+    Rotation,
+    SelfAttention,
+    ValueEmbedding,
+)
 from .block import DecoderBlock, FeedForward
 from .family import TRANSFORMER, TransformerSettings
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
-class TransformerBackbone(CausalBackbone):
+class TransformerBackbone(NetworkBackbone):
     """A Transformer decoder: pre-norm blocks, by default in today's small recipe.
 
     The defaults are RMSNorm, rotary positions, SwiGLU, no biases and tied embeddings;
@@ -63,13 +71,10 @@ class TransformerBackbone(CausalBackbone):
     family = TRANSFORMER
 
     def make_layers(self, settings: TransformerSettings, dtype: Any) -> None:
-        self.token_embedding = keras.layers.ReversibleEmbedding(
-            self.vocabulary_size,
-            settings.hidden_dim,
-            tie_weights=settings.tie_embeddings,
-            embeddings_initializer=normal_initializer(settings.initializer_range),
-            dtype=dtype,
-            name="token_embedding",
+        self.make_embeddings(
+            *(settings, settings.hidden_dim, dtype),
+            tie=settings.tie_embeddings,
+            stddev=settings.initializer_range,
         )
         self.position_embedding = self._position_embedding(dtype)
         self.embeddings_dropout = keras.layers.Dropout(
@@ -89,14 +94,45 @@ class TransformerBackbone(CausalBackbone):
         self.blocks = [
             self._block(f"block_{i}", dtype) for i in range(settings.num_layers)
         ]
+        self.make_residual_scales(dtype)
+        without = settings.num_layers - settings.value_embeddings
+        self.value_embedding_layers = [
+            self._value_embedding(f"value_embedding_{i}", dtype)
+            for i in range(without, settings.num_layers)
+        ]
         self.final_norm = self._norm("final_norm", dtype)
 
     def run_layers(self, token_ids: Tensor) -> Tensor:
         x = self.embeddings_dropout(self._embed(token_ids))  # (B, T, E)
         mask, rotation = self._tables(x)  # (T, T), two of (T, D / 2)
-        for block in self.blocks:
-            x = block(x, mask, rotation)
-        return self.final_norm(x)  # (B, T, E)
+
+        def run(block: DecoderBlock, x: Tensor, added: Tensor | None) -> Tensor:
+            return block(x, mask, rotation, added)
+
+        return self._through_blocks(token_ids, x, run)  # (B, T, E)
+
+    def _through_blocks(
+        self,
+        token_ids: Tensor,
+        x: Tensor,
+        run: Callable[[DecoderBlock, Tensor, Tensor | None], Tensor],
+    ) -> Tensor:
+        """The hidden states of what all blocks, run in turn, make of embeddings.
+
+        `run` takes a block, the stream that it reads, and what is added to its values.
+        """
+        first = x  # (B, T, E), as all that follows
+        without = len(self.blocks) - len(self.value_embedding_layers)
+        for number, block in enumerate(self.blocks):
+            added = None  # (B, T, K, D)
+            if number >= without:
+                added = self.value_embedding_layers[number - without](token_ids)
+            x = run(block, self.scaled(number, x, first), added)
+        return self.final_norm(x)
+
+    @property
+    def embedding_layers(self) -> list[keras.layers.Layer]:
+        return super().embedding_layers + self.value_embedding_layers
 
     def _position_embedding(self, dtype: Any) -> keras.layers.Layer | None:
         if self.positions == "learned":
@@ -112,6 +148,16 @@ class TransformerBackbone(CausalBackbone):
                 dtype="float32", name="position_embedding"
             )
         return None
+
+    def _value_embedding(self, name: str, dtype: Any) -> ValueEmbedding:
+        return ValueEmbedding(
+            self.vocabulary_size,
+            self.num_key_value_heads,
+            self.hidden_dim // self.num_heads,
+            stddev=self.initializer_range,
+            dtype=dtype,
+            name=name,
+        )
 
     def _norm(self, name: str, dtype: Any) -> keras.layers.Layer:
         if self.normalization == "rms_norm":
@@ -133,7 +179,12 @@ class TransformerBackbone(CausalBackbone):
             attention=SelfAttention(
                 self.num_heads,
                 self.num_key_value_heads,
-                dropout=self.dropout,
+                dropout=(
+                    self.dropout
+                    if self.attention_dropout is None
+                    else self.attention_dropout
+                ),
+                qk_norm=self.norm_epsilon if self.qk_norm else None,
                 name="attention",
                 **drawn,
             ),
@@ -151,13 +202,15 @@ class TransformerBackbone(CausalBackbone):
         self,
         token_ids: Tensor,
         index: Tensor | int = 0,
+        recent: Tensor | None = None,
         positions: Tensor | None = None,
+        training: bool | None = None,
     ) -> Tensor:
         """Embeddings `(B, T, E)` of tokens `(B, T)` from position `index` on.
 
-        Or at positions, int32 `(B, T)`.
+        Or at positions, int32 `(B, T)`; `recent` are the tokens before.
         """
-        x = self.token_embedding(token_ids)  # (B, T, E)
+        x = self.embed(token_ids, recent, positions, training)  # (B, T, E)
         if self.position_embedding is None:
             return x
         if self.positions == "sinusoidal":
@@ -188,33 +241,41 @@ class TransformerBackbone(CausalBackbone):
         _, rotation = self._tables(x)
         mask = self.causal_mask.dense(x)  # (T, T)
         weights = []
-        for block in self.blocks:
+
+        def run(block: DecoderBlock, x: Tensor, added: Tensor | None) -> Tensor:
             normed = block.attention_norm(x)
             attention = block.attention  # of which H heads look, at all T positions
             weights.append(attention.attention_weights(normed, mask, rotation))
-            x = block(x, mask, rotation)
+            return block(x, mask, rotation, added)
+
+        self._through_blocks(token_ids, x, run)
         return ops.stack(weights, axis=1)  # (B, layers, H, T, T)
 
     def call_packed(
         self, token_ids: Tensor, positions: Tensor, training: bool | None = None
     ) -> Tensor:
         """See `langzoo.models.tasks.packed`."""
-        x = self._embed(token_ids, positions=positions)  # (B, T, E)
+        # (B, T, E)
+        x = self._embed(token_ids, positions=positions, training=training)
         x = self.embeddings_dropout(x, training=training)
         # Rotary positions are relative: counting on from document to document is no
         # difference to them.
         _, rotation = self._tables(x)
         mask = self.causal_mask.within_documents(positions)  # (B, 1, T, T)
-        for block in self.blocks:
-            x = block(x, mask, rotation, training=training)
-        return self.final_norm(x)  # (B, T, E)
+
+        def run(block: DecoderBlock, x: Tensor, added: Tensor | None) -> Tensor:
+            return block(x, mask, rotation, added, training=training)
+
+        return self._through_blocks(token_ids, x, run)  # (B, T, E)
 
     def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
         """For each block, keys and values of every position.
 
         Returns:
             A tuple of pairs of tensors, each of shape
-            `(batch_size, num_key_value_heads, max_length, head_dim)`.
+            `(batch_size, num_key_value_heads, max_length, head_dim)`; with n-grams the
+            tokens behind them, `(batch_size, 1, past + max_length, 1)`, of which 0
+            stands for none.
         """
         shape = (
             batch_size,
@@ -223,7 +284,8 @@ class TransformerBackbone(CausalBackbone):
             self.hidden_dim // self.num_heads,
         )
         zeros = ops.zeros(shape, self.compute_dtype)
-        return tuple((zeros, zeros) for _ in self.blocks)
+        tokens = ops.zeros((batch_size, 1, self.past + max_length, 1), "int32")
+        return self.joined([(zeros, zeros) for _ in self.blocks], tokens)
 
     def call_with_cache(
         self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor
@@ -232,23 +294,41 @@ class TransformerBackbone(CausalBackbone):
         # and again those at positions that it has.
         index = ops.cast(cache_update_index, "int32")
         length = ops.shape(token_ids)[1]
-        x = self._embed(token_ids, index)  # (B, T, E)
+        before, tokens = self.parted(cache)
+        recent, tokens = self._recent(tokens, token_ids, index)
+        x = self._embed(token_ids, index, recent)  # (B, T, E)
         x = ops.reshape(x, (-1, self.hidden_dim))  # (B * T, E)
         positions = index + ops.arange(length)  # (T,)
-        others = ops.arange(ops.shape(cache[0][0])[2])  # (M,)
+        others = ops.arange(ops.shape(before[0][0])[2])  # (M,)
         mask = self.causal_mask.between(positions[:, None], others)  # (T, M)
         rotation = None
         if self.rotary_positions is not None:
             rotation = self.rotary_positions.rotation(positions)  # two of (T, D / 2)
-        place = Place(cache[0][0], index, length)
-        caches = []
-        for block, block_cache in zip(self.blocks, cache, strict=True):
+        place = Place(before[0][0], index, length)
+        caches: list[Cache] = []
+
+        def run(block: DecoderBlock, x: Tensor, added: Tensor | None) -> Tensor:
             x, block_cache = block.call_with_cache(
-                x, mask, rotation, block_cache, place
+                x, mask, rotation, added, before[len(caches)], place
             )
             caches.append(block_cache)
-        x = ops.reshape(self.final_norm(x), (-1, length, self.hidden_dim))  # (B, T, E)
-        return x, tuple(caches)
+            return x
+
+        x = self._through_blocks(token_ids, x, run)
+        x = ops.reshape(x, (-1, length, self.hidden_dim))  # (B, T, E)
+        return x, self.joined(caches, tokens)
+
+    def _recent(
+        self, tokens: Tensor | None, token_ids: Tensor, index: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The last tokens before `index`, and all with `token_ids` written there."""
+        if tokens is None:
+            return None, None
+        rows, length = ops.shape(token_ids)
+        recent = ops.slice(tokens, (0, 0, index, 0), (rows, 1, self.past, 1))
+        place = Place(tokens, index + self.past, length)
+        tokens = place.put(tokens, token_ids[:, None, :, None] + 1)
+        return ops.reshape(recent, (rows, self.past)), tokens  # (B, P)
 
     def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
         # All columns at once; what came from column `length` on is wiped, so that it
@@ -262,11 +342,17 @@ class TransformerBackbone(CausalBackbone):
         kept = ops.cast(kept, self.compute_dtype)
         room = [[0, 0], [0, 0], [0, ops.shape(token_ids)[1] - columns], [0, 0]]
         caches = []
-        for block in self.blocks:
-            x, cache = block.prefill(x, mask, rotation)  # keys and values (B, K, T, D)
-            # (B, K, M, D)
+
+        def run(block: DecoderBlock, x: Tensor, added: Tensor | None) -> Tensor:
+            # Keys and values (B, K, T, D), with room (B, K, M, D).
+            x, cache = block.prefill(x, mask, rotation, added)
             caches.append(tuple(tf.pad(tensor * kept, room) for tensor in cache))
-        return tuple(caches)
+            return x
+
+        self._through_blocks(prompt, x, run)
+        tokens = (prompt[:, None, :, None] + 1) * ops.cast(kept, "int32")
+        room = [*room[:2], [self.past, room[2][1]], room[3]]
+        return self.joined(caches, tf.pad(tokens, room))
 
     def default_lora_layer_names(self) -> list[str]:
         return ["query_key_value"]

@@ -111,6 +111,7 @@ class DecoderBlock(keras.layers.Layer):
         x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
         mask: see `SelfAttention`.
         rotation: see `SelfAttention`.
+        added: see `SelfAttention`.
 
     References:
         - [Xiong et al., 2020](https://arxiv.org/abs/2002.04745) (pre-norm)
@@ -148,17 +149,23 @@ class DecoderBlock(keras.layers.Layer):
         x: Tensor,
         mask: Tensor,
         rotation: Rotation | None = None,
+        added: Tensor | None = None,
         training: bool | None = None,
     ) -> Tensor:
         branch = self.attention_norm(x)  # (B, T, E), as all that follows
-        branch = self.attention(branch, mask, rotation, training=training)
+        branch = self.attention(branch, mask, rotation, added, training=training)
         return self._finish(x, branch, training)
 
     def prefill(
-        self, x: Tensor, mask: Tensor, rotation: Rotation | None
+        self,
+        x: Tensor,
+        mask: Tensor,
+        rotation: Rotation | None,
+        added: Tensor | None = None,
     ) -> tuple[Tensor, Cache]:
         """As a call, with the keys and values of `SelfAttention.prefill`."""
-        branch, cache = self.attention.prefill(self.attention_norm(x), mask, rotation)
+        branch = self.attention_norm(x)
+        branch, cache = self.attention.prefill(branch, mask, rotation, added)
         return self._finish(x, branch, False), cache
 
     def call_with_cache(
@@ -166,12 +173,13 @@ class DecoderBlock(keras.layers.Layer):
         x: Tensor,
         mask: Tensor,
         rotation: Rotation | None,
+        added: Tensor | None,
         cache: Cache,
         place: Place,
     ) -> tuple[Tensor, Cache]:
         """Some positions; see `SelfAttention.call_with_cache`."""
         branch, cache = self.attention.call_with_cache(
-            self.attention_norm(x), mask, rotation, cache, place
+            self.attention_norm(x), mask, rotation, added, cache, place
         )
         return self._finish(x, branch, False), cache
 

@@ -12,10 +12,10 @@ import pydantic
 from pydantic import Field
 
 from ...learning.recipe import Recipe
-from ..family import Counts, Family, LearnedSettings, Preset
+from ..family import Counts, Family, Preset, ResidualSettings
 
 
-class TransformerSettings(LearnedSettings):
+class TransformerSettings(ResidualSettings):
     """A Transformer decoder."""
 
     num_layers: Annotated[int, Field(ge=1)] = 4
@@ -43,6 +43,12 @@ class TransformerSettings(LearnedSettings):
     """Before attention, before each feed-forward network and at the end."""
     norm_epsilon: Annotated[float, Field(gt=0)] = 1e-6
     """What the normalizations add to the variance."""
+    qk_norm: bool = False
+    """Whether queries and keys are normalized, too: an RMSNorm of each head's, with
+    gains that all heads of a block share."""
+    value_embeddings: Annotated[int, Field(ge=0)] = 0
+    """Blocks, the last ones, with a table of embeddings of their own that are added to
+    the values of attention, each head's times a factor that is learned."""
     use_bias: bool = False
     """Whether dense layers and LayerNorms have biases."""
     tie_embeddings: bool = True
@@ -51,6 +57,8 @@ class TransformerSettings(LearnedSettings):
     """Standard deviation of the weights when they are drawn."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on embeddings, attention weights and branches."""
+    attention_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """On the attention weights, in place of `dropout`."""
 
     @pydantic.model_validator(mode="after")
     def _heads_divide_the_width(self) -> TransformerSettings:
@@ -68,6 +76,15 @@ class TransformerSettings(LearnedSettings):
             raise ValueError(
                 f"num_heads {self.num_heads} must be a multiple of "
                 f"num_key_value_heads {self.num_key_value_heads}"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _blocks_have_the_value_embeddings(self) -> TransformerSettings:
+        if self.value_embeddings > self.num_layers:
+            raise ValueError(
+                f"value_embeddings {self.value_embeddings} must be at most num_layers "
+                f"{self.num_layers}"
             )
         return self
 
@@ -94,12 +111,18 @@ class TransformerSettings(LearnedSettings):
         norm = hidden_dim * (2 if has_centers else 1)
         embeddings = vocabulary_size * hidden_dim
         places = self.context_length if self.positions == "learned" else 0
+        heads = settings.num_key_value_heads
+        gains = hidden_dim // self.num_heads if self.qk_norm else 0
         return Counts(
             products=self.num_layers * products + embeddings,
-            others=self.num_layers * ((biases if self.use_bias else 0) + 2 * norm)
+            others=self.num_layers
+            * ((biases if self.use_bias else 0) + 2 * norm + gains)
             + norm
             + (0 if self.tie_embeddings else embeddings)
-            + places * hidden_dim,
+            + places * hidden_dim
+            + self.value_embeddings * (vocabulary_size * shared + heads)
+            + self.ngram_weights(hidden_dim)
+            + self.scale_weights(self.num_layers),
             # Scores and the weighted sum of values.
             attention=self.num_layers * 2 * self.context_length * hidden_dim,
         )

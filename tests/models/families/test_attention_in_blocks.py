@@ -155,7 +155,7 @@ def test_no_tensor_of_a_step_grows_with_the_square_of_the_length(monkeypatch):
     assert largest(found) <= 4 * 512 * 256
 
 
-@pytest.fixture(params=["gpt2", "llama"])
+@pytest.fixture(params=["gpt2", "transformer_options"])
 def model(request):
     family, sizes = VARIANTS[request.param]
     keras.utils.set_random_seed(0)

@@ -10,6 +10,7 @@ from langzoo import models
 from langzoo.models import zoo
 from langzoo.models.families import FAMILIES, presets
 from langzoo.models.families.transformer.family import ARCHITECTURES
+from tiny_models import VARIANTS
 
 PRESETS = presets.PRESETS
 SMALL = 60
@@ -27,6 +28,10 @@ CASES = {
     ),
     "gru_plain": ("gru", {"num_layers": 2, "normalize": False}),
     "gated_conv_bottleneck": ("gated_conv", {"bottleneck_dim": 24, "kernel_size": 5}),
+    "gated_conv_options": VARIANTS["gated_conv_bottleneck"],
+    "transformer_options": VARIANTS["transformer_options"],
+    "gru_options": VARIANTS["plain_gru"],
+    "tcn_options": ("tcn", {"filters": 48, "ngram_embeddings": 2}),
     "tcn_filters": ("tcn", {"filters": 48, "num_layers": 3}),
     "tcn_single": ("tcn", {"filters": 48, "num_layers": 1}),
 }

@@ -11,7 +11,6 @@ from langzoo.models.families.recurrent import cells
 from langzoo.models.families.recurrent.layers import (
     GRU,
     LSTM,
-    EmbeddingDropout,
     SimpleRNN,
 )
 
@@ -553,23 +552,6 @@ def test_an_export_scores_in_a_tf1_session_as_the_model_does(family, tmp_path):
 
 
 # --- Dropout of whole tokens ---
-
-
-def test_a_token_is_dropped_wherever_it_stands_and_others_make_up_for_it():
-    layer = EmbeddingDropout(50, rate=0.4, seed=0)
-    token_ids = np.random.default_rng(0).integers(0, 50, (8, 100))
-    embeddings = np.random.default_rng(1).normal(size=(8, 100, 3)).astype("float32")
-    scale = layer(embeddings, token_ids, training=True) / embeddings
-    by_token = [np.unique(np.round(scale[token_ids == i], 4)) for i in range(50)]
-    assert all(len(values) == 1 for values in by_token)
-    dropped = np.mean([values[0] == 0 for values in by_token])
-    assert 0.2 < dropped < 0.6
-    kept = [values[0] for values in by_token if values[0]]
-    np.testing.assert_allclose(kept, 1 / 0.6, rtol=1e-3)
-    # Others the next time, and none without training.
-    again = layer(embeddings, token_ids, training=True) / embeddings
-    assert not np.array_equal(again, scale)
-    np.testing.assert_array_equal(layer(embeddings, token_ids), embeddings)
 
 
 def test_dropped_tokens_leave_no_trace_in_training():

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from langzoo.models import ByteTokenizer, SpeculativeSampler, build_causal_lm
+from tiny_models import VARIANTS
 
 CONTEXT = 32
-POSITIONS = ["rotary", "learned"]
+OPTIONS = [{}, {**VARIANTS["transformer_options"][1], "positions": "learned"}]
 PROMPTS = ["From fairest creatures", "To", ""]
 
 
-def make_model(seed, positions="rotary", **sizes):
+def make_model(seed, **sizes):
     keras.utils.set_random_seed(seed)
     sizes = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, **sizes}
     return build_causal_lm(
         "transformer",
         ByteTokenizer(),
         CONTEXT,
-        positions=positions,
         initializer_range=0.5,  # so that texts differ
         **sizes,
     )
@@ -32,14 +32,14 @@ def generate(model, prompts, **options):
     return {name: np.array(value) for name, value in outputs.items()}
 
 
-@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("options", OPTIONS, ids=["plain", "options"])
 @pytest.mark.parametrize("draft_seed", [0, 7], ids=["itself", "another"])
-def test_the_text_is_the_greedy_samplers(positions, draft_seed):
-    model = make_model(0, positions)
+def test_the_text_is_the_greedy_samplers(options, draft_seed):
+    model = make_model(0, **options)
     model.compile(sampler="greedy")
     expected = generate(model, PROMPTS)
     for tokens in (1, 4):
-        draft = make_model(draft_seed, positions)
+        draft = make_model(draft_seed, **options)
         model.compile(sampler=SpeculativeSampler(draft, tokens))
         actual = generate(model, PROMPTS)
         np.testing.assert_array_equal(actual["token_ids"], expected["token_ids"])

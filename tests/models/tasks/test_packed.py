@@ -12,7 +12,8 @@ START, END = 2, 3
 CONTEXT = 24
 # Those without dropout.
 APART = ["transformer", "gpt2", "llama", "transformer_sinusoidal", "rnn", "gru", "lstm"]
-APART += ["gated_conv_bottleneck", "tcn_filters", "own"]
+APART += ["gated_conv_bottleneck", "tcn_filters", "plain_gru", "own"]
+APART += ["transformer_options"]
 DOCUMENTS = [[START, 7, 8, 9, 10], [START], [START, 7, 8, 9, 11, 12, 13, 14, 15]]
 ROW = [token for document in DOCUMENTS for token in document]
 PADDED = [*ROW, *[0] * (CONTEXT - len(ROW))]

@@ -37,15 +37,23 @@ def build(tokenizer: Any, family: str = "lstm", **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("tie_embeddings", [True, False])
-def test_logits_are_the_models_own(tokenizer, dtype, tie_embeddings):
-    model = build(tokenizer, dtype=dtype, tie_embeddings=tie_embeddings)
+@pytest.mark.parametrize(
+    ("tie_embeddings", "logit_softcap"), [(True, None), (False, 2.0)]
+)
+def test_logits_are_the_models_own(tokenizer, dtype, tie_embeddings, logit_softcap):
+    model = build(
+        tokenizer,
+        dtype=dtype,
+        tie_embeddings=tie_embeddings,
+        logit_softcap=logit_softcap,
+    )
     assert OutputProjection.is_worth_it(model)
     states = np.random.default_rng(1).normal(size=(3, 1, 16))
     states = tf.cast(states, model.backbone.compute_dtype)
     logits = OutputProjection(model)(states)
     assert logits.dtype == tf.float32
-    expected = model.backbone.token_embedding(states, reverse=True)
+    expected = model.backbone.logits(states)
+    assert (np.abs(expected).max() < 2) == bool(logit_softcap)
     tolerance = 1e-5 if dtype == "float32" else 0.1
     np.testing.assert_allclose(logits, tf.cast(expected, "float32"), atol=tolerance)
 
@@ -60,7 +68,9 @@ def test_is_for_large_products_only(tokenizer):
 def test_an_export_of_many_tokens_writes_what_the_model_finds_likeliest(
     tokenizer, family, tmp_path
 ):
-    settings = {"num_heads": 2} if family == "transformer" else {}
+    settings = {}
+    if family == "transformer":
+        settings = {"num_heads": 2, "logit_softcap": 20.0, "ngram_embeddings": 2}
     model = build(tokenizer, family, **settings)
     assert isinstance(model.preprocessor, CausalLMPreprocessor)
     if family == "lstm":
