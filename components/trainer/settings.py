@@ -43,7 +43,8 @@ class TrainerSettings(RecipeChanges):
 
     steps: Annotated[int, Field(ge=0)] = 1000
     """Updates of the weights; 0 leaves the model as initialized. With more of them a
-    training that has ended goes on, but where `schedule` is `cosine` or `linear`."""
+    training that has ended goes on, but with `average_last`, and where `schedule` is
+    `cosine`, `linear` or `wsd`."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Windows a batch. On small corpora many small steps learn most."""
     carry_state: bool = False
@@ -133,7 +134,8 @@ class TrainerSettings(RecipeChanges):
             names |= {"eval_every_steps", "eval_batches"}
         # The last step is evaluated, too, and would be one to decide by.
         begins_alike = not decides or (every is not None and self.steps % every == 0)
-        if self.recipe.schedule not in LAID_OUT and self.steps > warmup:
+        is_laid_out = self.recipe.schedule in LAID_OUT or bool(self.recipe.average_last)
+        if not is_laid_out and self.steps > warmup:
             names |= {"steps"} if begins_alike else set()
         return frozenset(names)
 
