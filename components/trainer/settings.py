@@ -55,6 +55,9 @@ class TrainerSettings(RecipeChanges):
     ends. `best_fit`: as many as fit, cut only if longer than the context, and each sees
     only itself. `lines`: a document a row, in rows of an eighth, a quarter, half or all
     of the context. An n-gram model counts documents whole."""
+    repack: bool = False
+    """Whether every epoch has the documents in a new order, by `seed`, and so cuts
+    other rows; with `packing` `contiguous`, where it matters what they share."""
     augmentation: AugmentationSettings = AugmentationSettings()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a target's probability that is spread over the vocabulary in training;
@@ -166,6 +169,11 @@ class TrainerSettings(RecipeChanges):
             raise ValueError(
                 "trainer.carry_state needs trainer.packing contiguous, where a row "
                 f"goes on from the one before: it is {self.packing}"
+            )
+        if self.repack and self.packing != "contiguous":
+            raise ValueError(
+                "trainer.repack needs trainer.packing contiguous, where documents see "
+                f"each other: it is {self.packing}"
             )
         check_together(self, "trainer.")
         return self
