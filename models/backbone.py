@@ -334,6 +334,19 @@ def built(layer: keras.layers.Layer, input_dim: int) -> keras.layers.Layer:
     return layer
 
 
+def holds_matrices(kernel: Any, widths: Sequence[int]) -> None:
+    """Says that a kernel holds matrices of such widths side by side.
+
+    An optimizer that takes matrices as wholes, as `Muon` does, keeps them apart.
+    """
+    kernel.matrix_widths = tuple(widths)
+
+
+def matrix_widths(kernel: Any) -> tuple[int, ...]:
+    """The widths of the matrices in a kernel; none where it is a single one."""
+    return getattr(kernel, "matrix_widths", ())
+
+
 def normal_initializer(stddev: float = 0.02) -> keras.initializers.Initializer:
     """GPT-2's initializer: normal, by default of standard deviation 0.02."""
     return keras.initializers.RandomNormal(stddev=stddev)

@@ -126,10 +126,15 @@ def batches_from(
     span = {"first_step": first - begun, "last_step": settings.steps * accumulated}
     if settings.carry_state:
         assert isinstance(windows, TokenWindows)  # The settings see to it.
-        batches = windows.contiguous_batches(settings.batch_size, **span)
+        batches = windows.contiguous_batches(
+            settings.batch_size,
+            repack_seed=settings.seed if settings.repack else None,
+            **span,
+        )
     else:
+        more = {"repack": True} if settings.repack else {}
         batches = windows.training_batches(
-            settings.batch_size, seed=settings.seed, **span
+            settings.batch_size, seed=settings.seed, **span, **more
         )
     batches = augmented(
         batches,

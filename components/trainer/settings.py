@@ -43,7 +43,8 @@ class TrainerSettings(RecipeChanges):
 
     steps: Annotated[int, Field(ge=0)] = 1000
     """Updates of the weights; 0 leaves the model as initialized. With more of them a
-    training that has ended goes on, but where `schedule` is `cosine` or `linear`."""
+    training that has ended goes on, but with `average_last`, and where `schedule` is
+    `cosine`, `linear` or `wsd`."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Windows a batch. On small corpora many small steps learn most."""
     carry_state: bool = False
@@ -54,6 +55,9 @@ class TrainerSettings(RecipeChanges):
     ends. `best_fit`: as many as fit, cut only if longer than the context, and each sees
     only itself. `lines`: a document a row, in rows of an eighth, a quarter, half or all
     of the context. An n-gram model counts documents whole."""
+    repack: bool = False
+    """Whether every epoch has the documents in a new order, by `seed`, and so cuts
+    other rows; with `packing` `contiguous`, where it matters what they share."""
     augmentation: AugmentationSettings = AugmentationSettings()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a target's probability that is spread over the vocabulary in training;
@@ -133,7 +137,8 @@ class TrainerSettings(RecipeChanges):
             names |= {"eval_every_steps", "eval_batches"}
         # The last step is evaluated, too, and would be one to decide by.
         begins_alike = not decides or (every is not None and self.steps % every == 0)
-        if self.recipe.schedule not in LAID_OUT and self.steps > warmup:
+        is_laid_out = self.recipe.schedule in LAID_OUT or bool(self.recipe.average_last)
+        if not is_laid_out and self.steps > warmup:
             names |= {"steps"} if begins_alike else set()
         return frozenset(names)
 
@@ -164,6 +169,11 @@ class TrainerSettings(RecipeChanges):
             raise ValueError(
                 "trainer.carry_state needs trainer.packing contiguous, where a row "
                 f"goes on from the one before: it is {self.packing}"
+            )
+        if self.repack and self.packing != "contiguous":
+            raise ValueError(
+                "trainer.repack needs trainer.packing contiguous, where documents see "
+                f"each other: it is {self.packing}"
             )
         check_together(self, "trainer.")
         return self

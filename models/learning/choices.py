@@ -39,12 +39,16 @@ class OptimizerKind(NamedTuple):
             step as with AdamW.
         settings: names of the recipe's fields that are of this optimizer and not of
             all; it is made with those that its signature has.
+        schedule: string. The schedule where no other is said; none for the recipe's.
+        averages: bool. Whether it averages the weights itself.
     """
 
     make: str
     rate: float = 1.0
     decays: bool = True
     settings: tuple[str, ...] = ()
+    schedule: str = ""
+    averages: bool = False
 
 
 OPTIMIZERS: dict[str, OptimizerKind] = {
@@ -55,10 +59,20 @@ OPTIMIZERS: dict[str, OptimizerKind] = {
         "langzoo.models.learning.optimizers:NTASGD",
         rate=300.0,
         settings=("averaging_patience",),
+        averages=True,
     ),
     "adagrad": OptimizerKind("keras.optimizers:Adagrad", rate=30.0),
     "adafactor": OptimizerKind("keras.optimizers:Adafactor", rate=10.0),
     "lion": OptimizerKind("keras.optimizers:Lion", rate=0.3, settings=("beta_2",)),
+    "muon": OptimizerKind(
+        "langzoo.models.learning.optimizers:Muon", settings=("beta_2",)
+    ),
+    "schedule_free_adamw": OptimizerKind(
+        "langzoo.models.learning.optimizers:ScheduleFreeAdamW",
+        settings=("beta_2",),
+        schedule="constant",
+        averages=True,
+    ),
 }
 """The optimizers by the name used in configurations.
 
@@ -69,12 +83,15 @@ References:
     - [Duchi et al., 2011](https://jmlr.org/papers/v12/duchi11a.html) (Adagrad)
     - [Shazeer and Stern, 2018](https://arxiv.org/abs/1804.04235) (Adafactor)
     - [Chen et al., 2023](https://arxiv.org/abs/2302.06675) (Lion)
+    - [Jordan et al., 2024](https://kellerjordan.github.io/posts/muon/) (Muon)
+    - [Defazio et al., 2024](https://arxiv.org/abs/2405.15682) (schedule-free AdamW)
 """
 
 SCHEDULES: dict[str, tuple[str, ...]] = {
     "constant": (),
     "cosine": (),
     "linear": (),
+    "wsd": ("decay_share",),
     "inverse_square_root": (),
     "step": ("decay_every_steps", "decay_factor"),
     "plateau": ("decay_factor", "plateau_patience"),
@@ -82,7 +99,7 @@ SCHEDULES: dict[str, tuple[str, ...]] = {
 """The schedules of `schedules.make_schedule()`, and the recipe's fields that are of
 them and not of all."""
 
-LAID_OUT = ("cosine", "linear")
+LAID_OUT = ("cosine", "linear", "wsd")
 """Those that end where the training does: of a longer one every step is another."""
 
 PRECISIONS = {

@@ -36,18 +36,28 @@ class Recipe(Section):
     """Steps until the peak."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Decoupled, as in AdamW, whatever the optimizer; biases and norms are spared."""
+    decay_width: Annotated[int, Field(ge=1)] | None = None
+    """Width that `weight_decay` is meant for: a matrix of half that decays twice as
+    much, and so on; by default all alike."""
+    cautious_decay: bool = False
+    """Whether a weight decays only in steps that bring it nearer to 0 themselves."""
     beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Decay rate of the second moment of `adam` and `adamw`, of `lion`'s momentum."""
     clip_norm: Annotated[float, Field(ge=0)] = 1.0
     """Bound on the gradient's global norm; 0 for none."""
     optimizer: OptimizerName = "adamw"
     """With another than `adamw` the recipe's learning rate and weight decay are
-    translated; `nt_asgd` is AWD-LSTM's. Yours is `mypackage:Optimizer`, a subclass of
+    translated; `nt_asgd` is AWD-LSTM's. `muon` makes the updates of matrices
+    orthogonal: fewer steps, dearer ones. `schedule_free_adamw` averages in place of a
+    schedule, by default `constant`. Yours is `mypackage:Optimizer`, a subclass of
     `keras.optimizers.Optimizer` or a function that makes one: it takes a schedule as
     `learning_rate` and, if it can, `weight_decay` and `global_clipnorm`
     (models/learning/choices.py says more)."""
     schedule: ScheduleName = "cosine"
-    """What follows the warm-up. `plateau` falls where the evaluation loss stays."""
+    """What follows the warm-up. `wsd` stays, then falls in equal steps; `plateau` falls
+    where the evaluation loss stays."""
+    decay_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the steps, the last ones, in which `wsd` falls."""
     decay_every_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps between two falls of the schedule `step`."""
     decay_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -61,6 +71,9 @@ class Recipe(Section):
     ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Of an exponential moving average of the weights, which is what is evaluated and
     exported; such as 0.999."""
+    average_last: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the steps, the last ones, whose weights are averaged evenly for what is
+    evaluated and exported, after the average of `ema_momentum` if there is one."""
     gradient_accumulation_steps: Annotated[int, Field(ge=1)] = 1
     """Batches of a step: their gradients are those of one large batch."""
 
@@ -74,20 +87,23 @@ class Recipe(Section):
         return Recipe(**{**dict(self), **changes})
 
     def with_optimizer(self, name: str) -> Recipe:
-        """This recipe of AdamW, translated for another optimizer.
+        """This recipe, translated for another optimizer.
 
-        The learning rate is multiplied by what the optimizer usually needs, and the
+        The learning rate is multiplied by what the other usually needs more, and the
         weight decay divided by it, so that weights decay as much a step; with Adam
-        they do not decay. That is where to begin, not the best.
+        they do not decay, and without a schedule it is constant. That is where to
+        begin, not the best.
 
         Raises:
             ValueError: if there is no such optimizer.
         """
         kind = optimizer_kind(name)
+        factor = kind.rate / optimizer_kind(self.optimizer).rate
         return self.replace(
             optimizer=name,
-            learning_rate=self.learning_rate * kind.rate,
-            weight_decay=self.weight_decay / kind.rate if kind.decays else 0.0,
+            learning_rate=self.learning_rate * factor,
+            weight_decay=self.weight_decay / factor if kind.decays else 0.0,
+            schedule=kind.schedule or self.schedule,
         )
 
     def changed_by(self, changes: Any) -> Recipe:
@@ -121,6 +137,7 @@ class Recipe(Section):
             final=self.final_learning_rate,
             decay_every_steps=self.decay_every_steps,
             decay_factor=self.decay_factor,
+            decay_share=self.decay_share,
         )
         if self.gradient_accumulation_steps == 1:
             return schedule
@@ -135,7 +152,7 @@ class Recipe(Section):
                 to know.
 
         Returns:
-            An optimizer of Keras, `optimizers.NTASGD`, or yours.
+            An optimizer of Keras, one of `optimizers`, or yours.
 
         Raises:
             ImportError: if yours is not there.
@@ -164,7 +181,18 @@ class Recipe(Section):
         for name in optimizer_kind(self.optimizer).settings:
             wanted[name] = getattr(self, name)
         schedule = self.make_schedule(steps)
-        return make_optimizer(self.optimizer, schedule, needed, wanted)
+        extras = self._extras(steps)
+        return make_optimizer(self.optimizer, schedule, needed, wanted, extras)
+
+    def _extras(self, steps: int | None) -> dict[str, Any]:
+        """Arguments of `optimizers.Extras`, those that are wanted."""
+        extras = {
+            "cautious_decay": self.cautious_decay,
+            "decay_width": self.decay_width,
+        }
+        if self.average_last and steps is not None:
+            extras["average_from"] = steps - round(steps * self.average_last)
+        return {name: value for name, value in extras.items() if value}
 
 
 def check_together(chosen: Any, section: str = "") -> None:
@@ -179,11 +207,18 @@ def check_together(chosen: Any, section: str = "") -> None:
     """
     if chosen.schedule == "step" and chosen.decay_every_steps is None:
         raise ValueError(f"{section}schedule step needs {section}decay_every_steps")
-    if chosen.optimizer == "nt_asgd" and chosen.ema_momentum is not None:
-        raise ValueError(
-            f"{section}ema_momentum and {section}optimizer nt_asgd both average the "
-            "weights: give one of them"
-        )
+    optimizer = chosen.optimizer or "adamw"
+    if optimizer_kind(optimizer).averages:
+        for name in ("ema_momentum", "average_last"):
+            if getattr(chosen, name):
+                raise ValueError(
+                    f"{section}{name} and {section}optimizer {optimizer} both average "
+                    "the weights: give one of them"
+                )
+    if optimizer == "schedule_free_adamw":
+        for name in ("cautious_decay", "decay_width"):
+            if getattr(chosen, name):
+                raise ValueError(f"{section}{name} needs another {section}optimizer")
 
 
 _OPTIONAL: dict[str, Any] = {

@@ -69,6 +69,39 @@ class InverseSquareRootDecay(Schedule):
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
+class StableThenLinear(Schedule):
+    """A rate that stays, and at the end falls in equal steps.
+
+    Args:
+        peak: float. The rate while it stays.
+        steps: int. Steps until the end of the fall.
+        decay_steps: int. Those of them, the last, in which the rate falls.
+        end: float. The rate at the end.
+
+    References:
+        - [Hu et al., 2024](https://arxiv.org/abs/2404.06395) (warm-up, stable, decay)
+    """
+
+    def __init__(self, peak: float, steps: int, decay_steps: int, end: float) -> None:
+        self.peak = peak
+        self.steps = steps
+        self.decay_steps = decay_steps
+        self.end = end
+
+    def __call__(self, step: Tensor) -> Tensor:
+        left = (self.steps - ops.cast(step, "float32")) / max(self.decay_steps, 1)
+        return self.end + (self.peak - self.end) * ops.clip(left, 0.0, 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "peak": self.peak,
+            "steps": self.steps,
+            "decay_steps": self.decay_steps,
+            "end": self.end,
+        }
+
+
+@keras.saving.register_keras_serializable(package="langzoo")
 class StepDecay(Schedule):
     """`peak * factor ** (step // every)`.
 
@@ -161,6 +194,7 @@ def make_schedule(
     final: float = 0.0,
     decay_every_steps: int | None = None,
     decay_factor: float = 0.5,
+    decay_share: float = 0.5,
 ) -> Schedule:
     """Makes a schedule of one of `choices.SCHEDULES`, behind a linear warm-up.
 
@@ -170,12 +204,14 @@ def make_schedule(
         peak: float. The rate at the end of the warm-up.
         warmup_steps: int. Steps until the peak. Defaults to 0.
         steps: int or `None`. Length of the training. Defaults to `None`, not known:
-            `"cosine"` and `"linear"` then stay at the peak.
-        final: float. Where `"cosine"` and `"linear"` end, and what the others do not
-            fall below, as a share of the peak. Defaults to 0.
+            `"cosine"`, `"linear"` and `"wsd"` then stay at the peak.
+        final: float. Where those end, and what the others do not fall below, as a share
+            of the peak. Defaults to 0.
         decay_every_steps: int or `None`. Of `"step"`: steps between two falls.
         decay_factor: float. Of `"step"`: what a fall multiplies the rate with.
             Defaults to 0.5.
+        decay_share: float. Of `"wsd"`: share of the steps, the last ones, in which the
+            rate falls. Defaults to 0.5.
 
     Raises:
         ValueError: if the kind is unknown.
@@ -196,6 +232,9 @@ def make_schedule(
         )
     if kind == "linear":
         then = decays.PolynomialDecay(peak, rest, end_learning_rate=peak * end)
+    elif kind == "wsd":
+        fall = min(round((steps or 0) * decay_share), rest)
+        then = StableThenLinear(peak, rest, fall, peak * end)
     elif kind == "inverse_square_root":
         then = InverseSquareRootDecay(peak, max(warmup_steps, 1), peak * final)
     elif kind == "step":

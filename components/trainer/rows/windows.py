@@ -36,6 +36,7 @@ class TokenStream:
     """
 
     def __init__(self, path: str | os.PathLike[str], context_length: int) -> None:
+        self._path = path
         layout = json.loads(_layout_path(path).read_text())
         with open(path, "rb") as file:
             self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -173,6 +174,11 @@ class TokenWindows(TokenStream):
     windows are dealt out to the rows in equal runs; the last rows may lack some, and
     have windows of padding in their place.
 
+    Where an epoch is repacked, the windows lie over its documents in an order of its
+    own, and with shuffled ones the first is shorter by a number that is drawn, too: a
+    window ends elsewhere even in a single document. For that 16 bytes a document are
+    kept of an epoch.
+
     Args:
         path: File that `write` has written.
         context_length: Tokens in a window.
@@ -186,19 +192,37 @@ class TokenWindows(TokenStream):
         return -(-len(self) // batch_size)
 
     def training_batches(
-        self, batch_size: int, *, seed: int, first_step: int, last_step: int
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        first_step: int,
+        last_step: int,
+        repack: bool = False,
     ) -> tf.data.Dataset:
-        number = len(self)
+        """As of `TokenStream`; `repack` puts documents in a new order every epoch."""
+        number = len(self) + repack  # A shorter window makes one more.
 
         # A batch may reach into the next epoch: two orders are alive at a time.
         @functools.lru_cache(maxsize=2)
         def order(epoch: int) -> np.ndarray:
             return np.random.default_rng((seed, epoch)).permutation(number)
 
+        @functools.lru_cache(maxsize=2)
+        def places(epoch: int) -> Callable[[np.ndarray], np.ndarray]:
+            if not repack:
+                return self._places
+            return self._repacked(seed, epoch, shift=True)
+
         def place(step: int) -> np.ndarray:
-            turns = range(step * batch_size, (step + 1) * batch_size)
-            windows = [order(turn // number)[turn % number] for turn in turns]
-            return self._places(np.array(windows))
+            turns = np.arange(step * batch_size, (step + 1) * batch_size)
+            epochs = turns // number
+            return np.concatenate(
+                [
+                    places(epoch)(order(epoch)[turns[epochs == epoch] % number])
+                    for epoch in range(epochs[0], epochs[-1] + 1)
+                ]
+            )
 
         return self._batches(place, first_step, last_step, self._shape(batch_size))
 
@@ -211,9 +235,16 @@ class TokenWindows(TokenStream):
         return self.contiguous_batches(batch_size, first_step=0, last_step=last)
 
     def contiguous_batches(
-        self, batch_size: int, *, first_step: int, last_step: int
+        self,
+        batch_size: int,
+        *,
+        first_step: int,
+        last_step: int,
+        repack_seed: int | None = None,
     ) -> tf.data.Dataset:
         """Batches of steps `first_step ... last_step - 1`, alike in every epoch.
+
+        But with a `repack_seed` the documents are in a new order in each.
 
         Yields:
             What `training_batches` yields. Within an epoch of `steps_an_epoch` steps
@@ -221,8 +252,15 @@ class TokenWindows(TokenStream):
         """
         steps = self.steps_an_epoch(batch_size)
 
+        @functools.lru_cache(maxsize=1)
+        def places(epoch: int) -> Callable[[np.ndarray], np.ndarray]:
+            if repack_seed is None:
+                return self._places
+            return self._repacked(repack_seed, epoch)
+
         def place(step: int) -> np.ndarray:
-            return self._places(np.arange(batch_size) * steps + step % steps)
+            windows = np.arange(batch_size) * steps + step % steps
+            return places(step // steps)(windows)
 
         return self._batches(place, first_step, last_step, self._shape(batch_size))
 
@@ -235,6 +273,34 @@ class TokenWindows(TokenStream):
     def _places(self, windows: np.ndarray) -> np.ndarray:
         """Where the inputs of windows `[batch]` lie, `[batch, context_length]`."""
         return windows[:, None] * self.context_length + np.arange(self.context_length)
+
+    def _repacked(
+        self, seed: int, epoch: int, shift: bool = False
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """What `_places` is of an epoch with the documents in an order of its own.
+
+        Args:
+            seed: Of all orders.
+            epoch: The epoch.
+            shift: Whether the first window is shorter.
+        """
+        generator = np.random.default_rng((seed, epoch, 1))
+        sizes = read_lengths(self._path) + 2
+        order = generator.permutation(len(sizes))
+        # From a place in the epoch to that in the stream, for each document in turn.
+        ends = np.cumsum(sizes[order])
+        ways = np.cumsum(sizes)[order] - ends
+        left_out = generator.integers(self.context_length) if shift else 0
+
+        def places(windows: np.ndarray) -> np.ndarray:
+            begins = windows * self.context_length - left_out
+            where = np.maximum(begins, 0)[:, None] + np.arange(self.context_length)
+            inside = where < np.minimum(begins + self.context_length, ends[-1])[:, None]
+            where = np.where(inside, where, 0)
+            found = where + ways[np.searchsorted(ends, where, side="right")]
+            return np.where(inside, found, self.num_tokens)
+
+        return places
 
 
 def write_documents(

@@ -15,6 +15,7 @@ from ...backbone import (
     Cache,
     Tensor,
     built,
+    holds_matrices,
 )
 from ..fusion import fused
 
@@ -293,7 +294,9 @@ class GatedConvBlock(ConvBlock):
             name="dense",
         )
         conv = CausalConv(dense, kernel_size, dtype=self.dtype_policy, name=name)
-        return built(conv, inputs)
+        built(conv, inputs)
+        holds_matrices(dense.kernel, [outputs] * 2)
+        return conv
 
     def _forward(self, x: Tensor, convolve: Any, training: bool | None) -> Tensor:
         glu = _fused_glu if training else _glu

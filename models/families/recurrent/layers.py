@@ -12,6 +12,7 @@ from keras import ops
 
 from ...backbone import (
     Tensor,
+    holds_matrices,
     require,
 )
 from . import cells, cudnn
@@ -109,6 +110,8 @@ class RecurrentLayer(keras.layers.Layer):
             shape=(self.units, width),
             initializer=self._initial_recurrent_kernel,
         )
+        for kernel in (self.kernel, self.recurrent_kernel):
+            holds_matrices(kernel, [self.units] * self.cell.num_gates)
         self.bias = self.add_weight(
             name="bias", shape=self._bias_shape(), initializer=self._initial_bias
         )

@@ -16,6 +16,7 @@ from ...backbone import (
     Cache,
     Tensor,
     built,
+    holds_matrices,
     is_served,
     normal_initializer,
 )
@@ -122,10 +123,10 @@ class SelfAttention(keras.layers.Layer):
     def build(self, input_shape: Any, *_: Any) -> None:
         dim = input_shape[-1]
         self.head_dim = dim // self.num_heads
-        heads = self.num_heads + 2 * self.num_key_value_heads
-        self.query_key_value = dense(
-            self, "query_key_value", dim, heads * self.head_dim
-        )
+        heads = (self.num_heads, *[self.num_key_value_heads] * 2)
+        widths = [number * self.head_dim for number in heads]
+        self.query_key_value = dense(self, "query_key_value", dim, sum(widths))
+        holds_matrices(self.query_key_value.kernel, widths)
         self.attention_output = dense(
             self, "attention_output", dim, dim, self.residual_scale
         )

@@ -12,6 +12,7 @@ from ...backbone import (
     Cache,
     Tensor,
     built,
+    holds_matrices,
 )
 from ..fusion import fused
 from .attention import Place, Rotation, SelfAttention, dense
@@ -73,6 +74,7 @@ class FeedForward(keras.layers.Layer):
         width = self.intermediate_dim
         gated = 2 if self.activation == "swiglu" else 1
         self.intermediate = dense(self, "intermediate", dim, gated * width)
+        holds_matrices(self.intermediate.kernel, [width] * gated)
         self.feedforward_output = dense(
             self, "feedforward_output", width, dim, self.residual_scale
         )

@@ -88,6 +88,16 @@ CASES = {
     ),
     "smoothed": ("transformer", {"label_smoothing": 0.1, "packing": "best_fit"}),
     "averaged": ("rnn", {"ema_momentum": 0.9, "early_stopping_patience": 2}),
+    "muon, decaying cautiously": (
+        "rnn",
+        {
+            "optimizer": "muon",
+            "cautious_decay": True,
+            "average_last": 0.5,
+            "repack": True,
+        },
+    ),
+    "schedule-free": ("rnn", {"optimizer": "schedule_free_adamw"}),
     "resumed": ("rnn", {"schedule": "constant", "warmup_steps": 0}),
 }
 

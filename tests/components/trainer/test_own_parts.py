@@ -158,6 +158,10 @@ def test_an_optimizer_that_cannot_be_is_told_before_anything_runs(optimizer, sai
             {"optimizer": "somebody_s:plain", "ema_momentum": 0.9},
             "somebody_s:plain does not take use_ema",
         ),
+        (
+            {"optimizer": "somebody_s:plain", "cautious_decay": True},
+            "somebody_s:plain must be a class to be given cautious_decay",
+        ),
     ],
 )
 def test_what_is_no_optimizer_or_cannot_do_what_is_asked_is_an_error(

@@ -160,6 +160,32 @@ STATEFUL = {
         "early_stopping_patience": 3,
         **EVALUATED,
     },
+    "muon, accumulation, bfloat16, XLA": {
+        "optimizer": "muon",
+        "gradient_accumulation_steps": 2,
+        "precision": "bfloat16",
+        "jit_compile": True,
+    },
+    "schedule-free AdamW, early stopping": {
+        "optimizer": "schedule_free_adamw",
+        "early_stopping_patience": 9,
+        **EVALUATED,
+    },
+    "schedule-free AdamW, accumulation, float16": {
+        "optimizer": "schedule_free_adamw",
+        "gradient_accumulation_steps": 2,
+        "precision": "float16",
+    },
+    "wsd, cautious decay by width, averages, new orders": {
+        "schedule": "wsd",
+        "cautious_decay": True,
+        "decay_width": 64,
+        "ema_momentum": 0.5,
+        "average_last": 0.5,
+        "repack": True,
+        **EVALUATED,
+    },
+    "new orders, carried state": {"repack": True, "carry_state": True},
     "accumulation, bfloat16, carried state": {
         "gradient_accumulation_steps": 3,
         "precision": "bfloat16",
@@ -346,6 +372,35 @@ def test_the_exponential_average_is_what_is_evaluated_and_returned(
     assert losses(result.history) == losses(plain.history)
     assert losses(result.evaluations)[-1] == pytest.approx(result.eval_loss)
     assert result.eval_loss != pytest.approx(plain.eval_loss, abs=1e-4)
+
+
+def test_the_average_of_schedule_free_adamw_is_evaluated_and_returned(
+    windows, eval_windows, tmp_path
+):
+    class Noted(Watching):
+        def begin(self, network, *more):
+            self.optimizer = network.optimizer
+            return super().begin(network, *more)
+
+        def evaluated(self, row):
+            self.weights = model.get_weights()
+
+    model, noted = make_model(), Noted()
+    _, result = train(
+        (windows, eval_windows),
+        tmp_path,
+        model,
+        watching=noted,
+        optimizer="schedule_free_adamw",
+        eval_every_steps=4,
+    )
+    averages = noted.optimizer._model_variables_moving_average
+    for weights in (noted.weights, model.get_weights()):
+        for got, average in zip(weights, averages, strict=True):
+            np.testing.assert_array_equal(got, average.numpy())
+    bases = noted.optimizer._momentums
+    assert not np.allclose(bases[0].numpy(), averages[0].numpy(), atol=1e-4)
+    assert losses(result.evaluations)[-1] == pytest.approx(result.eval_loss)
 
 
 # --- What evaluations decide ---

@@ -229,6 +229,12 @@ def test_a_state_is_carried_through_contiguous_windows_only():
         TrainerSettings(carry_state=True, packing="lines")
 
 
+@pytest.mark.parametrize("packing", ["best_fit", "lines"])
+def test_only_windows_over_documents_are_repacked(packing):
+    with pytest.raises(ValueError, match=r"repack needs trainer\.packing contiguous"):
+        TrainerSettings(repack=True, packing=packing)
+
+
 # --- State carried from batch to batch ---
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -118,6 +119,91 @@ def test_a_later_first_step_gives_the_same_batches(windows):
         return [features["token_ids"].numpy() for features, _, _ in batches]
 
     np.testing.assert_array_equal(inputs(0)[7:], inputs(7))
+
+
+# --- Documents in a new order every epoch ---
+
+
+def rows_of(batches):
+    return np.concatenate([features["token_ids"].numpy() for features, _, _ in batches])
+
+
+def repacked(windows, epoch, seed=0, **options):
+    """The shuffled batches of an epoch, a window each."""
+    steps = len(windows) + 1
+    span = {"first_step": epoch * steps, "last_step": (epoch + 1) * steps}
+    return windows.training_batches(1, seed=seed, repack=True, **span, **options)
+
+
+def streamed(windows, epoch, seed=0, batch_size=2):
+    """What the rows of an epoch of contiguous batches read, from end to end."""
+    steps = windows.steps_an_epoch(batch_size)
+    batches = windows.contiguous_batches(
+        batch_size,
+        first_step=epoch * steps,
+        last_step=(epoch + 1) * steps,
+        repack_seed=seed,
+    )
+    ids = [features["token_ids"].numpy() for features, _, _ in batches]
+    return np.concatenate(ids, axis=1).ravel()
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 5])
+def test_a_repacked_epoch_counts_every_token_once(windows, documents, epoch):
+    assert weighted_targets(repacked(windows, epoch)) == expected_targets(documents)
+
+
+def test_a_token_of_a_repacked_epoch_is_told_by_those_before_it(windows, documents):
+    pairs = Counter()
+    for document in documents:
+        framed = [START, *document.tolist(), END]
+        pairs.update(itertools.pairwise(framed))
+    found = Counter()
+    for features, targets, weights in repacked(windows, 2):
+        counted = weights.numpy() > 0
+        inputs = features["token_ids"].numpy()[counted].tolist()
+        found.update(zip(inputs, targets.numpy()[counted].tolist(), strict=True))
+        assert features["padding_mask"].numpy()[counted].all()
+    assert found == pairs
+
+
+def test_every_epoch_has_the_documents_in_another_order_that_the_seed_fixes(
+    windows, documents
+):
+    def order(epoch, seed=0):
+        stream = streamed(windows, epoch, seed)[: windows.num_tokens]
+        found = np.split(stream, np.flatnonzero(stream == START)[1:])
+        return [document.tolist() for document in found]
+
+    expected = [[START, *document, END] for document in documents]
+    assert sorted(order(0)) == sorted(expected)
+    orders = [order(epoch) for epoch in range(4)]
+    assert len(set(map(str, orders))) == 4
+    assert order(1) == orders[1]
+    assert order(1, seed=7) != orders[1]
+
+
+def test_a_single_document_is_cut_elsewhere_in_every_epoch(tmp_path):
+    path = tmp_path / "stream"
+    document = np.arange(4, 104)
+    TokenWindows.write(
+        path, [document], vocabulary_size=300, start_id=START, end_id=END, pad_id=PAD
+    )
+    windows = TokenWindows(path, context_length=16)
+    begins = [{int(row[0]) for row in rows_of(repacked(windows, e))} for e in range(8)]
+    assert len({frozenset(one) for one in begins}) >= 4
+    for epoch in range(8):
+        assert weighted_targets(repacked(windows, epoch)) == expected_targets(
+            [document]
+        )
+
+
+def test_a_later_first_step_gives_the_same_repacked_batches(windows):
+    def inputs(first_step):
+        span = {"first_step": first_step, "last_step": 12}
+        return rows_of(windows.training_batches(5, seed=3, repack=True, **span))
+
+    np.testing.assert_array_equal(inputs(0)[35:], inputs(7))
 
 
 def test_epochs_and_seeds_are_ordered_differently(windows):

@@ -88,6 +88,11 @@ def test_another_optimizer_gets_a_rate_of_its_own_and_decays_as_much_a_step():
     assert recipe.with_optimizer("adam").weight_decay == 0
 
 
+def test_an_optimizer_without_a_schedule_has_a_constant_rate_unless_it_is_told():
+    assert Recipe().with_optimizer("schedule_free_adamw").schedule == "constant"
+    assert Recipe().with_optimizer("muon").schedule == "cosine"
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_clips_and_decays_as_the_recipe_says(optimizer):
     recipe = Recipe(clip_norm=0.5, optimizer=optimizer, weight_decay=0.25)
@@ -118,6 +123,14 @@ def test_an_average_forgets_as_much_a_step_whatever_its_batches(batches):
         ({"schedule": "zigzag"}, "should be 'constant', 'cosine'"),
         ({"schedule": "step"}, "schedule step needs decay_every_steps"),
         ({"optimizer": "nt_asgd", "ema_momentum": 0.9}, "both average the weights"),
+        (
+            {"optimizer": "schedule_free_adamw", "average_last": 0.1},
+            "average_last and optimizer schedule_free_adamw both average",
+        ),
+        (
+            {"optimizer": "schedule_free_adamw", "cautious_decay": True},
+            "cautious_decay needs another optimizer",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(changes, said):

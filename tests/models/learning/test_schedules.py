@@ -9,7 +9,7 @@ import langzoo  # noqa: F401  # sets the environment before TensorFlow is import
 import numpy as np
 import pytest
 import tensorflow as tf
-from langzoo.models.learning.choices import SCHEDULES
+from langzoo.models.learning.choices import LAID_OUT, SCHEDULES
 from langzoo.models.learning.recipe import Recipe
 from langzoo.models.learning.schedules import make_schedule, plateau_of
 
@@ -36,6 +36,8 @@ CLOSED_FORMS = {
         PEAK * (1 - (1 - FINAL) * (step - WARMUP) / (STEPS - WARMUP))
     ),
     "inverse_square_root": lambda step: PEAK * math.sqrt(WARMUP / step),
+    # The last half of all steps: from 55 to 110.
+    "wsd": lambda step: PEAK * (FINAL + (1 - FINAL) * min(1, (STEPS - step) / 55)),
     "step": lambda step: PEAK * 0.5 ** ((step - WARMUP) // 20),
 }
 
@@ -45,7 +47,7 @@ def test_a_schedule_is_its_closed_form_behind_a_linear_warm_up(kind):
     schedule = make_schedule(kind, PEAK, **OPTIONS)
     for step in (0, 1, 5, 9):
         assert float(schedule(step)) == pytest.approx(PEAK * step / WARMUP, abs=1e-7)
-    for step in (10, 11, 29, 30, 50, 75):
+    for step in (10, 11, 29, 30, 50, 54, 56, 75):
         expected = CLOSED_FORMS[kind](step)
         assert float(schedule(step)) == pytest.approx(expected, rel=1e-5)
 
@@ -64,7 +66,17 @@ def test_there_can_be_no_warm_up(kind):
     assert float(schedule(0)) == pytest.approx(PEAK)
 
 
-@pytest.mark.parametrize("kind", ["cosine", "linear"])
+@pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
+def test_wsd_stays_until_its_share_of_the_steps_is_left(share):
+    schedule = make_schedule("wsd", PEAK, **{**OPTIONS, "decay_share": share})
+    begin = max(STEPS - round(STEPS * share), WARMUP)
+    expected = [PEAK, (PEAK + PEAK * FINAL) / 2, PEAK * FINAL]
+    got = [float(schedule(step)) for step in (begin, (begin + STEPS) / 2, STEPS)]
+    assert got == pytest.approx(expected)
+    assert float(schedule(begin + 1)) < PEAK
+
+
+@pytest.mark.parametrize("kind", LAID_OUT)
 def test_a_schedule_stays_at_its_peak_where_the_length_is_not_known(kind):
     schedule = make_schedule(kind, PEAK, **{**OPTIONS, "steps": None})
     assert float(schedule(100_000)) == pytest.approx(PEAK)

@@ -165,8 +165,8 @@ def test_the_folders_of_a_root_in_a_store_have_one_slash_between_them():
         ("trainer.optimizer=newton", "trainer.optimizer: 'newton' cannot be"),
         (
             "trainer={optimizer: sgd, beta_2: 0.9}",
-            "trainer.beta_2 is a setting of trainer.optimizer adamw or adam or lion, "
-            "which is sgd",
+            "trainer.beta_2 is a setting of trainer.optimizer adamw or adam or lion "
+            "or muon or schedule_free_adamw, which is sgd",
         ),
         ("trainer.momentum=0.5", "of trainer.optimizer sgd, which is adamw"),
         (
@@ -174,6 +174,8 @@ def test_the_folders_of_a_root_in_a_store_have_one_slash_between_them():
             "of trainer.optimizer nt_asgd, which is adamw",
         ),
         ("trainer.decay_every_steps=3", "of trainer.schedule step, which is cosine"),
+        ("trainer.decay_share=0.3", "of trainer.schedule wsd, which is cosine"),
+        ("trainer={repack: true, packing: lines}", "repack needs trainer.packing cont"),
         ("trainer.decay_factor=0.1", "trainer.schedule step or plateau, which is cos"),
         ("trainer.plateau_patience=3", "of trainer.schedule plateau, which is cosine"),
         (
