@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from ...backbone import AnyOf, Tensor, require
+from ...backbone import AnyOf, Tensor
 from ...learning.holding_out import held_out
 from ...learning.recipe import COMMON
 from ...references import load
@@ -55,7 +55,7 @@ class MixtureCausalLM(CausalLM):
     ```python
     members = [{"family": "lstm", "hidden_dim": 64}, {"family": "ngram", "order": 4}]
     model = build_causal_lm("mixture", ByteTokenizer(), 64, members=members)
-    model.fit(texts, batch_size=8, epochs=4)
+    model.fit(["to be, or not to be", "that is the question"], epochs=4)
     model.generate("to be", max_length=32)
     ```
     """
@@ -92,9 +92,11 @@ class MixtureCausalLM(CausalLM):
     def fit(
         self,
         x: Any = None,
+        y: Any = None,
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: Any = "auto",
+        sample_weight: Any = None,
     ) -> keras.callbacks.History:
         """Learns from documents: first the members do, then their weights are learned.
 
@@ -102,36 +104,40 @@ class MixtureCausalLM(CausalLM):
         members that count learn afterwards.
 
         Args:
-            x: strings: a list, or a `tf.data.Dataset`, batched or not.
+            x: a list of strings; without a preprocessor a dictionary of windows; or a
+                `tf.data.Dataset` of either, batched or not.
+            y: the next tokens, if `x` is a dictionary.
             batch_size: int. Of members that learn by gradient.
             epochs: int. Likewise.
             verbose: see `keras.Model.fit`.
+            sample_weight: where `y` is real, if `x` is a dictionary.
 
         Returns:
-            A `History` of one epoch, whose `loss` is that of the held-out documents, in
-            nats a token.
+            A `History` of one epoch, whose `loss` is that of what is held out, in nats
+            a token.
 
         Raises:
             ValueError: if there are fewer than two documents.
         """
         self._assert_compile_called("fit")
-        texts = _strings(x)
-        is_held = held_out(len(texts), self.backbone.held_out)
-        learned = [text for text, held in zip(texts, is_held, strict=True) if not held]
+        rows = _rows(x, y, sample_weight)
+        is_held = held_out(len(keras.tree.flatten(rows)[0]), self.backbone.held_out)
         how = {"batch_size": batch_size, "epochs": epochs, "verbose": verbose}
         counting = []
         for part in self.parts:
             if part.backbone.family.learns_by_gradient:
                 part.compile(self._optimizer_of(part))
-                part.fit(learned, **how)
+                part.fit(**_taken(rows, ~is_held), **how)
             else:
-                part.fit(learned)
+                part.fit(**_taken(rows, ~is_held))
                 counting.append(part)
-        rest = [text for text, held in zip(texts, is_held, strict=True) if held]
+        rest = tuple(_taken(rows, is_held).values())
         batches = tf.data.Dataset.from_tensor_slices(rest).batch(batch_size or 32)
-        loss = self.fit_weights(batches.map(self.preprocessor))
+        if self.preprocessor is not None:
+            batches = batches.map(self.preprocessor)
+        loss = self.fit_weights(batches)
         for part in counting:
-            part.fit(texts)
+            part.fit(**_taken(rows, is_held | True))
         return self._history_of(loss)
 
     def fit_weights(self, batches: Iterable[Any]) -> float:
@@ -224,9 +230,45 @@ def _at(log_probabilities: Tensor, targets: Tensor) -> Tensor:
     return ops.take_along_axis(log_probabilities, places[..., None], axis=-1)[..., 0]
 
 
-def _strings(x: Any) -> list[str | bytes]:
-    if isinstance(x, tf.data.Dataset):
-        elements = list(x.as_numpy_iterator())
-        return [text for element in elements for text in np.atleast_1d(element)]
-    require(is_text(x) and not isinstance(x, (str, bytes)), "Give strings.", x=type(x))
-    return x.numpy().tolist() if tf.is_tensor(x) else list(x)
+def _rows(*given: Any) -> dict[str, Any]:
+    """Arguments of `fit` by name, as arrays of all rows."""
+    elements = [keras.utils.pack_x_y_sample_weight(*given)]
+    if isinstance(given[0], tf.data.Dataset):
+        elements = list(given[0].as_numpy_iterator())
+    names = ("x", "y", "sample_weight")
+    unpacked = [keras.utils.unpack_x_y_sample_weight(element) for element in elements]
+    columns = {
+        name: values
+        for name, values in zip(names, zip(*unpacked, strict=True), strict=True)
+        if values[0] is not None
+    }
+    rows = {name: _concatenated(values) for name, values in columns.items()}
+    if "y" in rows:
+        rows.setdefault("sample_weight", np.ones(rows["y"].shape, "float32"))
+    return rows
+
+
+def _concatenated(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], dict):
+        return {key: _concatenated([one[key] for one in values]) for key in values[0]}
+    return np.concatenate([np.atleast_1d(_array(one)) for one in values])
+
+
+def _array(value: Any) -> np.ndarray:
+    value = value.numpy() if tf.is_tensor(value) else value
+    return np.array(value, object if is_text(value) else None)
+
+
+def _taken(rows: dict[str, Any], wanted: np.ndarray) -> dict[str, Any]:
+    """Some of the rows; strings in a list."""
+
+    def take(array: np.ndarray) -> Any:
+        some = array[wanted]
+        return some.tolist() if some.dtype == object else some
+
+    return {
+        name: {key: take(one) for key, one in values.items()}
+        if isinstance(values, dict)
+        else take(values)
+        for name, values in rows.items()
+    }

@@ -71,9 +71,9 @@ class MixtureSettings(FamilySettings):
     gate_dim: Annotated[int, Field(ge=1)] = 16
     """Width of the layer between what is known of the members and their weights."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Share of the training text that the weights are learned on: the ends of long
-    documents, and of short ones each so many. Members that count have it counted
-    afterwards."""
+    """Share of the training text that the weights are learned on: evenly from all of
+    it, whole documents and pieces of long ones. Members that count learn it afterwards;
+    others never do."""
 
     @classmethod
     def parts_of(cls, model: Mapping[str, Any]) -> list[dict[str, Any]]:

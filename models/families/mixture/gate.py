@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import keras
@@ -25,10 +24,10 @@ _STEPS = 300
 class Gate(keras.layers.Layer):
     """The logarithms of the members' weights, from how sure each is.
 
-    What is known of each member is the entropy of its next token and the logarithms of
-    its two largest probabilities; and of each two, what one says of the other's
-    likeliest token. These are centred and scaled, and go through a layer of
-    `hidden_dim` units. As initialized, all weights are alike.
+    What is known of each member is the logarithms of its two largest probabilities, and
+    its entropy and cross-entropy with each other one: how far they agree. These are
+    centred and scaled, and go through a layer of `hidden_dim` units. As initialized,
+    all weights are alike.
 
     Args:
         num_members: int.
@@ -65,15 +64,13 @@ class Gate(keras.layers.Layer):
 
     def features(self, log_probabilities: Tensor) -> Tensor:
         """What is known of the members, `(..., num_features)`."""
-        clipped = ops.maximum(log_probabilities, _LOWEST)  # (..., K, V)
-        entropy = -ops.sum(ops.exp(log_probabilities) * clipped, axis=-1)  # (..., K)
-        best, ids = ops.top_k(clipped, 2)  # (..., K, 2)
-        likeliest = ids[..., 0]  # (..., K)
-        known = [entropy, best[..., 0], best[..., 1]]
-        for one, other in itertools.permutations(range(self.num_members), 2):
-            said = clipped[..., other, :]  # (..., V)
-            known.append(ops.take_along_axis(said, likeliest[..., one, None], axis=-1))
-        return ops.concatenate(known, axis=-1)
+        said = ops.maximum(log_probabilities, _LOWEST)  # (..., K, V)
+        # Row i: how surprised each member is by what member i says, its entropy too.
+        crossed = ops.matmul(ops.exp(log_probabilities), ops.swapaxes(said, -1, -2))
+        best, _ = ops.top_k(said, 2)  # (..., K, 2)
+        known = ops.concatenate([crossed, best], axis=-1)  # (..., K, K + 2)
+        width = num_features(self.num_members)
+        return ops.reshape(known, (*ops.shape(known)[:-2], width))
 
     def log_weights(self, features: Tensor) -> Tensor:
         """The logarithms of the weights, from what `features` returned."""

@@ -139,7 +139,7 @@ def test_the_weights_are_never_fitted_on_the_evaluation(tmp_path, packed):
 
 
 def test_a_longer_training_of_two_networks_goes_on_from_both(tmp_path, packed):
-    members = [MEMBERS[0], {"family": "lstm", **TINY["lstm"]}]
+    members = [MEMBERS[0], {"family": "tcn", **TINY["tcn"]}]
     options = {"schedule": "constant", "warmup_steps": 1, "checkpoint_steps": 1}
     whole, expected = job_of(tmp_path / "whole", members, **options).train_on(
         packed, ONE_DEVICE

@@ -185,7 +185,7 @@ def test_members_do_not_learn_from_what_the_weights_are_learned_on(monkeypatch):
     cls = type(model)
     monkeypatch.setattr(cls, "fit_weights", lambda self, batches: seen.append(batches))
     ngram = type(model.parts[1])
-    monkeypatch.setattr(ngram, "fit", lambda self, texts: counted.append(texts))
+    monkeypatch.setattr(ngram, "fit", lambda self, x: counted.append(x))
     model.fit([f"text {letter}" for letter in "abcdefgh"], verbose=0)
     (batches,) = seen
     [(features, _, _)] = list(batches)

@@ -183,7 +183,7 @@ def _outside_of_families():
 
 def _classes():
     """Names of the classes of all families, those that they build on among them."""
-    found = {"NgramCausalLM", "KerasHubCausalLM"}
+    found = {"NgramCausalLM", "MixtureCausalLM", "KerasHubCausalLM"}
     for backbone in BACKBONES.values():
         found |= {
             cls.__name__ for cls in backbone.__mro__ if "families" in cls.__module__

@@ -30,7 +30,7 @@ from langzoo.serving.server.servable import load_servable
 from langzoo.serving.server.warmup import warm_up
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis import prediction_log_pb2
-from tiny_models import KINDS, TINY, narrow
+from tiny_models import GRADIENTS, KINDS, TINY, narrow
 
 CONTEXT = 16
 STRIDE = 5
@@ -48,7 +48,7 @@ Outputs = dict[str, np.ndarray]
 def build(family: str, tokenizer: Any) -> Any:
     """A tiny model whose distributions are far from uniform."""
     model = build_causal_lm(family, tokenizer, CONTEXT, **narrow(family))
-    if family == "ngram":
+    if family not in GRADIENTS:
         model.fit(SENTENCES)
     generator = np.random.default_rng(7)
     for variable in model.trainable_variables:
