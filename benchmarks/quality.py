@@ -24,7 +24,15 @@ from .apart import measure_apart
 NANOGPT = "nanoGPT's (PyTorch)"
 FAMILIES = tuple(RECIPES)
 NGRAMS = {"ngram, order 5": 5, "ngram, order 8": 8}
-GOALS = dict.fromkeys(FAMILIES, 1.85)
+MIXTURES: dict[str, list[dict[str, Any]]] = {
+    "gated CNN + n-gram": [{"family": "gated_conv"}, {"family": "ngram", "order": 8}],
+    "gated CNN + LSTM + n-gram": [
+        {"family": "gated_conv"},
+        {"family": "lstm"},
+        {"family": "ngram", "order": 8},
+    ],
+}
+GOALS = dict.fromkeys(FAMILIES, 1.85) | dict.fromkeys(MIXTURES, 1.4697)
 BEST = 1.65
 TEXT = "tinyshakespeare.txt of char-rnn"
 
@@ -41,7 +49,7 @@ def main(text: Path, only: str) -> None:
     for column in ("parameters", "tokens", "seconds", "nats a character", "goal"):
         table.add_column(column, justify="right")
     losses = {}
-    for side in (NANOGPT, *FAMILIES, *NGRAMS):
+    for side in (NANOGPT, *FAMILIES, *NGRAMS, *MIXTURES):
         if only not in side:
             continue
         result = measure_apart(__name__, side, text)
@@ -73,46 +81,67 @@ def _zoo(side: str, *parts: bytes) -> dict[str, Any]:
     """The pipeline's own training, with nothing set but the number of steps."""
     import keras
     import numpy as np
-    from langzoo.components.trainer import training
-    from langzoo.components.trainer.counting import count
+    from langzoo.components.trainer.mixing import mix
+    from langzoo.components.trainer.rows.holding_out import LEARNED, hold_out
     from langzoo.components.trainer.rows.windows import TokenWindows
     from langzoo.components.trainer.settings import TrainerSettings
     from langzoo.models import ByteTokenizer, build_causal_lm
 
     tokenizer = ByteTokenizer()
-    ids = [np.array(tokenizer(part)) for part in parts]
     family, hyperparameters = side, {}
     if side in NGRAMS:
         family, hyperparameters = "ngram", {"order": NGRAMS[side]}
+    if side in MIXTURES:
+        family, hyperparameters = "mixture", {"members": MIXTURES[side]}
     steps = _TOKENS // (TrainerSettings().batch_size * _CONTEXT)
-    settings = TrainerSettings(steps=steps).of_family(family)
+    settings = TrainerSettings(steps=steps)
     keras.utils.set_random_seed(settings.seed)
     model = build_causal_lm(family, tokenizer, _CONTEXT, **hyperparameters)
     with tempfile.TemporaryDirectory() as folder:
-        windows = []
-        for name, part in zip(("train", "eval"), ids, strict=True):
+        for name, part in zip(("train", "eval"), parts, strict=True):
             TokenWindows.write(
                 f"{folder}/{name}",
-                [part],
+                [np.array(tokenizer(part))],
                 vocabulary_size=tokenizer.vocabulary_size(),
                 start_id=tokenizer.start_token_id,
                 end_id=tokenizer.end_token_id,
                 pad_id=tokenizer.pad_token_id,
             )
-            windows.append(TokenWindows(f"{folder}/{name}", _CONTEXT))
-        if side in NGRAMS:
-            result = count(model, ids[:1], *windows, settings)
-        else:
-            network = keras.Model(model.input, model.output)
-            result = training.train(
-                network, *windows, settings, f"{folder}/checkpoints"
+        if side in MIXTURES:
+            hold_out(f"{folder}/train", model.backbone.held_out, _CONTEXT)
+            result = mix(
+                model,
+                lambda number, part: _learned(part, folder, LEARNED, settings),
+                folder,
+                settings,
             )
+        else:
+            result = _learned(model, folder, "train", settings)
     return {
         "parameters": result.parameters,
         "tokens": result.tokens_seen,
         "seconds": result.seconds,
         "loss": result.eval_loss,
     }
+
+
+def _learned(model: Any, folder: str, stream: str, settings: Any) -> Any:
+    """What comes of letting a model learn from a stream in a folder."""
+    import keras
+    from langzoo.components.trainer import training
+    from langzoo.components.trainer.counting import count
+    from langzoo.components.trainer.rows.windows import TokenWindows, read_documents
+    from langzoo.models.families import family_of_model
+
+    path = f"{folder}/{stream}"
+    windows = [TokenWindows(one, _CONTEXT) for one in (path, f"{folder}/eval")]
+    family = family_of_model(model)
+    settings = settings.of_family(family.name)
+    if not family.learns_by_gradient:
+        return count(model, read_documents(path), *windows, settings)
+    network = keras.Model(model.input, model.output)
+    checkpoints = f"{folder}/{family.name}"
+    return training.train(network, *windows, settings, checkpoints)
 
 
 def _nanogpt(*parts: bytes) -> dict[str, Any]:

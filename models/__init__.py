@@ -43,6 +43,8 @@ _EXPORTS = {
     "from_keras_hub": "importing.keras_hub",
     "PackedNetwork": "tasks.packed",
     "in_precision": "learning.precision",
+    "MixtureBackbone": "families.mixture.backbone",
+    "MixtureCausalLM": "families.mixture.causal_lm",
     "NgramBackbone": "families.ngram.causal_lm",
     "NgramCausalLM": "families.ngram.causal_lm",
     "BytePairTokenizer": "tokenizers.byte_pair",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from langzoo.models.families import FAMILIES
 from langzoo.models.families.transformer.family import ARCHITECTURES
 
 _STACK = {"num_layers": 2, "hidden_dim": 16}
@@ -16,10 +17,20 @@ TINY: dict[str, dict[str, Any]] = {
     "gated_conv": {**_STACK, "kernel_size": 3},
     "tcn": {**_STACK, "kernel_size": 3},
     "ngram": {"order": 4},
+    "mixture": {
+        "members": FAMILIES["mixture"]
+        .settings_of(
+            members=[
+                {"family": "gated_conv", **_STACK, "kernel_size": 3},
+                {"family": "ngram", "order": 4},
+            ]
+        )
+        .members
+    },
 }
 """Hyperparameters of each family of the zoo."""
 
-GRADIENTS = [family for family in TINY if family != "ngram"]
+GRADIENTS = [family for family in TINY if FAMILIES[family].learns_by_gradient]
 """Those that learn by gradient."""
 
 _OPTIONS = {"ngram_embeddings": 3, "ngram_buckets": 64, "logit_softcap": 10.0}
@@ -64,6 +75,14 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "num_key_value_heads": 2,
         },
     ),
+    "mixture_of_networks": (
+        "mixture",
+        {
+            "members": [
+                {"family": family, **_STACK} for family in ("lstm", "gru", "rnn")
+            ]
+        },
+    ),
     "transformer_sinusoidal": (
         "transformer",
         {**TINY["transformer"], "positions": "sinusoidal", "activation": "gelu"},
@@ -91,5 +110,5 @@ def tiny(family: str, **others: Any) -> dict[str, Any]:
 
 def narrow(family: str, **others: Any) -> dict[str, Any]:
     """The same, half as wide, for weights that are drawn and not learned."""
-    width = {} if family == "ngram" else {"hidden_dim": 8}
+    width = {"hidden_dim": 8} if family in GRADIENTS else {}
     return tiny(family, **width, **others)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from ..errors import InputError, line_of
 from ..progress import report
 from .distribution import is_chief
-from .records import FAILURE_FILE, JOB_FILE, LOGS_FOLDER
+from .records import FAILURE_FILE, JOB_FILE, LOGS_FOLDER, MEMBER
 from .watching.history import History
 
 _BEST_FOLDER = "best"
@@ -149,19 +149,15 @@ class Checkpoints:
 def tidy(folder: str, began: float) -> None:
     """Leaves of a training that has ended what a longer one goes on from.
 
-    That is its newest checkpoint. Those beside it of other trainings and of trials are
-    removed where nobody has written to them since it began.
+    That is its newest checkpoint, or those of its members. Those beside it of other
+    trainings and of trials are removed where nobody has written to them since it began.
 
     Args:
         folder: Its checkpoints, of `Checkpoints` or none.
         began: When it did, in seconds of the Unix epoch.
     """
     root, own = os.path.split(folder)
-    newest = tf.train.latest_checkpoint(folder)
-    kept = () if newest is None else (os.path.basename(newest), _INDEX, LOGS_FOLDER)
-    for name in _names(folder):
-        if os.path.splitext(name)[0] not in kept:
-            _remove(os.path.join(folder, name))
+    _leave_newest(folder)
     others = [name for name in _names(root) if re.fullmatch(_TRAINING, name)]
     trials = [
         os.path.join(name, trial)
@@ -172,6 +168,17 @@ def tidy(folder: str, began: float) -> None:
     for name in [*others, *trials]:
         path = os.path.join(root, name)
         if name != own and tf.io.gfile.isdir(path) and _is_left(path, began):
+            _remove(path)
+
+
+def _leave_newest(folder: str) -> None:
+    newest = tf.train.latest_checkpoint(folder)
+    kept = () if newest is None else (os.path.basename(newest), _INDEX, LOGS_FOLDER)
+    for name in _names(folder):
+        path = os.path.join(folder, name)
+        if name.startswith(MEMBER):
+            _leave_newest(path)
+        elif os.path.splitext(name)[0] not in kept:
             _remove(path)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from tfx.components.trainer import component as tfx_trainer
 from tfx.types.channel import BaseChannel
 
-from ...models.families import family_of
+from ...models.families import family_of, parts_of
 from ...models.references import is_reference
 from ...models.tasks import CAUSAL_LM
 from ..errors import InputError
@@ -113,10 +113,12 @@ def learner_config(
 
 def _own_parts(model: dict[str, Any], training: dict[str, Any]) -> list[str]:
     """References to a user's own parts; each is loaded, to see that it is there."""
-    family, optimizer = model["family"], training.get("optimizer") or ""
+    optimizer = training.get("optimizer") or ""
+    families = [model["family"]]
     key = "model.family"
     try:
-        if is_reference(family):
+        families += [part["family"] for part in parts_of(model)]
+        for family in filter(is_reference, families):
             family_of(family)
         key = "trainer.optimizer"
         if is_reference(optimizer):
@@ -125,4 +127,5 @@ def _own_parts(model: dict[str, Any], training: dict[str, Any]) -> list[str]:
             find_optimizer(optimizer)
     except (ImportError, ValueError) as error:
         raise InputError(f"{key}: {error}") from error
-    return [part for part in (family, optimizer) if is_reference(part)]
+    own = dict.fromkeys([*families, optimizer])
+    return [part for part in own if is_reference(part)]

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from ...models import zoo
-from ...models.families import family_of
+from ...models.families import families_of, family_of, parts_of
 from ...models.references import load
 from ...models.settings import explain
 from ...models.tasks import CAUSAL_LM
@@ -33,10 +33,12 @@ from .counting import count
 from .distribution import is_chief, wanted
 from .evaluation import Texts
 from .hyperparameters import with_hyperparameters
+from .mixing import mix
 from .networks import network_of, prepared
-from .records import LOGS_FOLDER, TrainingResult
+from .records import LOGS_FOLDER, MEMBER, TrainingResult
 from .rows import ROWS
-from .rows.windows import TokenStream, read_lengths, read_token_ids
+from .rows.holding_out import LEARNED, hold_out
+from .rows.windows import TokenStream, read_documents, read_lengths
 from .settings import WITHOUT_EFFECT, TrainerSettings
 from .training import train
 from .watching.settings import WatchSettings
@@ -59,6 +61,7 @@ class Job:
         checkpoints: Folder for checkpoints, of this job alone.
         watch: How it is watched, as `WatchSettings.of` takes it.
         task: Its name.
+        learned: Name of the stream that is learned from, among those that are packed.
     """
 
     model: dict[str, Any]
@@ -69,6 +72,7 @@ class Job:
     checkpoints: str
     watch: dict[str, Any] | str = dataclasses.field(default_factory=dict)
     task: str = CAUSAL_LM.name
+    learned: str = "train"
 
     @classmethod
     def of(cls, fn_args: FnArgs) -> Job:
@@ -109,15 +113,37 @@ class Job:
 
     @property
     def learns_by_gradient(self) -> bool:
-        """Whether the model is trained in steps; else it reads the documents once."""
-        return family_of(self.model["family"]).learns_by_gradient
+        """Whether some of the model is trained in steps; else all only counts."""
+        return any(family.learns_by_gradient for family in families_of(self.model))
+
+    @functools.cached_property
+    def members(self) -> list[Job]:
+        """The trainings of a mixture's members; of another model there are none."""
+        parts = parts_of(self.model)
+        if len(parts) == 1:
+            return []
+        return [
+            dataclasses.replace(
+                self,
+                model=part,
+                checkpoints=os.path.join(self.checkpoints, f"{MEMBER}{number}"),
+                learned=LEARNED,
+            )
+            for number, part in enumerate(parts)
+        ]
 
     @property
     def strategy(self) -> str:
         """What shares the work, by its name; a model that only counts has one."""
         if not self.learns_by_gradient:
             return "one_device"
-        return wanted(self.training.get("strategy", "auto"))
+        strategy = wanted(self.training.get("strategy", "auto"))
+        if strategy == "multi_worker" and self.members:
+            raise InputError(
+                "trainer.strategy multi_worker is for single models: the members of a "
+                "mixture share one machine, by mirrored or one_device"
+            )
+        return strategy
 
     @functools.cached_property
     def tokenizer(self) -> TextTokenizer:
@@ -150,11 +176,20 @@ class Job:
             return self.train_on(folder, strategy)
 
     def pack(self, folder: str) -> None:
-        """Writes the token ids of both splits into a folder, for `train_on`."""
+        """Writes the token ids of both splits into a folder, for `train_on`.
+
+        Raises:
+            InputError: Where some shall be held out, and there is too little.
+        """
         write = load(ROWS[self.task].write)
         for split, patterns in self._files.items():
             path = os.path.join(folder, split)
             write(path, patterns, self.transform_graph, self.tokenizer)
+        if self.members:
+            record = family_of(self.model["family"])
+            settings: Any = record.settings_of(**self.model)
+            path = os.path.join(folder, self.learned)
+            hold_out(path, settings.held_out, settings.context_length)
 
     def train_on(
         self,
@@ -169,6 +204,8 @@ class Job:
             strategy: The devices that share a batch.
             schedule_steps: As of `training.train`.
         """
+        if self.members:
+            return self._mix(packed, strategy, schedule_steps)
         with strategy.scope():
             model = self.build()
         if not self.learns_by_gradient:
@@ -195,9 +232,28 @@ class Job:
             model.backbone.set_weights(trained.backbone.get_weights())
         return model, result
 
+    def _mix(
+        self,
+        packed: str,
+        strategy: tf.distribute.Strategy,
+        schedule_steps: int | None,
+    ) -> tuple[Any, TrainingResult]:
+        """Trains the members of a mixture one after the other, then their weights."""
+
+        def train_member(number: int, part: Any) -> TrainingResult:
+            job = self.members[number]
+            if not job.learns_by_gradient:
+                return job._count(part, packed)
+            trained, result = job.train_on(packed, strategy, schedule_steps)
+            part.backbone.set_weights(trained.backbone.get_weights())
+            return result
+
+        model = self.build()
+        return model, mix(model, train_member, packed, self.settings)
+
     def _count(self, model: CausalLM, packed: str) -> TrainingResult:
         """Lets a model count documents, which it reads whole."""
-        documents = read_token_ids(self.train_files, self.transform_graph)
+        documents = read_documents(os.path.join(packed, self.learned))
         train_windows, eval_windows = self._windows(packed, model, "contiguous")
         return count(model, documents, train_windows, eval_windows, self.settings)
 
@@ -206,8 +262,8 @@ class Job:
     ) -> Iterator[TokenStream]:
         """The windows of both splits, by default in the packing of the settings."""
         read = load(ROWS[self.task].read)
-        for split in self._files:
-            path = os.path.join(packed, split)
+        for stream in (self.learned, "eval"):
+            path = os.path.join(packed, stream)
             yield read(path, model.context_length, packing or self.settings.packing)
 
     def eval_texts(self, packed: str) -> Texts:
@@ -224,6 +280,12 @@ class Job:
     @property
     def _files(self) -> dict[str, list[str]]:
         return {"train": self.train_files, "eval": self.eval_files}
+
+    def keep_logs(self, folder: str) -> None:
+        """Copies the logs of a training that has ended, or those of its members."""
+        self.logs().keep(folder)
+        for job in self.members:
+            job.keep_logs(os.path.join(folder, os.path.basename(job.checkpoints)))
 
     def logs(self) -> Watching:
         """Returns what shows the training.

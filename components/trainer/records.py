@@ -23,6 +23,8 @@ JOB_FILE = "job.json"
 """There, too: what several processes train."""
 WEIGHTS_FILE = "trained.npz"
 """There, too: what they have learned."""
+MEMBER = "member_"
+"""There, too, with a number: the checkpoints of what a mixture is made of."""
 _TABLES = ("history", "evaluations", "samples")
 
 
@@ -33,6 +35,19 @@ class Sample(Record):
     time: float
     """In seconds of the Unix epoch."""
     text: str
+
+
+class Member(Record):
+    """What one of the models of a mixture has learned."""
+
+    family: str
+    parameters: int
+    seconds: float
+    """Time spent in its training."""
+    eval_loss: float
+    """Its own mean loss on the evaluation windows, in nats a token."""
+    weight: float
+    """What it has in the mixture, on average over these."""
 
 
 class TrainingResult(FileRecord):
@@ -64,6 +79,8 @@ class TrainingResult(FileRecord):
     evaluation during training."""
     samples: list[Sample] = []
     """What the model wrote at evaluations."""
+    members: list[Member] = []
+    """Of a mixture. Steps are then counted through the members, one after the other."""
 
     @property
     def tokens_per_second(self) -> float | None:

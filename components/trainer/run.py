@@ -36,7 +36,8 @@ def run_fn(fn_args: FnArgs) -> None:
     else:
         strategy = make_strategy(job.strategy)
         model, result = job.train(strategy)
-        if strategy.num_replicas_in_sync > 1:  # What is exported is of one device.
+        # What is exported is of one device, and so is a mixture of what was trained.
+        if strategy.num_replicas_in_sync > 1 and not job.members:
             model = job.with_weights(model.backbone.get_weights())
     report(
         f"{result.parameters:,} parameters, {result.steps} steps in "
@@ -54,6 +55,6 @@ def run_fn(fn_args: FnArgs) -> None:
         learned.write(preset)
     result.write(fn_args.model_run_dir)
     result.write_tables(fn_args.model_run_dir)
-    job.logs().keep(fn_args.model_run_dir)
+    job.keep_logs(fn_args.model_run_dir)
     if job.learns_by_gradient:
         tidy(job.checkpoints, began)

@@ -41,8 +41,8 @@ doubled until they do within the tolerance, up to 512. `gradient_x_input`: the g
 times the embedding; a first look for the price of one step, and about 0 where the
 embeddings are normalized first, as the recurrent families do: their length makes no
 difference there. `leave_one_out`: how far the log-probability falls with `<unk>` in
-place of that token alone; for every family, also for n-gram models, which have no
-gradients.
+place of that token alone; for every family, also for n-gram models and mixtures, which
+have no gradients.
 
 References:
     - [Sundararajan et al., 2017](https://arxiv.org/abs/1703.01365) (integrated
@@ -190,7 +190,7 @@ def attribute(
         target: string that follows the text, or `None` for the likeliest next token.
             Where a token reaches from the text into the target, it is the target's.
         method: one of `METHODS`. Defaults to `None`: integrated gradients, and for an
-            n-gram model `leave_one_out`.
+            n-gram model or a mixture `leave_one_out`.
         tolerance: float. Of the sum of integrated gradients, in nats, and for
             differences above one nat as a share of them.
 
@@ -240,7 +240,7 @@ def _method_for(model: Any, method: str | None) -> str:
     require(method in METHODS, f"`method` must be one of {METHODS}.", method=method)
     require(
         method == "leave_one_out" or has_gradients,
-        "An n-gram model has no gradients: use 'leave_one_out'.",
+        "A model that counts, or is of several, has no gradients: use 'leave_one_out'.",
         method=method,
     )
     return method

@@ -5,19 +5,23 @@ Importing this module imports neither TensorFlow nor Keras.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..references import is_reference, load
 from .convolutional.family import GATED_CONV, TCN
 from .family import Family, FamilySettings
 from .keras_hub.family import KERAS_HUB
+from .mixture.family import MIXTURE
 from .ngram.family import NGRAM
 from .recurrent.family import GRU, LSTM, RNN
 from .transformer.family import TRANSFORMER
 
 FAMILIES: dict[str, Family] = {
     family.name: family
-    for family in (TRANSFORMER, RNN, GRU, LSTM, GATED_CONV, TCN, NGRAM, KERAS_HUB)
+    for family in (
+        *(TRANSFORMER, RNN, GRU, LSTM, GATED_CONV, TCN, NGRAM, MIXTURE, KERAS_HUB),
+    )
 }
 """The families of the zoo, by the name used in configurations."""
 
@@ -51,6 +55,23 @@ def family_of(name: str) -> Family:
         raise ValueError(str(error)) from error
     _require_contract(name, family)
     return family
+
+
+def parts_of(model: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What of a model learns by itself: all of it, or each member of a mixture.
+
+    Args:
+        model: `family` and what else `build_causal_lm` takes; so are the parts.
+
+    Raises:
+        ValueError: as `family_of`.
+    """
+    return family_of(model["family"]).settings.parts_of(model)
+
+
+def families_of(model: Mapping[str, Any]) -> list[Family]:
+    """The families of the parts of a model, see `parts_of`."""
+    return [family_of(part["family"]) for part in parts_of(model)]
 
 
 def family_of_model(model: Any) -> Family:

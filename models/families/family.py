@@ -74,6 +74,15 @@ class FamilySettings(Section):
         """The same, with a value where `None` stands for one that others give."""
         return self
 
+    @classmethod
+    def parts_of(cls, model: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What of a model learns by itself: all of it, or each of several members.
+
+        Args:
+            model: `family` and what else `build_causal_lm` takes; so are the parts.
+        """
+        return [dict(model)]
+
     def counts(self, vocabulary_size: int) -> Counts | None:
         """What of a model with so many token ids is multiplied, if that is known."""
         return None
@@ -226,7 +235,8 @@ class Family:
         presets: Named architectures.
         search_space: What a search tries where the configuration does not say.
         learns_by_gradient: Whether the Trainer takes steps, with an optimizer; else
-            the task's `fit(documents)` reads the documents once, whole.
+            the task's `fit(documents)` reads the documents once, whole. Of a model of
+            several parts it is asked of the family of each: see `families_of`.
         carries_state: Whether it can go on from batch to batch: the cache has one shape
             whatever the length, and the backbone has
             `call_with_state(token_ids, state, training)`, which returns hidden states

@@ -23,7 +23,8 @@ from ...components.trainer.settings import TrainerSettings
 from ...components.trainer.watching.settings import WatchSettings
 from ...components.tuner import search_space
 from ...components.tuner.settings import LONGEST, SearchSettings
-from ...models.families import FAMILIES
+from ...models.families import FAMILIES, families_of
+from ...models.families.family import Family
 from ...models.settings import PathText, Section, explain, hint, redacted
 from ...models.tasks import CAUSAL_LM, TASKS
 from . import beam
@@ -84,6 +85,11 @@ class Config(Section):
     `--direct_num_workers=N` in several, which pays from some 100 MB on. Workers of a
     cluster (Flink's, Spark's, Dataflow's) need this package: name an image with it by
     `--sdk_container_image`."""
+
+    @property
+    def _families(self) -> list[Family]:
+        """That of the model, or those of its members."""
+        return families_of(self.model.model_dump())
 
     @property
     def folder(self) -> Path:
@@ -177,7 +183,7 @@ class Config(Section):
             "serving.score_stride 0": self.serving.score_stride == 0,
         }
         for key, is_asked in asks.items():
-            if is_asked and not family_named(self.model.family).carries_state:
+            if is_asked and not all(it.carries_state for it in self._families):
                 recurrent = [it.name for it in FAMILIES.values() if it.carries_state]
                 raise ValueError(
                     f"{key} needs a family that has a state, one of "
@@ -187,8 +193,10 @@ class Config(Section):
 
     @pydantic.model_validator(mode="after")
     def _the_packing_fits(self) -> Config:
-        family = family_named(self.model.family)
-        apart = family.keeps_documents_apart or not family.learns_by_gradient
+        apart = all(
+            family.keeps_documents_apart or not family.learns_by_gradient
+            for family in self._families
+        )
         if self.trainer.packing == "best_fit" and not apart:
             raise ValueError(
                 "trainer.packing best_fit needs a family that keeps the documents of a "
@@ -232,7 +240,7 @@ class Config(Section):
         search_space.check_values(self.search.space, self._refusal)
         if self.search.algorithm != "hyperband":
             return self
-        if not family_named(self.model.family).learns_by_gradient:
+        if not any(family.learns_by_gradient for family in self._families):
             raise ValueError(
                 "search.algorithm hyperband tells trainings by their first steps, and "
                 "an n-gram model only counts: take random or bayesian"

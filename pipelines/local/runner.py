@@ -40,7 +40,7 @@ from ...components.trainer.distribution import check_devices
 from ...components.trainer.records import TrainingResult
 from ...components.trainer.watching import weights_and_biases
 from ...components.tuner.records import Trial, read_trials
-from ...models.families import family_of
+from ...models.families import families_of
 from ..configuration.config import Config
 from ..pipeline import BASELINE_RESOLVER, Choices, make_components
 from ..report import page, reading
@@ -132,9 +132,9 @@ def execute(
     """
     if config.watch.wandb_project:
         weights_and_biases.require_installed()
-    family = config.model.family
-    if family_of(family).learns_by_gradient:
-        check_devices(config.trainer.of_family(family))
+    model = config.model.model_dump()
+    if any(family.learns_by_gradient for family in families_of(model)):
+        check_devices(config.trainer.of_family(config.model.family))
     storage.make_passable(config.folder)
     with _only_run(config.folder, console):
         corpus = _resolve_corpus(config)

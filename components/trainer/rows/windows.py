@@ -8,6 +8,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -37,7 +38,7 @@ class TokenStream:
 
     def __init__(self, path: str | os.PathLike[str], context_length: int) -> None:
         self._path = path
-        layout = json.loads(_layout_path(path).read_text())
+        layout = _layout(path)
         with open(path, "rb") as file:
             self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._stream = np.frombuffer(self._mapped, layout["dtype"])
@@ -64,11 +65,6 @@ class TokenStream:
         `unk_id` is for `augmentation.augmented` alone.
         """
         dtype = np.uint16 if vocabulary_size <= 2**16 else np.uint32
-        with open(path, "wb") as file, open(_lengths_path(path), "wb") as lengths:
-            for document in documents:
-                framed = np.concatenate([[start_id], document, [end_id]])
-                file.write(framed.astype(dtype).tobytes())
-                lengths.write(np.int64(len(document)).tobytes())
         layout = {
             "dtype": np.dtype(dtype).name,
             "start_id": start_id,
@@ -76,7 +72,7 @@ class TokenStream:
             "pad_id": pad_id,
             "unk_id": unk_id,
         }
-        _layout_path(path).write_text(json.dumps(layout))
+        _write(path, documents, layout)
 
     def training_batches(
         self, batch_size: int, *, seed: int, first_step: int, last_step: int
@@ -341,6 +337,42 @@ def read_token_ids(
         token_ids = tf.io.parse_example(batch, spec)["token_ids"]
         ends = token_ids.row_splits.numpy()[1:]
         yield from np.split(token_ids.values.numpy(), ends[:-1])
+
+
+def read_documents(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
+    """The documents that `TokenStream.write` has written, without start and end."""
+    stream = np.memmap(path, _layout(path)["dtype"], "r")
+    end = 0
+    for length in read_lengths(path):
+        begin, end = end, end + int(length) + 2
+        yield np.asarray(stream[begin + 1 : end - 1])
+
+
+def write_like(
+    path: str | os.PathLike[str],
+    other: str | os.PathLike[str],
+    documents: Iterable[np.ndarray],
+) -> None:
+    """Writes the stream of documents with the ids and the dtype of another one's."""
+    _write(path, documents, _layout(other))
+
+
+def _write(
+    path: str | os.PathLike[str],
+    documents: Iterable[np.ndarray],
+    layout: dict[str, Any],
+) -> None:
+    start, end = [layout["start_id"]], [layout["end_id"]]
+    with open(path, "wb") as file, open(_lengths_path(path), "wb") as lengths:
+        for document in documents:
+            framed = np.concatenate([start, document, end])
+            file.write(framed.astype(layout["dtype"]).tobytes())
+            lengths.write(np.int64(len(document)).tobytes())
+    _layout_path(path).write_text(json.dumps(layout))
+
+
+def _layout(path: str | os.PathLike[str]) -> dict[str, Any]:
+    return dict(json.loads(_layout_path(path).read_text()))
 
 
 def read_lengths(path: str | os.PathLike[str]) -> np.ndarray:

@@ -36,7 +36,7 @@ def build(shakespeare):
             dropout = {"dropout": 0.5} if family == "lstm" else {}
             sizes = narrow(family, **dropout)
             model = build_causal_lm(family, ByteTokenizer(), CONTEXT, **sizes)
-            if family == "ngram":
+            if family not in GRADIENTS:
                 model.fit(shakespeare)
             built[family] = drawn(model)
         return built[family]
@@ -171,6 +171,7 @@ def test_an_n_gram_model_is_asked_by_leaving_one_out(build):
     assert found.scores[-1] > 0
     with pytest.raises(ValueError, match="no gradients: use 'leave_one_out'"):
         attribute(build("ngram"), "beaut", "y", method="gradient_x_input")
+    assert attribute(build("mixture"), "beaut", "y").method == "leave_one_out"
 
 
 def test_without_a_target_the_likeliest_token_is_explained(build):

@@ -9,6 +9,7 @@ pytest.importorskip("grain", reason="the module of KerasHub's harness imports gr
 test_case = pytest.importorskip("keras_hub.src.tests.test_case")
 
 VOCABULARY = 260
+TASKS = {"ngram": models.NgramCausalLM, "mixture": models.MixtureCausalLM}
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_task(harness, family):
         models.ByteTokenizer(), sequence_length=8
     )
     harness.run_task_test(
-        cls=models.NgramCausalLM if family == "ngram" else models.CausalLM,
+        cls=TASKS.get(family, models.CausalLM),
         init_kwargs={"backbone": backbone, "preprocessor": preprocessor},
         train_data=(["From fairest creatures", "we desire increase"],),
         expected_output_shape=(2, 8, VOCABULARY),

@@ -464,6 +464,48 @@ def test_a_recurrent_family_can_carry_its_state(family):
     assert loading.load(settings=settings).trainer.carry_state
 
 
+def test_a_mixture_is_written_with_all_that_its_members_are():
+    members = "[{family: gated_conv}, {family: ngram, order: 3}]"
+    config = loading.load(settings=[f"model={{family: mixture, members: {members}}}"])
+    written = yaml.safe_load(config.to_yaml())["model"]["members"]
+    assert written[0]["kernel_size"] == 4
+    assert written[1]["order"] == 3
+    again = loading.load(
+        settings=[("model", yaml.safe_load(config.to_yaml())["model"])]
+    )
+    assert again.model == config.model
+
+
+@pytest.mark.parametrize(
+    ("members", "changes", "said"),
+    [
+        ("lstm, gru", "trainer.carry_state=true", ""),
+        ("lstm, ngram", "trainer.carry_state=true", "needs a family that has a state"),
+        ("lstm, ngram", "serving.score_stride=0", "needs a family that has a state"),
+        ("lstm, ngram", "trainer.packing=best_fit", ""),
+        (
+            "ngram, ngram",
+            "search={algorithm: hyperband, space: {trainer.seed: [1, 2]}}",
+            "only counts",
+        ),
+    ],
+)
+def test_a_mixture_can_what_its_members_can(members, changes, said):
+    families = "".join(f"{{family: {name}}}, " for name in members.split(", "))
+    settings = [f"model={{family: mixture, members: [{families}]}}", changes]
+    if not said:
+        assert loading.load(settings=settings)
+        return
+    with pytest.raises(loading.ConfigError, match=said):
+        loading.load(settings=settings)
+
+
+def test_a_wrong_member_is_told_by_its_number():
+    members = "[{family: lstm}, {family: ngram, ordr: 3}]"
+    with pytest.raises(loading.ConfigError, match=r"members\.1: .*did you mean order"):
+        loading.load(settings=[f"model={{family: mixture, members: {members}}}"])
+
+
 def test_rules_inherit_the_significance_of_the_gate_where_they_compare():
     settings = [
         "gate.significant=true",

@@ -1,4 +1,7 @@
-"""Parts that are not ours, through the whole pipeline: family, optimizer, metric."""
+"""Parts that are not ours, through the whole pipeline: family, optimizer, metric.
+
+The family is a member of a mixture.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from langzoo.components.trainer import callbacks
 from langzoo.models import CausalLM
 from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.kubeflow.compiler import compile_pipeline
+from langzoo.pipelines.report.page import report_run
 from langzoo.serving.client import Client
 from langzoo.serving.server.process import running_server
 
@@ -46,7 +50,8 @@ def changes(own_family, tmp_path_factory):
     folder = tmp_path_factory.mktemp("parts")
     (folder / "myparts.py").write_text(PARTS)
     rule = {"metric": "myparts:bits_per_word", "max": 40.0}
-    model = {"family": own_family, "context_length": 32, "hidden_dim": 16}
+    members = [{"family": own_family, "hidden_dim": 16}, {"family": "ngram"}]
+    model = {"family": "mixture", "context_length": 32, "members": members}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
@@ -97,7 +102,17 @@ def test_the_gate_goes_by_the_own_metric(pushed):
     assert low < rule["value"] < high
 
 
-def test_the_own_family_is_served_as_its_preset_scores(pushed):
+def test_the_report_tells_of_the_members_of_the_mixture(pushed):
+    config, result, _ = pushed
+    own, ngram = result.training.members
+    assert (own.family, ngram.family) == ("mingru", "ngram")
+    assert own.weight + ngram.weight == pytest.approx(1)
+    assert result.training.eval_loss < min(own.eval_loss, ngram.eval_loss)
+    page = report_run(config.folder).read_text()
+    assert f'<td class="number">{ngram.weight:.2f}</td>' in page
+
+
+def test_the_mixture_with_it_is_served_as_its_preset_scores(pushed):
     config, _, _ = pushed
     text = "the value of a name"
     (preset,) = Path(config.folder).glob("artifacts/Trainer/model_run/*/preset")

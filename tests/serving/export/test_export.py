@@ -30,7 +30,7 @@ from langzoo.serving.server.servable import load_servable
 from langzoo.serving.server.warmup import warm_up
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis import prediction_log_pb2
-from tiny_models import KINDS, TINY, VARIANTS, narrow
+from tiny_models import GRADIENTS, KINDS, TINY, VARIANTS, narrow
 
 CONTEXT = 16
 STRIDE = 5
@@ -50,7 +50,7 @@ def build(family: str, tokenizer: Any) -> Any:
     sizes = narrow(family) if family in TINY else VARIANTS[family][1]
     family = VARIANTS[family][0]
     model = build_causal_lm(family, tokenizer, CONTEXT, **sizes)
-    if family == "ngram":
+    if family not in GRADIENTS:
         model.fit(SENTENCES)
     generator = np.random.default_rng(7)
     for variable in model.trainable_variables:

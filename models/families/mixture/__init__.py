@@ -1,0 +1,1 @@
+"""Mixtures: the probabilities of several models, combined token by token."""
