@@ -151,19 +151,21 @@ class Service:
         with self._working(count):
             try:
                 async with contextlib.aclosing(parts):
-                    yield await _event(first)
+                    for piece in await _event(first):
+                        yield piece
                     async for part in parts:
-                        yield await _event(part)
+                        for piece in await _event(part):
+                            yield piece
                 status = 200
                 yield b"data: [DONE]\n\n"
             except (ServingError, ApiError) as error:
                 known = error if isinstance(error, ApiError) else api_error(error)
                 status = known.status
-                yield await _event(known.body())
+                yield b"".join(await _event(known.body()))
             except Exception as error:
                 _logger.exception("a stream failed")
                 status = 500
-                yield await _event(unexpected(error).body())
+                yield b"".join(await _event(unexpected(error).body()))
             finally:
                 record.done(status, usage)
 
@@ -195,7 +197,7 @@ class Service:
             self._running -= count
 
 
-async def _event(data: dict[str, Any]) -> bytes:
+async def _event(data: dict[str, Any]) -> Sequence[bytes]:
     choices = data.get("choices", ())
     return await event(data, sum(len(choice["text"]) for choice in choices))
 

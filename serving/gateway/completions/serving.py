@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from ...client import Generation, IdAlternatives
 from ...client.async_client import unblocked
 from ...export.contract import ALTERNATIVES, GENERATE, MAX_STOPS
 from ..errors import invalid
+from ..json_text import LongList
 from ..metrics import Usage
 from ..prompts import Prompt, Reading, read_prompts
 from ..transcript import ScoredToken, joined, logprobs_body, offsets_in
@@ -297,20 +298,31 @@ def _echo(
     """What is given back of a prompt, given each id's name."""
     ids = prompt.ids or ()
     first = int(prompt.implies_start)
+    # That of a token in the scores, which say nothing of the first.
+    places = range(first - 1, len(ids) - 1)
 
-    def scored(name: str, place: int) -> ScoredToken:
-        top = [(names[index], score) for index, score in scores.top(place)]
-        return ScoredToken(name, scores.log_probabilities[place], top)
+    def scored(place: int, name: str, alternatives: int = count) -> ScoredToken:
+        if place < first:
+            return ScoredToken(name, None, None)
+        top = scores.top(place) if alternatives else ()
+        shown = [(names[index], score) for index, score in top]
+        return ScoredToken(name, scores.log_probabilities[place], shown)
 
-    def tokens() -> Iterator[ScoredToken]:
-        for place, index in enumerate(ids[first:], first - 1):
-            name = names[index]
-            is_first = place < first
-            yield ScoredToken(name, None, None) if is_first else scored(name, place)
+    def body(there: range, alternatives: int) -> dict[str, Any]:
+        tokens = (scored(at, names[ids[at + 1]], alternatives) for at in there)
+        return logprobs_body(tokens, (), alternatives)
 
-    offsets = offsets_in(prompt.text, tokens())
-    logprobs = logprobs_body(tokens(), offsets, count)
-    return Echo(prompt.text, logprobs, scored(_END, len(ids) - 1))
+    def tops(start: int, end: int) -> list[Any]:
+        found: list[Any] = body(places[start:end], count)["top_logprobs"]
+        return found
+
+    named = (ScoredToken(names[index], None) for index in ids[first:])
+    logprobs = {
+        **body(places, 0),
+        "top_logprobs": LongList(len(places), tops) if count else None,
+        "text_offset": offsets_in(prompt.text, named),
+    }
+    return Echo(prompt.text, logprobs, scored(len(ids) - 1, _END))
 
 
 def choice_body(
