@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 from collections.abc import Iterator
 
-_LARGE = 1 << 20  # bytes
+_LARGE = 1 << 18  # bytes
 _M_MMAP_THRESHOLD = -3  # of malloc.h
 # Where glibc stops raising the threshold of its own accord.
 _USUAL = 4 << 20 << (ctypes.sizeof(ctypes.c_long) == 8)

@@ -32,6 +32,8 @@ _logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 # What nginx calls a client that did not wait; nobody reads it but the metrics.
 _CLIENT_GONE = 499
+# Of a token with those that are likely in its place, at most.
+_SCORED_BYTES = 500
 
 
 class Service:
@@ -199,7 +201,11 @@ class Service:
 
 async def _event(data: dict[str, Any]) -> Sequence[bytes]:
     choices = data.get("choices", ())
-    return await event(data, sum(len(choice["text"]) for choice in choices))
+    size = sum(
+        len(choice["text"]) * (_SCORED_BYTES if choice["logprobs"] else 1)
+        for choice in choices
+    )
+    return await event(data, size)
 
 
 def _check_key(request: Request, keys: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from .windows import TokenStream, TokenWindows, read_lengths
 
 _SHARES = (8, 4, 2, 1)
 """Of the context that the rows of `lines` are long."""
-_CHUNK = 2**16
+_CHUNK = 2**12
 """So many pieces are cut at a time, with those of one document more."""
 
 

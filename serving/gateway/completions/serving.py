@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...client import Generation, IdAlternatives
+from ...client import Generation, IdAlternatives, TokenAlternatives
 from ...client.async_client import unblocked
 from ...export.contract import ALTERNATIVES, GENERATE, MAX_STOPS
 from ..errors import invalid
@@ -167,28 +167,27 @@ class Completion:
         )
         return [
             await unblocked(
-                len(prompt.text), _echo, prompt, scores, tokens, request.logprobs
+                request.size, _echo, prompt, scores, tokens, request.logprobs
             )
             for prompt, scores in zip(self.prompts, scored, strict=True)
         ]
 
     async def _older_echoes(self) -> list[Echo]:
-        echoes = []
-        texts = [prompt.text for prompt in self.prompts]
+        texts, count = [p.text for p in self.prompts], self.request.logprobs or 0
         scored = await self.client.token_alternatives(texts)
-        for text, scores in zip(texts, scored, strict=True):
-            *tokens, end = scored_tokens(
-                scores.tokens, scores.log_probabilities, scores.alternatives
-            )
-            tokens[:1] = [ScoredToken(one.text, None, None) for one in tokens[:1]]
-            offsets = offsets_in(text, tokens)
-            logprobs = logprobs_body(tokens, offsets, self.request.logprobs or 0)
-            echoes.append(Echo(text, logprobs, end))
-        return echoes
+        return [
+            await unblocked(self.request.size, _older_echo, text, scores, count)
+            for text, scores in zip(texts, scored, strict=True)
+        ]
 
     async def _samples(self) -> list[dict[str, Any]]:
-        request = self.request
         generations, echoes = await asyncio.gather(self._written(), self.echoes())
+        return await unblocked(self.request.size, self._choices, generations, echoes)
+
+    def _choices(
+        self, generations: Sequence[Generation], echoes: Sequence[Echo]
+    ) -> list[dict[str, Any]]:
+        request = self.request
         choices: list[dict[str, Any]] = []
         for number, (prompt, echo) in enumerate(zip(self.prompts, echoes, strict=True)):
             first = number * request.best_of
@@ -290,6 +289,15 @@ def _require_older(request: CompletionRequest) -> None:
         raise invalid(
             f"'stop': this model's export takes {MAX_STOPS} strings at most", "stop"
         )
+
+
+def _older_echo(text: str, scores: TokenAlternatives, count: int) -> Echo:
+    *tokens, end = scored_tokens(
+        scores.tokens, scores.log_probabilities, scores.alternatives
+    )
+    tokens[:1] = [ScoredToken(one.text, None, None) for one in tokens[:1]]
+    logprobs = logprobs_body(tokens, offsets_in(text, tokens), count)
+    return Echo(text, logprobs, end)
 
 
 def _echo(
