@@ -45,6 +45,8 @@ class LineByLineOp(LastingOp):
     """
 
     def tokenize(self, inputs: Tensor) -> tf.RaggedTensor:
+        if inputs.shape.rank != 1:
+            return super().tokenize(inputs)
         pieces = cut_at_lines(inputs)
         return _of_texts(pieces, super().tokenize(pieces.values))
 

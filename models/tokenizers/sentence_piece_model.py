@@ -51,8 +51,7 @@ def take_texts_as_they_are(model: Message) -> None:
 
 
 def ends_with_lines(proto: bytes) -> bool:
-    r"""Whether a model cuts what stands before the end of a line, `"\n"`, and what
-    stands behind it, alike alone and together."""
+    """Whether a model cuts each line of a text alike alone and among the others."""
     model = model_proto_class().FromString(proto)
     normalizer, pieces = model.normalizer_spec, model.pieces
     knows_ends = model.trainer_spec.byte_fallback or any(

@@ -72,6 +72,8 @@ def test_the_tokens_are_those_of_the_whole_text(tokenizer, texts):
     assert found[0].to_list() == expected[0].to_list()
     assert found[1].numpy().tolist() == expected[1].numpy().tolist()
     assert of_one.numpy().tolist() == expected[0].to_list()[0]
+    in_columns = tokenizer(tf.constant(texts)[:, tf.newaxis])
+    assert in_columns.to_list() == [[ids] for ids in expected[0].to_list()]
 
 
 @pytest.mark.parametrize("change", ["piece", "prefix", "spaces", "letters", "unknown"])
