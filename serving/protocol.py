@@ -13,6 +13,7 @@ import array
 import enum
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -99,11 +100,20 @@ def _set_type(field: descriptor_pb2.FieldDescriptorProto, kind: str) -> None:
 
 
 MESSAGES = build_messages("serving", _MESSAGES)
+# With numbers in the bytes in which they are packed: millions of them, read at once,
+# would keep every other thread of Python's waiting.
+_PACKED = build_messages(
+    "packed",
+    {
+        name: re.sub(r"\b(float|double|int32|int64|bool)\*", "bytes*", fields)
+        for name, fields in _MESSAGES.items()
+    },
+)
+PackedPredictResponse = _PACKED["PredictResponse"]
 Tensor = MESSAGES["Tensor"]
 SignatureDefMap = MESSAGES["SignatureDefMap"]
 ModelSpec = MESSAGES["ModelSpec"]
 PredictRequest = MESSAGES["PredictRequest"]
-PredictResponse = MESSAGES["PredictResponse"]
 GetModelMetadataRequest = MESSAGES["GetModelMetadataRequest"]
 GetModelMetadataResponse = MESSAGES["GetModelMetadataResponse"]
 GetModelStatusRequest = MESSAGES["GetModelStatusRequest"]
@@ -135,6 +145,7 @@ class State(enum.IntEnum):
     END = 50
 
 
+_FIXED = ("f", "d")  # of as many bytes each
 # For each dtype the field of its values, and the type code of `array` for its bytes.
 _STORAGE = {
     DType.FLOAT32: ("float_val", "f"),
@@ -162,19 +173,24 @@ def tensor(dtype: DType, rows: Sequence[Any]) -> Any:
 def nested_list(tensor: Any) -> Any:
     """The values of a tensor message as nested lists; strings are bytes.
 
+    Those of a packed message are the same, with arrays in place of innermost lists of
+    numbers.
+
     Raises:
         ValueError: the message contradicts itself, or its dtype is not one of these.
     """
     if tensor.dtype not in _STORAGE:
         raise ValueError(f"no tensor of dtype {tensor.dtype} was expected")
     sizes = [dim.size for dim in tensor.tensor_shape.dim]
-    values = _flat_list(tensor, math.prod(sizes))
+    values = _flat(tensor, math.prod(sizes))
+    if len(sizes) < 2:
+        values = list(values)
     if math.prod(sizes) != len(values):
         raise ValueError(f"{len(values)} values do not make a tensor of shape {sizes}")
     return _nest(values, sizes)
 
 
-def _nest(values: list[Any], sizes: list[int]) -> Any:
+def _nest(values: Any, sizes: list[int]) -> Any:
     if not sizes:
         return values[0]
     if len(sizes) == 1:
@@ -185,15 +201,38 @@ def _nest(values: list[Any], sizes: list[int]) -> Any:
     ]
 
 
-def _flat_list(tensor: Any, count: int) -> list[Any]:
+def _flat(tensor: Any, count: int) -> Any:
     field, code = _STORAGE[DType(tensor.dtype)]
-    if not tensor.tensor_content:
-        return list(itertools.chain.from_iterable(slices(getattr(tensor, field))))
-    if tensor.dtype == DType.STRING:
-        return _decode_strings(tensor.tensor_content, count)
-    if tensor.dtype == DType.BOOL:
-        return [byte != 0 for byte in tensor.tensor_content]
-    return array.array(code, tensor.tensor_content).tolist()
+    content, values = tensor.tensor_content, getattr(tensor, field)
+    if content and tensor.dtype == DType.STRING:
+        return _decode_strings(content, count)
+    if content and tensor.dtype == DType.BOOL:
+        return [byte != 0 for byte in content]
+    if content:
+        numbers = array.array(code, content)
+        return numbers.tolist() if isinstance(tensor, Tensor) else numbers
+    if isinstance(tensor, Tensor) or tensor.dtype == DType.STRING:
+        return list(itertools.chain.from_iterable(slices(values)))
+    return _unpacked(field, code, values)
+
+
+def _unpacked(field: str, code: str, packed: Sequence[bytes]) -> Any:
+    """The numbers of a packed field, some at a time where each must be looked at."""
+    values: Any = array.array(code) if code else []
+    for data in packed:
+        if code in _FIXED:
+            values.frombytes(data)
+            continue
+        start = 0
+        while start < len(data):
+            end = min(start + _SLICE, len(data))
+            while end < len(data) and data[end - 1] & 128:
+                end += 1
+            some = _PACKED["Tensor"](**{field: [data[start:end]]})
+            typed = Tensor.FromString(some.SerializeToString())
+            values.extend(getattr(typed, field))
+            start = end
+    return values
 
 
 def slices(values: Sequence[Any]) -> Iterator[Any]:

@@ -7,12 +7,14 @@ from typing import Any
 from tfx import types
 from tfx.components.statistics_gen import executor as tfx_executor
 
+from .. import large_buffers
 from ..documents import batch_by_bytes
 
 
 class Executor(tfx_executor.Executor):
     """TFX's, on batches that are bounded by their size."""
 
+    @large_buffers.returned()
     def Do(
         self,
         input_dict: dict[str, list[types.Artifact]],

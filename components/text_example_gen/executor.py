@@ -19,7 +19,7 @@ from tfx.components.example_gen.base_example_gen_executor import (
 )
 from tfx.types import artifact_utils
 
-from .. import storage
+from .. import large_buffers, storage
 from ..errors import InputError, printable
 from ..progress import report
 from ..scratch import read_json, write_one
@@ -52,6 +52,7 @@ _REASONS_SHOWN = 5
 class Executor(BaseExampleGenExecutor):
     """Reads, splits and counts the documents of a corpus."""
 
+    @large_buffers.returned()
     def Do(
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties
     ) -> None:

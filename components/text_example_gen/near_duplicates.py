@@ -127,8 +127,10 @@ class MinHash:
         if self.shingles == "characters":
             units = np.frombuffer(text.encode("utf-32-le"), np.uint32)
             return units.astype(np.uint64)
-        words = _WORD.findall(text) or [text]
-        return np.fromiter(map(_hash_of_word, words), np.uint64, len(words))
+        # One at a time: those of a long text, as a list, take ten times its memory.
+        words = (match.group() for match in _WORD.finditer(text))
+        units = np.fromiter(map(_hash_of_word, words), np.uint64)
+        return units if len(units) else np.array([_hash_of_word(text)], np.uint64)
 
     @property
     def bands(self) -> int:

@@ -16,7 +16,7 @@ from tfx.types import artifact_utils
 from ...models.references import load
 from ...models.tokenizers.base import TextTokenizer
 from ...models.tokenizers.table import TOKENIZERS
-from .. import storage
+from .. import large_buffers, storage
 from ..documents import in_batches, split
 from ..errors import InputError
 from ..progress import report
@@ -32,6 +32,7 @@ _Count = Callable[[list[str]], collections.Counter[str]]
 class Executor(base_beam_executor.BaseBeamExecutor):
     """Counts or samples with Beam, then makes the tokenizer on this machine."""
 
+    @large_buffers.returned()
     def Do(
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties
     ) -> None:

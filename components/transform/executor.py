@@ -12,7 +12,7 @@ from tfx.utils import io_utils, json_utils, proto_utils
 
 from ...models.tokenizers.base import TextTokenizer
 from ...models.tokenizers.table import restored
-from .. import storage
+from .. import large_buffers, storage
 from ..documents import batch_by_bytes
 from ..progress import report
 from ..text_example_gen.records import Splitting
@@ -25,6 +25,7 @@ TOKENIZER_KEY = "tokenizer"
 class Executor(tfx_executor.Executor):
     """Hands the tokenizer's folder to `preprocessing_fn`, then runs TFX's executor."""
 
+    @large_buffers.returned()
     def Do(
         self, input_dict: Artifacts, output_dict: Artifacts, exec_properties: Properties
     ) -> None:

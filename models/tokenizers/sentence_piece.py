@@ -33,11 +33,13 @@ from .base import (
     symbols_of,
 )
 from .corpus import Corpus
+from .long_texts import LineByLineOp
 from .sentence_piece_model import (
     CHARACTER_MODEL,
     NORMAL,
     SPACE_SYMBOL,
     USER_DEFINED,
+    ends_with_lines,
     listed_proto,
     model_proto_class,
 )
@@ -97,7 +99,8 @@ class SentencePieceTokenizer(
         return {**super().get_config(), "special_pieces": self.special_pieces}
 
     def _set_proto_tf(self, proto: bytes) -> None:
-        self._sentence_piece = LastingOp(
+        kind = LineByLineOp if ends_with_lines(proto) else LastingOp
+        self._sentence_piece = kind(
             lambda: tf_text.SentencepieceTokenizer(
                 model=proto,
                 out_type=self.compute_dtype,

@@ -50,6 +50,22 @@ def take_texts_as_they_are(model: Message) -> None:
     model.normalizer_spec.escape_whitespaces = False
 
 
+def ends_with_lines(proto: bytes) -> bool:
+    """Whether a model cuts each line of a text alike alone and among the others."""
+    model = model_proto_class().FromString(proto)
+    normalizer, pieces = model.normalizer_spec, model.pieces
+    knows_ends = model.trainer_spec.byte_fallback or any(
+        piece.piece == "\n" and piece.type in (NORMAL, USER_DEFINED) for piece in pieces
+    )
+    changes_texts = (
+        normalizer.precompiled_charsmap
+        or normalizer.add_dummy_prefix
+        or normalizer.remove_extra_whitespaces
+    )
+    goes_on = any("\n" in piece.piece[:-1] for piece in pieces)
+    return knows_ends and not changes_texts and not goes_on
+
+
 @functools.cache
 def model_proto_class() -> type[Message]:
     """The part of SentencePiece's `ModelProto` that is written here; the rest is kept.

@@ -68,7 +68,7 @@ def predict(connection: Connection, question: Question[Any]) -> Call[Answer]:
         return Answer(outputs, protocol.nested_list, rows, connection.target)
 
     path = "/tensorflow.serving.PredictionService/Predict"
-    return Call(path, request, protocol.PredictResponse, read)
+    return Call(path, request, protocol.PackedPredictResponse, read)
 
 
 def status(connection: Connection) -> Call[list[VersionStatus]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -251,10 +252,10 @@ def id_alternatives(
     def read(answer: Answer) -> list[IdAlternatives]:
         return [
             IdAlternatives(
-                log_probabilities[:length],
+                _array("f", log_probabilities[:length]),
                 len(top_ids) // len(log_probabilities),
-                top_ids,
-                top_log_probabilities,
+                _array("i", top_ids),
+                _array("f", top_log_probabilities),
             )
             for (
                 log_probabilities,
@@ -481,6 +482,10 @@ def _decimal(rows: Sequence[Sequence[int]]) -> list[bytes]:
         b" ".join(" ".join(map(str, part)).encode() for part in protocol.slices(row))
         for row in rows
     ]
+
+
+def _array(code: str, values: Sequence[Any]) -> array.array:
+    return values if isinstance(values, array.array) else array.array(code, values)
 
 
 def _each(name: str, value: Any, rows: int, is_one: bool) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,10 +93,10 @@ class IdAlternatives:
         top_log_probabilities: of each of these, in nats.
     """
 
-    log_probabilities: list[float]
+    log_probabilities: array.array[float]
     count: int
-    top_ids: list[int]
-    top_log_probabilities: list[float]
+    top_ids: array.array[int]
+    top_log_probabilities: array.array[float]
 
     def top(self, place: int) -> list[tuple[int, float]]:
         """The likeliest tokens in a place, with their log-probabilities."""

@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import Response, StreamingResponse
 
 from ..client.async_client import unblocked
 
-_SLICE = 2000
+_SLICE = 500
 _SENT_BYTES = 1 << 18
 _TYPE = "application/json"
+
+
+@dataclass(frozen=True)
+class LongList:
+    """A list that is made as it is written, as to hold or free it would take long.
+
+    Attributes:
+        size: how many values are made.
+        make: gives those from one place to another.
+        rest: values behind them.
+    """
+
+    size: int
+    make: Callable[[int, int], list[Any]]
+    rest: Sequence[Any] = ()
+
+    def __add__(self, others: Sequence[Any]) -> LongList:
+        return LongList(self.size, self.make, [*self.rest, *others])
+
+    def __len__(self) -> int:
+        return self.size + len(self.rest)
+
+    def __getitem__(self, there: slice) -> list[Any]:
+        start, end, _ = there.indices(len(self))
+        made = self.make(start, min(end, self.size)) if start < self.size else []
+        return [*made, *self.rest[max(start - self.size, 0) : max(end - self.size, 0)]]
 
 
 async def response(body: Mapping[str, Any], size: int = 0) -> Response:
@@ -34,9 +61,9 @@ async def response(body: Mapping[str, Any], size: int = 0) -> Response:
     return StreamingResponse(sent(), media_type=_TYPE, headers=length)
 
 
-async def event(data: Mapping[str, Any], size: int = 0) -> bytes:
-    """A server-sent event of JSON."""
-    return b"".join([b"data: ", *await unblocked(size, _encoded, data), b"\n\n"])
+async def event(data: Mapping[str, Any], size: int = 0) -> Sequence[bytes]:
+    """A server-sent event of JSON, in pieces that can be sent one by one."""
+    return [b"data: ", *await unblocked(size, _encoded, data), b"\n\n"]
 
 
 def dumps(value: Any) -> bytes:
@@ -66,9 +93,12 @@ def _pieces(value: Any) -> Iterator[str]:
             yield f"{',' if index else ''}{_plain(name)}:"
             yield from _pieces(inner)
         yield "}"
-    elif isinstance(value, list) and len(value) > _SLICE:
+    elif isinstance(value, LongList) or (
+        isinstance(value, list) and len(value) > _SLICE
+    ):
+        yield "["
         for at in range(0, len(value), _SLICE):
-            yield f"{',' if at else '['}{_plain(value[at : at + _SLICE])[1:-1]}"
+            yield f"{',' if at else ''}{_plain(value[at : at + _SLICE])[1:-1]}"
         yield "]"
     elif isinstance(value, list):
         yield "["

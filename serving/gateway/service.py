@@ -32,6 +32,8 @@ _logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 # What nginx calls a client that did not wait; nobody reads it but the metrics.
 _CLIENT_GONE = 499
+# Of a token with those that are likely in its place, at most.
+_SCORED_BYTES = 500
 
 
 class Service:
@@ -151,19 +153,21 @@ class Service:
         with self._working(count):
             try:
                 async with contextlib.aclosing(parts):
-                    yield await _event(first)
+                    for piece in await _event(first):
+                        yield piece
                     async for part in parts:
-                        yield await _event(part)
+                        for piece in await _event(part):
+                            yield piece
                 status = 200
                 yield b"data: [DONE]\n\n"
             except (ServingError, ApiError) as error:
                 known = error if isinstance(error, ApiError) else api_error(error)
                 status = known.status
-                yield await _event(known.body())
+                yield b"".join(await _event(known.body()))
             except Exception as error:
                 _logger.exception("a stream failed")
                 status = 500
-                yield await _event(unexpected(error).body())
+                yield b"".join(await _event(unexpected(error).body()))
             finally:
                 record.done(status, usage)
 
@@ -195,9 +199,13 @@ class Service:
             self._running -= count
 
 
-async def _event(data: dict[str, Any]) -> bytes:
+async def _event(data: dict[str, Any]) -> Sequence[bytes]:
     choices = data.get("choices", ())
-    return await event(data, sum(len(choice["text"]) for choice in choices))
+    size = sum(
+        len(choice["text"]) * (_SCORED_BYTES if choice["logprobs"] else 1)
+        for choice in choices
+    )
+    return await event(data, size)
 
 
 def _check_key(request: Request, keys: Sequence[str]) -> None:

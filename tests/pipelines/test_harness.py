@@ -141,7 +141,7 @@ def test_choices_are_as_likely_as_the_model_says(
             own = score.log_probabilities[read - 1 : -1]
             assert float(found) == pytest.approx(sum(own), abs=1e-4)
             likeliest = score.top_ids[read - 1 : len(ids) - 1]
-            assert str(is_greedy) == str(likeliest == [*ids[read:]])
+            assert str(is_greedy) == str(likeliest.tolist() == [*ids[read:]])
 
 
 def test_the_perplexity_is_that_of_langzoo_score(

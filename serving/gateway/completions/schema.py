@@ -39,6 +39,8 @@ def _stops(value: Any) -> Any:
     return [v for v in values if v != ""] if isinstance(values, list) else values
 
 
+# Of a token's name and log-probability.
+_SCORE_BYTES = 25
 _Real = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -121,8 +123,10 @@ class CompletionRequest(Body):
 
     @property
     def size(self) -> int:
-        """About how many bytes its prompts have."""
-        return sum(map(len, self.prompt))
+        """About how many bytes its answer has at most."""
+        tokens = self.n * sum(map(len, self.prompt)) + self.count * self.max_tokens
+        scores = 0 if self.logprobs is None else 1 + self.logprobs
+        return tokens * (1 + scores * _SCORE_BYTES)
 
 
 def completion_request(body: bytes, strict: bool = False) -> CompletionRequest:

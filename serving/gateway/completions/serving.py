@@ -10,14 +10,15 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...client import Generation, IdAlternatives
+from ...client import Generation, IdAlternatives, TokenAlternatives
 from ...client.async_client import unblocked
 from ...export.contract import ALTERNATIVES, GENERATE, MAX_STOPS
 from ..errors import invalid
+from ..json_text import LongList
 from ..metrics import Usage
 from ..prompts import Prompt, Reading, read_prompts
 from ..transcript import ScoredToken, joined, logprobs_body, offsets_in
@@ -166,28 +167,27 @@ class Completion:
         )
         return [
             await unblocked(
-                len(prompt.text), _echo, prompt, scores, tokens, request.logprobs
+                request.size, _echo, prompt, scores, tokens, request.logprobs
             )
             for prompt, scores in zip(self.prompts, scored, strict=True)
         ]
 
     async def _older_echoes(self) -> list[Echo]:
-        echoes = []
-        texts = [prompt.text for prompt in self.prompts]
+        texts, count = [p.text for p in self.prompts], self.request.logprobs or 0
         scored = await self.client.token_alternatives(texts)
-        for text, scores in zip(texts, scored, strict=True):
-            *tokens, end = scored_tokens(
-                scores.tokens, scores.log_probabilities, scores.alternatives
-            )
-            tokens[:1] = [ScoredToken(one.text, None, None) for one in tokens[:1]]
-            offsets = offsets_in(text, tokens)
-            logprobs = logprobs_body(tokens, offsets, self.request.logprobs or 0)
-            echoes.append(Echo(text, logprobs, end))
-        return echoes
+        return [
+            await unblocked(self.request.size, _older_echo, text, scores, count)
+            for text, scores in zip(texts, scored, strict=True)
+        ]
 
     async def _samples(self) -> list[dict[str, Any]]:
-        request = self.request
         generations, echoes = await asyncio.gather(self._written(), self.echoes())
+        return await unblocked(self.request.size, self._choices, generations, echoes)
+
+    def _choices(
+        self, generations: Sequence[Generation], echoes: Sequence[Echo]
+    ) -> list[dict[str, Any]]:
+        request = self.request
         choices: list[dict[str, Any]] = []
         for number, (prompt, echo) in enumerate(zip(self.prompts, echoes, strict=True)):
             first = number * request.best_of
@@ -291,26 +291,46 @@ def _require_older(request: CompletionRequest) -> None:
         )
 
 
+def _older_echo(text: str, scores: TokenAlternatives, count: int) -> Echo:
+    *tokens, end = scored_tokens(
+        scores.tokens, scores.log_probabilities, scores.alternatives
+    )
+    tokens[:1] = [ScoredToken(one.text, None, None) for one in tokens[:1]]
+    logprobs = logprobs_body(tokens, offsets_in(text, tokens), count)
+    return Echo(text, logprobs, end)
+
+
 def _echo(
     prompt: Prompt, scores: IdAlternatives, names: Sequence[str], count: int
 ) -> Echo:
     """What is given back of a prompt, given each id's name."""
     ids = prompt.ids or ()
     first = int(prompt.implies_start)
+    # That of a token in the scores, which say nothing of the first.
+    places = range(first - 1, len(ids) - 1)
 
-    def scored(name: str, place: int) -> ScoredToken:
-        top = [(names[index], score) for index, score in scores.top(place)]
-        return ScoredToken(name, scores.log_probabilities[place], top)
+    def scored(place: int, name: str, alternatives: int = count) -> ScoredToken:
+        if place < first:
+            return ScoredToken(name, None, None)
+        top = scores.top(place) if alternatives else ()
+        shown = [(names[index], score) for index, score in top]
+        return ScoredToken(name, scores.log_probabilities[place], shown)
 
-    def tokens() -> Iterator[ScoredToken]:
-        for place, index in enumerate(ids[first:], first - 1):
-            name = names[index]
-            is_first = place < first
-            yield ScoredToken(name, None, None) if is_first else scored(name, place)
+    def body(there: range, alternatives: int) -> dict[str, Any]:
+        tokens = (scored(at, names[ids[at + 1]], alternatives) for at in there)
+        return logprobs_body(tokens, (), alternatives)
 
-    offsets = offsets_in(prompt.text, tokens())
-    logprobs = logprobs_body(tokens(), offsets, count)
-    return Echo(prompt.text, logprobs, scored(_END, len(ids) - 1))
+    def tops(start: int, end: int) -> list[Any]:
+        found: list[Any] = body(places[start:end], count)["top_logprobs"]
+        return found
+
+    named = (ScoredToken(names[index], None) for index in ids[first:])
+    logprobs = {
+        **body(places, 0),
+        "top_logprobs": LongList(len(places), tops) if count else None,
+        "text_offset": offsets_in(prompt.text, named),
+    }
+    return Echo(prompt.text, logprobs, scored(len(ids) - 1, _END))
 
 
 def choice_body(

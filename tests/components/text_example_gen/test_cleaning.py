@@ -6,6 +6,7 @@ import ast
 import random
 import sys
 import time
+import tracemalloc
 import unicodedata
 
 import apache_beam as beam
@@ -371,6 +372,17 @@ def test_signatures_estimate_the_jaccard_similarity_of_shingles(changed):
     similarity = jaccard(shingles(words), shingles(other))
     # Four standard deviations of a mean of 128 draws.
     assert abs((first == second).mean() - similarity) < 4 * 0.5 / 128**0.5
+
+
+def test_words_of_a_long_text_are_not_held_together():
+    text = " ".join(f"word{number % 1000}" for number in range(200_000))
+    min_hash = MinHash()
+    min_hash.shingles_of(text)
+    tracemalloc.start()
+    min_hash.shingles_of(text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10e6
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 0.9])

@@ -240,5 +240,5 @@ def test_memory_of_packing_is_bounded_by_pieces(tmp_path, packing, pieces):
     windows._epoch(8, np.random.default_rng(0))
     most_in_epoch = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert most <= 70 * number
-    assert kept <= most_in_epoch <= 55 * number
+    assert most <= 50 * number
+    assert kept <= most_in_epoch <= 50 * number

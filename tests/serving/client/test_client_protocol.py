@@ -120,8 +120,26 @@ def test_tensors_are_read(array: np.ndarray, packed: bool) -> None:
         # `serialize_tensor` fills the typed fields, as TensorFlow Serving does.
         serialized = tf.io.serialize_tensor(array).numpy()
         proto = tensor_pb2.TensorProto.FromString(serialized)
-    tensor = protocol.Tensor.FromString(proto.SerializeToString())
-    assert protocol.nested_list(tensor) == array.tolist()
+    data = proto.SerializeToString()
+    assert protocol.nested_list(protocol.Tensor.FromString(data)) == array.tolist()
+    response = predict_pb2.PredictResponse(outputs={"y": proto})
+    outputs = protocol.PackedPredictResponse.FromString(response.SerializeToString())
+    found = protocol.nested_list(outputs.outputs["y"])
+    assert np.asarray(found).tolist() == array.tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.bool_])
+def test_numbers_of_several_bytes_are_read_some_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, dtype: type
+) -> None:
+    monkeypatch.setattr(protocol, "_SLICE", 5)
+    array = np.array([[1, -1, 300, 0] * 9, [2**31 - 1] * 36]).astype(dtype)
+    # `serialize_tensor` fills the typed fields, as TensorFlow Serving does.
+    proto = tensor_pb2.TensorProto.FromString(tf.io.serialize_tensor(array).numpy())
+    response = predict_pb2.PredictResponse(outputs={"y": proto})
+    outputs = protocol.PackedPredictResponse.FromString(response.SerializeToString())
+    rows = protocol.nested_list(outputs.outputs["y"])
+    assert [list(row) for row in rows] == array.tolist()
 
 
 def test_strings_packed_as_content_are_read() -> None:

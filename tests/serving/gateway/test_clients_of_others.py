@@ -178,12 +178,17 @@ def measured(gateway_server: ModelServer) -> Iterator[str]:
         process.terminate()
 
 
-@pytest.mark.parametrize("kind", ["text", "ids"])
-def test_no_request_keeps_the_others_waiting(measured: str, kind: str) -> None:
-    text = "The value of an object, and more. \n" * 7000  # 245 kB
+@pytest.mark.parametrize(
+    ("kind", "lines", "logprobs"),
+    [("text", 7000, 20), ("text", 900, 20), ("ids", 7000, 5)],
+)
+def test_no_request_keeps_the_others_waiting(
+    measured: str, kind: str, lines: int, logprobs: int
+) -> None:
+    text = "The value of an object, and more. \n" * lines  # 245 kB, or 31
     prompt: Any = text if kind == "text" else [4 + byte for byte in text.encode()]
     asked = {"model": "bytes", "prompt": prompt, "echo": True, "max_tokens": 0}
-    asked["logprobs"] = 5
+    asked["logprobs"] = logprobs
     told = []
 
     def is_quick(path: str, asked: dict[str, Any]) -> bool:
@@ -195,7 +200,9 @@ def test_no_request_keeps_the_others_waiting(measured: str, kind: str) -> None:
     assert any(is_quick("v1/completions", asked) for _ in range(3))
     [choice] = told[-1]["choices"]
     assert choice["text"] == text
-    assert len(choice["logprobs"]["top_logprobs"]) == len(text)
+    tops = choice["logprobs"]["top_logprobs"]
+    assert len(tops) == len(text)
+    assert all(logprobs <= len(top) <= logprobs + 1 for top in tops[kind == "text" :])
     assert choice["logprobs"]["text_offset"] == list(range(len(text)))
     assert any(is_quick("tokenize", {"prompt": text}) for _ in range(3))
     assert told[-1]["count"] == len(text) + 1

@@ -1,0 +1,34 @@
+"""Memory of large buffers, which goes back to the system as soon as they are freed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+
+_LARGE = 1 << 18  # bytes
+_M_MMAP_THRESHOLD = -3  # of malloc.h
+# Where glibc stops raising the threshold of its own accord.
+_USUAL = 4 << 20 << (ctypes.sizeof(ctypes.c_long) == 8)
+
+
+@contextlib.contextmanager
+def returned() -> Iterator[None]:
+    """For work on long documents.
+
+    Once a large buffer was freed, glibc takes all up to its size from heaps, of which
+    each thread has one, and in which what is freed stays in pieces: after many long
+    documents they hold some of each. With a threshold set, that does not happen; it is
+    for the time of the work alone, as to ask the system costs time.
+    """
+    _set_threshold(_LARGE)
+    try:
+        yield
+    finally:
+        _set_threshold(_USUAL)
+
+
+def _set_threshold(size: int) -> None:
+    # Other systems' libraries have no such function, nor the trouble.
+    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
+        set_option(_M_MMAP_THRESHOLD, size)
