@@ -53,6 +53,10 @@ def pytest_runtest_teardown():
     global _held
     yield
     if _resident() > _held + 300e6:
+        import tensorflow as tf
+
+        # Of datasets that Keras has made of texts, which keep their models for ever.
+        tf.compat.v1.get_default_graph()._py_funcs_used_in_graph = []
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
         _held = _resident()

@@ -163,12 +163,12 @@ def run_langzoo(own_modules, monkeypatch, capfd):
 
 def test_a_run_reads_the_corpus_that_it_is_given(folder, run_langzoo):
     (words,) = (words for words in RUNS if "book.txt" in words)
-    # What comes after is what it is with any; here it ends with that.
+    # What comes after is what it is with any: here a tokenizer that is none ends it.
     ended = run_langzoo(
-        words, folder, "root=book", "tokenizer={type: file, path: absent.json}"
+        words, folder, "root=book", "tokenizer={type: file, path: tokenizer.json}"
     )
     assert ended.returncode == cli.EXIT_ERROR
-    assert "absent.json" in ended.stderr
+    assert "tokenizer.json" in ended.stderr
     split = "book/*/artifacts/TextExampleGen/examples/*/Split-train/*"
     assert list(folder.glob(split))
 

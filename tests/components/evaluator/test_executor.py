@@ -44,6 +44,17 @@ def examples(tmp_path):
 
 
 @pytest.fixture
+def unfit(tmp_path):
+    """A model without signatures."""
+    artifact = standard_artifacts.Model()
+    artifact.uri, artifact.id = str(tmp_path / "model"), 7
+    path = f"{artifact.uri}/Format-Serving"
+    tf.saved_model.save(tf.Module(), path)
+    SPLITTING.write(path)
+    return artifact
+
+
+@pytest.fixture
 def model(tmp_path):
     artifact = standard_artifacts.Model()
     artifact.uri, artifact.id = str(tmp_path / "model"), 7
@@ -115,8 +126,7 @@ def test_a_model_that_is_accepted_is_blessed_and_remembered(
     assert kept == [gone, last_blessed.Blessed(model_uri=model.uri, accepted=True)]
 
 
-def test_a_model_that_is_refused_is_not(examples, model, evaluate, tmp_path):
-    tf.saved_model.save(tf.Module(), f"{model.uri}/Format-Serving")
+def test_a_model_that_is_refused_is_not(examples, unfit, evaluate, tmp_path):
     before = standard_artifacts.Model()
     before.uri, before.id = str(tmp_path / "before"), 3
     file = str(tmp_path / "blessed.json")
@@ -125,9 +135,9 @@ def test_a_model_that_is_refused_is_not(examples, model, evaluate, tmp_path):
         ({}, {"blessed_record": BlessedRecord(file=file, push_folder="no").dump()}),
     ):
         found, verdict, blessing = evaluate(
-            {"examples": examples, "model": model, **inputs}, **others
+            {"examples": examples, "model": unfit, **inputs}, **others
         )
-        assert properties_of(blessing) == (0, model.uri, 7, "")
+        assert properties_of(blessing) == (0, unfit.uri, 7, "")
         left = os.listdir(blessing.uri)
         assert "NOT_BLESSED" in left
         assert "BLESSED" not in left
