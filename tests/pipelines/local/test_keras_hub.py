@@ -55,7 +55,7 @@ def loss(model, preprocessor, text):
     return np.array(losses)[np.array(real)].sum()
 
 
-def test_a_preset_that_does_not_exist_is_named(run_pipeline):
+def test_a_preset_that_does_not_exist_is_named(run_pipeline, refused):
     said = "model: preset 'gpt2_base_enn' is neither a folder nor the name of a causal"
     with pytest.raises(InputError, match=said):
-        run_pipeline(*settings_of("gpt2_base_enn"), "tokenizer.type=bytes")
+        run_pipeline(*refused, *settings_of("gpt2_base_enn"), "tokenizer.type=bytes")
