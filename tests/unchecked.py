@@ -6,14 +6,33 @@ tests show.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from langzoo.serving.export import checks, saved_model
+from langzoo.serving.export.signatures import Signatures
 
 
-def export(model: Any, directory: Any, **options: Any) -> None:
-    """Exports as `export_causal_lm`, without a call of each signature."""
+@contextlib.contextmanager
+def exports() -> Iterator[pytest.MonkeyPatch]:
+    """Within it exports are made without a call of each signature."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saved_model, "check_export", checks.check_ops)
+        yield patch
+
+
+def export(
+    model: Any, directory: Any, only: Sequence[str] = (), **options: Any
+) -> None:
+    """Exports as `export_causal_lm`, without a call of each signature, or some only."""
+    save = saved_model._save
+
+    def save_some(model: Any, served: Signatures, directory: str) -> None:
+        functions = {name: served.functions[name] for name in only or served.functions}
+        save(model, served._replace(functions=functions), directory)
+
+    with exports() as patch:
+        patch.setattr(saved_model, "_save", save_some)
         saved_model.export_causal_lm(model, directory, **options)

@@ -21,17 +21,20 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
+from ... import importing
 from .. import storage
 from ..errors import InputError
 from ..progress import LOGGER, report, show
 from .distribution import check_cluster, is_chief, make_strategy
-from .jobs import Job
 from .records import JOB_FILE, WEIGHTS_FILE, TrainingResult
+
+if TYPE_CHECKING:
+    from .jobs import Job
 
 _ATTEMPTS = 20
 _POLL_SECONDS = 1.0
@@ -158,6 +161,8 @@ def _tell(message: str, transient: bool = False) -> None:
 
 def _take_part(path: str) -> None:
     """Does a job as a member of the cluster; the chief leaves what was learned."""
+    with importing():
+        from .jobs import Job
     strategy = make_strategy("multi_worker")
     with tf.io.gfile.GFile(path) as file:
         job = Job(**json.loads(file.read()))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import unchecked
 from langzoo.components.documents import split
 from langzoo.models.tokenizers.words import (
     count_words,
@@ -20,7 +21,6 @@ from langzoo.models.tokenizers.words import (
 )
 from langzoo.models.zoo import build_causal_lm
 from langzoo.pipelines.configuration.loading import load
-from langzoo.serving.export.saved_model import export_causal_lm
 from langzoo.serving.in_process import ExportedModel
 
 SPECIALS = 4
@@ -92,7 +92,7 @@ def test_a_split_is_one_text_and_its_tokens_are_words_and_ends_of_lines(
             hidden_dim=8,
             **({"num_heads": 2} if family == "transformer" else {}),
         )
-        export_causal_lm(model, str(tmp_path / family), stride=stride)
+        unchecked.export(model, str(tmp_path / family), ["score"], stride=stride)
         with ExportedModel(str(tmp_path / family)) as exported:
             (score,) = exported.score(texts["test"])
         counted = len("".join(files["test"]).split()) + len(files["test"])

@@ -95,6 +95,9 @@ def test_an_edit_changes_the_hashes_of_those_who_import(
     after = hashes(checkout)
     path.write_text(original)
     assert {name for name in ROOTS if before[name] != after[name]} == components
+
+
+def test_without_the_edits_the_hashes_are_those_of_before(checkout, before):
     assert hashes(checkout) == before
 
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import langzoo
 import pytest
 import typer
+import unchecked
 import yaml
 from langzoo import cli
 from langzoo.components.evaluator.probes import templates
@@ -151,7 +152,7 @@ def run_langzoo(own_modules, monkeypatch, capfd):
     def run(words, folder, *settings):
         monkeypatch.chdir(folder)
         capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as ended, unchecked.exports():
             cli.app(changed(words, settings))
         said = capfd.readouterr()
         code = ended.value.code
@@ -160,13 +161,25 @@ def run_langzoo(own_modules, monkeypatch, capfd):
     return run
 
 
-@pytest.mark.parametrize("words", RUNS[1:], ids=" ".join)
+def test_a_run_reads_the_corpus_that_it_is_given(folder, run_langzoo):
+    (words,) = (words for words in RUNS if "book.txt" in words)
+    # What comes after is what it is with any: here a tokenizer that is none ends it.
+    ended = run_langzoo(
+        words, folder, "root=book", "tokenizer={type: file, path: tokenizer.json}"
+    )
+    assert ended.returncode == cli.EXIT_ERROR
+    assert "tokenizer.json" in ended.stderr
+    split = "book/*/artifacts/TextExampleGen/examples/*/Split-train/*"
+    assert list(folder.glob(split))
+
+
+@pytest.mark.parametrize(
+    "words", [words for words in RUNS[1:] if "book.txt" not in words], ids=" ".join
+)
 def test_run(words, first, folder, run_langzoo):
     # That what is blessed is served is shown once; these are spared the server.
     settings = [*TINY, *TINY_MODEL, "gate.max_bits_per_byte=0.1"]
-    if "book.txt" in words:  # another corpus shares nothing with the texts
-        settings = [one for one in settings if not one.startswith("corpus.")]
-        settings.append("root=book")
+    settings.append("trainer.jit_compile=false")  # shown once, too
     ended = run_langzoo(words, folder, *settings)
     assert ended.returncode == cli.EXIT_REFUSED, ended.stderr
     assert re.search(r"refused: \d\.\d+ bits per byte, bound 0.100", ended.stdout)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+import unchecked
 from gcp_storage_emulator import server as emulator
 from gcp_storage_emulator import storage as emulated
 from gcp_storage_emulator.handlers import buckets
@@ -54,6 +55,8 @@ def settings(tmp_path_factory):
         "trainer.steps=150",
         "trainer.learning_rate=1e-2",
         "trainer.warmup_steps=10",
+        # It takes longer than so few steps; long trainings below have it.
+        "trainer.jit_compile=false",
         f"gate.max_bits_per_byte={BOUND}",
     ]
 
@@ -69,14 +72,19 @@ def served_here(base_path):
 
 @pytest.fixture(scope="session")
 def run_pipeline(settings):
-    """Runs it with changed settings; gives configuration, result and what was shown."""
+    """Runs it with changed settings; gives configuration, result and what was shown.
+
+    Where it is not `apart`, its export is not checked, and served in this process.
+    """
 
     def run(*changes, apart=False, **options):
         config = loading.load(settings=[*settings, *changes])
         output = io.StringIO()
-        with pytest.MonkeyPatch.context() as patch:
+        with contextlib.ExitStack() as quick:
             if not apart:
+                patch = quick.enter_context(pytest.MonkeyPatch.context())
                 patch.setattr(serving_validator, "running_server", served_here)
+                quick.enter_context(unchecked.exports())
             result = runner.run(config, Console(file=output, width=200), **options)
         return config, result, output.getvalue()
 
@@ -87,6 +95,27 @@ def run_pipeline(settings):
 def first(run_pipeline):
     """The first run, which trains, blesses and pushes a model, by a server apart."""
     return run_pipeline(apart=True)
+
+
+@pytest.fixture(scope="session")
+def refused():
+    """Settings of a pipeline of which nothing is blessed, nor served.
+
+    Its runs share the data, and meet no model of the others'.
+    """
+    return ["name=refused", "gate.max_bits_per_byte=0.1"]
+
+
+@pytest.fixture(scope="session")
+def export_of():
+    """Gives the export of the model that a run has trained."""
+
+    def find(result):
+        execution = result.training_folder.name
+        trainer = result.training_folder.parents[1]
+        return trainer / "model" / execution / "Format-Serving"
+
+    return find
 
 
 @pytest.fixture(scope="session")
@@ -129,6 +158,7 @@ def resumed(first, settings, run_pipeline, run_command):
     ]
     changes = [
         "trainer.steps=1500",
+        "trainer.jit_compile=true",
         "trainer.checkpoint_seconds=0.3",
         "gate.min_improvement=5.0",
         f"gate.rules={json.dumps(rules)}",

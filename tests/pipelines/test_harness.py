@@ -25,7 +25,8 @@ CHOICES = [" the object", " a list", " None"]
 TEXTS = ["The value of the object.", "naïve — €", "Return a\nnew list", "x = 1  # two"]
 STOPS = ["no such text", "nor this", "\n\n", "e", ".", "</s>"]
 _SCRIPT = """
-import json, sys
+import gc, json, sys
+gc.disable()
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 folder, url = sys.argv[1:]

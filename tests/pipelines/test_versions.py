@@ -9,9 +9,11 @@ import sys
 import uuid
 
 import pytest
+from langzoo import cli
 from langzoo.components.errors import InputError
 from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.versions import roll_back, versions
+from typer.testing import CliRunner
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +29,21 @@ def options(run_pipeline, settings, tmp_path_factory):
     return [*settings, f"serving.push_folder={folder}"], number
 
 
-def command(name, options, *arguments):
-    changes = [f"--set={option}" for option in options]
+def words(name, options, *arguments):
+    return [name, *arguments, *(f"--set={option}" for option in options)]
+
+
+def command(name, options):
     return subprocess.run(
-        [sys.executable, "-m", "langzoo", name, *arguments, *changes],
+        [sys.executable, "-m", "langzoo", *words(name, options)],
         capture_output=True,
         text=True,
     )
+
+
+def called(name, options, *arguments):
+    """The same in this process, which has imported what it needs."""
+    return CliRunner().invoke(cli.app, words(name, options, *arguments))
 
 
 def test_versions_tell_what_is_live_and_refused_before_and_after_a_rollback(
@@ -43,7 +53,7 @@ def test_versions_tell_what_is_live_and_refused_before_and_after_a_rollback(
     _, result, _ = first
 
     def listed():
-        lines = command("versions", settings, "--json").stdout.splitlines()
+        lines = called("versions", settings, "--json").stdout.splitlines()
         return list(map(json.loads, lines))
 
     rows = {row["version"]: row for row in listed() if row["version"]}
@@ -65,10 +75,10 @@ def test_versions_tell_what_is_live_and_refused_before_and_after_a_rollback(
         "the next candidate is compared with it",
     ]
     assert f"version {last['version']} is {number} again" in ended.stdout
-    again = command("rollback", settings)
-    assert again.returncode == 1
+    again = called("rollback", settings)
+    assert again.exit_code == 1
     assert f"before {number}" in again.stderr
-    table = command("versions", settings).stdout
+    table = called("versions", settings).stdout
     assert "live" in table
     assert "refused" in table
 

@@ -6,6 +6,7 @@ import os
 
 import pytest
 import tensorflow as tf
+import unchecked
 from langzoo.components.evaluator import executor
 from langzoo.components.evaluator.gate import last_blessed
 from langzoo.components.evaluator.gate.baseline import BlessedRecord
@@ -14,7 +15,6 @@ from langzoo.components.evaluator.settings import EvaluatorSettings
 from langzoo.components.text_example_gen.records import Splitting
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.zoo import build_causal_lm
-from langzoo.serving.export.saved_model import export_causal_lm
 from tfx.types import artifact_utils, standard_artifacts
 
 RUNNER = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -44,6 +44,17 @@ def examples(tmp_path):
 
 
 @pytest.fixture
+def unfit(tmp_path):
+    """A model without signatures."""
+    artifact = standard_artifacts.Model()
+    artifact.uri, artifact.id = str(tmp_path / "model"), 7
+    path = f"{artifact.uri}/Format-Serving"
+    tf.saved_model.save(tf.Module(), path)
+    SPLITTING.write(path)
+    return artifact
+
+
+@pytest.fixture
 def model(tmp_path):
     artifact = standard_artifacts.Model()
     artifact.uri, artifact.id = str(tmp_path / "model"), 7
@@ -51,7 +62,7 @@ def model(tmp_path):
         "gated_conv", ByteTokenizer(), 16, num_layers=1, hidden_dim=4
     )
     path = f"{artifact.uri}/Format-Serving"
-    export_causal_lm(built, path)
+    unchecked.export(built, path)
     SPLITTING.write(path)
     return artifact
 
@@ -115,8 +126,7 @@ def test_a_model_that_is_accepted_is_blessed_and_remembered(
     assert kept == [gone, last_blessed.Blessed(model_uri=model.uri, accepted=True)]
 
 
-def test_a_model_that_is_refused_is_not(examples, model, evaluate, tmp_path):
-    tf.saved_model.save(tf.Module(), f"{model.uri}/Format-Serving")
+def test_a_model_that_is_refused_is_not(examples, unfit, evaluate, tmp_path):
     before = standard_artifacts.Model()
     before.uri, before.id = str(tmp_path / "before"), 3
     file = str(tmp_path / "blessed.json")
@@ -125,9 +135,9 @@ def test_a_model_that_is_refused_is_not(examples, model, evaluate, tmp_path):
         ({}, {"blessed_record": BlessedRecord(file=file, push_folder="no").dump()}),
     ):
         found, verdict, blessing = evaluate(
-            {"examples": examples, "model": model, **inputs}, **others
+            {"examples": examples, "model": unfit, **inputs}, **others
         )
-        assert properties_of(blessing) == (0, model.uri, 7, "")
+        assert properties_of(blessing) == (0, unfit.uri, 7, "")
         left = os.listdir(blessing.uri)
         assert "NOT_BLESSED" in left
         assert "BLESSED" not in left

@@ -10,6 +10,7 @@ import importlib
 import numpy as np
 import pytest
 import tensorflow as tf
+import unchecked
 from langzoo import models
 from langzoo.components.trainer.networks import compile_network, network_of
 from langzoo.components.trainer.settings import TrainerSettings
@@ -18,7 +19,6 @@ from langzoo.models.families.recurrent import cudnn
 from langzoo.models.families.recurrent.layers import GRU, LSTM, SimpleRNN
 from langzoo.models.tasks.stateful import StatefulNetwork
 from langzoo.serving.export.checks import ExportError, check_ops
-from langzoo.serving.export.saved_model import export_causal_lm
 from tensorflow.python.framework import kernels
 
 BATCH, LENGTH, DIM, UNITS = 3, 9, 5, 7
@@ -347,7 +347,7 @@ def test_keras_does_not_compile_what_carries_a_state_through_cudnn():
 
 def test_a_model_that_trains_on_cudnn_is_exported_without(tmp_path):
     model = tiny(use_cudnn=True)
-    export_causal_lm(model, tmp_path / "1")
+    unchecked.export(model, tmp_path / "1")
     check_ops(tmp_path / "1")
     assert cudnn.may_be_called()  # again
 

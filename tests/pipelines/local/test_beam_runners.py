@@ -20,7 +20,6 @@ from apache_beam.options import pipeline_options
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners import create_runner
 from apache_beam.runners.portability import local_job_service
-from apache_beam.runners.portability.fn_api_runner import fn_runner
 from langzoo.components.errors import InputError
 from langzoo.components.text_example_gen import executor as ingestion
 from langzoo.components.text_example_gen.component import TextExampleGen
@@ -272,7 +271,7 @@ def test_what_fails_in_the_middle_leaves_nothing_and_the_next_run_is_right(
     assert records(examples) == expected[0]
 
 
-def _a_worker_dies(monkeypatch):
+def _a_worker_dies(monkeypatch, death):
     # Of TFX nothing is needed here.
     own = f"{sys.executable} -m apache_beam.runners.worker.sdk_worker_main"
     monkeypatch.setattr(worker_processes, "_COMMAND", own)
@@ -281,16 +280,20 @@ def _a_worker_dies(monkeypatch):
         worker_processes.watched(),
         beam.Pipeline(argv=WORKERS) as pipeline,
     ):
-        _ = pipeline | beam.Create([3]) | beam.Map(os._exit)
+        _ = pipeline | beam.Create([3]) | death
 
 
 def test_a_worker_that_dies_where_beam_would_wait_for_ever_ends_the_run(
     monkeypatch,
 ):
-    _a_worker_dies(monkeypatch)
+    _a_worker_dies(monkeypatch, beam.Map(os._exit))
 
 
 def test_a_worker_that_starts_after_another_died_does_not_hold_the_run(monkeypatch):
+    class Dies(beam.DoFn):
+        def setup(self):  # Whichever part of the work is the first's.
+            os._exit(3)
+
     run = local_job_service.SubprocessSdkWorker.run
     dead = threading.Event()
     started = []
@@ -305,9 +308,9 @@ def test_a_worker_that_starts_after_another_died_does_not_hold_the_run(monkeypat
             dead.set()
 
     monkeypatch.setattr(local_job_service.SubprocessSdkWorker, "run", start_late)
-    monkeypatch.setattr(fn_runner.BundleManager, "_uid_counter", 1)  # the first's turn
-    _a_worker_dies(monkeypatch)
+    _a_worker_dies(monkeypatch, beam.ParDo(Dies()))
     assert len(started) == 2
+    assert dead.is_set()
 
 
 IMAGE = "--sdk_container_image=registry/langzoo:1"

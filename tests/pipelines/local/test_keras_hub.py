@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import keras_hub
 import numpy as np
@@ -22,25 +21,24 @@ def settings_of(preset, **model):
         **model,
     }
     return [
-        "name=keras_hub",  # No other test shall meet its models.
         f"model={json.dumps(model)}",
         "trainer.steps=3",
-        "gate.max_bits_per_byte=0.1",  # A server tells nothing of where weights are of.
     ]
 
 
-def test_pretrained_weights_are_tuned_and_exported(run_pipeline, gpt2_preset):
+def test_pretrained_weights_are_tuned_and_exported(
+    run_pipeline, refused, export_of, gpt2_preset
+):
     changes = settings_of(gpt2_preset, pretrained=True)
-    config, result, _ = run_pipeline(*changes, "tokenizer.type=preset")
+    _, result, _ = run_pipeline(*refused, *changes, "tokenizer.type=preset")
     assert result.training.steps == 3
-    (folder,) = Path(config.folder).glob("artifacts/Trainer/model/*/Format-Serving")
-    exported = tf.saved_model.load(str(folder))
+    exported = tf.saved_model.load(str(export_of(result)))
     text = "the value of a name"
     nll = exported.signatures["score"](text=tf.constant([text]))["nll"].numpy()[0]
 
     # What KerasHub makes of the preset that the run has saved is the model exported.
-    (saved,) = Path(config.folder).glob("artifacts/Trainer/model_run/*/preset")
-    tuned = keras_hub.models.CausalLM.from_preset(str(saved))
+    saved = str(result.training_folder / "preset")
+    tuned = keras_hub.models.CausalLM.from_preset(saved)
     assert type(tuned) is keras_hub.models.GPT2CausalLM
     assert nll == pytest.approx(loss(tuned, tuned.preprocessor, text), rel=1e-4)
     # Three steps from the weights of the preset, which are not another's.
@@ -57,7 +55,7 @@ def loss(model, preprocessor, text):
     return np.array(losses)[np.array(real)].sum()
 
 
-def test_a_preset_that_does_not_exist_is_named(run_pipeline):
+def test_a_preset_that_does_not_exist_is_named(run_pipeline, refused):
     said = "model: preset 'gpt2_base_enn' is neither a folder nor the name of a causal"
     with pytest.raises(InputError, match=said):
-        run_pipeline(*settings_of("gpt2_base_enn"), "tokenizer.type=bytes")
+        run_pipeline(*refused, *settings_of("gpt2_base_enn"), "tokenizer.type=bytes")

@@ -61,6 +61,7 @@ def changes(own_family, tmp_path_factory):
             "trainer.optimizer=myparts:SignDescent",
             "trainer.learning_rate=2e-3",
             "trainer.steps=120",
+            "trainer.jit_compile=true",
             "gate.max_bits_per_byte=6.0",
             f"gate.rules={json.dumps([rule])}",
         ]

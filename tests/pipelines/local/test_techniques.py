@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from langzoo.models import CausalLM
 
-# A model server, which other runs start, tells nothing of techniques.
-REFUSED = "gate.max_bits_per_byte=0.1"
-
 
 @pytest.fixture(scope="module")
-def trained(run_pipeline):
+def trained(run_pipeline, refused):
     """A run with all of it."""
     techniques = {
         "optimizer": "lion",
@@ -31,31 +27,28 @@ def trained(run_pipeline):
         "steps": 60,
     }
     changes = (f"trainer.{name}={json.dumps(one)}" for name, one in techniques.items())
-    return run_pipeline("name=techniques", REFUSED, *changes)
+    return run_pipeline(*refused, *changes)
 
 
-def test_a_model_trained_with_all_of_it_is_exported(trained):
-    config, result, _ = trained
+def test_a_model_trained_with_all_of_it_is_exported(trained, export_of):
+    _, result, _ = trained
     evaluations = result.training.evaluations
     assert [row["step"] for row in evaluations] == [20, 40, 60]
     best = min(row["bits_per_byte"] for row in evaluations)
     # The gate scores whole documents, and with float32.
     assert result.decision.value == pytest.approx(best, rel=0.05)
-    (saved,) = Path(config.folder).glob("artifacts/Trainer/model_run/*/preset")
-    model = CausalLM.from_preset(str(saved))
+    model = CausalLM.from_preset(str(result.training_folder / "preset"))
     assert model.backbone.compute_dtype == "float32"
     text = "the value of a name"
-    (folder,) = Path(config.folder).glob("artifacts/Trainer/model/*/Format-Serving")
-    exported = tf.saved_model.load(str(folder))
+    exported = tf.saved_model.load(str(export_of(result)))
     nll = exported.signatures["score"](text=tf.constant([text]))["nll"]
     np.testing.assert_allclose(nll[0], -tf.reduce_sum(model.score(text)), rtol=1e-4)
 
 
-def test_another_training_goes_on_from_it(trained, run_pipeline):
+def test_another_training_goes_on_from_it(trained, run_pipeline, refused):
     config, result, _ = trained
     changes = [
-        "name=continued",
-        REFUSED,
+        *refused,
         f"model={json.dumps({'initial_weights': str(config.folder)})}",
         "tokenizer.type=preset",
         "trainer.steps=1",

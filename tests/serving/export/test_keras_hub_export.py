@@ -9,12 +9,12 @@ import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
+import unchecked
 from langzoo.models.families.keras_hub.adapter import KerasHubCausalLM
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.tokenizers.keras_hub import preset_tokenizer
 from langzoo.models.tokenizers.sentence_piece import train_sentencepiece
 from langzoo.serving.export.checks import example_of
-from langzoo.serving.export.saved_model import export_causal_lm
 from langzoo.serving.export.vocabulary import Vocabulary
 from langzoo.serving.server.servable import load_servable
 
@@ -52,7 +52,7 @@ def exported(request: Any, tmp_path_factory: Any) -> Any:
         weight.assign(generator.normal(scale=0.5, size=weight.shape))
     directory = str(tmp_path_factory.mktemp("export") / "1")
     adapter = KerasHubCausalLM(model, tokenizer, CONTEXT)
-    export_causal_lm(adapter, directory, max_new_tokens=NEW_TOKENS)
+    unchecked.export(adapter, directory, max_new_tokens=NEW_TOKENS)
     servable = load_servable(1, Path(directory))
     yield model, tokenizer, tf.saved_model.load(directory), servable
     servable.close()

@@ -99,7 +99,8 @@ def test_the_request_of_vllms_benchmark(gateway_url: str) -> None:
 
 
 _LITELLM = """
-import json, sys
+import gc, json, sys
+gc.disable()
 import litellm
 asked = {
     "model": "text-completion-openai/bytes", "api_base": sys.argv[1] + "/v1",
