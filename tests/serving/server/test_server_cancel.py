@@ -145,9 +145,10 @@ def test_a_place_is_free_when_the_work_has_ended(
     stub.Predict(spin(1), timeout=30)
 
 
-def test_loops_on_all_processors_are_stopped(example_model: Path) -> None:
+@pytest.mark.parametrize("name", ["spin", "spin_apart"])
+def test_loops_on_all_processors_are_stopped(example_model: Path, name: str) -> None:
     servable = load_servable(1, example_model, runs=4)
-    signature = servable.signature("spin")
+    signature = servable.signature(name)
     assert signature is not None
     turns = {"turns": np.array([FOREVER])}
     callers = [Caller() for _ in range(6)]  # the last two stand behind the others
