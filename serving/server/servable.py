@@ -156,8 +156,7 @@ class Signature:
         Args:
             inputs: arrays by name.
             output_filter: the outputs wanted, if not all.
-            caller: who waits for them; once it leaves, and at its deadline, the graph
-                is stopped.
+            caller: who waits for them; once it leaves the graph is stopped.
 
         Raises:
             ServingError: the inputs do not fit, the graph refuses them, the time is

@@ -157,8 +157,8 @@ class StoppableSession:
     ) -> dict[str, Any]:
         """The values of tensors by name, for values of endpoints.
 
-        `Session.run` checks shapes in Python, and a callable takes no deadline. This is
-        the bare C++ call that TensorFlow Serving makes too.
+        `Session.run` checks shapes in Python. This is the bare C++ call that TensorFlow
+        Serving makes too.
 
         Args:
             feeds: values by endpoint.
@@ -166,9 +166,8 @@ class StoppableSession:
             caller: stops the run by leaving.
 
         Raises:
-            ServingError: the caller is gone, or the deadline passes before the turn.
-            tf.errors.OpError: the graph refuses the feeds, the deadline passes, or the
-                caller leaves.
+            ServingError: the caller is gone, or the deadline passes, before the turn.
+            tf.errors.OpError: the graph refuses the feeds, or the caller leaves.
         """
         whole = self._told.get(frozenset(fetches))
         told = (
