@@ -179,7 +179,7 @@ class StoppableSession:
             if caller.gone:
                 raise
             # The graph has failed, and what waits was ended with it and spoke first:
-            # once more, and it waits for nothing, to hear why.
+            # once more, and it waits for no outputs, to hear why.
             values = self._run(feeds, list(fetches.values()), [], caller)
         return dict(zip(fetches, values, strict=True))
 
@@ -198,7 +198,7 @@ class StoppableSession:
             return self._call(
                 {**feeds, self._handle_bytes: handle, self._count: count},
                 fetches,
-                [self._taken, *told],
+                [self._begun.op._c_op, self._taken, *told],
                 self._pool,
             )
 

@@ -165,6 +165,21 @@ def test_loops_on_all_processors_are_stopped(example_model: Path, name: str) -> 
     servable.close()
 
 
+def test_outputs_that_need_no_input_are_given(tmp_path: Path) -> None:
+    spec = tf.TensorSpec([None], tf.float32, "x")
+    functions = {
+        "none": tf.function(lambda: {"y": tf.constant([7.0])}, input_signature=[]),
+        "unread": tf.function(lambda x: {"y": tf.constant([7.0])}, [spec]),
+    }
+    tf.saved_model.save(tf.Module(), str(tmp_path), functions)
+    servable = load_servable(1, tmp_path)
+    for name, inputs in ("none", {}), ("unread", {"x": np.float32([1])}):
+        signature = servable.signature(name)
+        assert signature is not None
+        assert signature.run(inputs)["y"].tolist() == [7]
+    servable.close()
+
+
 def test_whoever_has_left_before_is_not_worked_for(example_model: Path) -> None:
     servable = load_servable(1, example_model, runs=1)
     signature = servable.signature("spin")
