@@ -16,7 +16,8 @@ class Caller:
     """Who waits for an answer.
 
     Args:
-        deadline: until when, by `time.monotonic`; None is for ever.
+        deadline: until when, by `time.monotonic`; None is for ever. Nothing begins for
+            it any more then; whoever made the caller lets it leave, too.
 
     Attributes:
         gone: whether nobody waits any more.

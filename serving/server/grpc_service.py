@@ -30,6 +30,7 @@ from tensorflow_serving.apis import (
 from ..errors import ServingError, invalid
 from .caller import Caller
 from .core import METADATA_FIELD, ModelSpec, ServerCore, require_spec
+from .intake import Intake
 from .profiler import PROFILER_SERVICE, Profiler
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
@@ -141,10 +142,7 @@ class GrpcServer:
         max_bytes: int,
         arguments: Sequence[tuple[str, str | int]],
     ) -> None:
-        self._limit = threads + queue_size
-        self._max_bytes = max_bytes
-        self._in_progress = self._bytes = 0
-        self._lock = threading.Lock()
+        self._intake = Intake(threads + queue_size, max_bytes)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="langzoo-grpc")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -206,15 +204,15 @@ class GrpcServer:
     ) -> grpc.RpcMethodHandler:
         async def handle(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
             size = len(data)
-            if many := self._admit(size):
-                message = f"too many {many} are waiting"
-                await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, message)
             left = context.time_remaining()
             caller = Caller(None if left is None else time.monotonic() + left)
-            work = self._executor.submit(_answer, request_type, answer, data, caller)
-            # Whoever gives up is not worked for, but the place is free only then.
-            work.add_done_callback(lambda _: self._leave(size))
             try:
+                self._intake.enter(size)
+                work = self._executor.submit(
+                    _answer, request_type, answer, data, caller
+                )
+                # Whoever gives up is not worked for, but the place is free only then.
+                work.add_done_callback(lambda _: self._intake.leave(size))
                 return await asyncio.wrap_future(work)
             except ServingError as error:
                 await _abort(context, error.code, error.message)
@@ -222,22 +220,6 @@ class GrpcServer:
                 caller.leave()
 
         return grpc.unary_unary_rpc_method_handler(handle)
-
-    def _admit(self, size: int) -> str | None:
-        """Lets a request of so many bytes in, or says what there is too much of."""
-        with self._lock:
-            if self._in_progress >= self._limit:
-                return "requests"
-            if self._bytes + size > self._max_bytes:
-                return "bytes"
-            self._in_progress += 1
-            self._bytes += size
-        return None
-
-    def _leave(self, size: int) -> None:
-        with self._lock:
-            self._in_progress -= 1
-            self._bytes -= size
 
     def _await(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -45,6 +45,7 @@ from ..errors import HTTP_STATUS, ServingError, invalid
 from . import inference
 from .caller import Caller
 from .core import METADATA_FIELD, ModelSpec, ServerCore
+from .intake import Intake
 from .json_examples import classification_body, input_from_json, regression_body
 from .json_tensors import JsonRequest, arrays_from_json, parse_request, response_body
 from .limits import LARGEST_REQUEST, LARGEST_REQUESTS, QUEUE_SIZE
@@ -201,58 +202,35 @@ class _Protocol(uvicorn.protocols.http.h11_impl.H11Protocol):
         self._idle = self.loop.call_later(self.idle_seconds, self._end, left)
 
 
-class _Intake:
-    """The requests that are worked on or wait, and the bytes of their bodies.
+@contextlib.asynccontextmanager
+async def _body(
+    request: Request, intake: Intake, options: RestOptions
+) -> AsyncIterator[bytes]:
+    """The body of a request, which is one of those that were taken in meanwhile.
 
-    One event loop runs all of them, so that numbers are enough.
+    Raises:
+        ServingError: they are too many.
+        TimeoutError: it does not come in time.
+        _TooLargeError: it is.
     """
-
-    def __init__(self, options: RestOptions) -> None:
-        self._most_requests = (options.threads or 1) + options.queue_size
-        self._max_body_bytes = options.max_body_bytes
-        self._requests = self._bytes = 0
-
-    @contextlib.asynccontextmanager
-    async def body(
-        self, request: Request, timeout: float | None
-    ) -> AsyncIterator[bytes]:
-        """The body of a request, which is one of them meanwhile.
-
-        Raises:
-            ServingError: they are too many.
-            TimeoutError: it does not come in time.
-            _TooLargeError: it is.
-        """
-        if self._requests >= self._most_requests:
-            raise _too_many("requests")
-        self._check(int(request.headers.get("content-length", 0)))
-        self._requests += 1
-        size = 0
-        parts = []
-        try:
-            # Whoever sends slowly must not keep a place for ever.
-            async with asyncio.timeout(timeout):
-                async for part in request.stream():
-                    parts.append(part)
-                    size += len(part)
-                    self._bytes += len(part)
-                    self._check(size)
-            body = b"".join(parts)
-            parts.clear()
-            yield body
-        finally:
-            self._requests -= 1
-            self._bytes -= size
-
-    def _check(self, size: int) -> None:
-        if size > self._max_body_bytes:
-            raise _TooLargeError(self._max_body_bytes)
-        if self._bytes > LARGEST_REQUESTS * self._max_body_bytes:
-            raise _too_many("bytes")
-
-
-def _too_many(what: str) -> ServingError:
-    return ServingError(StatusCode.RESOURCE_EXHAUSTED, f"too many {what} are waiting")
+    largest, size, parts = options.max_body_bytes, 0, []
+    intake.enter()
+    try:
+        if int(request.headers.get("content-length", 0)) > largest:
+            raise _TooLargeError(largest)
+        # Whoever sends slowly must not keep a place for ever.
+        async with asyncio.timeout(options.timeout):
+            async for part in request.stream():
+                if size + len(part) > largest:
+                    raise _TooLargeError(largest)
+                intake.grow(len(part))
+                size += len(part)
+                parts.append(part)
+        body = b"".join(parts)
+        parts.clear()
+        yield body
+    finally:
+        intake.leave(size)
 
 
 class _TooLargeError(ServingError):
@@ -272,7 +250,8 @@ def rest_app(core: ServerCore, executor: Executor, options: RestOptions) -> Star
         options: how it answers.
     """
     headers = _CORS_HEADERS if options.cors else {}
-    intake = _Intake(options)
+    most_requests = (options.threads or 1) + options.queue_size
+    intake = Intake(most_requests, LARGEST_REQUESTS * options.max_body_bytes)
 
     async def endpoint(request: Request) -> Response:
         if request.method == "OPTIONS":
@@ -280,7 +259,7 @@ def rest_app(core: ServerCore, executor: Executor, options: RestOptions) -> Star
             status = 200 if re.match("https?://", wanted) else 400
             return Response(status_code=status, headers=headers)
         try:
-            async with intake.body(request, options.timeout) as body:
+            async with _body(request, intake, options) as body:
                 status, content = await _ask(core, executor, options, request, body)
         except ClientDisconnect:
             status, content = 499, b""

@@ -26,7 +26,7 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 
 from ..errors import ServingError, invalid, status_code
 from .caller import FOREVER, Caller
-from .session import StoppableSession, with_threads
+from .session import StoppableSession
 from .tensors import array_from_proto, check_expansion, dtype_name
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -156,8 +156,7 @@ class Signature:
         Args:
             inputs: arrays by name.
             output_filter: the outputs wanted, if not all.
-            caller: who waits for them; once it leaves, and at its deadline, the graph
-                is stopped.
+            caller: who waits for them; once it leaves the graph is stopped.
 
         Raises:
             ServingError: the inputs do not fit, the graph refuses them, the time is
@@ -285,16 +284,15 @@ def load_servable(
         ServingError: it cannot be loaded.
     """
     runs = runs or 2 * (os.cpu_count() or 1)
-    with tf.Graph().as_default() as graph:
-        session = tf.compat.v1.Session(graph=graph, config=with_threads(config, runs))
-        try:
-            meta_graph = tf.compat.v1.saved_model.load(session, list(tags), str(path))
-            definitions = dict(meta_graph.signature_def)
-            signatures = dict(_signatures(session, definitions, runner, runs))
-            return Servable(version, definitions, signatures, session.close)
-        except Exception as error:
-            session.close()
-            raise _load_error(error) from error
+    try:
+        session = StoppableSession(path, tags, config, runs)
+        signatures = {
+            name: Signature(definition, _SessionCompute(session, definition), runner)
+            for name, definition in session.dense.items()
+        }
+    except Exception as error:
+        raise _load_error(error) from error
+    return Servable(version, session.definitions, signatures, session.close)
 
 
 class _SessionCompute:
@@ -333,31 +331,6 @@ def _load_error(error: Exception) -> ServingError:
     if isinstance(error, RuntimeError) and "tags" in message:
         return ServingError(StatusCode.NOT_FOUND, message)
     return ServingError(StatusCode.INTERNAL, f"{type(error).__name__}: {message}")
-
-
-def _signatures(
-    session: tf.compat.v1.Session,
-    definitions: Mapping[str, meta_graph_pb2.SignatureDef],
-    runner: Runner,
-    runs: int,
-) -> Iterable[tuple[str, Signature]]:
-    """Those of the signatures that can be called.
-
-    The mark of the initializer cannot, nor can those of sparse or composite tensors.
-    """
-    dense = {name: one for name, one in definitions.items() if _is_dense(one)}
-    wholes = {
-        frozenset(info.name for info in one.outputs.values()) for one in dense.values()
-    }
-    stoppable = StoppableSession(session, wholes, runs)
-    for name, definition in dense.items():
-        compute = _SessionCompute(stoppable, definition)
-        yield name, Signature(definition, compute, runner)
-
-
-def _is_dense(definition: meta_graph_pb2.SignatureDef) -> bool:
-    tensors: list[Any] = [*definition.inputs.values(), *definition.outputs.values()]
-    return bool(definition.outputs) and all(":" in tensor.name for tensor in tensors)
 
 
 def _join(names: Iterable[str]) -> str:

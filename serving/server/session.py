@@ -3,78 +3,126 @@
 Beside its outputs, each run waits for elements of a queue, which are put in when the
 outputs are there. Whoever stops the run closes its queue: the wait fails, and
 TensorFlow ends all else that the run does. The operations for this are added to the
-graph of the session; a SavedModel has none of them.
+graph of a SavedModel, which has none of them.
+
+A run computes in the thread that asks for it, unless the session is configured to have
+others: to hand over costs more than they bring. So nothing may read an input, and go
+round in a loop with that thread, before the wait for the queue has begun.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import queue
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import config_pb2
+from tensorflow.core.framework import attr_value_pb2, graph_pb2
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow.python.client import pywrap_tf_session as tf_session
+from tensorflow.python.saved_model.loader_impl import SavedModelLoader
 
 from .caller import Caller
 
 # Between two looks at whether a caller that waits for its turn is still there.
 _PATIENCE = 0.02
-
-
-def with_threads(
-    config: config_pb2.ConfigProto | None, runs: int
-) -> config_pb2.ConfigProto:
-    """The configuration of a session with so many runs at a time.
-
-    It has a thread more than runs, unless it says how many: a loop may keep the thread
-    that runs it, and a run that finds no other does not come to wait for its queue.
-    """
-    threaded = config_pb2.ConfigProto()
-    if config is not None:
-        threaded.CopyFrom(config)
-    if not (
-        threaded.inter_op_parallelism_threads or threaded.session_inter_op_thread_pool
-    ):
-        threads = max(os.cpu_count() or 1, runs + 1)
-        threaded.session_inter_op_thread_pool.add(num_threads=threads)
-    return threaded
+_THIS_THREAD = -1  # in a run's options
+_FIRST = 2  # elements that are put in before anything is computed
+_SCOPE = "langzoo_stop"  # of operations; no SavedModel may have one of this name
 
 
 class StoppableSession:
-    """Runs the graph that has been loaded into a session.
+    """A SavedModel, loaded into a session.
 
     Args:
-        session: the session.
-        wholes: names of the tensors that runs may ask for: sets of those that they ask
-            for mostly.
+        path: the SavedModel.
+        tags: those of the graph to load.
+        config: how TensorFlow runs it.
         runs: how many are computed at a time; more wait.
+
+    Attributes:
+        definitions: all signatures as the SavedModel holds them.
+        dense: those that can be run: not the mark of the initializer, nor those of
+            sparse or composite tensors.
     """
 
     def __init__(
         self,
-        session: tf.compat.v1.Session,
-        wholes: Collection[frozenset[str]],
+        path: Path | str,
+        tags: Sequence[str],
+        config: config_pb2.ConfigProto | None,
         runs: int,
     ) -> None:
-        self._session = session
+        others = config is not None and (
+            config.inter_op_parallelism_threads or config.session_inter_op_thread_pool
+        )
+        self._pool = 0 if others else _THIS_THREAD
+        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
+        try:
+            with self._session.graph.as_default():
+                handle = self._add_wait()
+                self._load(SavedModelLoader(str(path)), list(tags))
+                self._add_queues(handle, runs)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Frees what it holds; runs end."""
+        self._session.close()
+
+    def _add_wait(self) -> tf.Tensor:
+        """Adds what waits for a queue and what closes it; gives the queue's handle."""
         ops = tf.raw_ops
-        with session.graph.as_default(), tf.device("/cpu:0"), tf.name_scope("stop"):
+        with tf.device("/cpu:0"), tf.name_scope(_SCOPE):
             # A handle cannot be fed, but be read from bytes that are.
             handle_bytes = tf.compat.v1.placeholder(tf.string, [])
             count = tf.compat.v1.placeholder(tf.int32, [])
             handle = ops.ParseTensor(serialized=handle_bytes, out_type=tf.resource)
-            taken = ops.QueueDequeueManyV2(
-                handle=handle, n=count, component_types=[tf.int32]
-            )
-            self._taken = taken[0].op._c_op
+            # What is ready runs in the order in which it became so, or in the opposite
+            # one: between two others, the wait has begun when both have run.
+            before = ops.QueueEnqueueV2(handle=handle, components=[count])
+            with tf.control_dependencies([ops.QueueSizeV2(handle=handle)]):
+                taken = ops.QueueDequeueManyV2(
+                    handle=handle, n=count, component_types=[tf.int32]
+                )
+                size = ops.QueueSizeV2(handle=handle)
+            after = ops.QueueEnqueueV2(handle=handle, components=[size])
+            with tf.control_dependencies([before, after]):
+                self._begun = tf.identity(count)
             self._close = ops.QueueCloseV2(handle=handle)._c_op
             self._destroy = ops.DestroyResourceOp(resource=handle)._c_op
+        self._taken = taken[0].op._c_op
+        self._handle_bytes = handle_bytes._as_tf_output()
+        self._count = count._as_tf_output()
+        return handle
+
+    def _load(self, loader: SavedModelLoader, tags: Sequence[str]) -> None:
+        meta_graph = loader.get_meta_graph_def_from_tags(tags)
+        self.definitions = dict(meta_graph.signature_def)
+        self.dense = {k: one for k, one in self.definitions.items() if _is_dense(one)}
+        inputs = {
+            info.name: info.dtype
+            for one in self.dense.values()
+            for info in one.inputs.values()
+        }
+        begun = self._begun.op.name
+        _put_behind(begun, inputs, meta_graph.graph_def)
+        loader.load(self._session, tags, input_map={f"^{begun}": self._begun})
+
+    def _add_queues(self, handle: tf.Tensor, runs: int) -> None:
+        """Adds the queues, and what tells them that outputs are there."""
+        ops = tf.raw_ops
+        wholes = {
+            frozenset(info.name for info in one.outputs.values())
+            for one in self.dense.values()
+        }
+        with tf.device("/cpu:0"), tf.name_scope(_SCOPE):
             queues = [
                 ops.FIFOQueueV2(
                     component_types=[tf.int32],
@@ -90,9 +138,7 @@ class StoppableSession:
                 names: self._tell(handle, names)
                 for names in {*wholes, *(frozenset([n]) for w in wholes for n in w)}
             }
-        self._handle_bytes = handle_bytes._as_tf_output()
-        self._count = count._as_tf_output()
-        session._extend_graph()
+        self._session._extend_graph()
         self._renewing = threading.Lock()
         self._free: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
         for name in self._create_queues():
@@ -111,8 +157,8 @@ class StoppableSession:
     ) -> dict[str, Any]:
         """The values of tensors by name, for values of endpoints.
 
-        `Session.run` checks shapes in Python, and a callable takes no deadline. This is
-        the bare C++ call that TensorFlow Serving makes too.
+        `Session.run` checks shapes in Python. This is the bare C++ call that TensorFlow
+        Serving makes too.
 
         Args:
             feeds: values by endpoint.
@@ -120,45 +166,40 @@ class StoppableSession:
             caller: stops the run by leaving.
 
         Raises:
-            ServingError: the caller is gone, or the deadline passes before the turn.
-            tf.errors.OpError: the graph refuses the feeds, the deadline passes, or the
-                caller leaves.
+            ServingError: the caller is gone, or the deadline passes, before the turn.
+            tf.errors.OpError: the graph refuses the feeds, or the caller leaves.
         """
-        try:
-            values = self._run_stoppably(feeds, fetches, caller)
-        except tf.errors.CancelledError:
-            if caller.gone:
-                raise
-            # The graph has failed, and what waits was ended with it and spoke first:
-            # once more without it, to hear why.
-            with _run_options(caller.time_left()) as options:
-                values = self._call(feeds, list(fetches.values()), [], options)
-        return dict(zip(fetches, values, strict=True))
-
-    def _run_stoppably(
-        self,
-        feeds: Mapping[Any, np.ndarray],
-        fetches: Mapping[str, Any],
-        caller: Caller,
-    ) -> list[Any]:
         whole = self._told.get(frozenset(fetches))
         told = (
             [self._told[frozenset([n])] for n in fetches] if whole is None else [whole]
         )
+        try:
+            values = self._run(feeds, list(fetches.values()), told, caller)
+        except tf.errors.CancelledError:
+            if caller.gone:
+                raise
+            # The graph has failed, and what waits was ended with it and spoke first:
+            # once more, and it waits for no outputs, to hear why.
+            values = self._run(feeds, list(fetches.values()), [], caller)
+        return dict(zip(fetches, values, strict=True))
+
+    def _run(
+        self,
+        feeds: Mapping[Any, np.ndarray],
+        fetches: Sequence[Any],
+        told: Sequence[Any],
+        caller: Caller,
+    ) -> list[Any]:
+        count = np.array(_FIRST + len(told), np.int32)
         with (
             self._turn(caller) as handle,
             caller.stopping(functools.partial(self._stop, handle)),
-            _run_options(caller.time_left()) as options,
         ):
             return self._call(
-                {
-                    **feeds,
-                    self._handle_bytes: handle,
-                    self._count: np.array(len(told), np.int32),
-                },
-                list(fetches.values()),
-                [self._taken, *told],
-                options,
+                {**feeds, self._handle_bytes: handle, self._count: count},
+                fetches,
+                [self._begun.op._c_op, self._taken, *told],
+                self._pool,
             )
 
     def _tell(self, handle: tf.Tensor, outputs: Collection[str]) -> Any:
@@ -220,36 +261,42 @@ class StoppableSession:
         feeds: Mapping[Any, np.ndarray],
         fetches: Sequence[Any],
         targets: Sequence[Any],
-        options: Any = None,
+        pool: int = _THIS_THREAD,
     ) -> list[Any]:
-        """Runs in this thread, unless the options say otherwise."""
+        """The values of endpoints; the threads of a pool may all be in loops."""
         return tf_session.TF_SessionRun_wrapper(
-            self._session._session,
-            options or _in_this_thread(),
-            feeds,
-            fetches,
-            targets,
-            None,
+            self._session._session, _options(pool), feeds, fetches, targets, None
         )
 
 
 @functools.cache
-def _in_this_thread() -> Any:
-    """The threads of the session may all be kept by what is to be stopped."""
-    return _buffer(config_pb2.RunOptions(inter_op_thread_pool=-1))
-
-
-@contextlib.contextmanager
-def _run_options(timeout: float | None) -> Iterator[Any]:
-    options = config_pb2.RunOptions()
-    if timeout is not None:
-        options.timeout_in_ms = min(max(1, round(timeout * 1000)), 2**31 - 1)
-    buffer = _buffer(options)
-    try:
-        yield buffer
-    finally:
-        tf_session.TF_DeleteBuffer(buffer)
-
-
-def _buffer(options: config_pb2.RunOptions) -> Any:
+def _options(pool: int) -> Any:
+    options = config_pb2.RunOptions(inter_op_thread_pool=pool)
     return tf_session.TF_NewBufferFromString(options.SerializeToString())
+
+
+def _put_behind(
+    first: str, tensors: Mapping[str, int], graph_def: graph_pb2.GraphDef
+) -> None:
+    """Lets no operation read tensors, given with their dtypes, before another has run.
+
+    They can be fed and fetched as before.
+    """
+    gates = {name: f"{_SCOPE}/gate_{i}" for i, name in enumerate(tensors)}
+    names = {name.removesuffix(":0"): gate for name, gate in gates.items()}
+    for node in graph_def.node:
+        node.input[:] = [
+            names.get(name.removesuffix(":0"), name) for name in node.input
+        ]
+    for name, gate in gates.items():
+        graph_def.node.add(
+            name=gate,
+            op="Identity",
+            input=[name, f"^{first}"],
+            attr={"T": attr_value_pb2.AttrValue(type=tensors[name])},
+        )
+
+
+def _is_dense(definition: meta_graph_pb2.SignatureDef) -> bool:
+    tensors: list[Any] = [*definition.inputs.values(), *definition.outputs.values()]
+    return bool(definition.outputs) and all(":" in tensor.name for tensor in tensors)

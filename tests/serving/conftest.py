@@ -269,8 +269,9 @@ class ScaleModel(tf.Module):
 class ExampleModel(tf.Module):
     """Reads serialized Examples, as the models for Classify and Regress do.
 
-    `spin` takes as long as it is told to: that many turns of a loop. `grind` takes some
-    time and cannot be stopped: it is one operation.
+    `spin` takes as long as it is told to: that many turns of a loop; `spin_apart` makes
+    them in a function that stays one operation of the graph. `grind` takes some time
+    and cannot be stopped: it is one operation.
     """
 
     def _x(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -314,15 +315,17 @@ class ExampleModel(tf.Module):
             lambda texts: {"scores": self._x(texts)},
             input_signature=[tf.TensorSpec([None], tf.string, "texts")],
         )
+        turns_spec = tf.TensorSpec([None], tf.int64, "turns")
         functions["spin"] = tf.function(
-            lambda turns: {
-                "turns": tf.while_loop(
-                    lambda turn: tf.reduce_any(turn < turns),
-                    lambda turn: (turn + 1,),
-                    [tf.zeros_like(turns)],
-                )[0]
-            },
-            input_signature=[tf.TensorSpec([None], tf.int64, "turns")],
+            lambda turns: {"turns": _spin(turns)}, input_signature=[turns_spec]
+        )
+        apart = tf.function(
+            _spin,
+            input_signature=[turns_spec],
+            experimental_attributes={"_noinline": True},
+        )
+        functions["spin_apart"] = tf.function(
+            lambda turns: {"turns": apart(turns)}, input_signature=[turns_spec]
         )
         functions["grind"] = tf.function(
             lambda size: {
@@ -333,6 +336,15 @@ class ExampleModel(tf.Module):
             input_signature=[tf.TensorSpec([None], tf.int64, "size")],
         )
         return functions
+
+
+def _spin(turns: tf.Tensor) -> tf.Tensor:
+    (turned,) = tf.while_loop(
+        lambda turn: tf.reduce_any(turn < turns),
+        lambda turn: (turn + 1,),
+        [tf.zeros_like(turns)],
+    )
+    return turned
 
 
 def save(factory: pytest.TempPathFactory, name: str, model: Any) -> Path:

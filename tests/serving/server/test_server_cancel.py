@@ -145,9 +145,10 @@ def test_a_place_is_free_when_the_work_has_ended(
     stub.Predict(spin(1), timeout=30)
 
 
-def test_loops_on_all_processors_are_stopped(example_model: Path) -> None:
+@pytest.mark.parametrize("name", ["spin", "spin_apart"])
+def test_loops_on_all_processors_are_stopped(example_model: Path, name: str) -> None:
     servable = load_servable(1, example_model, runs=4)
-    signature = servable.signature("spin")
+    signature = servable.signature(name)
     assert signature is not None
     turns = {"turns": np.array([FOREVER])}
     callers = [Caller() for _ in range(6)]  # the last two stand behind the others
@@ -161,6 +162,21 @@ def test_loops_on_all_processors_are_stopped(example_model: Path) -> None:
                 run.result(SOON)
             assert caught.value.code is StatusCode.CANCELLED
     assert signature.run({"turns": np.array([3])})["turns"].tolist() == [3]
+    servable.close()
+
+
+def test_outputs_that_need_no_input_are_given(tmp_path: Path) -> None:
+    spec = tf.TensorSpec([None], tf.float32, "x")
+    functions = {
+        "none": tf.function(lambda: {"y": tf.constant([7.0])}, input_signature=[]),
+        "unread": tf.function(lambda x: {"y": tf.constant([7.0])}, [spec]),
+    }
+    tf.saved_model.save(tf.Module(), str(tmp_path), functions)
+    servable = load_servable(1, tmp_path)
+    for name, inputs in ("none", {}), ("unread", {"x": np.float32([1])}):
+        signature = servable.signature(name)
+        assert signature is not None
+        assert signature.run(inputs)["y"].tolist() == [7]
     servable.close()
 
 

@@ -192,6 +192,7 @@ def test_rest_refuses_beyond_its_queue(narrow_server: ModelServer, rest: Rest) -
 def test_a_rest_request_whose_client_has_gone_is_never_run(
     narrow_server: ModelServer, rest: Rest
 ) -> None:
+    await_users(narrow_server, 0)  # who was answered late stops a moment later
     counts = narrow_server.metrics.requests
     before = counts.value("example", "OK"), counts.value("example", "DEADLINE_EXCEEDED")
     running = threading.Thread(
@@ -300,7 +301,8 @@ def test_the_bytes_of_all_requests_that_wait_are_bounded(
 ) -> None:
     assert narrow_server._grpc is not None
     request = spin(1)
-    monkeypatch.setattr(narrow_server._grpc, "_max_bytes", request.ByteSize() - 1)
+    intake = narrow_server._grpc._intake
+    monkeypatch.setattr(intake, "_most_bytes", request.ByteSize() - 1)
     with pytest.raises(grpc.RpcError) as caught:
         stub.Predict(request, timeout=30)
     assert caught.value.code() is StatusCode.RESOURCE_EXHAUSTED
