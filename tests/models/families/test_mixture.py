@@ -29,8 +29,9 @@ def member(family, **others):
 def test_probabilities_are_the_weighted_sums_of_the_members():
     model = build(member("gated_conv"), member("ngram"), member("lstm"))
     mixture = model.backbone.mixture
-    for weight in mixture.gate.weights:
-        weight.assign(np.random.default_rng(1).normal(size=weight.shape))
+    generator = np.random.default_rng(1)
+    for weight in model.trainable_weights:
+        weight.assign(generator.normal(scale=0.3, size=weight.shape))
     ids = np.random.default_rng(0).integers(4, 260, (2, CONTEXT))
     inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids, bool)}
     alone = [tf.nn.softmax(part(inputs)).numpy() for part in model.parts]
