@@ -6,7 +6,7 @@ import contextlib
 import contextvars
 import inspect
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import keras_hub
@@ -124,7 +124,7 @@ class CausalBackbone(keras_hub.models.Backbone):
         ValueError: if an argument cannot be, in one line.
     """
 
-    family: ClassVar[Any]
+    family: Any
     vocabulary_size: int
     hidden_dim: int
     max_sequence_length: int

@@ -66,6 +66,7 @@ class MixtureBackbone(CausalBackbone):
                 )
             ],
             settings.gate_dim,
+            dtype=dtype,
         )
         self.hidden_dim = self.vocabulary_size
 
@@ -120,18 +121,23 @@ class Mixture(keras.layers.Layer):
     Args:
         members: list of `CausalBackbone`, of one vocabulary.
         gate_dim: see `Gate`.
+        dtype: of the output and the weights.
 
     Call arguments:
         inputs: int32 tensor of shape `(batch_size, sequence_length)`.
 
     Returns:
-        Log-probabilities, float32 `(batch_size, sequence_length, vocabulary_size)`.
+        Log-probabilities `(batch_size, sequence_length, vocabulary_size)`.
     """
 
-    def __init__(self, members: list[CausalBackbone], gate_dim: int) -> None:
-        super().__init__(dtype="float32", name="mixture")
+    def __init__(
+        self, members: list[CausalBackbone], gate_dim: int, dtype: Any = None
+    ) -> None:
+        super().__init__(dtype=dtype, autocast=False, name="mixture")
         self.members = members
-        self.gate = Gate(len(members), gate_dim, dtype="float32", name="gate")
+        self.gate = Gate(
+            len(members), gate_dim, dtype=dtype, autocast=False, name="gate"
+        )
 
     def build(self, input_shape: Any) -> None:
         self.gate.build()
@@ -157,4 +163,5 @@ class Mixture(keras.layers.Layer):
     def combined(self, log_probabilities: Tensor) -> Tensor:
         """The members' log-probabilities `(B, T, K, V)` as those of the mixture."""
         weights = self.gate(log_probabilities)[..., None]  # (B, T, K, 1)
-        return ops.logsumexp(log_probabilities + weights, axis=-2)
+        combined = ops.logsumexp(log_probabilities + weights, axis=-2)
+        return ops.cast(combined, self.compute_dtype)

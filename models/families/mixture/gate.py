@@ -39,25 +39,34 @@ class Gate(keras.layers.Layer):
 
     Returns:
         A float32 tensor of shape `(..., num_members)`, of which the exponentials sum to
-        one.
+        one. In half-precision policies it is computed in float32, too.
     """
 
     def __init__(self, num_members: int, hidden_dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_members = num_members
         self.hidden_dim = hidden_dim
-        self.hidden = keras.layers.Dense(hidden_dim, "silu", name="hidden")
-        self.output_ = keras.layers.Dense(
-            num_members, kernel_initializer="zeros", name="output"
-        )
 
     def build(self, input_shape: Any = None) -> None:
         width = num_features(self.num_members)
-        shape = (width,)
-        self.mean = self.add_weight(shape, "zeros", trainable=False, name="mean")
-        self.scale = self.add_weight(shape, "ones", trainable=False, name="scale")
-        self.hidden.build((None, width))
-        self.output_.build((None, self.hidden_dim))
+        shapes = {
+            "mean": (width,),
+            "scale": (width,),
+            "kernel": (width, self.hidden_dim),
+            "bias": (self.hidden_dim,),
+            "output_kernel": (self.hidden_dim, self.num_members),
+            "output_bias": (self.num_members,),
+        }
+        drawn = {"scale": "ones", "kernel": "glorot_uniform"}
+        for name, shape in shapes.items():
+            weight = self.add_weight(
+                shape,
+                drawn.get(name, "zeros"),
+                trainable=name not in ("mean", "scale"),
+                autocast=False,
+                name=name,
+            )
+            setattr(self, name, weight)
 
     def call(self, inputs: Tensor) -> Tensor:
         return self.log_weights(self.features(inputs))
@@ -74,8 +83,10 @@ class Gate(keras.layers.Layer):
 
     def log_weights(self, features: Tensor) -> Tensor:
         """The logarithms of the weights, from what `features` returned."""
-        scaled = (features - self.mean) * self.scale
-        return ops.log_softmax(self.output_(self.hidden(scaled)), axis=-1)
+        features = (features - _float32(self.mean)) * _float32(self.scale)
+        hidden = ops.silu(features @ _float32(self.kernel) + _float32(self.bias))
+        output = hidden @ _float32(self.output_kernel) + _float32(self.output_bias)
+        return ops.log_softmax(output, axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -83,6 +94,10 @@ class Gate(keras.layers.Layer):
             "num_members": self.num_members,
             "hidden_dim": self.hidden_dim,
         }
+
+
+def _float32(weight: keras.Variable) -> Tensor:
+    return ops.cast(weight, "float32")
 
 
 def fit_gate(gate: Gate, features: np.ndarray, scores: np.ndarray) -> float:
