@@ -20,7 +20,11 @@ TEXTS = ["", "short", "of 8 ids", "a text of some more", "long and longer " * 4,
 REPEATED = [f"{word} is what {word} was: {word}, {word}. " * 3 for word in ("zq", "xv")]
 CACHE = NeuralCache(size=10, theta=3.0, weight=0.3)
 LEARNING = DynamicEvaluation(learning_rate=0.3, decay=0.01, segment_length=3)
-ADAPTING = [CACHE, LEARNING]
+ADAPTING = [
+    *((family, CACHE) for family in KINDS),
+    ("lstm", LEARNING),
+    ("transformer", LEARNING),
+]
 
 
 def drawn(family):
@@ -35,19 +39,15 @@ def drawn(family):
     return model
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def model(request):
-    return drawn(request.param)
-
-
 @pytest.fixture(scope="module")
-def lstm():
-    return drawn("lstm")
+def models():
+    """A model of each kind."""
+    return {family: drawn(family) for family in KINDS}
 
 
-def able(model, adapt):
-    if adapt is LEARNING and not model.trainable_variables:
-        pytest.skip("it only counts")
+@pytest.fixture
+def lstm(models):
+    return models["lstm"]
 
 
 def states_of(model, text, stride):
@@ -89,7 +89,9 @@ def by_hand(model, text, cache, stride):
 
 
 @pytest.mark.parametrize("stride", [3, CONTEXT])
-def test_a_cache_is_the_mixture_that_it_says(model, stride):
+@pytest.mark.parametrize("family", KINDS)
+def test_a_cache_is_the_mixture_that_it_says(models, family, stride):
+    model = models[family]
     scores = model.score(TEXTS, stride=stride, adapt=CACHE)
     for row, text in zip(scores, TEXTS, strict=True):
         expected = by_hand(model, text, CACHE, stride)
@@ -105,26 +107,26 @@ def test_a_cache_goes_on_with_a_state(lstm, monkeypatch):
             np.testing.assert_allclose(row, by_hand(lstm, text, CACHE, 0), atol=1e-4)
 
 
-@pytest.mark.parametrize("adapt", ADAPTING)
-def test_a_token_changes_nothing_that_is_before_it(model, adapt):
-    able(model, adapt)
+@pytest.mark.parametrize(("family", "adapt"), ADAPTING)
+def test_a_token_changes_nothing_that_is_before_it(models, family, adapt):
+    model = models[family]
     one, other = "the same beginning, then a", "the same beginning, then b"
     scores = model.score([one, other], adapt=adapt)
     np.testing.assert_allclose(scores[0][:-2], scores[1][:-2], atol=1e-5)
     assert abs(scores[0][-2] - scores[1][-2]) > 1e-4
 
 
-@pytest.mark.parametrize("adapt", ADAPTING)
-def test_documents_do_not_see_each_other(model, adapt):
-    able(model, adapt)
+@pytest.mark.parametrize(("family", "adapt"), ADAPTING)
+def test_documents_do_not_see_each_other(models, family, adapt):
+    model = models[family]
     together = model.score(REPEATED, adapt=adapt)
     for text, row in zip(REPEATED, together, strict=True):
         np.testing.assert_allclose(model.score(text, adapt=adapt), row, atol=1e-4)
 
 
-@pytest.mark.parametrize("adapt", ADAPTING)
-def test_what_repeats_itself_costs_less(model, adapt):
-    able(model, adapt)
+@pytest.mark.parametrize(("family", "adapt"), ADAPTING)
+def test_what_repeats_itself_costs_less(models, family, adapt):
+    model = models[family]
     static, adapted = (
         model.score(REPEATED, adapt=given).flat_values.numpy().mean()
         for given in (None, adapt)
@@ -171,6 +173,6 @@ def test_a_step_is_one_of_gradient_descent_on_what_was_scored(lstm):
         np.testing.assert_array_equal(weight.numpy(), first)
 
 
-def test_what_only_counts_does_not_learn_by_gradient():
+def test_what_only_counts_does_not_learn_by_gradient(models):
     with pytest.raises(ValueError, match="models that learn by gradient"):
-        drawn("ngram").score("a text", adapt=LEARNING)
+        models["ngram"].score("a text", adapt=LEARNING)
