@@ -1,7 +1,7 @@
 # What to do with a checkout. Everything but `help`, `lock` and `clean` sets the
 # environment up first, which is instant where it is up to date.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs lock bench soak clean
+.PHONY: help setup demo test lint format docs lock bench records soak clean
 
 SHELL := /bin/bash
 VENV := .venv/bin
@@ -49,6 +49,9 @@ lock: setup ## writes requirements.lock, and the images' locks, from setup.cfg
 
 bench: setup ## measures speed against other implementations
 	@bash scripts/bench.sh $(ARGS)
+
+records: setup ## trains what docs/records.md tells of
+	@bash scripts/bench.sh records $(ARGS)
 
 soak: setup ## runs the model server's long tests at full length
 	LANGZOO_SOAK=10 $(VENV)/python -m pytest --timeout 3600 tests/serving/server/test_server_soak.py \

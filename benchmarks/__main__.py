@@ -13,7 +13,7 @@ from . import (
     generation,
     intervals,
     memory,
-    quality,
+    records,
     serving,
     trainer,
     training,
@@ -25,7 +25,7 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "attention": lambda options: attention.main(options.rounds, options.only),
     "generation": lambda options: generation.main(options.rounds, options.only),
     "serving": lambda options: serving.main(options.rounds, options.only),
-    "quality": lambda options: quality.main(options.text, options.only),
+    "records": lambda options: records.main(options.only, options.seeds, options.data),
     "data": lambda options: data.main(
         options.sizes or data.SIZES, options.rounds, options.only
     ),
@@ -41,9 +41,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(_BENCHMARKS))
     parser.add_argument("--rounds", type=int, default=3, help="runs of each side")
     parser.add_argument("--only", default="", help="settings whose name holds this")
-    parser.add_argument(
-        "--text", type=Path, help=f"what quality learns from, such as {quality.TEXT}"
-    )
+    parser.add_argument("--seeds", type=int, default=records.SEEDS, help="of records")
+    parser.add_argument("--data", type=Path, help="folder of texts for records")
     parser.add_argument(
         "--sizes",
         type=lambda text: [int(size) for size in text.split(",")],
@@ -51,13 +50,11 @@ def main() -> None:
         help="megabytes of the corpora of data and memory, such as 1,10",
     )
     options = parser.parse_args()
-    left_out = {"memory"} if options.text else {"memory", "quality"}
+    left_out = {"memory", "records"}
     names = options.names or [name for name in _BENCHMARKS if name not in left_out]
     unknown = set(names) - set(_BENCHMARKS)
     if unknown:
         parser.error(f"no benchmark {unknown.pop()!r}: there are {[*_BENCHMARKS]}")
-    if "quality" in names and not (options.text and options.text.is_file()):
-        parser.error(f"quality needs --text FILE, such as {quality.TEXT}")
     for name in names:
         _BENCHMARKS[name](options)
 

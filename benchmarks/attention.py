@@ -12,10 +12,8 @@ import statistics
 import sys
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from .apart import measure_apart, run_for
+from .tables import show, table_of
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 _SIDES = ("at once", "in blocks")
@@ -25,10 +23,8 @@ _SECONDS = 4.0
 
 def main(rounds: int, only: str) -> None:
     """Measures and prints the table."""
-    table = Table(title="training, Transformer 4 x 128, one row of bytes")
-    columns = ("positions", *(f"{side}, {unit}" for side in _SIDES for unit in _UNITS))
-    for column in columns:
-        table.add_column(column, justify="right")
+    heads = ("positions", *(f"{side}, {unit}" for side in _SIDES for unit in _UNITS))
+    table = table_of("training, Transformer 4 x 128, one row of bytes", *heads)
     for length in LENGTHS:
         if only not in str(length):
             continue
@@ -40,7 +36,7 @@ def main(rounds: int, only: str) -> None:
                 f"{statistics.median(run['memory'] for run in runs):.2f}",
             ]
         table.add_row(f"{length:,}", *figures)
-    Console().print(table)
+    show(table)
 
 
 def measure(length: int, side: str) -> dict[str, float]:

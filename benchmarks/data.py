@@ -23,10 +23,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from .apart import measure_apart, peak_megabytes, run_for
+from .tables import show, table_of
 
 SIZES = (1, 10, 100)
 THEIRS, OURS = "Hugging Face", "graph"
@@ -71,9 +69,9 @@ def main(sizes: Sequence[int], rounds: int, only: str) -> None:
 
 
 def _growth(sizes: Sequence[int], folder: Path) -> None:
-    table = Table(title="ingestion and Transform, x: times the size before")
-    for column in ("MB", "stage", "MB/s", "CPU s/MB", "x", "peak MB", "x"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
+    title = "ingestion and Transform, x: times the size before"
+    heads = ("MB", "stage", "MB/s", "CPU s/MB", "x", "peak MB", "x")
+    table = table_of(title, *heads, left="stage")
     before: dict[str, tuple[float, float]] = {}
     for size in sizes:
         corpus = folder / f"corpus-{size}"
@@ -96,15 +94,14 @@ def _growth(sizes: Sequence[int], folder: Path) -> None:
                 f"{peak:,.0f}",
                 factors[1],
             )
-    Console().print(table)
+    show(table)
 
 
 def _runners(folder: Path) -> None:
     corpus = folder / "corpus-runners"
     _write_corpus(corpus, _RUNNERS_MEGABYTES)
-    table = Table(title=f"{_RUNNERS_MEGABYTES} MB, the same records, MB/s")
-    for column in ("runner", "ingestion", "Transform"):
-        table.add_column(column, justify="left" if column == "runner" else "right")
+    title = f"{_RUNNERS_MEGABYTES} MB, the same records, MB/s"
+    table = table_of(title, "runner", "ingestion", "Transform", left="runner")
     expected = None
     for name, arguments in _RUNNERS.items():
         stages = measure_apart(__name__, "grow", corpus, folder, *arguments)
@@ -114,13 +111,13 @@ def _runners(folder: Path) -> None:
         expected = records
         speeds = (_RUNNERS_MEGABYTES / stage["seconds"] for stage in stages.values())
         table.add_row(name, *(f"{speed:.2f}" for speed in speeds))
-    Console().print(table)
+    show(table)
 
 
 def _tokenizers(kinds: Sequence[str], rounds: int, folder: Path) -> None:
-    table = Table(title=f"tokenization on one thread, batches of {_BATCH}, MB/s")
-    for column in ("tokenizer", THEIRS, OURS, f"{OURS} / {THEIRS}"):
-        table.add_column(column, justify="left" if column == "tokenizer" else "right")
+    title = f"tokenization on one thread, batches of {_BATCH}, MB/s"
+    heads = ("tokenizer", THEIRS, OURS, f"{OURS} / {THEIRS}")
+    table = table_of(title, *heads, left="tokenizer")
     for kind in kinds:
         medians = {
             side: statistics.median(
@@ -137,7 +134,7 @@ def _tokenizers(kinds: Sequence[str], rounds: int, folder: Path) -> None:
             f"{medians[OURS]:.2f}",
             f"{medians[OURS] / theirs:.2f}" if theirs else "",
         )
-    Console().print(table)
+    show(table)
 
 
 def _write_corpus(folder: Path, megabytes: int) -> None:

@@ -9,10 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from .apart import measure_apart
+from .tables import show, table_of
 
 _DOCUMENTS = (10_000, 100_000)
 _WORDS = 60
@@ -21,9 +19,9 @@ _OWN = (2, 4, 8, 20)
 
 def main(only: str) -> None:
     """Finds the near duplicates of each corpus and prints the table."""
-    table = Table(title=f"Near duplicates among documents of {_WORDS} words")
-    for column in ("words of their own", "documents", "dropped", "seconds", "of CPU"):
-        table.add_column(column, justify="right")
+    title = f"Near duplicates among documents of {_WORDS} words"
+    heads = ("words of their own", "documents", "dropped", "seconds", "of CPU")
+    table = table_of(title, *heads)
     for own in _OWN:
         for documents in _DOCUMENTS:
             if only not in f"{own}":
@@ -36,7 +34,7 @@ def main(only: str) -> None:
                 f"{found['seconds']:.0f}",
                 f"{found['cpu']:.0f}",
             )
-    Console(width=80).print(table)
+    show(table)
 
 
 def measure(documents: int, own: int) -> dict[str, float]:

@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from .apart import measure_apart, run_for
+from .tables import show, table_of
 
 _WARM_UP_RUNS = 2
 _MEASURED_SECONDS = 8.0
@@ -74,9 +73,9 @@ def main(rounds: int, only: str) -> None:
     Raises:
         RuntimeError: if a side fails, or gives other tokens than Hugging Face.
     """
-    table = Table(title=f"greedy generation, {_NEW} new tokens, tokens a second")
-    for column in ("model", *SIDES, "best / best", "gRPC / best", "goal"):
-        table.add_column(column, justify="left" if column == "model" else "right")
+    title = f"greedy generation, {_NEW} new tokens, tokens a second"
+    heads = ("model", *SIDES, "best / best", "gRPC / best", "goal")
+    table = table_of(title, *heads, left="model")
     for setting in SETTINGS:
         if only.lower() not in setting.name.lower():
             continue
@@ -91,7 +90,7 @@ def main(rounds: int, only: str) -> None:
             f"{served / theirs:.2f}",
             f"{setting.goal:.1f}",
         )
-    Console().print(table)
+    show(table)
 
 
 def _medians(setting: Setting, rounds: int) -> dict[str, float]:

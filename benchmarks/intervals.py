@@ -19,9 +19,9 @@ from collections.abc import Callable
 import numpy as np
 from langzoo.components.evaluator.measures.sums import NAMES, CorpusSums, interval
 from langzoo.components.evaluator.measures.tables import MEASURES
-from rich.console import Console
-from rich.table import Table
 from scipy import special
+
+from .tables import show, table_of
 
 DOCUMENTS = (10, 20, 30, 100, 1000)
 _PAIRS = 10_000
@@ -54,15 +54,13 @@ def main(only: str) -> None:
 def _print(
     what: str, names: list[str], measure: Callable[[str, int], tuple[float, float]]
 ) -> None:
-    table = Table(title=f"By chance better / worse, %, meant are 2.5{what}")
-    table.add_column("documents", justify="right")
-    for name in names:
-        table.add_column(name, justify="right")
+    title = f"By chance better / worse, %, meant are 2.5{what}"
+    table = table_of(title, "documents", *names)
     for documents in DOCUMENTS:
         found = [measure(name, documents) for name in names]
         cells = [f"{100 * more:.1f} / {100 * less:.1f}" for more, less in found]
         table.add_row(f"{documents:,}", *cells)
-    Console(width=80).print(table)
+    show(table)
 
 
 def false_alarms(

@@ -19,11 +19,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from .apart import measure_apart, peak_megabytes
 from .data import MEGABYTE, SCHEMA, run_component, source_texts
+from .tables import show, table_of
 
 SIZES = (50, 200, 1000)
 BOUND = 1500
@@ -45,9 +43,9 @@ def main(sizes: Sequence[int], only: str) -> None:
     for documents in _DOCUMENTS:
         if only not in documents:
             continue
-        table = Table(title=f"a document a {documents}; peak MB, at most {BOUND:,}")
-        for column in ("MB", "stage", "peak MB", "minutes", "of CPU"):
-            table.add_column(column, justify="left" if column == "stage" else "right")
+        title = f"a document a {documents}; peak MB, at most {BOUND:,}"
+        heads = ("MB", "stage", "peak MB", "minutes", "of CPU")
+        table = table_of(title, *heads, left="stage")
         for size in sizes:
             with tempfile.TemporaryDirectory() as folder:
                 _write_corpus(Path(folder, "corpus"), size)
@@ -63,7 +61,7 @@ def main(sizes: Sequence[int], only: str) -> None:
                         *(f"{minutes:.1f}" for minutes in figures),
                     )
                     print(f"{size} MB, {stage}: {found['peak']:,.0f} MB", flush=True)
-        Console(width=80).print(table)
+        show(table)
 
 
 def _write_corpus(folder: Path, megabytes: int) -> None:

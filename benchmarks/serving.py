@@ -23,8 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from .tables import show, table_of
 
 _SECONDS = 5.0
 _BATCH_SIZES = (1, 8, 16, 32)
@@ -85,11 +84,11 @@ def main(rounds: int, only: str) -> None:
     Raises:
         RuntimeError: if a client fails.
     """
-    table = Table(title="serving_default, requests a second and milliseconds")
     loads: dict[str, _Load] = {"Python": lambda *args: _ask(*args)[0]}
     if shutil.which("h2load"):
         loads["h2load"] = _load
-    for column in (
+    table = table_of(
+        "serving_default, requests a second and milliseconds",
         "parameters",
         "direct, best",
         *(f"{count} of {name}" for name in loads for count in _CLIENTS),
@@ -97,12 +96,11 @@ def main(rounds: int, only: str) -> None:
         "direct, 1",
         "1 client",
         f"over (goal {_GOAL_MILLISECONDS:.0f} ms)",
-    ):
-        table.add_column(column, justify="right")
+    )
     for setting in SETTINGS:
         if only.lower() in setting.name.lower():
             table.add_row(setting.name, *_measure(setting, rounds, loads))
-    Console().print(table)
+    show(table)
 
 
 def _measure(setting: Setting, rounds: int, loads: dict[str, _Load]) -> list[str]:

@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from langzoo.models.families import RECIPES
-from rich.console import Console
-from rich.table import Table
 
 from .apart import measure_apart, run_for
+from .tables import show, table_of
 
 FAMILIES = tuple(RECIPES)
 _CONTEXT = 128
@@ -43,12 +42,10 @@ _STEP_SECONDS = 0.05
 
 def main(rounds: int, only: str) -> None:
     """Measures and prints the table."""
-    table = Table(
-        title=f"training, context {_CONTEXT}, batch {_BATCH}, {_VOCABULARY} tokens; "
+    table = table_of(
+        f"training, context {_CONTEXT}, batch {_BATCH}, {_VOCABULARY} tokens; "
         f"goals: input < {_INPUT_GOAL:.0%}, around < {_AROUND_GOAL:.0%} of 50 ms, "
-        f"export < {_EXPORT_GOAL:.0f} s"
-    )
-    columns = (
+        f"export < {_EXPORT_GOAL:.0f} s",
         "family",
         "ms",
         "input",
@@ -57,9 +54,8 @@ def main(rounds: int, only: str) -> None:
         "peak",
         "used",
         "export, s",
+        left="family",
     )
-    for column in columns:
-        table.add_column(column, justify="left" if column == "family" else "right")
     for family in FAMILIES:
         if only.lower() not in family:
             continue
@@ -78,7 +74,7 @@ def main(rounds: int, only: str) -> None:
             f"{speed / median['peak']:.0%}",
             f"{median['export']:.1f}",
         )
-    Console().print(table)
+    show(table)
 
 
 def measure(family: str) -> dict[str, float]:

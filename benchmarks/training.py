@@ -13,10 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from .apart import measure_apart, run_for
+from .tables import show, table_of
 
 _WARM_UP_SECONDS = 3.0
 _MEASURED_SECONDS = 8.0
@@ -105,9 +103,8 @@ SIDES = ("torch", "zoo", "zoo + XLA")
 
 def main(rounds: int, only: str) -> None:
     """Measures and prints the table."""
-    table = Table(title="training, tokens a second")
-    for column in ("model", *SIDES, "best / torch", "goal"):
-        table.add_column(column, justify="left" if column == "model" else "right")
+    heads = ("model", *SIDES, "best / torch", "goal")
+    table = table_of("training, tokens a second", *heads, left="model")
     for index, setting in enumerate(SETTINGS):
         if only.lower() not in setting.name.lower():
             continue
@@ -123,7 +120,7 @@ def main(rounds: int, only: str) -> None:
             f"{best / medians['torch']:.2f}",
             f"{setting.goal:.1f}",
         )
-    Console().print(table)
+    show(table)
 
 
 def measure(setting: Setting, side: str) -> float:

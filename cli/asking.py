@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import math
@@ -15,7 +16,7 @@ import typer
 
 from .. import importing
 from ..components.text_example_gen import formats
-from ..serving.export.contract import BEAM_SEARCH, GENERATE
+from ..serving.export.contract import BEAM_SEARCH, CACHE_SCORES, GENERATE
 from .common import app, fail, fields_of, print_json, print_text
 from .connecting import asks, option_of
 
@@ -67,20 +68,31 @@ def generate(
 
 
 @app.command()
-@asks()
+@asks(CACHE_SCORES)
 def score(
     client: SyncClient,
     texts: Texts = None,
     file: File = None,
+    *,
+    cache: Annotated[
+        bool,
+        typer.Option("--cache", help="Also with a cache over each text so far."),
+    ] = False,
+    settings: Any,
     tokens: Tokens = False,
     as_json: Json = False,
 ) -> None:
-    """Say how likely texts are."""
+    """Say how likely texts are; with --cache or a setting of it, also as it adapts."""
     for chunk in _chunks(texts, file):
         scores = client.score(chunk)
         details = client.token_scores(chunk) if tokens else [None] * len(chunk)
-        for text, result, detail in zip(chunk, scores, details, strict=True):
-            _print_score(text, result, detail, as_json)
+        adapts = cache or settings
+        cached = (
+            client.cache_scores(chunk, **settings) if adapts else [None] * len(chunk)
+        )
+        answers = zip(chunk, scores, details, cached, strict=True)
+        for text, result, detail, adapted in answers:
+            _print_score(text, result, detail, adapted, as_json)
 
 
 @app.command("next")
@@ -204,15 +216,28 @@ def _print_beams(prompt: str, beams: tuple[Beam, ...], as_json: bool) -> None:
         print_text(f"{beam.score:8.3f}  {prompt}{beam.text}")
 
 
-def _print_score(
-    text: str, score: Score, detail: TokenScores | None, as_json: bool
-) -> None:
-    measures: dict[str, Any] = {
+def _measures(score: Score) -> dict[str, Any]:
+    return {
         "perplexity": score.perplexity,
         "word_perplexity": score.word_perplexity,
         "bits_per_byte": score.bits_per_byte,
     }
+
+
+def _print_score(
+    text: str,
+    score: Score,
+    detail: TokenScores | None,
+    cached: TokenScores | None,
+    as_json: bool,
+) -> None:
+    measures, adapted = _measures(score), score
+    if cached is not None:
+        nll = -math.fsum(cached.log_probabilities)
+        adapted = dataclasses.replace(score, nll=nll)
     if as_json:
+        if cached is not None:
+            measures["with_cache"] = {"nll": adapted.nll, **_measures(adapted)}
         if detail is not None:
             measures["token_scores"] = [
                 {"token": token, "log_probability": log_probability}
@@ -226,6 +251,11 @@ def _print_score(
         f"{score.bits_per_byte:.3f} bits per byte, perplexity {score.perplexity:.1f} "
         f"over {score.tokens} tokens: {text}"
     )
+    if cached is not None:
+        typer.echo(
+            f"  with a cache {adapted.bits_per_byte:.3f} bits per byte, perplexity "
+            f"{adapted.perplexity:.1f}"
+        )
     if detail is not None:
         _print_tokens(detail.tokens, map(math.exp, detail.log_probabilities))
 

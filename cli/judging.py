@@ -59,6 +59,10 @@ def gate(
     ngram: Annotated[
         str | None, typer.Option(help="An exported n-gram model, for rules against it.")
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="The model as a Keras preset, for dynamic evaluation."),
+    ] = None,
     train_data: Annotated[
         str | None, typer.Option(help="What the model learned, for memorization.")
     ] = None,
@@ -79,7 +83,7 @@ def gate(
             from ..pipelines import gating
             from ..pipelines.local.decision_table import print_decision
         with spinner(console, "evaluating"):
-            models = gating.Models(model, baseline, ngram)
+            models = gating.Models(model, baseline, ngram, preset)
             decision = gating.judge(loaded, models, data, train_data, output)
         print_decision(console, decision)
     if not decision.blessed:

@@ -11,7 +11,9 @@ import importlib
 
 _EXPORTS = {
     "FAMILIES": "zoo",
+    "DynamicEvaluation": "tasks.adaptation.settings",
     "NTASGD": "learning.optimizers",
+    "NeuralCache": "tasks.adaptation.settings",
     "PRESETS": "families.presets",
     "RECIPES": "families",
     "Recipe": "learning.recipe",

@@ -127,6 +127,19 @@ def build(
     return model
 
 
+def from_preset(preset: str, context_length: int | None = None) -> Any:
+    """A causal model as `save_to_preset()` has written it, with its tokenizer.
+
+    Args:
+        preset: the folder.
+        context_length: of a model of KerasHub's, as of `KerasHubCausalLM`.
+    """
+    model = keras_hub.models.CausalLM.from_preset(preset)
+    if isinstance(model, CausalLM):
+        return model
+    return KerasHubCausalLM.from_preset(preset, context_length=context_length)
+
+
 build_causal_lm = build
 """`build`, by the name of its default task."""
 

@@ -41,11 +41,13 @@ class Models(NamedTuple):
         candidate: The model to judge.
         baseline: In the place of the last blessed model.
         ngram: An n-gram model, where a rule is against one.
+        preset: The candidate as a Keras preset, for dynamic evaluation.
     """
 
     candidate: str
     baseline: str | None = None
     ngram: str | None = None
+    preset: str | None = None
 
 
 def judge(
@@ -98,6 +100,7 @@ def judge(
             train_texts=train_texts,
             of=of,
             compared_with=Baseline(model=baseline) if baseline else None,
+            preset=models.preset or "",
         )
     if output is not None:
         try:

@@ -153,6 +153,8 @@ def _judge(config: Config, choices: Choices, nodes: _Nodes) -> _Nodes:
         "model": nodes["Trainer"].outputs["model"],
         "settings": config.gate.asked(config.corpus.features, config.task),
     }
+    if told["settings"].adapt.dynamic:
+        told["model_run"] = nodes["Trainer"].outputs["model_run"]
     if "NgramTrainer" in nodes:
         told["ngram_model"] = nodes["NgramTrainer"].outputs["model"]
     if choices.compared:

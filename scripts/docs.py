@@ -16,9 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from langzoo.benchmarks import records
 from langzoo.components.evaluator import probes
 from langzoo.components.evaluator.measures.metric import Metric
-from langzoo.components.evaluator.measures.tables import EXPORT_MEASURES, TASK_MEASURES
+from langzoo.components.evaluator.measures.tables import (
+    ADAPTED_MEASURES,
+    EXPORT_MEASURES,
+    TASK_MEASURES,
+)
 from langzoo.models import references
 from langzoo.models.families import FAMILIES, RECIPES
 from langzoo.models.families.presets import PRESETS
@@ -246,6 +251,7 @@ def metrics() -> str:
     ]
     for task, measures in TASK_MEASURES.items():
         parts += [f"## Of the corpus, {task}", _metrics(measures)]
+    parts += ["## Of models that adapt", _metrics(ADAPTED_MEASURES.values())]
     parts += ["## Of the exported model", _metrics(EXPORT_MEASURES.values())]
     parts += ["## Of the probes", _metrics(probes.NAMES.values())]
     return "\n\n".join(parts) + "\n"
@@ -272,9 +278,20 @@ def signatures() -> str:
     )
 
 
+def recorded() -> str:
+    """The page of the records, whose tables are made; the rest stands as it is."""
+    page = (FOLDER / "records.md").read_text(encoding="utf-8")
+    before, made, rest = page.partition(
+        "<!-- Made by `make docs` from benchmarks/records: change that, not this. -->\n"
+    )
+    _, end, after = rest.partition("<!-- end -->")
+    return f"{before}{made}\n{records.tables()}\n\n{end}{after}"
+
+
 PAGES = {
     "configuration.md": configuration,
     "metrics.md": metrics,
+    "records.md": recorded,
     "signatures.md": signatures,
 }
 

@@ -30,6 +30,7 @@ class EvaluatorSpec(ComponentSpec):
             *(executor.BASELINE_KEY, executor.ACCEPTED_KEY, executor.NGRAM_KEY),
             optional=True,
         ),
+        **channels(standard_artifacts.ModelRun, executor.MODEL_RUN_KEY, optional=True),
     }
     OUTPUTS = {
         **channels(standard_artifacts.ModelEvaluation, executor.EVALUATION_KEY),
@@ -63,6 +64,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         accepted_model: The same, where the candidate is accepted in its place on
             purpose and need not be better.
         ngram_model: An n-gram model of the same data, if a rule is against it.
+        model_run: Trainer's, which has the weights, if dynamic evaluation is asked for.
         settings: What the candidate is asked for, and what features the examples have.
         blessed_record: In the place of `baseline_model`, where it is found.
     """
@@ -79,6 +81,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         baseline_model: BaseChannel | None = None,
         accepted_model: BaseChannel | None = None,
         ngram_model: BaseChannel | None = None,
+        model_run: BaseChannel | None = None,
         blessed_record: BlessedRecord | None = None,
     ) -> None:
         templates = (settings.probes or ProbeSettings()).templates_hash
@@ -90,6 +93,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
                 baseline_model=baseline_model,
                 accepted_model=accepted_model,
                 ngram_model=ngram_model,
+                model_run=model_run,
                 settings=settings.dump(),
                 blessed_record=blessed_record.dump() if blessed_record else None,
                 source_hash=source_hash(

@@ -12,6 +12,7 @@ from tfx.utils import io_utils, path_utils
 
 from ..documents import split
 from ..text_example_gen.records import Splitting, Summary, judged_split
+from ..trainer.records import PRESET_FOLDER
 from ..types import Artifacts, Properties
 from .gate import baseline
 from .gate.decision import Decision
@@ -23,6 +24,7 @@ MODEL_KEY = "model"
 BASELINE_KEY = "baseline_model"
 ACCEPTED_KEY = "accepted_model"
 NGRAM_KEY = "ngram_model"
+MODEL_RUN_KEY = "model_run"
 EXAMPLES_KEY = "examples"
 EVALUATION_KEY = "evaluation"
 BLESSING_KEY = "blessing"
@@ -70,6 +72,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 compared_with=comparison.baseline,
                 accepted=comparison.accepted or bool(accepted),
                 taken_back=comparison.taken_back.get(candidate),
+                preset=_preset(input_dict),
             )
         decision.evaluation.write(evaluation_uri)
         if judged.splitting:
@@ -78,6 +81,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         _bless(decision, input_dict, output_dict, exec_properties)
         if record and decision.blessed:
             record.bless(candidate, comparison)
+
+
+def _preset(input_dict: Artifacts) -> str:
+    """Folder of the candidate as a Keras preset, where it is given."""
+    runs = input_dict.get(MODEL_RUN_KEY)
+    return os.path.join(runs[0].uri, PRESET_FOLDER) if runs else ""
 
 
 def _judged(examples: list[types.Artifact]) -> Split:

@@ -13,7 +13,7 @@ import apache_beam as beam
 from google.protobuf.message import DecodeError
 
 from ...serving.errors import ServingError
-from ...serving.export import contract
+from ...serving.export import contract, saved_model
 from ...serving.in_process import ExportedModel, signatures
 from ..documents import Documents
 from ..errors import InputError
@@ -25,6 +25,7 @@ from .gate import verdict
 from .gate.decision import Decision
 from .measured import Measured
 from .measures import analysis, exported
+from .measures.adapting import NOT_ADAPTING, Adapting
 from .measures.metric import own
 from .measures.slices import LENGTH, OTHERS, Told, told_apart
 from .records import CANDIDATE, OVERALL, Baseline, Sample
@@ -69,6 +70,7 @@ def judge(
     compared_with: Baseline | None = None,
     accepted: bool = False,
     taken_back: int | None = None,
+    preset: str = "",
 ) -> Decision:
     """Measures a candidate, and the models that it is compared with, and decides.
 
@@ -86,6 +88,10 @@ def judge(
         accepted: Whether the candidate need not be better than that.
         taken_back: The version that the candidate is, where a rollback went back to one
             before it.
+        preset: Folder of the candidate as a Keras preset, for dynamic evaluation.
+
+    Raises:
+        InputError: Where the candidate cannot be read, or has no preset that is needed.
     """
     measured = measure(
         models,
@@ -96,6 +102,7 @@ def judge(
         train_texts=train_texts,
         left_out=left_out,
         of=of,
+        preset=preset,
     )
     return verdict.decide(
         settings.bounds,
@@ -116,6 +123,7 @@ def measure(
     train_texts: Iterable[str] = (),
     left_out: Mapping[str, str] | None = None,
     of: Split = EVAL,
+    preset: str = "",
 ) -> Measured:
     """Measures a candidate, and the models that it is compared with; see `judge`."""
     missing = missing_signatures(models[CANDIDATE], settings.task)
@@ -130,8 +138,9 @@ def measure(
     analyzed = functools.partial(
         _analyzed, settings=settings, told=told, make_pipeline=make_pipeline
     )
+    adapting = _adapting(settings, models[CANDIDATE], preset)
     with _timed(seconds, "analysis"):
-        sums = analyzed(models, documents, output)
+        sums = analyzed(models, documents, output, adapting=adapting)
     selected_on = None
     if of.selected_on:
         only, folder = {CANDIDATE: models[CANDIDATE]}, f"{output}/selected_on"
@@ -143,15 +152,10 @@ def measure(
         of_exports, samples = _measure_exports(models, texts)
     probed = probes.Probed({}, {})
     if settings.probed and texts:
+        asked = settings.probes or probes.ProbeSettings()
+        of_them = (models[CANDIDATE], documents, train_texts, asked, of.contamination)
         with _timed(seconds, "probes"):
-            probed = probes.run(
-                settings.probed,
-                models[CANDIDATE],
-                documents,
-                train_texts,
-                settings.probes or probes.ProbeSettings(),
-                of.contamination,
-            )
+            probed = probes.run(settings.probed, *of_them)
     return Measured(
         settings.task,
         split=of.name,
@@ -164,8 +168,26 @@ def measure(
         left_out=left_out,
         missing_signatures=missing,
         seconds=seconds,
+        adapt=settings.adapt,
         own={name: own(metric) for name, metric in settings.own_metrics.items()},
     )
+
+
+def _adapting(settings: EvaluatorSettings, candidate: str, preset: str) -> Adapting:
+    """How the models adapt.
+
+    Raises:
+        InputError: Where that needs a preset, and there is none.
+    """
+    if settings.adapt.dynamic is None:
+        return Adapting(settings.adapt)
+    if not preset:
+        raise InputError(
+            "dynamic evaluation (gate.adapt.dynamic, or a rule about it) needs the "
+            "weights of the model: give its Keras preset with --preset"
+        )
+    made = saved_model.read_metadata(candidate)
+    return Adapting(settings.adapt, preset, made["stride"], made["context_length"])
 
 
 def _beginnings(documents: Iterable[str]) -> list[str]:
@@ -188,9 +210,9 @@ def told_apart_in(documents: Documents, settings: EvaluatorSettings) -> Told:
 
 
 def missing_signatures(path: str, task: str) -> list[str]:
-    """Signatures of a task that a SavedModel lacks; all where there is none."""
-    there = signatures(path)
-    needed = [signature.name for signature in contract.SIGNATURES[task]]
+    """Signatures that a task needs and a SavedModel lacks; all where there is none."""
+    there, known = signatures(path), contract.SIGNATURES[task]
+    needed = [signature.name for signature in known if signature.is_needed]
     return [name for name in needed if name not in there]
 
 
@@ -227,6 +249,7 @@ def _analyzed(
     settings: EvaluatorSettings,
     told: Told,
     make_pipeline: Callable[[], beam.Pipeline],
+    adapting: Adapting = NOT_ADAPTING,
 ) -> analysis.Sums:
     with make_pipeline() as pipeline:
         analysis.analyze(
@@ -237,6 +260,7 @@ def _analyzed(
             output,
             settings.own_metrics,
             told,
+            adapting,
         )
     return analysis.read_sums(output, CANDIDATE)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ...models.tasks import CAUSAL_LM
+from ...models.tasks.adaptation.settings import AdaptSettings
 from .measures.metric import Metric
-from .measures.sums import NAMES, CorpusSums, interval
-from .measures.tables import MEASURES
+from .measures.sums import ADAPTED, NAMES, CorpusSums, interval
+from .measures.tables import ADAPTED_MEASURES, MEASURES
 from .records import (
     CANDIDATE,
     OVERALL,
@@ -43,6 +45,7 @@ class Measured:
         missing_signatures: Signatures that the candidate should have, and has not.
         seconds: How long each part took.
         own: The user's metrics by name, beside those of all tasks.
+        adapt: How the models adapted besides.
     """
 
     task: str = CAUSAL_LM.name
@@ -57,6 +60,7 @@ class Measured:
     missing_signatures: list[str] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     own: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
+    adapt: AdaptSettings = dataclasses.field(default_factory=AdaptSettings)
 
     @property
     def documents(self) -> int:
@@ -74,7 +78,7 @@ class Measured:
 
     def values(self, model: str, slice_name: str, metric: str) -> np.ndarray | None:
         """A metric, `[1]`, or `[1 + N]` as `Metric.values`; None if unknown."""
-        of_sums = self._of_sums.get(metric)
+        of_sums = {**self._of_sums, **ADAPTED_MEASURES}.get(metric)
         if of_sums is not None:
             sums = self.sums.get(model, {}).get(slice_name)
             return None if sums is None else of_sums.values(sums)
@@ -104,6 +108,7 @@ class Measured:
             },
             probes=self.probes,
             details=self.details,
+            adapt=self.adapt.model_dump(exclude_none=True),
             samples=self.samples,
             seconds=self.seconds,
         )
@@ -123,10 +128,17 @@ class Measured:
             metric.name: _with_interval(metric.values(sums))
             for metric in self._of_sums.values()
         }
+        adapted = {
+            metric.name: _with_interval(values)
+            for metric in ADAPTED_MEASURES.values()
+            if not math.isnan((values := metric.values(sums))[0])
+        }
+        unmeasured = {key for key in ADAPTED.values() if math.isnan(sums[key][0])}
         return Slice(
             documents=sums.documents,
-            sums={key: float(sums[key][0]) for key in NAMES},
+            sums={key: float(sums[key][0]) for key in NAMES if key not in unmeasured},
             metrics=metrics,
+            adapted=adapted,
             calibration=sums.calibration[0].tolist(),
         )
 

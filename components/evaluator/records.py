@@ -37,6 +37,8 @@ class Slice(Record):
     """What the measures are made of, summed over the documents, by name."""
     metrics: dict[str, Measure] = {}
     """The measures by name."""
+    adapted: dict[str, Measure] = {}
+    """Those of the model as it adapts to each document, by name, where asked for."""
     calibration: list[tuple[float, float, float]] = []
     """By bin of the likeliest token's probability: tokens, the sum of that probability,
     tokens where it was the right one."""
@@ -95,6 +97,8 @@ class Evaluation(FileRecord):
     """Measures of robustness, bias and memorization."""
     details: dict[str, Any] = {}
     """What the probes found besides, by probe."""
+    adapt: dict[str, dict[str, Any]] = {}
+    """How it adapted for the measures of that, by `cache` and `dynamic`."""
     samples: list[Sample] = []
     """Texts that the candidate has written."""
     seconds: dict[str, float] = {}
@@ -109,6 +113,12 @@ class Evaluation(FileRecord):
     def candidate(self) -> dict[str, Measure]:
         """The candidate's measures of all documents."""
         return self.of(CANDIDATE)
+
+    @property
+    def adapted(self) -> dict[str, Measure]:
+        """The candidate's measures of all documents as it adapts to each."""
+        slices = self.models[CANDIDATE].slices if CANDIDATE in self.models else {}
+        return slices[OVERALL].adapted if OVERALL in slices else {}
 
     def of(self, model: str) -> dict[str, Measure]:
         """A model's measures of all documents; none where there is no such model."""

@@ -16,15 +16,29 @@ from pydantic import BeforeValidator, Field
 from ...models import references
 from ...models.settings import Section
 from ...models.tasks import CAUSAL_LM, TASKS
+from ...models.tasks.adaptation.settings import (
+    AdaptSettings,
+    DynamicEvaluation,
+    NeuralCache,
+)
 from . import probes
+from .measures import adapted
 from .measures.metric import Metric, own
 from .measures.slices import LENGTH, feature_of, require_feature, require_slice
-from .measures.tables import EXPORT_MEASURES, MEASURES
+from .measures.tables import ADAPTED_MEASURES, EXPORT_MEASURES, MEASURES
 from .probes.settings import ProbeSettings, check_settings
 from .records import LAST_BLESSED, NGRAM, OVERALL
 
-METRICS: dict[str, Metric] = {**MEASURES, **EXPORT_MEASURES, **probes.NAMES}
+METRICS: dict[str, Metric] = {
+    **MEASURES,
+    **ADAPTED_MEASURES,
+    **EXPORT_MEASURES,
+    **probes.NAMES,
+}
 """All metrics of ours that a rule can be about, by name."""
+
+# They need the weights, which other models than the candidate may be without.
+_DYNAMIC = [metric.name for metric in adapted.METRICS["dynamic"]]
 
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -123,6 +137,9 @@ class RuleSettings(Section):
             raise ValueError(f"{named}: margin goes with against, not with min or max")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"{named}: min {self.min:g} is above max {self.max:g}")
+        of_candidate = f"{named}: it is measured of the candidate only: give min, max"
+        if self.against and self.metric in _DYNAMIC:
+            raise ValueError(of_candidate)
         if self.measure.compute is not None:
             return self
         if self.significant:
@@ -130,9 +147,7 @@ class RuleSettings(Section):
         if self.slice != OVERALL:
             raise ValueError(f"{named}: it is of the whole model, and has no slices")
         if self.against and self.metric not in EXPORT_MEASURES:
-            raise ValueError(
-                f"{named}: it is measured of the candidate only: give min, max"
-            )
+            raise ValueError(of_candidate)
         return self
 
 
@@ -159,6 +174,8 @@ class EvaluatorSettings(Section):
     """What the candidate has learned to do."""
     probes: _Probes = None
     """As `GateSettings`."""
+    adapt: AdaptSettings = AdaptSettings()
+    """`GateSettings.adapting`."""
     templates: str = ""
     """Changes with the probes' template file, of which TFX's cache sees the name."""
 
@@ -220,6 +237,9 @@ class GateSettings(Section):
     rest are one slice, `FEATURE=(others)`. Values that rules name have one, too."""
     rules: list[RuleSettings] = []
     """More that a candidate must keep."""
+    adapt: AdaptSettings = AdaptSettings()
+    """Figures of the model as it adapts to each document while it scores it, told apart
+    from all others; rules about `cache_...` or `dynamic_...` have them measured too."""
     probes: _Probes = None
     """Settings of the probes for robustness, bias and memorization, which then measure
     all that they know (`{}` is with all defaults); without, what rules are about."""
@@ -245,6 +265,19 @@ class GateSettings(Section):
         """Whether a rule is against an n-gram model."""
         return any(rule.against == NGRAM for rule in self.rules)
 
+    @property
+    def adapting(self) -> AdaptSettings:
+        """How models adapt, by all defaults where only a rule asks for it."""
+        named = {rule.metric for rule in self.rules}
+        defaults = {"cache": NeuralCache(), "dynamic": DynamicEvaluation()}
+        asked = {
+            how: defaults[how]
+            for how, metrics in adapted.METRICS.items()
+            if named & {metric.name for metric in metrics}
+        }
+        given = {how: one for how, one in self.adapt if one is not None}
+        return AdaptSettings(**{**asked, **given})
+
     def require_measurable(self, features: Sequence[str]) -> None:
         """Checks that what is asked for can be had of examples with some features.
 
@@ -264,6 +297,7 @@ class GateSettings(Section):
             slice_values=self.slice_values,
             features=list(features),
             probes=self.probes,
+            adapt=self.adapting,
         )
 
 

@@ -251,6 +251,8 @@ class Family:
         multiplies_output_weights: Whether the logits are what `finish_logits()` makes
             of the hidden states times the output weights of a `ReversibleEmbedding`,
             `token_embedding`.
+        has_hidden_states: Whether what the backbone gives are states that are alike
+            where contexts are. A cache over the text so far goes by that.
     """
 
     name: str
@@ -266,6 +268,7 @@ class Family:
     shows_attention: bool = False
     cache_goes_back: bool = False
     multiplies_output_weights: bool = True
+    has_hidden_states: bool = True
 
     @property
     def takes_initial_weights(self) -> bool:

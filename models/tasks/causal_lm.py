@@ -10,6 +10,8 @@ from keras import ops
 
 from ..backbone import AnyOf, Cache, CausalBackbone, Tensor, require
 from ..tokenizers.byte import ByteTokenizer
+from .adaptation.settings import DynamicEvaluation, NeuralCache
+from .adaptation.texts import adapted_scores
 from .scoring import is_text, score_texts
 
 _ANY_FAMILY = AnyOf(CausalBackbone)
@@ -239,6 +241,7 @@ class CausalLM(keras_hub.models.CausalLM):
         target_ids: Tensor | None = None,
         *,
         stride: int | None = None,
+        adapt: NeuralCache | DynamicEvaluation | None = None,
     ) -> Any:
         """Scores texts, or given tokens.
 
@@ -255,6 +258,8 @@ class CausalLM(keras_hub.models.CausalLM):
                 position. Needed for `"loss"`.
             stride: int in [0, context length]. Distance between the windows in which a
                 long text is scored, by default half the context; 0 carries a state on.
+            adapt: a `NeuralCache` or `DynamicEvaluation`, by which the model adapts to
+                each text as it scores it. Defaults to `None`, as it is.
 
         Returns:
             For strings a float32 RaggedTensor `(batch_size, None)`: the
@@ -273,8 +278,11 @@ class CausalLM(keras_hub.models.CausalLM):
         ```python
         log_probabilities = model.score("to be, or not to be")
         perplexity = np.exp(-np.mean(log_probabilities))
+        adapted = model.score("to be, or not to be", adapt=NeuralCache(size=100))
         ```
         """
+        if is_text(token_ids) and adapt is not None:
+            return adapted_scores(self, token_ids, adapt, stride=stride)
         if is_text(token_ids):
             return score_texts(self, token_ids, stride=stride)
         require(

@@ -77,50 +77,95 @@ def score_texts(model: Any, texts: Any, *, stride: int | None = None) -> Any:
     Raises:
         ValueError: if the model has no preprocessor, or the stride is out of range.
     """
+    stride = checked_stride(model, stride)
+    scores = ScoreFunction.of(
+        model,
+        "score_function",
+        (stride,),
+        lambda documents: token_log_probabilities(model, documents, stride=stride),
+    )
+    return of_texts(model, texts, scores)
+
+
+def checked_stride(model: Any, stride: int | None) -> int:
+    """A stride, by default half the context.
+
+    Raises:
+        ValueError: if it is out of range.
+    """
     context = model.context_length
     stride = max(context // 2, 1) if stride is None else stride
-    require(
-        model.preprocessor is not None,
-        "A model without a preprocessor cannot take strings.",
-        preprocessor=model.preprocessor,
-    )
     require(
         0 <= stride <= context,
         f"`stride` must be from 0 to the context length, {context}.",
         stride=stride,
     )
+    return stride
+
+
+def of_texts(
+    model: Any, texts: Any, function: Callable[[tf.RaggedTensor], tf.RaggedTensor]
+) -> Any:
+    """What a function says of texts as `score_texts` takes them, given as documents.
+
+    Raises:
+        ValueError: if the model has no preprocessor.
+    """
+    require(
+        model.preprocessor is not None,
+        "A model without a preprocessor cannot take strings.",
+        preprocessor=model.preprocessor,
+    )
     texts = tf.convert_to_tensor(texts)
     documents = framed(model.preprocessor.tokenizer, tf.reshape(texts, [-1]))
-    graph = getattr(model, "score_function", None)
-    if graph is None or not graph.fits(model, stride):
-        graph = model.score_function = ScoreFunction(model, stride)
-    scores = graph(documents)
+    scores = function(documents)
     return scores if texts.shape.rank else scores[0]
 
 
 class ScoreFunction:
-    """`token_log_probabilities` of a model, traced once, for calls from Python.
+    """Scores of documents by a model, traced once, for calls from Python.
 
     A recurrence is many times faster in a graph. The graph is that of the variables
     which the model had; LoRA, quantization and an n-gram model's `fit` bring others.
+
+    Args:
+        model: the model.
+        settings: what else the graph is made by.
+        scores: from documents to their scores.
     """
 
-    def __init__(self, model: Any, stride: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        settings: tuple,
+        scores: Callable[[tf.RaggedTensor], tf.RaggedTensor],
+    ) -> None:
         spec = tf.RaggedTensorSpec([None, None], tf.int32, row_splits_dtype=tf.int64)
-        self._variables, self._stride = list(model.variables), stride
-        self._function = tf.function(
-            lambda documents: token_log_probabilities(model, documents, stride=stride),
-            input_signature=[spec],
-            autograph=False,
-        )
+        self._variables, self._settings = list(model.variables), settings
+        self._function = tf.function(scores, input_signature=[spec], autograph=False)
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        name: str,
+        settings: tuple,
+        scores: Callable[[tf.RaggedTensor], tf.RaggedTensor],
+    ) -> ScoreFunction:
+        """The one that a model has as an attribute, made anew where it does not fit."""
+        graph = getattr(model, name, None)
+        if graph is None or not graph.fits(model, settings):
+            graph = cls(model, settings, scores)
+            setattr(model, name, graph)
+        return graph
 
     def __call__(self, documents: tf.RaggedTensor) -> tf.RaggedTensor:
         return self._function(documents)
 
-    def fits(self, model: Any, stride: int) -> bool:
-        """Whether the graph is that of the model as it is now, and of `stride`."""
+    def fits(self, model: Any, settings: tuple) -> bool:
+        """Whether the graph is that of the model as it is now, and of the settings."""
         return (
-            stride == self._stride
+            settings == self._settings
             and len(model.variables) == len(self._variables)
             and all(map(operator.is_, model.variables, self._variables))
         )
@@ -261,74 +306,170 @@ def map_logits(
             return function(tf.cast(logits, tf.float32), following)
 
         return map_tokens(model, documents, of_inputs, specs, stride=stride)
+
+    def of_reading(reading: Reading, memory: tuple) -> tuple[tuple, tuple]:
+        return function(reading.logits, reading.following), memory
+
+    return map_in_order(model, documents, of_reading, specs, stride=0)
+
+
+class Reading(NamedTuple):
+    """The new columns of a window of some documents, as `map_in_order` reads them.
+
+    `rows` int64 `[c]` are the documents; `following` int32 `[c, n]` the tokens to
+    predict; `hidden_states` `[c, n, d]`, or what stands for them where a family has
+    none, and float32 `logits` `[c, n, v]` are the model's.
+    """
+
+    rows: tf.Tensor
+    following: tf.Tensor
+    hidden_states: tf.Tensor
+    logits: tf.Tensor
+
+
+def map_in_order(
+    model: Any,
+    documents: tf.RaggedTensor,
+    function: Callable[[Reading, Any], tuple[tuple[tf.Tensor, ...], Any]],
+    specs: tuple[tf.TensorSpec, ...],
+    *,
+    stride: int,
+    memory: Callable[[tf.Tensor, tf.Tensor], Any] = lambda rows, longest: (),
+) -> tuple[tf.RaggedTensor, ...]:
+    """What a function says of every token, which remembers the document so far.
+
+    The windows are those of `map_tokens`; with stride 0 the model's state goes on from
+    one to the next.
+
+    Args:
+        model: as of `map_tokens`; likewise `documents`, `specs` and `stride`.
+        function: from a `Reading` and the memory of its documents to tensors
+            `[c, n, ...]` and the next memory.
+        memory: the one before any token, a nest of tensors `[c, ...]`, given c and the
+            length of the longest of these documents.
+
+    Raises:
+        ValueError: if the stride is 0, and the model has no state that goes on.
+    """
     require(
-        hasattr(model.backbone, "call_with_state"),
+        stride > 0 or hasattr(model.backbone, "call_with_state"),
         "A stride of 0 is for recurrent models, whose state goes on.",
         backbone=type(model.backbone).__name__,
     )
-    return _map_in_order(model, documents, function, specs)
-
-
-def _map_in_order(
-    model: Any,
-    documents: tf.RaggedTensor,
-    function: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]],
-    specs: tuple[tf.TensorSpec, ...],
-) -> tuple[tf.RaggedTensor, ...]:
-    """What `map_logits` gives with stride 0: window after window of some documents."""
-    ids, lengths = documents.flat_values, documents.row_lengths() - 1
-    starts, context = documents.row_starts(), model.context_length
-    order = tf.argsort(lengths, direction="DESCENDING", stable=True)
-    count = tf.size(order)
-    empty = tf.nest.map_structure(tf.convert_to_tensor, model.backbone.empty_cache(0))
+    reader = _InOrder(model, documents, function, stride, memory)
+    count = tf.size(reader.lengths)
     specs = (tf.TensorSpec([None], tf.int64), *specs)
 
     def body(
-        first: tf.Tensor, at: tf.Tensor, step: tf.Tensor, state: Any, arrays: tuple
+        first: tf.Tensor, at: tf.Tensor, step: tf.Tensor, carried: Any, arrays: tuple
     ) -> tuple:
-        longest = lengths[order[first]]
-        number = _rows_in_chunk(model, tf.minimum(longest, context))
-        last = tf.minimum(first + number, count)
-        rows = order[first:last]
-        state = tf.cond(
-            at == 0, lambda: model.backbone.empty_cache(last - first), lambda: state
-        )
-        width = tf.minimum(longest - at, context)
-        column = at + tf.range(width)  # [w]
-        length = tf.gather(lengths, rows)[:, tf.newaxis]  # [c, 1]
-        begin = tf.gather(starts, rows)[:, tf.newaxis]  # [c, 1]
-        position = begin + tf.minimum(column, length - 1)  # [c, w]
-        inside = column < length  # [c, w]
-        hidden, state = model.backbone.call_with_state(
-            tf.gather(ids, position), state, training=False
-        )
-        logits = tf.cast(model.backbone.logits(hidden), tf.float32)  # [c, w, v]
-        results = function(logits, tf.gather(ids, position + 1))
+        following, carried, results = reader.read(first, at, carried)
         written = tuple(
-            array.write(step, result[inside])
-            for array, result in zip(arrays, (position, *results), strict=True)
+            array.write(step, result)
+            for array, result in zip(arrays, results, strict=True)
         )
-        is_read = at + width >= longest
-        first = tf.where(is_read, last, first)
-        at = tf.where(is_read, tf.zeros_like(at), at + width)
-        return first, at, step + 1, state, written
+        return *following, step + 1, carried, written
 
+    # Of no document, but with room for those that there are: sizes that are not known.
+    empty = reader.fresh(tf.constant(0), tf.reduce_max(reader.lengths))
+    arrays = _arrays(specs)
     rows_unknown = tf.nest.map_structure(
         lambda tensor: tf.TensorShape([None, *tensor.shape[1:]]), empty
     )
-    arrays = _arrays(specs)
+    scalars, of_arrays = [tf.TensorShape([])] * 3, [tf.TensorShape(None)] * len(arrays)
     *_, arrays = tf.while_loop(
         lambda first, *_: first < count,
         body,
         (0, tf.constant(0, tf.int64), 0, empty, arrays),
-        shape_invariants=(
-            *[tf.TensorShape([])] * 3,
-            rows_unknown,
-            tuple(tf.TensorShape(None) for _ in arrays),
-        ),
+        shape_invariants=(*scalars, rows_unknown, tuple(of_arrays)),
         parallel_iterations=1,
     )
-    return _by_document(_concatenated(arrays, specs), lengths)
+    return _by_document(_concatenated(arrays, specs), reader.lengths)
+
+
+class _InOrder:
+    """Reads documents chunk after chunk, and a chunk's windows one after the other.
+
+    See `map_in_order` for the arguments. What is carried from window to window is the
+    model's state and the memory.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        documents: tf.RaggedTensor,
+        function: Callable[[Reading, Any], tuple[tuple[tf.Tensor, ...], Any]],
+        stride: int,
+        memory: Callable[[tf.Tensor, tf.Tensor], Any],
+    ) -> None:
+        self._model, self._stride = model, stride
+        self._function, self._memory = function, memory
+        self._ids, self._starts = documents.flat_values, documents.row_starts()
+        self.lengths = documents.row_lengths() - 1
+        self._order = tf.argsort(self.lengths, direction="DESCENDING", stable=True)
+
+    def fresh(self, rows: tf.Tensor, longest: tf.Tensor) -> tuple[Any, Any]:
+        """What is carried before any token of so many documents."""
+        state = () if self._stride else self._model.backbone.empty_cache(rows)
+        carried = (state, self._memory(rows, longest))
+        return tf.nest.map_structure(tf.convert_to_tensor, carried)
+
+    def read(
+        self, first: tf.Tensor, at: tf.Tensor, carried: tuple[Any, Any]
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor], tuple[Any, Any], tuple[tf.Tensor, ...]]:
+        """Reads the window at token `at` of a chunk, the first in it being `first`.
+
+        Returns:
+            The next of both, what is carried there, and of each new token its position
+            and the results.
+        """
+        context, stride = self._model.context_length, self._stride
+        longest = self.lengths[self._order[first]]
+        number = _rows_in_chunk(self._model, tf.minimum(longest, context))
+        last = tf.minimum(first + number, tf.size(self._order))
+        state, remembered = tf.cond(
+            at == 0, lambda: self.fresh(last - first, longest), lambda: carried
+        )
+        width = tf.minimum(longest - at, context)
+        # Of a document that has ended before, its last token is read.
+        windows = Windows(self._ids, self._starts + at, self.lengths - at)
+        chunk = _chunk(windows, self._order[first:last], width)
+        seen = tf.where(at == 0, 0, context - stride) if stride else 0
+        reading, state = self._reading(chunk, state, seen)
+        results, remembered = self._function(reading, remembered)
+        position, inside = chunk.position[:, seen:], chunk.inside[:, seen:]
+        is_read = at + width >= longest
+        following = (
+            tf.where(is_read, last, first),
+            tf.where(is_read, tf.zeros_like(at), at + (stride or width)),
+        )
+        told = tuple(result[inside] for result in (position, *results))
+        return following, (state, remembered), told
+
+    def _reading(
+        self, chunk: Chunk, state: Any, seen: tf.Tensor | int
+    ) -> tuple[Reading, Any]:
+        """What the model says of a chunk but for the first columns, and its state."""
+        model, backbone = self._model, self._model.backbone
+        features = _inputs(model, self._ids, chunk)
+        if not self._stride:
+            tokens = features["token_ids"]
+            hidden, state = backbone.call_with_state(tokens, state, training=False)
+            logits = backbone.logits(hidden)
+        elif has_hidden_states(model):
+            hidden = backbone(features, training=False)
+            logits = backbone.logits(hidden)
+        else:
+            hidden = logits = model(features, training=False)
+        following = tf.gather(self._ids, chunk.position + 1)
+        parts = (following, hidden, tf.cast(logits, tf.float32))
+        return Reading(chunk.rows, *(part[:, seen:] for part in parts)), state
+
+
+def has_hidden_states(model: Any) -> bool:
+    """Whether likeness of the backbone's outputs is likeness of contexts."""
+    family = getattr(model.backbone, "family", None)
+    return family is not None and bool(family.has_hidden_states)
 
 
 def map_tokens(

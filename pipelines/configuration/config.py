@@ -192,6 +192,16 @@ class Config(Section):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _there_are_weights_to_adapt(self) -> Config:
+        family = family_named(self.model.family)
+        if self.gate.adapting.dynamic and not family.learns_by_gradient:
+            raise ValueError(
+                "gate.adapt.dynamic, or a rule about it, needs a family that learns by "
+                f"gradient: model.family is {self.model.family}"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _the_packing_fits(self) -> Config:
         apart = all(
             family.keeps_documents_apart or not family.learns_by_gradient

@@ -7,12 +7,17 @@ from rich.table import Table
 
 from ...components.evaluator.gate.decision import Decision
 from ...components.evaluator.records import Outcome
+from ...components.evaluator.wording import name_of
 from .console import new_table
 
 
 def print_decision(console: Console, decision: Decision) -> None:
     """Prints the decision; every rule in a table, where the line does not say all."""
     console.print(str(decision), soft_wrap=True)
+    for name, measure in decision.evaluation.adapted.items():
+        if name.endswith(decision.task.metric):
+            told = f"adapting while it scores: {measure.value:.3f} {name_of(name)}"
+            console.print(told, soft_wrap=True)
     if decision.further:
         console.print(_table(decision))
 

@@ -137,6 +137,7 @@ class Asker(ABC):
     next_tokens = asks(questions.next_tokens)
     score = asks(questions.score)
     token_scores = asks(questions.token_scores)
+    cache_scores = asks(questions.cache_scores)
     token_alternatives = asks(questions.token_alternatives)
     id_alternatives = asks(questions.id_alternatives)
     generate = asks(questions.generate)

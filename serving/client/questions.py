@@ -17,6 +17,7 @@ from ..export import contract
 from ..export.contract import (
     MAX_STOPS,
     BeamSettings,
+    CacheSettings,
     Each,
     GenerateSettings,
     Text,
@@ -201,16 +202,23 @@ def token_scores(
     texts: Texts, *, timeout: float | None = None
 ) -> Question[TokenScores]:
     """How well the model predicts each token of each text."""
+    return _question(contract.TOKEN_SCORES, texts, _read_token_scores, timeout)
 
-    def read(answer: Answer) -> list[TokenScores]:
-        return [
-            TokenScores(_tokens(tokens, length), tuple(log_probabilities[:length]))
-            for tokens, log_probabilities, length in answer.rows(
-                "token", "log_probability", "length"
-            )
-        ]
 
-    return _question(contract.TOKEN_SCORES, texts, read, timeout)
+def cache_scores(
+    texts: Texts,
+    *,
+    timeout: float | None = None,
+    **settings: Unpack[CacheSettings],
+) -> Question[TokenScores]:
+    """The same of the model with a cache over the text so far; see `CacheSettings`.
+
+    Raises:
+        TypeError, ValueError: a setting is not as it should be.
+    """
+    return _question(
+        contract.CACHE_SCORES, texts, _read_token_scores, timeout, settings
+    )
 
 
 def token_alternatives(
@@ -404,6 +412,15 @@ def _question(
     return Question(
         signature.name, columns, len(texts), read, timeout, bool(signature.settings)
     )
+
+
+def _read_token_scores(answer: Answer) -> list[TokenScores]:
+    return [
+        TokenScores(_tokens(tokens, length), tuple(log_probabilities[:length]))
+        for tokens, log_probabilities, length in answer.rows(
+            *contract.TOKEN_SCORES.outputs
+        )
+    ]
 
 
 def _read_generations(answer: Answer) -> list[Generation]:

@@ -54,7 +54,7 @@ class Setting:
     """What there is to say of an input that may be left out.
 
     Attributes:
-        default: what holds for every row then.
+        default: what holds for every row then; `None` is the export's own.
         meaning: in a sentence.
         lowest, highest: what is beyond means nothing, though the graph takes it.
         probe: what an export is tried with, if not the default.
@@ -95,12 +95,14 @@ class Signature:
         meaning: what it does, in a sentence.
         inputs: by name; all have the batch as first dimension, and so have outputs.
         outputs: by name.
+        is_needed: whether the gate refuses a model without it.
     """
 
     name: str
     meaning: str
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
+    is_needed: bool = True
 
     @property
     def settings(self) -> dict[str, Setting]:
@@ -185,6 +187,20 @@ class BeamSettings(TypedDict, total=False):
     prompt_ids: PromptIds
 
 
+class CacheSettings(TypedDict, total=False):
+    """The cache of `cache_scores`; as `GenerateSettings`."""
+
+    cache_size: Annotated[
+        Whole, Setting(None, "Tokens that it holds, the last ones.", 0)
+    ]
+    cache_theta: Annotated[
+        Real, Setting(None, "How much likeness of contexts counts; 0: all alike.", 0)
+    ]
+    cache_weight: Annotated[
+        Real, Setting(None, "The cache's share of a token's probability.", 0, 1)
+    ]
+
+
 _KINDS: dict[Any, tuple[str, tuple[int, ...]]] = {
     Whole: ("int32", ()),
     Real: ("float32", ()),
@@ -194,14 +210,16 @@ _KINDS: dict[Any, tuple[str, tuple[int, ...]]] = {
 
 
 def _settings(dictionary: type) -> dict[str, Tensor]:
-    """How many tokens to write, and all else that a dictionary says."""
-    most = _NEW_TOKENS
-    settings = {"max_new_tokens": Tensor("int32", most.meaning, setting=most)}
+    """What a dictionary says."""
+    settings = {}
     for name, hint in get_type_hints(dictionary, include_extras=True).items():
         kind, setting = get_args(hint)
         dtype, shape = _KINDS[kind]
         settings[name] = Tensor(dtype, setting.meaning, shape, setting)
     return settings
+
+
+_MOST = {"max_new_tokens": Tensor("int32", _NEW_TOKENS.meaning, setting=_NEW_TOKENS)}
 
 
 def _tensors(table: str) -> dict[str, Tensor]:
@@ -259,16 +277,23 @@ TOKEN_SCORES = Signature(
     _TEXT,
     _TOKENS | _LENGTH,
 )
+CACHE_SCORES = Signature(
+    "cache_scores",
+    "The same by a model that adapts: mixed with a cache over the text so far.",
+    _TEXT | _settings(CacheSettings),
+    _TOKENS | _LENGTH,
+    is_needed=False,
+)
 TOKEN_ALTERNATIVES = Signature(
     "token_alternatives",
-    "The same, and for each token what is likeliest in its place.",
+    "What `token_scores` says, and for each token what is likeliest in its place.",
     _TEXT,
     _TOKENS | _LENGTH | _TOP,
 )
 GENERATE = Signature(
     "generate",
     "Continues each prompt.",
-    _PROMPT | _settings(GenerateSettings),
+    _PROMPT | _MOST | _settings(GenerateSettings),
     _tensors("""
     text             string   the continuation, valid UTF-8
     new_tokens       int32    tokens that the text has a part of, without `</s>`
@@ -282,7 +307,7 @@ GENERATE = Signature(
 BEAM_SEARCH = Signature(
     "beam_search",
     "The likeliest continuations of each prompt, best first.",
-    _PROMPT | _settings(BeamSettings),
+    _PROMPT | _MOST | _settings(BeamSettings),
     _tensors(f"""
     text             string[{MAX_BEAMS}]   each continuation, valid UTF-8
     log_probability  float32[{MAX_BEAMS}]  of its tokens, in nats; -inf: no such beam
@@ -372,6 +397,7 @@ SIGNATURES: dict[str, tuple[Signature, ...]] = {
         NEXT,
         SCORE,
         TOKEN_SCORES,
+        CACHE_SCORES,
         TOKEN_ALTERNATIVES,
         ID_ALTERNATIVES,
         GENERATE,
@@ -413,7 +439,8 @@ def _section(signature: Signature) -> Iterator[str]:
     for name, tensor in signature.inputs.items():
         default, meaning = "", tensor.meaning
         if tensor.setting is not None:
-            default = f"`{tensor.setting.default}`"
+            own = tensor.setting.default is None
+            default = "the export's" if own else f"`{tensor.setting.default}`"
             meaning += _range(tensor.setting)
         yield f"| `{name}` | {_kind(tensor)} | {default} | {meaning} |"
     yield from ("", "| output | tensor | |", "|---|---|---|")

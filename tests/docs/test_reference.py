@@ -10,7 +10,7 @@ import langzoo
 import pytest
 
 ROOT = Path(langzoo.__file__).parent
-MADE = ("configuration.md", "metrics.md", "signatures.md")
+MADE = ("configuration.md", "metrics.md", "records.md", "signatures.md")
 
 
 @pytest.fixture(scope="module")

@@ -131,6 +131,9 @@ class TellingModel(BigramModel):
             "serving_default": self.next_tokens,
             "score": self.score,
             "token_scores": self.token_scores,
+            "cache_scores": signature(
+                contract.CACHE_SCORES, cache_size=3, cache_theta=1.0, cache_weight=0.5
+            )(self._cached),
             "token_alternatives": self.token_alternatives,
             "embed": signature(contract.EMBED)(self._embedded),
             "generate": signature(contract.GENERATE, max_new_tokens=4)(self._generated),
@@ -155,6 +158,12 @@ class TellingModel(BigramModel):
         lengths = [tf.strings.length(value) for value in (text, token_ids)]
         vector = tf.cast(tf.stack(lengths, axis=1), tf.float32) + 0.5
         return {"embedding": vector, "tokens": lengths[0]}
+
+    def _cached(self, text: tf.Tensor, **settings: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores = self.token_scores(text)
+        added = sum(tf.cast(value, tf.float32) for value in settings.values())
+        log_probability = scores["log_probability"] - added[:, tf.newaxis]
+        return {**scores, "log_probability": log_probability}
 
     def _asked(self, prompt: tf.Tensor, settings: dict[str, tf.Tensor]) -> tf.Tensor:
         """The prompts with all settings behind them."""

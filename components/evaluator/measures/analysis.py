@@ -17,6 +17,7 @@ from tfx_bsl.tfxio.record_based_tfxio import AppendRawRecordColumn
 from ....serving.export.contract import EVALUATE
 from ...documents import in_batches
 from . import metrics
+from .adapting import NOT_ADAPTING, Adapt, Adapting
 from .slices import LENGTH, OTHERS, OVERALL, Told, length_bucket
 from .sums import CorpusSums
 from .tables import MEASURES
@@ -62,6 +63,7 @@ def analyze(
     output: str,
     own: Mapping[str, str],
     told: Told,
+    adapting: Adapting,
 ) -> None:
     """Adds the run of TFMA to a Beam pipeline.
 
@@ -73,6 +75,7 @@ def analyze(
         output: Folder that TFMA writes to; `read_sums` reads it.
         own: The user's metrics, `module:name` by name.
         told: Which values of features have a slice each.
+        adapting: How the models adapt.
     """
     config = eval_config(list(models), slices, own)
     shared = [
@@ -83,7 +86,10 @@ def analyze(
     *extractors, slice_keys = tfma.default_extractors(
         eval_shared_model=shared_models, eval_config=config
     )
-    add_slices = tfma.extractors.Extractor("AddSlices", beam.Map(_add_slices, told))
+    more = [tfma.extractors.Extractor("AddSlices", beam.Map(_add_slices, told))]
+    if adapting != NOT_ADAPTING:
+        adapt = beam.ParDo(Adapt(models, adapting))
+        more.append(tfma.extractors.Extractor("Adapt", adapt))
     (
         pipeline
         | "Patterns" >> beam.Create(list(file_patterns))
@@ -94,7 +100,7 @@ def analyze(
         >> tfma.ExtractEvaluateAndWriteResults(
             eval_shared_model=shared_models,
             eval_config=config,
-            extractors=[*extractors, add_slices, slice_keys],
+            extractors=[*extractors, *more, slice_keys],
             output_path=output,
         )
     )

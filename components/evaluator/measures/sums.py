@@ -37,7 +37,10 @@ CONFIDENCE = 0.95
 MIN_DOCUMENTS = 10
 
 SCALARS = [name for name, tensor in EVALUATE.outputs.items() if not tensor.shape]
-NAMES = ("documents", *SCALARS)
+ADAPTED = {"cache": "cache_nll", "dynamic": "dynamic_nll"}
+"""What takes the place of `nll` where a model adapts, by how it does; not a number
+where that was not asked for."""
+NAMES = ("documents", *SCALARS, *ADAPTED.values())
 _COLUMNS = len(NAMES) + CALIBRATION_BINS * 3
 
 
@@ -140,12 +143,13 @@ def row(outputs: dict[str, Any]) -> np.ndarray:
     but `spelling_nll`, which was 0 for all that could be exported.
 
     Args:
-        outputs: those of the signature `evaluate` for it.
+        outputs: those of the signature `evaluate` for it, and of `ADAPTED` what was
+            asked for.
     """
     missing = {"spelling_nll": 0.0}
     scalars = [
         np.sum(outputs.get(name, missing.get(name, math.nan)), dtype=np.float64)
-        for name in SCALARS
+        for name in NAMES[1:]
     ]
     calibration = np.ravel(
         outputs.get("calibration", np.full(CALIBRATION_BINS * 3, math.nan))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import causal_lm, exported
+from . import adapted, causal_lm, exported
 from .metric import Metric
 
 TASK_MEASURES: dict[str, tuple[Metric, ...]] = {"causal_lm": causal_lm.METRICS}
@@ -12,6 +12,11 @@ MEASURES: dict[str, Metric] = {
     metric.name: metric for metrics in TASK_MEASURES.values() for metric in metrics
 }
 """Those of all tasks, by name."""
+
+ADAPTED_MEASURES: dict[str, Metric] = {
+    metric.name: metric for metrics in adapted.METRICS.values() for metric in metrics
+}
+"""What is measured of models that adapt to a document while they score it, by name."""
 
 EXPORT_MEASURES: dict[str, Metric] = {
     metric.name: metric for metric in exported.METRICS

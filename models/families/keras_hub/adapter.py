@@ -13,6 +13,8 @@ import tensorflow as tf
 from keras.src.backend.tensorflow import core as keras_core
 
 from ...backbone import Cache, Tensor, require
+from ...tasks.adaptation.settings import DynamicEvaluation, NeuralCache
+from ...tasks.adaptation.texts import adapted_scores
 from ...tasks.causal_lm import CausalLMPreprocessor, log_softmax_of
 from ...tasks.scoring import is_text, score_texts
 from ...tokenizers.keras_hub import preset_tokenizer
@@ -176,8 +178,11 @@ class KerasHubCausalLM(keras_hub.models.CausalLM):
         target_ids: Tensor | None = None,
         *,
         stride: int | None = None,
+        adapt: NeuralCache | DynamicEvaluation | None = None,
     ) -> Any:
         """Scores texts as `langzoo.models.CausalLM.score`, token ids as the model."""
+        if is_text(token_ids) and adapt is not None:
+            return adapted_scores(self, token_ids, adapt, stride=stride)
         if is_text(token_ids):
             return score_texts(self, token_ids, stride=stride)
         return self.model.score(

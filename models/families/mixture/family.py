@@ -105,4 +105,5 @@ MIXTURE = Family(
     cache_goes_back=True,
     learns_by_gradient=False,
     multiplies_output_weights=False,
+    has_hidden_states=False,
 )

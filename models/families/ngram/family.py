@@ -35,4 +35,5 @@ NGRAM = Family(
     search_space={"model.order": {"min": 2, "max": 7}},
     learns_by_gradient=False,
     multiplies_output_weights=False,
+    has_hidden_states=False,
 )

@@ -11,6 +11,9 @@ unknown: `nll + spelling_nll` is the length of a code of the text. The numbers o
 `token_alternatives` are those of `token_scores`: of all tokens, of which it shows those
 that may be proposed.
 
+`cache_scores` is `token_scores` of a mixture with a cache over the text so far, see
+`models.tasks.adaptation.cache`; its defaults are those of `NeuralCache`.
+
 `generate` draws from the 256 likeliest tokens; a prompt keeps its last (context length
 - `max_new_tokens`) tokens, and `prompt_tokens` says how many these are, `<s>` not
 counted. Where `prompt_ids` has any, these tokens are the prompt, as they are and all of
@@ -47,6 +50,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from ....models.tasks.adaptation.cache import CacheInputs, cached_log_probabilities
+from ....models.tasks.adaptation.settings import NeuralCache
 from ....models.tasks.embedding import embed_sequences
 from ....models.tasks.scoring import (
     map_logits,
@@ -104,6 +109,7 @@ def build(
         "serving_default": _next_tokens(traced, vocabulary),
         "score": score,
         "token_scores": token_scores,
+        "cache_scores": _cache_scores(traced, vocabulary, stride),
         **_alternatives(traced, vocabulary, stride),
         "generate": _generate(traced, vocabulary, cap),
         "beam_search": _beam_search(traced, vocabulary, cap),
@@ -156,6 +162,19 @@ def _scoring(
         return _scored(vocabulary, *log_probabilities(text))
 
     return score, token_scores
+
+
+def _cache_scores(model: Any, vocabulary: Vocabulary, stride: int) -> Callable:
+    own = {f"cache_{name}": value for name, value in NeuralCache()}
+
+    @signature(contract.CACHE_SCORES, **own)
+    def cache_scores(text: tf.Tensor, **settings: tf.Tensor) -> dict[str, tf.Tensor]:
+        documents = vocabulary.documents(text)
+        cache = CacheInputs(*(settings[f"cache_{n}"] for n in CacheInputs._fields))
+        scores = cached_log_probabilities(model, documents, cache, stride=stride)
+        return _scored(vocabulary, documents[:, 1:], scores)
+
+    return cache_scores
 
 
 def _alternatives(

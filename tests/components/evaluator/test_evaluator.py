@@ -20,13 +20,19 @@ from langzoo.components.evaluator import judging
 from langzoo.components.evaluator.component import Evaluator
 from langzoo.components.evaluator.gate import verdict
 from langzoo.components.evaluator.measures.slices import length_bucket
-from langzoo.components.evaluator.measures.sums import NAMES, row
+from langzoo.components.evaluator.measures.sums import ADAPTED, NAMES, row
 from langzoo.components.evaluator.measures.tables import MEASURES
-from langzoo.components.evaluator.settings import EvaluatorSettings
+from langzoo.components.evaluator.settings import EvaluatorSettings, RuleSettings
 from langzoo.components.text_example_gen.records import Splitting
 from langzoo.components.text_example_gen.settings import (
     CleaningSettings,
     CorpusSettings,
+)
+from langzoo.models import zoo
+from langzoo.models.tasks.adaptation.settings import (
+    AdaptSettings,
+    DynamicEvaluation,
+    NeuralCache,
 )
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.zoo import build_causal_lm
@@ -69,6 +75,7 @@ def models(topics, tmp_path_factory):
     counted.fit(topics)
     paths = {"candidate": str(folder / "drawn"), "ngram": str(folder / "counted")}
     unchecked.export(drawn, paths["candidate"])
+    drawn.save_to_preset(f"{paths['candidate']}-preset")
     unchecked.export(counted, paths["ngram"])
     return paths
 
@@ -237,7 +244,7 @@ def test_rules_are_judged_and_all_is_told_as_json(evaluated, tmp_path):
     overall = told["models"]["ngram"]["slices"]["overall"]
     bits = overall["metrics"]["bits_per_byte"]
     assert bits["low"] < bits["value"] < bits["high"]
-    assert overall["sums"].keys() == set(NAMES)
+    assert overall["sums"].keys() == set(NAMES) - set(ADAPTED.values())
     assert np.shape(overall["calibration"]) == (15, 3)
     assert set(overall["metrics"]) <= told["definitions"].keys()
     assert told["documents"] == len(found.samples) * 100
@@ -258,7 +265,8 @@ def test_a_model_without_its_signatures_is_refused(texts, models, tmp_path):
         path = str(tmp_path / f"{len(names)}")
         tf.saved_model.save(export, path, signatures=signatures)
         missing = judging.missing_signatures(path, "causal_lm")
-        assert set(missing) == set(export.signatures) - set(names)
+        # One from before there were caches is as good.
+        assert set(missing) == set(export.signatures) - {*names, "cache_scores"}
         documents = write_examples(texts[:20], tmp_path / "examples", shards=1)
         found = run({"candidate": path}, documents, tmp_path / "analysis")
         decision = verdict.decide([], found)
@@ -327,3 +335,68 @@ def test_a_changed_template_file_is_another_question(tmp_path):
         return component.exec_properties["settings"]
 
     assert asked("dog") == asked("dog") != asked("parrot")
+
+
+def adapted_sums(model, texts, adapt):
+    return -float(sum(np.sum(row) for row in model.score(texts, adapt=adapt)))
+
+
+def test_adapted_figures_stand_beside_the_static_ones(models, texts, tmp_path):
+    """Of all models with a cache, and of the candidate's weights as they learn."""
+    few = texts[:20]
+    model = zoo.from_preset(f"{models['candidate']}-preset")
+    adapt = AdaptSettings(
+        cache=NeuralCache(size=50, theta=2.0), dynamic=DynamicEvaluation()
+    )
+    rules = [
+        {"metric": "cache_bits_per_byte", "against": "ngram"},
+        {"metric": "dynamic_perplexity", "max": 1e9},
+    ]
+    settings = EvaluatorSettings.model_validate({"rules": rules, "adapt": adapt})
+    documents = write_examples(few, tmp_path / "examples", 1)
+    measured = judging.measure(
+        models,
+        documents,
+        settings,
+        str(tmp_path / "output"),
+        lambda: beam.Pipeline(options=PipelineOptions([RUNNER])),
+        preset=f"{models['candidate']}-preset",
+    )
+    sums = measured.sums["candidate"]["overall"]
+    for how, one in adapt:
+        found = sums[f"{how}_nll"][0]
+        assert found == pytest.approx(adapted_sums(model, few, one), rel=1e-4)
+        assert found != pytest.approx(sums["nll"][0], rel=1e-4)
+    assert np.isfinite(measured.sums["ngram"]["overall"]["cache_nll"][0])
+    assert np.isnan(measured.sums["ngram"]["overall"]["dynamic_nll"][0])
+    overall = measured.record.models["candidate"].slices["overall"]
+    assert overall.adapted["cache_bits_per_byte"].low is not None
+    assert not overall.adapted.keys() & overall.metrics.keys()
+    assert measured.record.adapt["cache"]["size"] == 50
+    outcomes = [verdict.judge(rule, measured) for rule in settings.bounds]
+    assert [outcome.metric for outcome in outcomes] == [
+        rule["metric"] for rule in rules
+    ]
+    assert outcomes[1].passed
+    assert outcomes[0].bound == pytest.approx(
+        measured.values("ngram", "overall", "cache_bits_per_byte")[0]
+    )
+
+
+def test_nothing_adapts_unasked(evaluated):
+    measured, _ = evaluated
+    overall = measured.record.models["candidate"].slices["overall"]
+    assert not overall.adapted
+    assert "cache_nll" not in overall.sums
+    rule = RuleSettings(metric="cache_perplexity", max=1e9)
+    assert not verdict.judge(rule, measured).passed
+
+
+def test_gradient_steps_need_the_weights(models, tmp_path):
+    settings = EvaluatorSettings.model_validate(
+        {"adapt": {"dynamic": {"learning_rate": 0.1}}}
+    )
+    with pytest.raises(InputError, match="give its Keras preset with --preset"):
+        judging.measure(
+            models, Documents([]), settings, str(tmp_path), lambda: beam.Pipeline()
+        )

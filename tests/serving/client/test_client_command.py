@@ -114,6 +114,24 @@ def test_score(server: list[str], telling_server: ModelServer) -> None:
     assert len(run("score", "ab c", "--tokens", *server).stdout.splitlines()) == 6
 
 
+def test_score_with_a_cache(server: list[str], telling_server: ModelServer) -> None:
+    options = ("--cache-size", "4", *server)
+    [plain], [told] = (
+        run_json("score", "ab c", *server),
+        run_json("score", "ab c", *options),
+    )
+    with Client(telling_server.grpc_address) as client:
+        [cached] = client.cache_scores(["ab c"], cache_size=4)
+    adapted = told.pop("with_cache")
+    assert told == plain
+    nll = -sum(cached.log_probabilities)
+    assert adapted["nll"] == pytest.approx(nll)
+    assert adapted["perplexity"] == pytest.approx(math.exp(nll / told["tokens"]))
+    static, with_cache = run("score", "ab c", "--cache", *server).stdout.splitlines()
+    assert static == run("score", "ab c", *server).stdout.strip()
+    assert "with a cache" in with_cache
+
+
 def test_next(server: list[str]) -> None:
     [told] = run_json("next", "ab", *server)
     assert len(told["tokens"]) == len(told["probabilities"]) == 10

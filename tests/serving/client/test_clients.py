@@ -47,6 +47,8 @@ def reference(telling_server: ModelServer) -> Iterator[Client]:
     [
         ("score", {}),
         ("token_scores", {}),
+        ("cache_scores", {}),
+        ("cache_scores", {"cache_size": 7, "cache_weight": [0.1, 0.2, 0.3, 0.4]}),
         ("token_alternatives", {}),
         ("embed", {}),
         ("embed", {"token_ids": [[1, 23], [], range(4), (5,)]}),

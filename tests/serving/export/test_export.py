@@ -15,6 +15,7 @@ import tokenizers
 import unchecked
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langzoo.models.tasks.adaptation.settings import NeuralCache
 from langzoo.models.tasks.scoring import token_log_probabilities
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.tokenizers.sentence_piece import train_sentencepiece
@@ -245,6 +246,11 @@ def test_signatures_have_the_names_dtypes_and_shapes_of_the_design(export):
         "serving_default": ({"text": text}, {"token": text, "probability": f32}),
         "score": ({"text": text}, score),
         "token_scores": ({"text": text}, tokens | {"length": i32}),
+        "cache_scores": (
+            {"text": text, "cache_size": i32}
+            | dict.fromkeys(["cache_theta", "cache_weight"], f32),
+            tokens | {"length": i32},
+        ),
         "token_alternatives": ({"text": text}, tokens | top | {"length": i32}),
         "id_alternatives": (
             {"token_ids": text, "alternatives": i32},
@@ -417,6 +423,27 @@ def test_token_scores_add_up_to_the_score(export):
     texts = [*SHORT, LONG]
     sums = -export.call("token_scores", text=texts)["log_probability"].sum(axis=1)
     np.testing.assert_allclose(sums, export.score(texts)["nll"], rtol=1e-5)
+
+
+def test_a_cache_is_that_of_the_model_whatever_the_other_rows_ask(export):
+    texts, own = [*SHORT, LONG], NeuralCache(size=9, theta=2.0, weight=0.4)
+    caches = [NeuralCache()] * len(SHORT) + [own]
+    asked = {
+        f"cache_{name}": [getattr(cache, name) for cache in caches] for name, _ in own
+    }
+    outputs = export.call("cache_scores", text=texts, **asked)
+    for row, (text, cache) in enumerate(zip(texts, caches, strict=True)):
+        expected = export.model.score(text, stride=STRIDE, adapt=cache)
+        found = outputs["log_probability"][row, : outputs["length"][row]]
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert not np.allclose(expected, export.model.score(LONG, stride=STRIDE))
+
+
+def test_the_cache_of_an_export_is_by_default_the_one_that_is_stated(export):
+    definition = signature_defs(export.directory)["cache_scores"]
+    told = {name: tf.make_ndarray(value) for name, value in definition.defaults.items()}
+    stated = {f"cache_{name}": value for name, value in NeuralCache()}
+    assert {name: value.item() for name, value in told.items()} == pytest.approx(stated)
 
 
 def test_display_tokens_are_the_text_and_always_utf8(export):
