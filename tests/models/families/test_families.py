@@ -123,7 +123,10 @@ def test_cached_logits_equal_those_of_the_whole_model(model):
         logits, hidden_states, cache = model.call_with_cache(column, cache, index)
         assert logits.shape == (2, 1, 260)
         assert hidden_states.shape == (2, 1, model.backbone.output.shape[-1])
-        np.testing.assert_allclose(logits[:, 0], expected[:, index], atol=2e-5)
+        # Log-probabilities of what cannot be are far from 0.
+        np.testing.assert_allclose(
+            logits[:, 0], expected[:, index], rtol=2e-6, atol=2e-5
+        )
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 7, CONTEXT])
