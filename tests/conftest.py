@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pydoc_data.topics
+import sys
 import tempfile
 
 import psutil
@@ -23,6 +24,9 @@ os.environ["TMPDIR"] = tempfile.tempdir = _scratch.name
 
 # Keras reads the user's ~/.keras/keras.json otherwise, whose settings change results.
 os.environ["KERAS_HOME"] = os.path.join(_scratch.name, "keras")
+
+# Beam and TFX read flags from here, and pytest has read its own.
+del sys.argv[1:]
 
 import langzoo  # noqa: E402, F401  (it sets what Keras and TensorFlow read)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ... import __version__, importing
 from ..wording import in_one_line, log_in_lines
 from .base_path import Reload, refusal
-from .flags import build_parser, notices
+from .flags import STOCK_FAILURE, build_parser, notices
 
 if TYPE_CHECKING:
     from tensorflow.core.protobuf import config_pb2
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from .config_files import TlsConfig
     from .rest import RestOptions
 
-# As TensorFlow Serving ends where it cannot serve.
-_STOCK_FAILURE = 255
 # Beyond the grace for requests, for models to be unloaded.
 _UNLOAD_SECONDS = 1.5
 _PARENT_POLL_SECONDS = 0.5
@@ -128,7 +126,7 @@ def _run_server(
     from .app import ServerStartError
     from .config_files import ConfigFileError
 
-    failure = _STOCK_FAILURE if stock else 1
+    failure = STOCK_FAILURE if stock else 1
     try:
         server_options = _server_options(options, stock)
         server = _server(options, stock, server_options, tell)

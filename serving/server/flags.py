@@ -8,10 +8,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from .base_path import Reload
 from .limits import LARGEST_REQUEST, QUEUE_SIZE
+
+STOCK_FAILURE = 255
+"""As TensorFlow Serving ends where it cannot serve."""
 
 # Accepted, because scripts give them, and of no effect here.
 WITHOUT_EFFECT = (
@@ -28,6 +31,11 @@ WITHOUT_EFFECT = (
 )
 
 
+class _StockParser(argparse.ArgumentParser):
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        super().exit(status and STOCK_FAILURE, message)
+
+
 def build_parser(prog: str, *, stock: bool = False) -> argparse.ArgumentParser:
     """The parser of the model server's command line; what it does not know, it refuses.
 
@@ -35,7 +43,8 @@ def build_parser(prog: str, *, stock: bool = False) -> argparse.ArgumentParser:
         prog: how the command is called.
         stock: let the server be as open by default as TensorFlow Serving's is.
     """
-    parser = argparse.ArgumentParser(
+    kind_of_parser = _StockParser if stock else argparse.ArgumentParser
+    parser = kind_of_parser(
         prog=prog,
         description="Serves models over gRPC and REST, as TensorFlow Serving does.",
         allow_abbrev=False,

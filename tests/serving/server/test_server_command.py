@@ -94,8 +94,11 @@ def test_bad_flags_are_refused(
 ) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments, stock=True)
-    assert caught.value.code == 2
+    assert caught.value.code == 255
     assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--colour=red"])
+    assert caught.value.code == 2
 
 
 @pytest.mark.parametrize(
