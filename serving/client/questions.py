@@ -321,7 +321,8 @@ def embed(
     """
 
     def read(answer: Answer) -> list[Embedding]:
-        return [Embedding(*row) for row in answer.rows(*contract.EMBED.outputs)]
+        rows = answer.rows(*contract.EMBED.outputs)
+        return [Embedding([*vector], tokens) for vector, tokens in rows]
 
     given = {"token_ids": token_ids}
     return _question(contract.EMBED, texts, read, timeout, given)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import math
+import struct
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -99,7 +99,8 @@ def _shown(found: list[Embedding], asked: EmbeddingRequest) -> list[dict[str, An
     for index, embedding in enumerate(found):
         vector: Any = _shortened(embedding.vector, asked.dimensions or size)
         if asked.encoding_format == "base64":
-            vector = base64.b64encode(np.array(vector, "<f4").tobytes()).decode()
+            packed = struct.pack(f"<{len(vector)}f", *vector)
+            vector = base64.b64encode(packed).decode()
         shown.append({"object": "embedding", "index": index, "embedding": vector})
     return shown
 

@@ -73,12 +73,13 @@ TRAINED = {"Tuner", "Trainer"}
         ("components/example_validator/executor.py", {"ExampleValidator"}),
         (
             "models/tokenizers/sentence_piece_model.py",
-            {"TokenizerTrainer", "Transform", *TRAINED},
+            {"TokenizerTrainer", "Transform", "Evaluator", *TRAINED},
         ),
         ("components/transform/preprocessing.py", {"Transform"}),
-        ("models/families/recurrent/cudnn.py", TRAINED),
+        # Which adapts a model to a text while it is scored.
+        ("models/families/recurrent/cudnn.py", {"Evaluator", *TRAINED}),
         ("components/tuner/search.py", {"Tuner"}),
-        ("serving/export/output_projection.py", {"Trainer"}),
+        ("serving/export/output_projection.py", {"Evaluator", "Trainer"}),
         # A data file, and what a process of its own runs.
         ("components/evaluator/probes/templates.yaml", {"Evaluator"}),
         ("components/pusher/templates/model_card.md", {"Pusher"}),

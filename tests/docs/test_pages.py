@@ -291,7 +291,7 @@ def gateway(addresses):
 
 
 @pytest.mark.parametrize(
-    "words", langzoo_commands("score", "generate", "next"), ids=" ".join
+    "words", langzoo_commands("score", "generate", "next", "embed"), ids=" ".join
 )
 def test_client(words, addresses, tmp_path, run_langzoo):
     ended = run_langzoo([*words, "--server", addresses[0]], tmp_path)
@@ -392,7 +392,7 @@ def test_every_command_is_run_or_checked():
     assert programs == {"curl", "langzoo", "make", "tensorflow_model_server"}
     run = {"run", "gate", "runs", "report", "compare", "compile", "rehearse"}
     run |= {"versions", "rollback", "serve", "gateway"}
-    run |= {"score", "generate", "next", "explain"}
+    run |= {"score", "generate", "next", "embed", "explain"}
     assert {words[0] for words in commands("langzoo")} - run == {"worker"}
 
 

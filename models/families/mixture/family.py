@@ -87,10 +87,12 @@ class MixtureSettings(FamilySettings):
         known = [count for count in counts if count is not None]
         if len(known) < len(counts):
             return None
-        number = len(counts)
+        number, known_of = len(counts), num_features(len(counts))
         gate = Counts(
-            products=self.gate_dim * (num_features(number) + number),
-            others=self.gate_dim + number,
+            products=self.gate_dim * (known_of + number),
+            others=2 * known_of + self.gate_dim + number,
+            # What each member says, times the logarithm of what each one does.
+            attention=number**2 * vocabulary_size,
         )
         return Counts(*map(sum, zip(*known, gate, strict=True)))
 

@@ -26,7 +26,7 @@ from tfx.types.channel import Channel
 CONTEXT = 16
 SIGNATURES = {
     *("serving_default", "score", "token_scores", "token_alternatives"),
-    *("generate", "beam_search", "evaluate"),
+    *("generate", "beam_search", "evaluate", "embed", "cache_scores"),
     *("tokenize", "detokenize", "model_info", "id_alternatives"),
 }
 

@@ -16,6 +16,7 @@ PRESETS = presets.PRESETS
 SMALL = 60
 CASES = {
     **{family: (family, {}) for family in zoo.FAMILIES if family != "ngram"},
+    "mixture": ("mixture", {"members": [{"family": "gated_conv"}, {"family": "tcn"}]}),
     "gpt2": ("transformer", ARCHITECTURES["gpt2"]),
     "llama": (
         "transformer",

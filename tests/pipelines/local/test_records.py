@@ -9,12 +9,15 @@ from langzoo.components.trainer.records import TrainingResult
 def test_a_record_is_run_and_told(first, tmp_path, monkeypatch, capsys):
     """With all that the session's first run has in its cache, but for the judgement."""
     config, result, _ = first
+    settings = config.model_dump(exclude={"name", "root", "search", "model"})
+    # So that it is another judgement than that of others who compare in this folder.
+    settings["gate"]["slice_values"] -= 1
     task = {
         "title": "some topics",
         "metric": "bits_per_byte",
         "unit": "bits a byte",
         "budget": {"seconds": 1e6},
-        "configuration": config.model_dump(exclude={"name", "root", "search", "model"}),
+        "configuration": settings,
     }
     entry = {"configuration": {"model": config.model.model_dump()}}
     (tmp_path / config.name).mkdir()

@@ -245,7 +245,7 @@ def test_a_cancelled_call_is_never_run_by_the_server(
     push(language_model, tmp_path, 1)
 
     async def await_in_progress(server: ModelServer, count: int) -> None:
-        while server._grpc is None or server._grpc._in_progress != count:
+        while server._grpc is None or server._grpc._intake._requests != count:
             await asyncio.sleep(0.001)
 
     async def ask(server: ModelServer) -> None:

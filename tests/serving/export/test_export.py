@@ -252,6 +252,10 @@ def test_signatures_have_the_names_dtypes_and_shapes_of_the_design(export):
             tokens | {"length": i32},
         ),
         "token_alternatives": ({"text": text}, tokens | top | {"length": i32}),
+        "embed": (
+            {"text": text, "token_ids": text},
+            {"embedding": f32, "tokens": i32},
+        ),
         "id_alternatives": (
             {"token_ids": text, "alternatives": i32},
             {"log_probability": f32, "top_id": i32, "top_log_probability": f32}
@@ -294,6 +298,8 @@ def test_signatures_have_the_names_dtypes_and_shapes_of_the_design(export):
             return [-1, -1, 5 if signature == "token_alternatives" else -1]
         if key in ("special_id", "special_token"):
             return [-1, 4]
+        if key == "embedding":
+            return [-1, export.model.backbone.output_shape[-1]]
         if key == "calibration":
             return [-1, 15, 3]
         is_row = key in (*tokens, *top, "token_id", "top_id")
@@ -321,9 +327,15 @@ def test_the_signatures_are_those_of_the_contract(export):
             for name, info in infos.items()
         }
 
+    # What the contract leaves open, and a model settles.
+    settled = {"embedding": export.model.backbone.output_shape[-1]}
+
     def promised(tensors: Any) -> dict[str, Any]:
         return {
-            name: (tensor.dtype, [-1, *(size or -1 for size in tensor.shape)])
+            name: (
+                tensor.dtype,
+                [-1, *(size or settled.get(name, -1) for size in tensor.shape)],
+            )
             for name, tensor in tensors.items()
         }
 

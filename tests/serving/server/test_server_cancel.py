@@ -92,6 +92,14 @@ def await_users(server: ModelServer, count: int, seconds: float = 30) -> None:
     raise AssertionError(f"there are not {count} requests in progress")
 
 
+def await_count(server: ModelServer, model: str, status: str, count: int) -> None:
+    """Waits until so many requests are counted, which is a moment after their end."""
+    deadline = time.monotonic() + 10
+    while server.metrics.requests.value(model, status) != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def test_a_call_that_is_cancelled_stops(server: ModelServer, stub: Stub) -> None:
     calls = [stub.Predict.future(spin(FOREVER), timeout=60) for _ in range(2)]
     await_users(server, 2)
@@ -121,7 +129,7 @@ def test_a_rest_client_that_hangs_up_stops(server: ModelServer, rest: Rest) -> N
         await_users(server, 1)
         time.sleep(0.3)
     await_users(server, 0, SOON)
-    assert server.metrics.requests.value("example", "CANCELLED") == before + 1
+    await_count(server, "example", "CANCELLED", before + 1)
     status, answer = rest(server, path, {"signature_name": "spin", "instances": [3]})
     assert (status, answer) == (200, {"predictions": [3]})
 
