@@ -16,7 +16,7 @@ import contextlib
 import functools
 import queue
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ class StoppableSession:
         self.definitions = dict(meta_graph.signature_def)
         self.dense = {k: one for k, one in self.definitions.items() if _is_dense(one)}
         inputs = {
-            info.name: info.dtype
+            info.name.removesuffix(":0")
             for one in self.dense.values()
             for info in one.inputs.values()
         }
@@ -275,25 +275,28 @@ def _options(pool: int) -> Any:
     return tf_session.TF_NewBufferFromString(options.SerializeToString())
 
 
-def _put_behind(
-    first: str, tensors: Mapping[str, int], graph_def: graph_pb2.GraphDef
-) -> None:
-    """Lets no operation read tensors, given with their dtypes, before another has run.
+def _put_behind(first: str, inputs: Set[str], graph_def: graph_pb2.GraphDef) -> None:
+    """Lets no operation read what is fed before another has run.
 
-    They can be fed and fetched as before.
+    Placeholders can be fed and fetched as before. What else a signature may take has no
+    dtype but the signature's, which may be wrong: that is read at once.
     """
-    gates = {name: f"{_SCOPE}/gate_{i}" for i, name in enumerate(tensors)}
-    names = {name.removesuffix(":0"): gate for name, gate in gates.items()}
+    dtypes = {
+        node.name: node.attr["dtype"].type
+        for node in graph_def.node
+        if node.name in inputs and "dtype" in node.attr
+    }
+    gates = {name: f"{_SCOPE}/gate_{i}" for i, name in enumerate(dtypes)}
     for node in graph_def.node:
         node.input[:] = [
-            names.get(name.removesuffix(":0"), name) for name in node.input
+            gates.get(name.removesuffix(":0"), name) for name in node.input
         ]
     for name, gate in gates.items():
         graph_def.node.add(
             name=gate,
             op="Identity",
             input=[name, f"^{first}"],
-            attr={"T": attr_value_pb2.AttrValue(type=tensors[name])},
+            attr={"T": attr_value_pb2.AttrValue(type=dtypes[name])},
         )
 
 

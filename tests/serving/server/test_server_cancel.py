@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from langzoo.serving.server.batching import BatchingParameters
 from langzoo.serving.server.caller import Caller
 from langzoo.serving.server.rest import RestOptions
 from langzoo.serving.server.servable import load_servable
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 Push = Callable[[Path, Path, int], None]
@@ -217,3 +220,15 @@ def test_what_the_graph_refuses_is_told_as_it_is(
     assert signature.run(equal)["y"].tolist() == [5]
     assert signature.run(equal, ["offset"])["offset"].tolist() == [2]
     servable.close()
+
+
+def test_a_signature_that_names_a_wrong_dtype_keeps_no_model_away(
+    serve: Callable[..., Any], scale_model: Callable[[int], Path], tmp_path: Path
+) -> None:
+    file = shutil.copytree(scale_model(3), tmp_path / "1") / "saved_model.pb"
+    saved = SavedModel.FromString(file.read_bytes())
+    signature = saved.meta_graphs[0].signature_def["half"]
+    signature.inputs["x"].dtype = types_pb2.DT_STRING
+    file.write_bytes(saved.SerializeToString())
+    with serve(tmp_path) as server:
+        assert server.wait_ready(1)
