@@ -86,13 +86,13 @@ def score(
     for chunk in _chunks(texts, file):
         scores = client.score(chunk)
         details = client.token_scores(chunk) if tokens else [None] * len(chunk)
-        adapts = cache or settings
-        cached = (
-            client.cache_scores(chunk, **settings) if adapts else [None] * len(chunk)
-        )
-        answers = zip(chunk, scores, details, cached, strict=True)
-        for text, result, detail, adapted in answers:
-            _print_score(text, result, detail, adapted, as_json)
+        adapted: list[Any] = [None] * len(chunk)
+        if cache or settings:
+            cached = client.cache_scores(chunk, **settings)
+            adapted = list(map(_with_cache, scores, cached))
+        answers = zip(chunk, scores, details, adapted, strict=True)
+        for text, result, detail, with_cache in answers:
+            _print_score(text, result, detail, with_cache, as_json)
 
 
 @app.command("next")
@@ -224,19 +224,21 @@ def _measures(score: Score) -> dict[str, Any]:
     }
 
 
+def _with_cache(score: Score, cached: TokenScores) -> Score:
+    """The score of the same text by these log-probabilities."""
+    return dataclasses.replace(score, nll=-math.fsum(cached.log_probabilities))
+
+
 def _print_score(
     text: str,
     score: Score,
     detail: TokenScores | None,
-    cached: TokenScores | None,
+    adapted: Score | None,
     as_json: bool,
 ) -> None:
-    measures, adapted = _measures(score), score
-    if cached is not None:
-        nll = -math.fsum(cached.log_probabilities)
-        adapted = dataclasses.replace(score, nll=nll)
+    measures = _measures(score)
     if as_json:
-        if cached is not None:
+        if adapted is not None:
             measures["with_cache"] = {"nll": adapted.nll, **_measures(adapted)}
         if detail is not None:
             measures["token_scores"] = [
@@ -251,7 +253,7 @@ def _print_score(
         f"{score.bits_per_byte:.3f} bits per byte, perplexity {score.perplexity:.1f} "
         f"over {score.tokens} tokens: {text}"
     )
-    if cached is not None:
+    if adapted is not None:
         typer.echo(
             f"  with a cache {adapted.bits_per_byte:.3f} bits per byte, perplexity "
             f"{adapted.perplexity:.1f}"

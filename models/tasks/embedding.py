@@ -42,9 +42,7 @@ def embed_sequences(
 
     def added(features: Inputs, chunk: Chunk) -> tuple[tf.Tensor, tf.Tensor]:
         states = tf.cast(model.backbone(features, training=False), tf.float32)
-        column = tf.range(tf.shape(states, tf.int64)[1])
-        is_new = column >= tf.gather(first, chunk.rows)[:, tf.newaxis]  # [c, w]
-        counted = (chunk.inside & is_new)[..., tf.newaxis]
+        counted = chunk.inside_from(first)[..., tf.newaxis]  # [c, w, 1]
         return chunk.rows, tf.reduce_sum(tf.where(counted, states, 0.0), axis=1)
 
     dim = model.backbone.output_shape[-1]

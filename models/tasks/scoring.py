@@ -57,6 +57,11 @@ class Chunk(NamedTuple):
     position: tf.Tensor
     inside: tf.Tensor
 
+    def inside_from(self, first: tf.Tensor) -> tf.Tensor:
+        """What is inside from `first` on, int64 `[n]` of all windows: bool `[c, w]`."""
+        column = tf.range(tf.shape(self.position, tf.int64)[1])
+        return self.inside & (column >= tf.gather(first, self.rows)[:, tf.newaxis])
+
 
 def score_texts(model: Any, texts: Any, *, stride: int | None = None) -> Any:
     """Natural logarithm of the probability of every token of texts, and of `</s>`.
@@ -505,9 +510,7 @@ def map_tokens(
     def of_chunk(features: Inputs, chunk: Chunk) -> tuple[tf.Tensor, ...]:
         following = tf.gather(ids, chunk.position + 1)  # [c, w]
         results = function(features, following)
-        column = tf.range(tf.shape(chunk.position, tf.int64)[1])
-        is_new = column >= tf.gather(first_new, chunk.rows)[:, tf.newaxis]  # [c, w]
-        scored = chunk.inside & is_new
+        scored = chunk.inside_from(first_new)  # [c, w]
         return chunk.position[scored], *(result[scored] for result in results)
 
     position_spec = tf.TensorSpec([None], tf.int64)
