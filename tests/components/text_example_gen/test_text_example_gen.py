@@ -614,8 +614,14 @@ def memory(kind):
 
 @pytest.fixture
 def usual_collections():
-    """Collects garbage as often as any process does, and not as one of tests."""
+    """Collects garbage as often as a fresh process does, and not as one of tests.
+
+    The more there is that has lasted, the more has to be new for all to be collected.
+    """
     rarely = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.collect()  # finds that nothing has lasted
     gc.set_threshold(700, 10, 10)
     yield
     gc.set_threshold(*rarely)
