@@ -347,6 +347,19 @@ def matrix_widths(kernel: Any) -> tuple[int, ...]:
     return getattr(kernel, "matrix_widths", ())
 
 
+def learns_by_rows(table: Any) -> None:
+    """Says of which embeddings a batch has but few, so that others keep what they have.
+
+    An optimizer that updates rows by themselves, as `AdamW` does, passes over the rest.
+    """
+    table.learns_by_rows = True
+
+
+def is_by_rows(table: Any) -> bool:
+    """Whether `learns_by_rows` was said of a variable."""
+    return getattr(table, "learns_by_rows", False)
+
+
 def normal_initializer(stddev: float = 0.02) -> keras.initializers.Initializer:
     """GPT-2's initializer: normal, by default of standard deviation 0.02."""
     return keras.initializers.RandomNormal(stddev=stddev)

@@ -121,6 +121,9 @@ class NetworkSettings(LearnedSettings):
     2 for bigrams, 3 for trigrams besides; 1 for none."""
     ngram_buckets: Annotated[int, Field(ge=1)] = 8192
     """Embeddings that all n-grams of a length share, by a hash."""
+    ngram_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the n-grams whose embeddings are zero in a step, so that in text that is
+    read twice not all is known by heart."""
     embedding_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the vocabulary whose embeddings are zero in a step, before the other
     dropouts."""

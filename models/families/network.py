@@ -10,7 +10,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from ..backbone import Cache, CausalBackbone, Tensor, normal_initializer, require
+from ..backbone import (
+    Cache,
+    CausalBackbone,
+    Tensor,
+    learns_by_rows,
+    normal_initializer,
+    require,
+)
 from .family import NetworkSettings
 
 # Of the tokens of an n-gram, one a distance: a prime, and its powers modulo another.
@@ -27,6 +34,7 @@ class NetworkBackbone(CausalBackbone):
 
     ngram_embeddings: int
     ngram_buckets: int
+    ngram_dropout: float
     embedding_dropout: float
     num_layers: int
     residual_scales: bool = False
@@ -71,6 +79,7 @@ class NetworkBackbone(CausalBackbone):
                 settings.ngram_embeddings,
                 settings.ngram_buckets,
                 width,
+                rate=settings.ngram_dropout,
                 stddev=stddev,
                 dtype=dtype,
                 name="ngram_embedding",
@@ -110,7 +119,8 @@ class NetworkBackbone(CausalBackbone):
         x = self.embedding_dropout_layer(x, token_ids, training=training)
         if self.ngram_embedding is None:
             return x
-        return x + self.ngram_embedding(token_ids, recent, positions)
+        ngrams = self.ngram_embedding(token_ids, recent, positions, training=training)
+        return x + ngrams
 
     def scaled(self, number: int, x: Tensor, first: Tensor) -> Tensor:
         """What block `number` reads of the stream and of what the first one read."""
@@ -148,7 +158,11 @@ class NgramEmbedding(keras.layers.Layer):
         length: int. Tokens of the longest n-gram.
         buckets: int. Rows for each length.
         width: int. Width of the embeddings.
-        stddev: float. Standard deviation of the weights when they are drawn.
+        rate: float. Share of the n-grams that a call in training does without; the
+            others' embeddings grow to make up for it. Defaults to 0.
+        stddev: float. Standard deviation of the weights when they are drawn. Defaults
+            to 0.02.
+        seed: int or `None`. Of what is dropped. Defaults to `None`.
 
     Call arguments:
         token_ids: int32 tensor of shape `(batch_size, sequence_length)`; the output is
@@ -164,13 +178,25 @@ class NgramEmbedding(keras.layers.Layer):
     """
 
     def __init__(
-        self, length: int, buckets: int, width: int, *, stddev: float, **kwargs: Any
+        self,
+        length: int,
+        buckets: int,
+        width: int,
+        *,
+        rate: float = 0.0,
+        stddev: float = 0.02,
+        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.length = length
         self.buckets = buckets
         self.width = width
+        self.rate = rate
         self.stddev = stddev
+        self.seed = seed
+        if rate:
+            self.seed_generator = keras.random.SeedGenerator(seed)
         self.table = keras.layers.Embedding(
             (length - 1) * buckets,
             width,
@@ -181,6 +207,7 @@ class NgramEmbedding(keras.layers.Layer):
 
     def build(self, *_: Any) -> None:
         self.table.build()
+        learns_by_rows(self.table.embeddings)
         self.built = True
 
     def call(
@@ -188,10 +215,16 @@ class NgramEmbedding(keras.layers.Layer):
         token_ids: Tensor,
         recent: Tensor | None = None,
         positions: Tensor | None = None,
+        training: bool | None = None,
     ) -> Tensor:
         rows = self.rows(token_ids, recent, positions)
+        embeddings = [self.table(row) for row in rows]  # (B, T, E) each
+        if training and self.rate:
+            ones = ops.ones((len(rows), *ops.shape(token_ids), 1), self.compute_dtype)
+            kept = keras.random.dropout(ones, self.rate, seed=self.seed_generator)
+            embeddings = [x * kept[i] for i, x in enumerate(embeddings)]
         # In turn: a sum over an axis of length one costs as much as the rest.
-        return sum(self.table(row) for row in rows)  # (B, T, E)
+        return sum(embeddings)  # (B, T, E)
 
     def rows(
         self, token_ids: Tensor, recent: Tensor | None, positions: Tensor | None
@@ -226,7 +259,9 @@ class NgramEmbedding(keras.layers.Layer):
             "length": self.length,
             "buckets": self.buckets,
             "width": self.width,
+            "rate": self.rate,
             "stddev": self.stddev,
+            "seed": self.seed,
         }
 
 

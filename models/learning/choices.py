@@ -52,7 +52,9 @@ class OptimizerKind(NamedTuple):
 
 
 OPTIMIZERS: dict[str, OptimizerKind] = {
-    "adamw": OptimizerKind("keras.optimizers:AdamW", settings=("beta_2",)),
+    "adamw": OptimizerKind(
+        "langzoo.models.learning.optimizers:AdamW", settings=("beta_2",)
+    ),
     "adam": OptimizerKind("keras.optimizers:Adam", decays=False, settings=("beta_2",)),
     "sgd": OptimizerKind("keras.optimizers:SGD", rate=30.0, settings=("momentum",)),
     "nt_asgd": OptimizerKind(

@@ -15,12 +15,82 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule as Schedule
 
 from .. import references
-from ..backbone import Tensor, matrix_widths
+from ..backbone import Tensor, is_by_rows, matrix_widths
 from .choices import optimizer_kind
 
 _SPARED = ["bias", "beta", "gamma", "scale"]
 # What all optimizers of Keras take; of their base class it cannot be asked.
 _COMMON = inspect.signature(keras.optimizers.SGD).parameters
+
+
+@keras.saving.register_keras_serializable(package="langzoo")
+class AdamW(keras.optimizers.AdamW):
+    """AdamW, in which embeddings of n-grams learn in the rows that a batch has.
+
+    Of such a table, see `backbone.learns_by_rows`, a batch meets some rows, and of all
+    others the moments would only be multiplied. A row that is met is updated without a
+    first moment, so that it moves at once as far as momentum would have moved it in the
+    steps to come; one that is not keeps what it has, and none decays.
+
+    References:
+        - [Loshchilov and Hutter, 2017](https://arxiv.org/abs/1711.05101)
+    """
+
+    def build(self, variables: Any) -> None:
+        if not self.built:
+            self._by_rows = [is_by_rows(variable) for variable in variables]
+        super().build(variables)
+
+    def _is_by_rows(self, variable: Any) -> bool:
+        return self._by_rows[self._get_variable_index(variable)]
+
+    def _use_weight_decay(self, variable: Any) -> bool:
+        return super()._use_weight_decay(variable) and not self._is_by_rows(variable)
+
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        if not any(isinstance(gradient, tf.IndexedSlices) for gradient in grads):
+            return super()._clip_gradients(grads)
+        grads = [_summed(gradient) for gradient in grads]
+        if self.global_clipnorm:
+            # Keras would make the slices dense.
+            grads, _ = tf.clip_by_global_norm(grads, self.global_clipnorm)
+        return grads
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Tensor) -> None:
+        if not self._is_by_rows(variable):
+            super().update_step(gradient, variable, learning_rate)
+            return
+        if not isinstance(gradient, tf.IndexedSlices):  # of accumulated batches
+            rows = tf.range(tf.shape(gradient)[0])
+            gradient = tf.IndexedSlices(gradient, rows)
+        rows, values = gradient.indices, tf.cast(gradient.values, variable.dtype)
+        moment = self._velocities[self._get_variable_index(variable)]
+        before = tf.gather(moment.value, rows)
+        is_met = tf.reduce_any(values != 0, axis=1, keepdims=True)
+        second = before + (1 - self.beta_2) * (tf.square(values) - before)
+        step = tf.cast(self.iterations + 1, values.dtype)
+        unbiased = second / (1 - tf.pow(tf.cast(self.beta_2, values.dtype), step))
+        update = tf.cast(learning_rate, values.dtype) * values
+        update /= tf.sqrt(unbiased) + self.epsilon  # 0 where nothing is met
+        rise = tf.where(is_met, second - before, 0.0)
+        self.assign_add(moment, tf.IndexedSlices(rise, rows))
+        self.assign_sub(variable, tf.IndexedSlices(update, rows))
+
+
+def _summed(gradient: Any) -> Any:
+    """Slices with each row once; as many more are zeros, so that shapes are known."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    order = tf.argsort(gradient.indices)
+    rows = tf.gather(gradient.indices, order)
+    groups = tf.cumsum(tf.cast(rows[1:] != rows[:-1], rows.dtype))
+    groups = tf.pad(groups, [[1, 0]])
+    count = gradient.indices.shape[0] or tf.shape(rows)[0]
+    values = tf.math.unsorted_segment_sum(
+        tf.gather(gradient.values, order), groups, count
+    )
+    rows = tf.maximum(tf.math.unsorted_segment_max(rows, groups, count), 0)
+    return tf.IndexedSlices(values, rows, gradient.dense_shape)
 
 
 @keras.saving.register_keras_serializable(package="langzoo")

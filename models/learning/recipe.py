@@ -1,6 +1,6 @@
 """How the families learn from scratch: one recipe, and what a family changes in it.
 
-`benchmarks/quality.py` measures what the recipes reach. Importing this module imports
+docs/records.md tells what the recipes reach. Importing this module imports
 neither TensorFlow nor Keras.
 """
 

@@ -48,6 +48,9 @@ TokenStream.write(
 )
 
 
+sizes = {"num_layers": 1, "hidden_dim": 16, "ngram_embeddings": 2}
+
+
 def train(strategy, family, checkpoints, **settings):
     defaults = {"steps": 6, "batch_size": 4, "eval_every_steps": 3}
     settings = TrainerSettings(**{**defaults, "jit_compile": False, **settings})
@@ -55,7 +58,7 @@ def train(strategy, family, checkpoints, **settings):
     windows = make_windows(f"{folder}/stream", 16, settings.packing)
     keras.utils.set_random_seed(0)
     with distribution.make_strategy(strategy).scope():
-        model = build_causal_lm(family, tokenizer, 16, num_layers=1, hidden_dim=16)
+        model = build_causal_lm(family, tokenizer, 16, **sizes)
         network = network_of(prepared(model, settings), settings)
     path = f"{folder}/{checkpoints}"
     result = training.train(network, windows, windows, settings, path)

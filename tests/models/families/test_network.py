@@ -24,6 +24,7 @@ FIRST, SECOND = 1_000_003, 1_000_003**2 % (2**31 - 1)
 NEW = {
     "ngram_embeddings",
     "ngram_buckets",
+    "ngram_dropout",
     "embedding_dropout",
     "logit_softcap",
     "residual_scales",
@@ -254,13 +255,34 @@ def test_a_token_is_dropped_wherever_it_stands_and_others_make_up_for_it():
     np.testing.assert_array_equal(layer(embeddings, token_ids), embeddings)
 
 
+def test_whole_n_grams_are_dropped_in_training():
+    layer = NgramEmbedding(3, 64, 8, rate=0.5, seed=0)
+    layer.build()
+    rows = layer.rows(IDS, None, None)
+    pairs, triples = (np.asarray(layer.table(row)) for row in rows)
+    np.testing.assert_allclose(layer(IDS), pairs + triples, atol=1e-6)
+    found = np.asarray(layer(IDS, training=True))
+    sums = [np.zeros_like(pairs), 2 * pairs, 2 * triples, 2 * (pairs + triples)]
+    distances = np.stack([np.abs(found - one).max(axis=-1) for one in sums])
+    np.testing.assert_allclose(distances.min(axis=0), 0, atol=1e-6)
+    assert set(distances.argmin(axis=0).ravel()) == {0, 1, 2, 3}
+    assert not np.array_equal(layer(IDS, training=True), found)
+    assert NgramEmbedding.from_config(layer.get_config()).rate == 0.5
+
+
+@pytest.mark.parametrize(
+    "dropout",
+    [{"embedding_dropout": 0.5}, {"ngram_embeddings": 2, "ngram_dropout": 0.5}],
+)
 @pytest.mark.parametrize("variant", ["transformer", "tcn", "lstm"])
-def test_every_network_drops_whole_tokens_in_training(variant):
-    model = make(variant, embedding_dropout=0.5)
+def test_every_network_drops_tokens_and_n_grams_in_training(variant, dropout):
+    model = make(variant, **dropout)
     outputs = [model(inputs_of(IDS), training=True).numpy() for _ in range(2)]
     assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
-    plain = make(variant)
-    plain.backbone.set_weights(model.backbone.get_weights()[: len(plain.weights)])
+    plain = make(variant, **{**dropout, list(dropout)[-1]: 0.0})
+    weights = [weight.numpy() for weight in model.trainable_weights]
+    for weight, value in zip(plain.trainable_weights, weights, strict=True):
+        weight.assign(value)
     np.testing.assert_array_equal(model(inputs_of(IDS)), plain(inputs_of(IDS)))
 
 

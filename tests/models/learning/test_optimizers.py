@@ -5,8 +5,9 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from langzoo.models import ByteTokenizer, build_causal_lm
-from langzoo.models.backbone import holds_matrices
+from langzoo.models.backbone import holds_matrices, learns_by_rows
 from langzoo.models.learning.choices import OPTIMIZERS
 from langzoo.models.learning.optimizers import (
     NTASGD,
@@ -92,6 +93,40 @@ def test_a_model_learns_with_every_optimizer(name, shakespeare):
     model.compile(optimizer=recipe.make_optimizer())
     losses = model.fit(shakespeare, batch_size=4, epochs=6, verbose=0).history["loss"]
     assert losses[-1] < losses[0] - 0.5
+
+
+# --- AdamW by rows ---
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5])
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_table_learns_in_the_rows_that_a_batch_has(clip_norm, dense):
+    table = keras.Variable(np.ones((5, 3), "float32"))
+    learns_by_rows(table)
+    recipe = Recipe(learning_rate=0.05, schedule="constant", warmup_steps=0)
+    optimizer = recipe.replace(clip_norm=clip_norm, weight_decay=0.3).make_optimizer()
+    optimizer.build([table])
+
+    @tf.function(jit_compile=True)
+    def apply(values, rows):
+        slices = tf.IndexedSlices(values, rows, tf.constant([5, 3]))
+        optimizer.apply([tf.convert_to_tensor(slices) if dense else slices])
+
+    generator = np.random.default_rng(0)
+    weights, moments = np.ones((5, 3)), np.zeros((5, 3))
+    for step, rows in enumerate(([3, 1, 3, 3], [1, 0, 0, 3], [1, 1, 1, 1]), 1):
+        values = generator.normal(size=(4, 3)).astype("float32")
+        apply(values, np.array(rows, "int32"))
+        gradient = np.zeros((5, 3))
+        np.add.at(gradient, rows, values)
+        gradient *= min(1, (clip_norm or np.inf) / np.linalg.norm(gradient))
+        met = np.unique(rows)
+        moments[met] += 0.01 * (gradient[met] ** 2 - moments[met])
+        unbiased = moments[met] / (1 - 0.99**step)
+        weights[met] -= 0.05 * gradient[met] / (np.sqrt(unbiased) + 1e-7)
+    np.testing.assert_allclose(table.numpy(), weights, rtol=1e-5)
+    np.testing.assert_allclose(optimizer._velocities[0].numpy(), moments, rtol=1e-5)
+    np.testing.assert_array_equal(table.numpy()[[2, 4]], 1)
 
 
 # --- NT-ASGD ---
