@@ -65,7 +65,7 @@ class MixtureSettings(FamilySettings):
 
     members: Annotated[
         list[dict[str, Any]], Field(min_length=2), pydantic.AfterValidator(_members)
-    ] = [{"family": "gated_conv"}, {"family": "ngram", "order": 8}]
+    ] = [{"family": "lstm"}, {"family": "ngram"}]
     """The models: each a family with its hyperparameters. The context length is that of
     the mixture; each learns by the recipe of its family."""
     gate_dim: Annotated[int, Field(ge=1)] = 16
