@@ -64,7 +64,9 @@ class MixtureSettings(FamilySettings):
     have not seen."""
 
     members: Annotated[
-        list[dict[str, Any]], Field(min_length=2), pydantic.AfterValidator(_members)
+        list[dict[str, Any]],
+        Field(min_length=2, validate_default=True),
+        pydantic.AfterValidator(_members),
     ] = [{"family": "lstm"}, {"family": "ngram"}]
     """The models: each a family with its hyperparameters. The context length is that of
     the mixture; each learns by the recipe of its family."""
