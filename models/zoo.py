@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras_hub
@@ -72,8 +73,9 @@ def build(
     initial_weights: str | None = None,
     *,
     task: str = "causal_lm",
+    of_task: Mapping[str, Any] | None = None,
     **hyperparameters_: Any,
-) -> CausalLM | KerasHubCausalLM:
+) -> Any:
     """Builds an untrained model of a family, or after a preset.
 
     Args:
@@ -87,6 +89,8 @@ def build(
             architecture, with this tokenizer, was saved in: the model begins with its
             weights, but may have another dropout, say. Defaults to newly drawn ones.
         task: a name of a task, of `tasks.TASKS`. Defaults to `"causal_lm"`.
+        of_task: what the task's models take besides backbone and preprocessor, such as
+            the `labels` of a `TextClassifier`. Defaults to nothing.
         **hyperparameters_: those of the family, see `hyperparameters()`, in place of
             the preset's and of their defaults.
 
@@ -103,25 +107,33 @@ def build(
     model = build_causal_lm("lstm", ByteTokenizer(), 64, num_layers=2)
     model = build_causal_lm("gpt2_tiny", ByteTokenizer())
     model = build_causal_lm("keras_hub", ByteTokenizer(), 64, preset="gpt2_base_en")
+    model = build(
+        *("lstm", ByteTokenizer(), 64),
+        task="text_classifier",
+        of_task={"labels": ["question", "statement"]},
+    )
     ```
     """
     if family in PRESETS:
         given = {} if context_length is None else {"context_length": context_length}
         model = resolved({"preset": family, **hyperparameters_, **given})
         model["initial_weights"] = initial_weights
-        return build(tokenizer=tokenizer, task=task, **model)
+        return build(tokenizer=tokenizer, task=task, of_task=of_task, **model)
     record = families.family_of(family)
     _require_known(record, family, task, initial_weights, hyperparameters_)
     cls = load(record.tasks.get(task, TASKS[task].model))
     if not record.backbone:
         return cls(
-            tokenizer=tokenizer, context_length=context_length, **hyperparameters_
+            tokenizer=tokenizer,
+            context_length=context_length,
+            **(of_task or {}),
+            **hyperparameters_,
         )
     backbone = _backbone(record, tokenizer, context_length, hyperparameters_)
     if initial_weights is not None:
         _load(backbone, tokenizer, initial_weights)
     preprocessor = cls.preprocessor_cls(tokenizer, sequence_length=context_length)
-    model = cls(backbone=backbone, preprocessor=preprocessor)
+    model = cls(backbone=backbone, preprocessor=preprocessor, **(of_task or {}))
     if record.learns_by_gradient:
         model.compile(optimizer=(record.recipe or COMMON).make_optimizer())
     return model

@@ -14,5 +14,12 @@ CAUSAL_LM = Task(
     unit="bits",
 )
 
-TASKS: dict[str, Task] = {task.name: task for task in (CAUSAL_LM,)}
+TEXT_CLASSIFIER = Task(
+    name="text_classifier",
+    model="langzoo.models.tasks.text_classifier:TextClassifier",
+    metric="cross_entropy",
+    unit="nats",
+)
+
+TASKS: dict[str, Task] = {task.name: task for task in (CAUSAL_LM, TEXT_CLASSIFIER)}
 """The tasks, by the name used in configurations."""
