@@ -12,7 +12,7 @@ import numpy as np
 from ...models.tasks import CAUSAL_LM
 from ...models.tasks.adaptation.settings import AdaptSettings
 from .measures.metric import Metric
-from .measures.sums import ADAPTED, NAMES, CorpusSums, interval
+from .measures.sums import NAMES, CorpusSums, interval
 from .measures.tables import ADAPTED_MEASURES, MEASURES
 from .records import (
     CANDIDATE,
@@ -133,10 +133,10 @@ class Measured:
             for metric in ADAPTED_MEASURES.values()
             if not math.isnan((values := metric.values(sums))[0])
         }
-        unmeasured = {key for key in ADAPTED.values() if math.isnan(sums[key][0])}
+        found = {key: float(sums[key][0]) for key in NAMES}
         return Slice(
             documents=sums.documents,
-            sums={key: float(sums[key][0]) for key in NAMES if key not in unmeasured},
+            sums={key: value for key, value in found.items() if not math.isnan(value)},
             metrics=metrics,
             adapted=adapted,
             calibration=sums.calibration[0].tolist(),

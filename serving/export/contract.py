@@ -96,6 +96,7 @@ class Signature:
         inputs: by name; all have the batch as first dimension, and so have outputs.
         outputs: by name.
         is_needed: whether the gate refuses a model without it.
+        method: which of TensorFlow Serving's methods answers it besides Predict.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Signature:
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
     is_needed: bool = True
+    method: str = "predict"
 
     @property
     def settings(self) -> dict[str, Setting]:
@@ -376,20 +378,86 @@ EMBED = Signature(
     tokens           int32       that were read, without `<s>` before a text
     """),
 )
+_CALIBRATION = _tensors(f"""
+    calibration      float32[{CALIBRATION_BINS},3]  by bins of the likeliest answer's \
+probability, equally wide: answers, the sum of it, how often that one was right
+""")
 EVALUATE = Signature(
     "evaluate",
     "Sums over each document, of which metrics are made.",
     _tensors("examples string serialized `tf.train.Example`s with a `text`"),
     _SUMS
-    | _tensors(f"""
+    | _tensors("""
     characters       int64    of the text, in Unicode
     unknown_tokens   int64    tokens that are `<unk>`
     correct_at_1     int64    tokens that were the likeliest
     correct_at_5     int64    tokens that were among the five likeliest
-    calibration      float32[{CALIBRATION_BINS},3]  by bins of the likeliest token's \
-probability, equally wide: tokens, the sum of it, how often that token was right
+    """)
+    | _CALIBRATION,
+)
+
+LABELS = Signature(
+    "serving_default",
+    "The labels of each text, the likeliest first.",
+    _TEXT,
+    _tensors("""
+    label            string[n]   every label that there is
+    probability      float32[n]  of each: of one among all, or where a text may have \
+several, of each by itself
     """),
 )
+SCORE_LABEL = Signature(
+    "score",
+    "How likely a label is of each text.",
+    _TEXT | _tensors("label string the label; of several, each on a line of its own"),
+    _tensors("""
+    log_probability  float32     in nats; -inf: there is no such label
+    """),
+)
+CLASSIFY = Signature(
+    "classify",
+    "What `serving_default` says, for TensorFlow Serving's Classify and `:classify`.",
+    _tensors("inputs string serialized `tf.train.Example`s with a `text`"),
+    _tensors("""
+    classes          string[n]   every label that there is, the likeliest first
+    scores           float32[n]  the probability of each
+    """),
+    method="classify",
+)
+LABEL_INFO = Signature(
+    "model_info",
+    "What the model takes and says, the same in each row.",
+    _TEXT,
+    _tensors("""
+    context_length   int32       tokens that it reads of a text
+    vocabulary_size  int32       ids are below it
+    label            string[n]   every label that there is
+    multi_label      int32       1 where a text may have several, or none
+    """),
+)
+EVALUATE_LABELS = Signature(
+    "evaluate",
+    "Sums over each document, of which metrics are made.",
+    _tensors(
+        "examples string serialized `tf.train.Example`s with a `text` and its `label`"
+    ),
+    _tensors("""
+    nll              float32     nats of its labels, of those that are known
+    labelled         int64       1 where `nll` is of something
+    judged           int64       1 where it has a label at all
+    unknown_labels   int64       labels of it that the model does not know
+    correct          int64       1 where the answer is right
+    by_label         float32[n,n]  for each label 1 or 0: whether it has it, is said \
+to have it, and both; then, if it has it, each label that it is said to have
+    """)
+    | _CALIBRATION,
+)
+# Inputs of signatures that are examples.
+OF_EXAMPLES = {
+    name
+    for signature in (EVALUATE, EVALUATE_LABELS, CLASSIFY)
+    for name in signature.inputs
+}
 
 # By task: what an export of it answers.
 SIGNATURES: dict[str, tuple[Signature, ...]] = {
@@ -407,7 +475,17 @@ SIGNATURES: dict[str, tuple[Signature, ...]] = {
         EMBED,
         MODEL_INFO,
         EVALUATE,
-    )
+    ),
+    "text_classifier": (
+        LABELS,
+        SCORE_LABEL,
+        CLASSIFY,
+        TOKENIZE,
+        DETOKENIZE,
+        EMBED,
+        LABEL_INFO,
+        EVALUATE_LABELS,
+    ),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ...models.tasks.scoring import TokenOutcomes, spelling_nll, token_outcomes
+from ...models.tasks.scoring import spelling_nll, token_outcomes
 from .contract import CALIBRATION_BINS
 from .vocabulary import Vocabulary
 
@@ -53,7 +53,12 @@ def evaluation_sums(
         "unknown_tokens": _count(unknown),
         "correct_at_1": _count(outcomes.rank < 1),
         "correct_at_5": _count(outcomes.rank < 5),
-        "calibration": _calibration(outcomes),
+        "calibration": binned(
+            outcomes.confidence.flat_values,
+            outcomes.rank.flat_values < 1,
+            outcomes.rank.value_rowids(),
+            outcomes.rank.nrows(),
+        ),
     }
 
 
@@ -61,16 +66,23 @@ def _count(mask: tf.RaggedTensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(mask, tf.int64), axis=1)
 
 
-def _calibration(outcomes: TokenOutcomes) -> tf.Tensor:
-    """Tokens, confidence and right ones by bin of the confidence, `[b, 15, 3]`."""
-    confidence = outcomes.confidence.flat_values
-    right = tf.cast(outcomes.rank.flat_values < 1, tf.float32)
-    scaled = tf.cast(confidence * CALIBRATION_BINS, tf.int64)
-    bins = tf.clip_by_value(scaled, 0, CALIBRATION_BINS - 1)
-    documents = outcomes.rank.nrows()
+def binned(
+    confidence: tf.Tensor, right: tf.Tensor, rows: tf.Tensor, count: tf.Tensor
+) -> tf.Tensor:
+    """Answers, confidence and right ones by bin of the confidence, `[b, 15, 3]`.
+
+    Args:
+        confidence: float32 `[n]`. The probability of each answer.
+        right: bool `[n]`.
+        rows: int64 `[n]`. Which row each answer is of.
+        count: int64 scalar, b.
+    """
+    bins = tf.cast(confidence * CALIBRATION_BINS, tf.int64)
+    bins = tf.clip_by_value(bins, 0, CALIBRATION_BINS - 1)
+    told = [tf.ones_like(confidence), confidence, tf.cast(right, tf.float32)]
     sums = tf.math.unsorted_segment_sum(
-        tf.stack([tf.ones_like(confidence), confidence, right], axis=1),
-        outcomes.rank.value_rowids() * CALIBRATION_BINS + bins,
-        documents * CALIBRATION_BINS,
+        tf.stack(told, axis=1),
+        rows * CALIBRATION_BINS + bins,
+        count * CALIBRATION_BINS,
     )
-    return tf.reshape(sums, [documents, CALIBRATION_BINS, 3])
+    return tf.reshape(sums, [count, CALIBRATION_BINS, 3])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from . import adapted, causal_lm, exported
+from . import adapted, causal_lm, exported, text_classifier
 from .metric import Metric
 
-TASK_MEASURES: dict[str, tuple[Metric, ...]] = {"causal_lm": causal_lm.METRICS}
+TASK_MEASURES: dict[str, tuple[Metric, ...]] = {
+    "causal_lm": causal_lm.METRICS,
+    "text_classifier": text_classifier.METRICS,
+}
 """The metrics that are functions of the corpus sums, by task."""
 
 MEASURES: dict[str, Metric] = {

@@ -77,7 +77,7 @@ class PackedWindows(TokenStream):
         self, path: str | os.PathLike[str], context_length: int, packing: str
     ) -> None:
         super().__init__(path, context_length)
-        starts, sizes = cut(read_lengths(path), context_length)
+        starts, sizes = self._pieces()
         if packing == "lines":
             rows = np.arange(len(sizes), dtype=np.int32)
             lengths = {-(-context_length // share) for share in _SHARES}
@@ -97,6 +97,10 @@ class PackedWindows(TokenStream):
             self._sizes, self._splits[:-1], dtype=np.int32
         )
         self._row_lengths = np.array(sorted(lengths))
+
+    def _pieces(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where each piece begins, and how many inputs it has."""
+        return cut(read_lengths(self._path), self.context_length)
 
     def __len__(self) -> int:
         return len(self._row_sizes)
