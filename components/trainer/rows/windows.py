@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -337,6 +338,12 @@ def read_token_ids(
         token_ids = tf.io.parse_example(batch, spec)["token_ids"]
         ends = token_ids.row_splits.numpy()[1:]
         yield from np.split(token_ids.values.numpy(), ends[:-1])
+
+
+def bits_per_byte(loss: float, texts: Any) -> float:
+    """Of a mean loss of the tokens and `</s>` of texts, see `Rows.figure`."""
+    nats = loss * texts.targets + texts.spelling_nll
+    return nats / (texts.bytes * math.log(2))
 
 
 def read_documents(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
