@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras_hub
+from keras_hub.src.utils.preset_utils import (
+    TASK_CONFIG_FILE,
+    check_config_class,
+    check_file_exists,
+    load_json,
+)
 
 from . import families
 from .backbone import CausalBackbone, require
@@ -86,8 +92,8 @@ def build(
         context_length: int. Longest input, in tokens. Defaults to the preset's; with a
             family it must be given.
         initial_weights: string or `None`. Folder of a preset that a model of this
-            architecture, with this tokenizer, was saved in: the model begins with its
-            weights, but may have another dropout, say. Defaults to newly drawn ones.
+            architecture, with this tokenizer, was saved in, of any task: the model
+            begins with its weights. Defaults to newly drawn ones.
         task: a name of a task, of `tasks.TASKS`. Defaults to `"causal_lm"`.
         of_task: what the task's models take besides backbone and preprocessor, such as
             the `labels` of a `TextClassifier`. Defaults to nothing.
@@ -121,7 +127,7 @@ def build(
         return build(tokenizer=tokenizer, task=task, of_task=of_task, **model)
     record = families.family_of(family)
     _require_known(record, family, task, initial_weights, hyperparameters_)
-    cls = load(record.tasks.get(task, TASKS[task].model))
+    cls: Any = load(record.tasks.get(task, TASKS[task].model))
     if not record.backbone:
         return cls(
             tokenizer=tokenizer,
@@ -130,10 +136,10 @@ def build(
             **hyperparameters_,
         )
     backbone = _backbone(record, tokenizer, context_length, hyperparameters_)
-    if initial_weights is not None:
-        _load(backbone, tokenizer, initial_weights)
     preprocessor = cls.preprocessor_cls(tokenizer, sequence_length=context_length)
     model = cls(backbone=backbone, preprocessor=preprocessor, **(of_task or {}))
+    if initial_weights is not None:
+        _load(model, tokenizer, initial_weights)
     if record.learns_by_gradient:
         model.compile(optimizer=(record.recipe or COMMON).make_optimizer())
     return model
@@ -167,8 +173,9 @@ def _backbone(
         "`context_length` must be positive.",
         context_length=context_length,
     )
+    vocabulary_size = tokenizer.vocabulary_size()
     return backbone_cls(family)(
-        vocabulary_size=tokenizer.vocabulary_size(),
+        vocabulary_size=vocabulary_size,
         max_sequence_length=context_length,
         **hyperparameters_,
     )
@@ -182,6 +189,8 @@ def _require_known(
     given: dict[str, Any],
 ) -> None:
     require(task in TASKS, f"`task` must be one of {sorted(TASKS)}.", task=task)
+    can = [known.name for known in TASKS.values() if record.can(known)]
+    require(task in can, f"Models of family {family!r} can learn {can}.", task=task)
     require(
         initial_weights is None or record.takes_initial_weights,
         "`initial_weights` are for families of the zoo that learn by gradient.",
@@ -196,18 +205,33 @@ def _require_known(
     )
 
 
-def _load(backbone: CausalBackbone, tokenizer: Any, preset: str) -> None:
+def _load(model: Any, tokenizer: Any, preset: str) -> None:
+    """Gives a model the weights of a preset, beyond its backbone's where they fit."""
     require(
         tokenizer.get_vocabulary() == preset_tokenizer(preset).get_vocabulary(),
         "`initial_weights` need the tokenizer of their preset.",
         tokenizer=type(tokenizer).__name__,
         initial_weights=preset,
     )
-    weights = keras_hub.models.Backbone.from_preset(preset).get_weights()
-    shapes = [weight.shape for weight in weights]
+    saved = keras_hub.models.Backbone.from_preset(preset)
     require(
-        shapes == [tuple(weight.shape) for weight in backbone.weights],
+        _shapes(saved) == _shapes(model.backbone),
         "`initial_weights` must be those of a model of the same sizes.",
         initial_weights=preset,
     )
-    backbone.set_weights(weights)
+    model.backbone.set_weights(saved.get_weights())
+    if model.has_task_weights() and _task_of(preset) is type(model):
+        whole = type(model).from_preset(preset)
+        if _shapes(whole) == _shapes(model):
+            model.set_weights(whole.get_weights())
+
+
+def _task_of(preset: str) -> type | None:
+    """The class of the task that a preset was saved of, if of one."""
+    if not check_file_exists(preset, TASK_CONFIG_FILE):
+        return None
+    return check_config_class(load_json(preset, TASK_CONFIG_FILE))
+
+
+def _shapes(model: Any) -> list[tuple[int, ...]]:
+    return [tuple(weight.shape) for weight in model.weights]

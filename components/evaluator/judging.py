@@ -149,7 +149,7 @@ def measure(
         selected_on = found[CANDIDATE][OVERALL]
     texts = [] if missing else _beginnings(documents)
     with _timed(seconds, "export"):
-        of_exports, samples = _measure_exports(models, texts)
+        of_exports, samples = _measure_exports(models, texts, settings.task)
     probed = probes.Probed({}, {})
     if settings.probed and texts:
         asked = settings.probes or probes.ProbeSettings()
@@ -261,12 +261,13 @@ def _analyzed(
             settings.own_metrics,
             told,
             adapting,
+            settings.task,
         )
     return analysis.read_sums(output, CANDIDATE)
 
 
 def _measure_exports(
-    models: Mapping[str, str], texts: list[str]
+    models: Mapping[str, str], texts: list[str], task: str
 ) -> tuple[dict[str, dict[str, float]], list[Sample]]:
     """What is measured of each export, and what the candidate writes."""
     size, latency = exported.SIZE.name, exported.LATENCY.name
@@ -275,7 +276,7 @@ def _measure_exports(
     for name, path in models.items() if texts else ():
         with ExportedModel(path) as model:
             measured[name][latency] = exported.latency_ms(model, texts)
-            if name == CANDIDATE:
+            if name == CANDIDATE and contract.GENERATE in contract.SIGNATURES[task]:
                 samples = _samples(model, texts[:_SAMPLES])
     return measured, samples
 

@@ -13,7 +13,7 @@ from ...models.tasks import CAUSAL_LM
 from ...models.tasks.adaptation.settings import AdaptSettings
 from .measures.metric import Metric
 from .measures.sums import NAMES, CorpusSums, interval
-from .measures.tables import ADAPTED_MEASURES, MEASURES
+from .measures.tables import adapted_of, measures_of
 from .records import (
     CANDIDATE,
     OVERALL,
@@ -23,7 +23,7 @@ from .records import (
     Sample,
     Slice,
 )
-from .settings import METRICS
+from .settings import metrics_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Measured:
 
     def values(self, model: str, slice_name: str, metric: str) -> np.ndarray | None:
         """A metric, `[1]`, or `[1 + N]` as `Metric.values`; None if unknown."""
-        of_sums = {**self._of_sums, **ADAPTED_MEASURES}.get(metric)
+        of_sums = {**self._of_sums, **adapted_of(self.task)}.get(metric)
         if of_sums is not None:
             sums = self.sums.get(model, {}).get(slice_name)
             return None if sums is None else of_sums.values(sums)
@@ -96,7 +96,8 @@ class Measured:
             split=self.split,
             selected_on=self._measured(self.selected_on) if self.selected_on else None,
             definitions={
-                name: metric.defined for name, metric in {**METRICS, **self.own}.items()
+                name: metric.defined
+                for name, metric in {**metrics_of(self.task), **self.own}.items()
             },
             models={
                 model: Evaluated(
@@ -115,7 +116,7 @@ class Measured:
 
     @property
     def _of_sums(self) -> dict[str, Metric]:
-        return {**MEASURES, **self.own}
+        return {**measures_of(self.task), **self.own}
 
     def _of_slice(self, model: str, name: str) -> Slice:
         found = self._measured(self.sums[model][name])
@@ -130,7 +131,7 @@ class Measured:
         }
         adapted = {
             metric.name: _with_interval(values)
-            for metric in ADAPTED_MEASURES.values()
+            for metric in adapted_of(self.task).values()
             if not math.isnan((values := metric.values(sums))[0])
         }
         found = {key: float(sums[key][0]) for key in NAMES}

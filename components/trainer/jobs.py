@@ -22,7 +22,6 @@ from ...models.families import families_of, family_of, parts_of
 from ...models.references import load
 from ...models.settings import explain
 from ...models.tasks import CAUSAL_LM
-from ...models.tasks.causal_lm import CausalLM
 from ...models.tasks.scoring import SYMBOL_NLL
 from ...models.tokenizers.base import TextTokenizer
 from ..errors import InputError
@@ -158,14 +157,14 @@ class Job:
         """
         keras.utils.set_random_seed(self.settings.seed)
         try:
-            return zoo.build_causal_lm(tokenizer=self.tokenizer, **self.model)
+            return zoo.build(tokenizer=self.tokenizer, task=self.task, **self.model)
         except ValueError as error:
             raise InputError(f"model: {error}") from error
 
     def with_weights(self, weights: list[np.ndarray]) -> Any:
-        """Returns the model with the weights of another's backbone."""
+        """Returns the model with the weights of another."""
         model = self.build()
-        model.backbone.set_weights(weights)
+        model.set_weights(weights)
         return model
 
     def train(self, strategy: tf.distribute.Strategy) -> tuple[Any, TrainingResult]:
@@ -229,7 +228,7 @@ class Job:
             schedule_steps=schedule_steps,
         )
         if trained is not model:
-            model.backbone.set_weights(trained.backbone.get_weights())
+            model.set_weights(trained.get_weights())
         return model, result
 
     def _mix(
@@ -245,13 +244,13 @@ class Job:
             if not job.learns_by_gradient:
                 return job._count(part, packed)
             trained, result = job.train_on(packed, strategy, schedule_steps)
-            part.backbone.set_weights(trained.backbone.get_weights())
+            part.set_weights(trained.get_weights())
             return result
 
         model = self.build()
         return model, mix(model, train_member, packed, self.settings)
 
-    def _count(self, model: CausalLM, packed: str) -> TrainingResult:
+    def _count(self, model: Any, packed: str) -> TrainingResult:
         """Lets a model count documents, which it reads whole."""
         documents = read_documents(os.path.join(packed, self.learned))
         train_windows, eval_windows = self._windows(packed, model, "contiguous")
@@ -261,10 +260,13 @@ class Job:
         self, packed: str, model: Any, packing: str = ""
     ) -> Iterator[TokenStream]:
         """The windows of both splits, by default in the packing of the settings."""
-        read = load(ROWS[self.task].read)
+        rows, packing = ROWS[self.task], packing or self.settings.packing
+        own = getattr(self.settings, rows.settings) if rows.settings else None
         for stream in (self.learned, "eval"):
             path = os.path.join(packed, stream)
-            yield read(path, model.context_length, packing or self.settings.packing)
+            yield load(rows.read)(
+                path, model.context_length, packing, self.tokenizer, own
+            )
 
     def eval_texts(self, packed: str) -> Texts:
         """What the evaluation split says, by what `pack` and Transform have written."""
@@ -275,6 +277,7 @@ class Job:
             targets=int(lengths.sum() + len(lengths)),
             bytes=counts.bytes,
             spelling_nll=counts.symbols * SYMBOL_NLL,
+            task=self.task,
         )
 
     @property

@@ -38,7 +38,7 @@ def run_fn(fn_args: FnArgs) -> None:
         model, result = job.train(strategy)
         # What is exported is of one device, and so is a mixture of what was trained.
         if strategy.num_replicas_in_sync > 1 and not job.members:
-            model = job.with_weights(model.backbone.get_weights())
+            model = job.with_weights(model.get_weights())
     report(
         f"{result.parameters:,} parameters, {result.steps} steps in "
         f"{result.seconds:.0f} s, evaluation loss {result.eval_loss:.3f} nats a token"

@@ -72,8 +72,8 @@ class TrainerSettings(RecipeChanges):
     """Batches that each of these reads at most, from all over the split, always the
     same ones; by default all. The loss of the result is that of the whole split."""
     early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
-    """Evaluations without better bits per byte after which training ends. What is
-    exported then are the weights of the best."""
+    """Evaluations without a better loss after which training ends. What is exported
+    then are the weights of the best."""
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 20.0
     """Time between checkpoints, from which a killed run goes on."""
     checkpoint_steps: Annotated[int, Field(ge=1)] | None = None

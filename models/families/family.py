@@ -15,6 +15,7 @@ from pydantic import Field
 
 from ..learning.recipe import Recipe
 from ..settings import PathText, Section, explain
+from ..tasks.task import Task
 
 _BYTES = 260  # tokens of the byte tokenizer
 # Settings that are no arguments of a backbone; the context length is, as
@@ -251,6 +252,8 @@ class Family:
         multiplies_output_weights: Whether the logits are what `finish_logits()` makes
             of the hidden states times the output weights of a `ReversibleEmbedding`,
             `token_embedding`.
+        predicts_next: Whether it reads a text from its beginning on, and says at each
+            place what follows.
         has_hidden_states: Whether what the backbone gives are states that are alike
             where contexts are. A cache over the text so far goes by that.
     """
@@ -268,7 +271,13 @@ class Family:
     shows_attention: bool = False
     cache_goes_back: bool = False
     multiplies_output_weights: bool = True
+    predicts_next: bool = True
     has_hidden_states: bool = True
+
+    def can(self, task: Task) -> bool:
+        """Whether a model of it can learn a task."""
+        has_class = task.name in self.tasks or bool(self.backbone and task.model)
+        return has_class and (not task.needs or getattr(self, task.needs))
 
     @property
     def takes_initial_weights(self) -> bool:

@@ -12,6 +12,15 @@ CAUSAL_LM = Task(
     model="langzoo.models.tasks.causal_lm:CausalLM",
     metric="bits_per_byte",
     unit="bits",
+    beside=("perplexity", "token_accuracy"),
+    needs="predicts_next",
+    hub="text-generation",
+    model_noun="A causal language model",
+    intended_use="To continue and to score text of the kind that it was trained on. It "
+    "has learned which tokens follow one another in that text and nothing else: it "
+    "follows no instructions, and what it writes may be wrong, offensive, or words of "
+    "its training data. It is not meant for decisions about people.",
+    command='langzoo generate "Some text" --max-new-tokens 20',
 )
 
 TEXT_CLASSIFIER = Task(

@@ -19,14 +19,17 @@ from ...components.push_folder.settings import ServingSettings
 from ...components.pusher.settings import CardSettings
 from ...components.text_example_gen.settings import CleaningSettings, CorpusSettings
 from ...components.tokenizer_trainer.settings import TokenizerSettings
+from ...components.trainer.rows import ROWS
 from ...components.trainer.settings import TrainerSettings
 from ...components.trainer.watching.settings import WatchSettings
 from ...components.tuner import search_space
 from ...components.tuner.settings import LONGEST, SearchSettings
 from ...models.families import FAMILIES, families_of
 from ...models.families.family import Family
+from ...models.families.ngram.family import NGRAM
 from ...models.settings import PathText, Section, explain, hint, redacted
 from ...models.tasks import CAUSAL_LM, TASKS
+from ...serving.export.contract import GENERATE, SIGNATURES
 from . import beam
 from .kubeflow import KubeflowSettings
 from .model import ModelSettings, family_named
@@ -154,6 +157,29 @@ class Config(Section):
         return {**content, "search": {**search, "space": dict(space)}}
 
     @pydantic.model_validator(mode="after")
+    def _the_model_can_learn_the_task(self) -> Config:
+        family, task = family_named(self.model.family), TASKS[self.task]
+        if not family.can(task):
+            able = [name for name, other in TASKS.items() if family.can(other)]
+            raise ValueError(
+                f"task {self.task} is not for models of family {family.name}, which "
+                f"can learn {', '.join(able)}"
+            )
+        if self.gate.needs_ngram and not NGRAM.can(task):
+            raise ValueError(
+                f"gate.rules: n-grams cannot learn task {self.task}: a rule is against "
+                "last_blessed, or has min or max"
+            )
+        for name, rows in ROWS.items():
+            is_told = rows.settings in self.trainer.model_fields_set
+            if is_told and self.task != name:
+                raise ValueError(
+                    f"trainer.{rows.settings} is of task {name}, and the task is "
+                    f"{self.task}"
+                )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _lengths_fit(self) -> Config:
         self.serving.lengths(self.model.context_length)
         return self
@@ -228,13 +254,18 @@ class Config(Section):
 
     @pydantic.model_validator(mode="after")
     def _rules_can_be_kept(self) -> Config:
-        self.gate.require_measurable(self.corpus.features)
+        self.gate.require_measurable(self.corpus.features, self.task)
         return self
 
     @pydantic.model_validator(mode="after")
     def _there_is_something_to_watch(self) -> Config:
         if self.watch.sample_tokens and self.trainer.eval_every_steps is None:
             raise ValueError("watch.sample_tokens needs trainer.eval_every_steps")
+        if self.watch.sample_tokens and GENERATE not in SIGNATURES[self.task]:
+            raise ValueError(
+                f"watch.sample_tokens: models of task {self.task} do not "
+                "write texts: set it to 0"
+            )
         _, last = self.watch.profile_steps or (0, 0)
         if last > self.trainer.steps:
             raise ValueError(

@@ -25,7 +25,6 @@ _COMPARISON_SECTIONS = (
     *("ranking", "quality", "training", "samples", "corpus", "configuration"),
 )
 # Of a comparison, beside what ranks.
-_SIDE_METRICS = ("perplexity", "token_accuracy", LATENCY.name)
 
 
 def report_run(folder: Path, run_id: str | None = None) -> Path:
@@ -120,7 +119,9 @@ def comparison_page(report: data.ComparisonReport, folder: Path) -> str:
         comparison=report,
         task=report.gated,
         figures=drawn,
-        metric_names=[name for name in _SIDE_METRICS if name in measured],
+        metric_names=[
+            name for name in (*report.gated.beside, LATENCY.name) if name in measured
+        ],
         links={
             candidate.name: os.path.relpath(candidate.run.page, folder)
             if candidate.run and candidate.run.page

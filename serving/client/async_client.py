@@ -79,6 +79,7 @@ class AsyncClient(Connection):
             return grpc.aio.insecure_channel(self.target, options)
         return grpc.aio.secure_channel(self.target, self._secure, options)
 
+    serving_default = asks(questions.serving_default)
     next_tokens = asks(questions.next_tokens)
     score = asks(questions.score)
     token_scores = asks(questions.token_scores)

@@ -134,6 +134,7 @@ class Asker(ABC):
     `timeout` of a method stands for the asker's own, in seconds.
     """
 
+    serving_default = asks(questions.serving_default)
     next_tokens = asks(questions.next_tokens)
     score = asks(questions.score)
     token_scores = asks(questions.token_scores)

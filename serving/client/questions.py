@@ -88,6 +88,13 @@ class Answer:
         """For each row the values of these outputs."""
         return zip(*map(self._column, names), strict=True)
 
+    def named(self) -> Iterator[dict[str, Any]]:
+        """For each row the values of all outputs, by name."""
+        return (
+            dict(zip(self._outputs, row, strict=True))
+            for row in self.rows(*self._outputs)
+        )
+
     def _column(self, name: str) -> list[Any]:
         if name not in self._outputs:
             raise self._unfit(f"gives no {name}")
@@ -174,6 +181,13 @@ class Question(Generic[Result]):
             if name not in columns and isinstance(dtype, DType) and len(default) == 1:
                 columns[name] = Column(dtype, default * self.rows)
         return replace(self, columns=columns)
+
+
+def serving_default(
+    texts: Texts, *, timeout: float | None = None
+) -> Question[dict[str, Any]]:
+    """What a model of any task says of each text by default: its outputs, by name."""
+    return _question(contract.NEXT, texts, lambda answer: [*answer.named()], timeout)
 
 
 def next_tokens(texts: Texts, *, timeout: float | None = None) -> Question[NextTokens]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -38,6 +39,14 @@ def make_windows(
     if packing == "contiguous":
         return TokenWindows(path, context_length)
     return PackedWindows(path, context_length, packing)
+
+
+def read_windows(
+    path: str, context_length: int, packing: str, tokenizer: Any, own: None
+) -> TokenStream:
+    """The windows of `causal_lm`, see `Rows.read`."""
+    del tokenizer, own
+    return make_windows(path, context_length, packing)
 
 
 class PackedWindows(TokenStream):

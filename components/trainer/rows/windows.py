@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -360,6 +361,12 @@ def read_features(
 
 def _rows(feature: tf.RaggedTensor) -> list[np.ndarray]:
     return np.split(feature.values.numpy(), feature.row_splits.numpy()[1:-1])
+
+
+def bits_per_byte(loss: float, texts: Any) -> float:
+    """Of a mean loss of the tokens and `</s>` of texts, see `Rows.figure`."""
+    nats = loss * texts.targets + texts.spelling_nll
+    return nats / (texts.bytes * math.log(2))
 
 
 def read_documents(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:

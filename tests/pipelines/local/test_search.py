@@ -171,9 +171,9 @@ def test_the_training_takes_what_was_found(run_pipeline, refused):
     assert CausalLM.from_preset(saved).backbone.hidden_dim == 16
     assert result.training.tokens_seen == 40 * 8 * loaded.model.context_length
     # A trial is measured as the model is gated, and 40 steps are better than 20.
-    assert best.bits_per_byte - 1 < result.decision.value < best.bits_per_byte
+    assert best.figure - 1 < result.decision.value < best.figure
     assert f"best: {best}" in shown
-    assert "bits a byte  steps  seconds" in shown
+    assert "bits per byte  steps  seconds" in shown
     _, again, _ = run_pipeline(*changes)
     assert again.executed == []
     assert again.search == result.search
