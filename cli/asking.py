@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # How many lines of a file are asked about at a time.
 _CHUNK = 64
+# How many labels are shown to a person, the likeliest.
+_LABELS = 5
 _HEAD = 1024  # bytes that say how it is encoded
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one line a text.")]
 Texts = Annotated[
@@ -108,6 +110,21 @@ def next_token(
                 continue
             print_text(text)
             _print_tokens(answer.tokens, answer.probabilities)
+
+
+@app.command()
+@asks()
+def classify(
+    client: SyncClient, texts: Texts = None, file: File = None, as_json: Json = False
+) -> None:
+    """Say which label texts have, or how likely each is."""
+    for chunk in _chunks(texts, file):
+        for text, answer in zip(chunk, client.classify(chunk), strict=True):
+            if as_json:
+                print_json(text=text, **fields_of(answer))
+                continue
+            print_text(text)
+            _print_tokens(answer.labels[:_LABELS], answer.probabilities[:_LABELS])
 
 
 @app.command()
@@ -263,6 +280,7 @@ def _print_score(
 
 
 def _print_tokens(tokens: Iterable[str], probabilities: Iterable[float]) -> None:
+    """Tokens, or labels, with their probabilities."""
     for token, probability in zip(tokens, probabilities, strict=True):
         typer.echo(f"  {probability:7.2%}  {token!r}")
 

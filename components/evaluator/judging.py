@@ -168,6 +168,7 @@ def measure(
         left_out=left_out,
         missing_signatures=missing,
         seconds=seconds,
+        labels=_labels(models, settings.task),
         adapt=settings.adapt,
         own={name: own(metric) for name, metric in settings.own_metrics.items()},
     )
@@ -188,6 +189,15 @@ def _adapting(settings: EvaluatorSettings, candidate: str, preset: str) -> Adapt
         )
     made = saved_model.read_metadata(candidate)
     return Adapting(settings.adapt, preset, made["stride"], made["context_length"])
+
+
+def _labels(models: Mapping[str, str], task: str) -> dict[str, list[str]]:
+    """The labels that each model knows, where its task has such."""
+    if contract.LABELS not in contract.SIGNATURES[task]:
+        return {}
+    return {
+        name: saved_model.read_metadata(path)["labels"] for name, path in models.items()
+    }
 
 
 def _beginnings(documents: Iterable[str]) -> list[str]:

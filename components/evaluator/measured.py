@@ -19,6 +19,7 @@ from .records import (
     OVERALL,
     Evaluated,
     Evaluation,
+    LabelMeasures,
     Measure,
     Sample,
     Slice,
@@ -44,6 +45,7 @@ class Measured:
         left_out: Why models were not measured, by name.
         missing_signatures: Signatures that the candidate should have, and has not.
         seconds: How long each part took.
+        labels: Those that each model knows, if it is a classifier.
         own: The user's metrics by name, beside those of all tasks.
         adapt: How the models adapted besides.
     """
@@ -59,6 +61,7 @@ class Measured:
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     missing_signatures: list[str] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
     own: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
     adapt: AdaptSettings = dataclasses.field(default_factory=AdaptSettings)
 
@@ -103,7 +106,8 @@ class Measured:
                 model: Evaluated(
                     slices={
                         name: self._of_slice(model, name) for name in sorted(by_slice)
-                    }
+                    },
+                    **self._by_label(model),
                 )
                 for model, by_slice in self.sums.items()
             },
@@ -123,6 +127,20 @@ class Measured:
         exported = self.exported.get(model, {}) if name == OVERALL else {}
         others = {metric: Measure(value=value) for metric, value in exported.items()}
         return found.model_copy(update={"metrics": {**found.metrics, **others}})
+
+    def _by_label(self, model: str) -> dict[str, Any]:
+        """What is told of a classifier's labels."""
+        if model not in self.labels or OVERALL not in self.sums[model]:
+            return {}
+        by_label = self.sums[model][OVERALL].by_label[0].round().astype(int)
+        counted = zip(self.labels[model], by_label[:, :3].tolist(), strict=True)
+        return {
+            "labels": [
+                LabelMeasures(label=label, documents=has, said=said, right=right)
+                for label, (has, said, right) in counted
+            ],
+            "confusion": by_label[:, 3:].tolist(),
+        }
 
     def _measured(self, sums: CorpusSums) -> Slice:
         metrics = {

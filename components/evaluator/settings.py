@@ -242,6 +242,9 @@ class GateSettings(Section):
 
     max_bits_per_byte: Annotated[float, Field(gt=0)] = 3.0
     """A candidate above it is refused, where the task is `causal_lm`."""
+    max_cross_entropy: Annotated[float, Field(gt=0)] = 2.0
+    """A candidate above it is refused, where the task is `text_classifier`: nats of a
+    document's label, or of all its labels together."""
     min_improvement: _Number = 0.0
     """Bits per byte, or what else its task is measured in, that a candidate must be
     better than the last blessed model; below 0, how much worse it may be."""

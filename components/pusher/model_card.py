@@ -68,6 +68,7 @@ def model_card(
         **settings.model_dump(),
         evaluation=evaluation,
         metrics=metrics,
+        labels=evaluation.labels if evaluation else [],
         selected_on=selected_on.metrics if selected_on else {},
         probes=evaluation.probes if evaluation else {},
         task=evaluation.gated if evaluation else CAUSAL_LM,

@@ -78,8 +78,8 @@ def document_of(
         group = _as_text(record, source.split_field) if source.split_field else None
     except _BrokenRecordError as error:
         return Broken(place, str(error))
-    told = (text, *fields.values(), *(labels or ()), group or "")
-    if not all(map(is_unicode, told)):
+    known = (text, *fields.values(), *(labels or ()), group or "")
+    if not all(map(is_unicode, known)):
         return Broken(place, no_text_of(encoding))
     name = f"{path}#{number}"
     return make_document(name, text, path, source, fields, group, labels)

@@ -35,12 +35,14 @@ class Texts(NamedTuple):
         bytes: UTF-8 bytes of the texts.
         spelling_nll: Nats that unknown pieces cost besides their tokens.
         task: What the model learns to do with them.
+        decisions: About each of the texts, where the targets are those.
     """
 
     targets: int
     bytes: int
     spelling_nll: float = 0.0
     task: str = CAUSAL_LM.name
+    decisions: int = 1
 
     def figure(self, loss: float) -> float:
         """What the gate makes of a mean loss of the targets, in nats."""

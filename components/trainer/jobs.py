@@ -156,8 +156,14 @@ class Job:
             InputError: Where the family cannot be built so.
         """
         keras.utils.set_random_seed(self.settings.seed)
+        rows, family = ROWS[self.task], family_of(self.model["family"])
+        of_task = {}
+        if rows.of_model:
+            own = self._own_settings
+            of_task = load(rows.of_model)(self.transform_graph, family, own)
+        given = {"tokenizer": self.tokenizer, "task": self.task, "of_task": of_task}
         try:
-            return zoo.build(tokenizer=self.tokenizer, task=self.task, **self.model)
+            return zoo.build(**given, **self.model)
         except ValueError as error:
             raise InputError(f"model: {error}") from error
 
@@ -223,7 +229,7 @@ class Job:
             eval_windows,
             self.settings,
             self.checkpoints,
-            texts=self.eval_texts(packed),
+            texts=self.eval_texts(packed, eval_windows.decisions),
             watching=watching,
             schedule_steps=schedule_steps,
         )
@@ -261,14 +267,20 @@ class Job:
     ) -> Iterator[TokenStream]:
         """The windows of both splits, by default in the packing of the settings."""
         rows, packing = ROWS[self.task], packing or self.settings.packing
-        own = getattr(self.settings, rows.settings) if rows.settings else None
+        own = self._own_settings
         for stream in (self.learned, "eval"):
             path = os.path.join(packed, stream)
             yield load(rows.read)(
                 path, model.context_length, packing, self.tokenizer, own
             )
 
-    def eval_texts(self, packed: str) -> Texts:
+    @property
+    def _own_settings(self) -> Any:
+        """Those that are of the task alone, if it has some."""
+        name = ROWS[self.task].settings
+        return getattr(self.settings, name) if name else None
+
+    def eval_texts(self, packed: str, decisions: int = 1) -> Texts:
         """What the evaluation split says, by what `pack` and Transform have written."""
         folder = os.path.dirname(os.path.dirname(self.eval_files[0]))
         counts = Tokens.read(folder).splits["eval"]
@@ -278,6 +290,7 @@ class Job:
             bytes=counts.bytes,
             spelling_nll=counts.symbols * SYMBOL_NLL,
             task=self.task,
+            decisions=decisions,
         )
 
     @property

@@ -67,7 +67,14 @@ def network_of(model: Any, settings: TrainerSettings) -> keras.Model:
             )
         assert model.preprocessor is not None  # The windows are of its tokens.
         return PackedNetwork(backbone, model.preprocessor.tokenizer.start_token_id)
-    # The task tokenizes what it is fed; the windows are tokenized.
+    return plain_network(model)
+
+
+def plain_network(model: Any) -> keras.Model:
+    """The layers of a model; its task tokenizes what it is fed, windows are tokens."""
+    if hasattr(model, "decisions"):
+        decisions: keras.Model = model.decisions()
+        return decisions
     return keras.Model(model.input, model.output)
 
 

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from ..learning.recipe import Recipe
 from ..settings import PathText, Section, explain
+from ..tasks.classifying import PoolingName
 from ..tasks.task import Task
 
 _BYTES = 260  # tokens of the byte tokenizer
@@ -254,6 +255,7 @@ class Family:
             `token_embedding`.
         predicts_next: Whether it reads a text from its beginning on, and says at each
             place what follows.
+        pooling: Which of a text's hidden states a classifier reads, unless it is told.
         has_hidden_states: Whether what the backbone gives are states that are alike
             where contexts are. A cache over the text so far goes by that.
     """
@@ -273,11 +275,12 @@ class Family:
     multiplies_output_weights: bool = True
     predicts_next: bool = True
     has_hidden_states: bool = True
+    pooling: PoolingName = "mean"
 
     def can(self, task: Task) -> bool:
         """Whether a model of it can learn a task."""
-        has_class = task.name in self.tasks or bool(self.backbone and task.model)
-        return has_class and (not task.needs or getattr(self, task.needs))
+        able = not task.needs or getattr(self, task.needs)
+        return task.name in self.tasks or bool(self.backbone and task.model and able)
 
     @property
     def takes_initial_weights(self) -> bool:

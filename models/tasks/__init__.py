@@ -28,6 +28,16 @@ TEXT_CLASSIFIER = Task(
     model="langzoo.models.tasks.text_classifier:TextClassifier",
     metric="cross_entropy",
     unit="nats",
+    beside=("accuracy", "macro_f1"),
+    needs="has_hidden_states",
+    learns_from=("label",),
+    hub="text-classification",
+    model_noun="A text classifier",
+    intended_use="To say which of the labels that it was trained on fits a text of the "
+    "kind that it was trained on. Of any text it names some label, also where none "
+    "fits, and what it says of whom may be as unfair as its training data. It is not "
+    "meant for decisions about people.",
+    command='langzoo classify "Some text"',
 )
 
 TASKS: dict[str, Task] = {task.name: task for task in (CAUSAL_LM, TEXT_CLASSIFIER)}

@@ -18,8 +18,9 @@ class Task(NamedTuple):
         unit: That of the metric.
         direction: Whether lower or higher values of it are better.
         beside: Metrics that are told first beside it.
-        needs: What a family must be able to do for it, a field of `Family`; "" for
-            nothing but a class of it.
+        needs: What a family must be able to do for it, a field of `Family`, unless it
+            has a class of its own; "" for nothing.
+        learns_from: Features of the examples, besides the text, that it learns from.
         hub: What the Hugging Face Hub calls it.
         model_noun: What a model card calls its models.
         intended_use: What it says that they are for, where the user does not.
@@ -33,6 +34,7 @@ class Task(NamedTuple):
     direction: Literal["lower", "higher"] = "lower"
     beside: tuple[str, ...] = ()
     needs: str = ""
+    learns_from: tuple[str, ...] = ()
     hub: str = ""
     model_noun: str = "A language model"
     intended_use: str = ""

@@ -17,7 +17,11 @@ from pydantic import Field
 from ...components.evaluator.settings import GateSettings
 from ...components.push_folder.settings import ServingSettings
 from ...components.pusher.settings import CardSettings
-from ...components.text_example_gen.settings import CleaningSettings, CorpusSettings
+from ...components.text_example_gen.settings import (
+    LABEL,
+    CleaningSettings,
+    CorpusSettings,
+)
 from ...components.tokenizer_trainer.settings import TokenizerSettings
 from ...components.trainer.rows import ROWS
 from ...components.trainer.settings import TrainerSettings
@@ -70,7 +74,7 @@ class Config(Section):
     tokenizer: TokenizerSettings = TokenizerSettings()
     task: Annotated[str, pydantic.AfterValidator(_task)] = CAUSAL_LM.name
     """What the model learns to do, and so what it is judged by and how it answers:
-    `causal_lm`, to go on with a text."""
+    `causal_lm`, to go on with a text; `text_classifier`, to say its label."""
     model: ModelSettings
     trainer: TrainerSettings = TrainerSettings()
     watch: WatchSettings = WatchSettings()
@@ -177,6 +181,23 @@ class Config(Section):
                     f"trainer.{rows.settings} is of task {name}, and the task is "
                     f"{self.task}"
                 )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _there_is_what_the_task_learns_from(self) -> Config:
+        if LABEL in TASKS[self.task].learns_from and not self.corpus.has_labels:
+            raise ValueError(
+                f"task {self.task} learns from labels: corpus.label_field must name "
+                "the field that has them"
+            )
+        if not ROWS[self.task].packs:
+            for name in ("carry_state", "packing", "repack"):
+                default = TrainerSettings.model_fields[name].default
+                if getattr(self.trainer, name) != default:
+                    raise ValueError(
+                        f"trainer.{name} is of tasks whose rows documents share, and "
+                        f"in those of {self.task} each is by itself"
+                    )
         return self
 
     @pydantic.model_validator(mode="after")

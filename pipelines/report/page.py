@@ -69,6 +69,7 @@ def run_page(report: data.RunReport) -> str:
     evaluation, training = report.evaluation, report.training
     drawn = {
         "reliability": evaluation and figures.reliability(evaluation),
+        "confusion": evaluation and figures.confusion(evaluation),
         "slices": evaluation and figures.slices(evaluation, report.task.metric),
         "training": training and figures.training_curves(training),
         "gated": training and figures.gated(training, report.task),

@@ -27,6 +27,7 @@ from .grpc_client import Client
 from .results import (
     Alternative,
     Beam,
+    Classification,
     Embedding,
     Generation,
     IdAlternatives,
@@ -51,6 +52,7 @@ __all__ = [
     "AsyncClient",
     "Beam",
     "BeamSettings",
+    "Classification",
     "Client",
     "DType",
     "Embedding",

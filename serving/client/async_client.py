@@ -81,6 +81,8 @@ class AsyncClient(Connection):
 
     serving_default = asks(questions.serving_default)
     next_tokens = asks(questions.next_tokens)
+    classify = asks(questions.classify)
+    score_labels = asks(questions.score_labels)
     score = asks(questions.score)
     token_scores = asks(questions.token_scores)
     cache_scores = asks(questions.cache_scores)

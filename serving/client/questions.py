@@ -26,6 +26,7 @@ from ..protocol import DType
 from .results import (
     Alternative,
     Beam,
+    Classification,
     Embedding,
     Generation,
     IdAlternatives,
@@ -200,6 +201,47 @@ def next_tokens(texts: Texts, *, timeout: float | None = None) -> Question[NextT
         ]
 
     return _question(contract.NEXT, texts, read, timeout)
+
+
+def classify(texts: Texts, *, timeout: float | None = None) -> Question[Classification]:
+    """The labels of each text, the likeliest first."""
+
+    def read(answer: Answer) -> list[Classification]:
+        return [
+            Classification(tuple(map(_shown, labels)), tuple(probabilities))
+            for labels, probabilities in answer.rows(*contract.LABELS.outputs)
+        ]
+
+    return _question(contract.LABELS, texts, read, timeout)
+
+
+def score_labels(
+    texts: Texts,
+    labels: Each[Text | Sequence[Text]],
+    *,
+    timeout: float | None = None,
+) -> Question[float]:
+    """The log-probability in nats of a label of each text; -inf: there is no such.
+
+    A label is one for all texts, or a list with one for each; where a text may have
+    several, one for each is a list of them, of which exactly these are meant.
+
+    Raises:
+        ValueError: there are not as many labels as texts.
+    """
+    is_one = isinstance(labels, Text)
+    given = [
+        _utf8(label) if isinstance(label, Text) else b"\n".join(map(_utf8, label))
+        for label in _each("labels", labels, len(texts), is_one)
+    ]
+
+    def read(answer: Answer) -> list[float]:
+        return [value for (value,) in answer.rows("log_probability")]
+
+    [text, label] = contract.SCORE_LABEL.required
+    question = _question(contract.SCORE_LABEL, texts, read, timeout, required=text)
+    columns = {**question.columns, label: Column(DType.STRING, given)}
+    return replace(question, columns=columns)
 
 
 def score(texts: Texts, *, timeout: float | None = None) -> Question[Score]:
@@ -410,6 +452,7 @@ def _question(
     read: Callable[[Answer], list[Result]],
     timeout: float | None,
     settings: Mapping[str, Any] | None = None,
+    required: str | None = None,
 ) -> Question[Result]:
     if isinstance(texts, Text):
         raise TypeError("give a list of texts, not a single one")
@@ -418,7 +461,7 @@ def _question(
         raise TypeError(
             f"{signature.name} takes {known}. Received: {', '.join(unknown)}"
         )
-    [name] = signature.required
+    [name] = [required] if required else signature.required
     columns = {name: Column(DType.STRING, [_utf8(text) for text in texts])}
     for name, value in (settings or {}).items():
         if value is not None:

@@ -20,6 +20,20 @@ class NextTokens:
 
 
 @dataclass(frozen=True)
+class Classification:
+    """The labels of a text, the likeliest first.
+
+    Attributes:
+        labels: every label that there is.
+        probabilities: of each: of one among all or, where a text may have several
+            labels, of each by itself.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Score:
     """How well a model predicts a text.
 

@@ -50,6 +50,14 @@ class TokenStream:
         self.context_length = context_length
         self.num_tokens = len(self._stream)
 
+    labels: np.ndarray | None = None
+    """What the documents are labelled, where that is learned."""
+
+    @property
+    def decisions(self) -> int:
+        """Targets of a row, where a row is a document and they are of it as a whole."""
+        return 1
+
     @staticmethod
     def write(
         path: str | os.PathLike[str],
