@@ -221,7 +221,8 @@ def _load(model: Any, tokenizer: Any, preset: str) -> None:
     )
     model.backbone.set_weights(saved.get_weights())
     if model.has_task_weights() and _task_of(preset) is type(model):
-        whole = type(model).from_preset(preset)
+        cls: Any = type(model)
+        whole = cls.from_preset(preset)
         if _shapes(whole) == _shapes(model):
             model.set_weights(whole.get_weights())
 

@@ -161,9 +161,9 @@ class Job:
         if rows.of_model:
             own = self._own_settings
             of_task = load(rows.of_model)(self.transform_graph, family, own)
-        given = {"tokenizer": self.tokenizer, "task": self.task, "of_task": of_task}
+        model = {**self.model, "task": self.task, "of_task": of_task}
         try:
-            return zoo.build(**given, **self.model)
+            return zoo.build(tokenizer=self.tokenizer, **model)
         except ValueError as error:
             raise InputError(f"model: {error}") from error
 

@@ -13,6 +13,7 @@ from keras_hub.src.utils.tensor_utils import preprocessing_function
 
 from ..backbone import AnyOf, Tensor, require, token_inputs
 from ..tokenizers.byte import ByteTokenizer
+from .hidden_states import hidden_states
 from .pooling import POOLINGS, Pooling
 
 _ANY_FAMILY = AnyOf(keras_hub.models.Backbone)
@@ -235,26 +236,3 @@ def require_labels(labels: Sequence[str], multi_label: bool) -> None:
         f"`labels` must be at least {least} different names.",
         labels=list(labels),
     )
-
-
-def hidden_states(backbone: keras_hub.models.Backbone, inputs: Any) -> Tensor:
-    """The hidden states of any backbone: `(batch_size, sequence_length, hidden_dim)`.
-
-    Args:
-        backbone: one of the zoo, or of KerasHub: of those that also ask for the segment
-            of each token all are of the first; of those that have several outputs, the
-            sequence's is meant.
-        inputs: dictionary of `token_ids` and `padding_mask`.
-
-    Raises:
-        ValueError: if the backbone reads other things than text.
-    """
-    known = {**inputs, "segment_ids": ops.zeros_like(inputs["token_ids"])}
-    asked = set(backbone.input)
-    require(
-        asked <= known.keys(),
-        f"`{type(backbone).__name__}` must read text only.",
-        inputs=sorted(asked),
-    )
-    outputs = backbone({name: known[name] for name in sorted(asked)})
-    return outputs["sequence_output"] if isinstance(outputs, dict) else outputs

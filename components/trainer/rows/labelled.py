@@ -100,6 +100,8 @@ class LabelledRows(PackedWindows):
         InputError: Where they name a label that there is not.
     """
 
+    labels: np.ndarray
+
     def __init__(
         self,
         path: str | os.PathLike[str],

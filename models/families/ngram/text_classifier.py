@@ -106,10 +106,15 @@ class NgramTextClassifier(TextClassifier):
         listeners.on_epoch_end(0, {"loss": loss})
         return self.history
 
+    @property
+    def _tokenizer(self) -> Any:
+        preprocessor: Any = self.preprocessor
+        require(preprocessor is not None, "`fit` needs a preprocessor.")
+        return preprocessor.tokenizer
+
     def _documents(self, x: Iterable[Any]) -> list[np.ndarray]:
         """The token ids of documents, between `<s>` and `</s>`."""
-        require(self.preprocessor is not None, "`fit` needs a preprocessor.")
-        tokenizer, items = self.preprocessor.tokenizer, list(x)
+        tokenizer, items = self._tokenizer, list(x)
         if items and isinstance(items[0], (str, bytes)):
             ids = tokenizer.tokenize(tf.constant(items))
             items = np.split(ids.flat_values.numpy(), ids.row_splits.numpy()[1:-1])
@@ -129,7 +134,7 @@ class NgramTextClassifier(TextClassifier):
             layer.tables = self._tables([documents[i] for i in np.flatnonzero(rows)])
 
     def _tables(self, documents: list[np.ndarray]) -> KneserNeyTables:
-        backbone, tokenizer = self.backbone, self.preprocessor.tokenizer
+        backbone, tokenizer = self.backbone, self._tokenizer
         if not documents:
             return KneserNeyTables.uniform(backbone.vocabulary_size)
         tables, _ = estimate_kneser_ney(

@@ -150,11 +150,8 @@ class _Labels:
             judged = labelled | (unknown > 0)
             right = tf.reduce_all(has == said, axis=1) & (unknown == 0)
             both = has[:, :, tf.newaxis] * said[:, tf.newaxis]  # [b, c, c]
-            counts = [
-                has,
-                said * tf.cast(judged, tf.float32)[:, tf.newaxis],
-                has * said,
-            ]
+            asked = tf.cast(judged, tf.float32)[:, tf.newaxis]
+            counts = tf.stack([has, said * asked, has * said], axis=-1)  # [b, c, 3]
             return {
                 "nll": tf.where(labelled, self._nll(logits, has), 0.0),
                 "labelled": tf.cast(labelled, tf.int64),

@@ -204,3 +204,26 @@ def test_the_floor_of_several_labels_has_a_model_of_the_rest(sentences):
     assert history.history["loss"][0] < 0.5
     told = model.classify("it is?")
     assert told["question"] > 0.5 > told["statement"]
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_a_preset_of_keras_hub_is_a_family_like_others(tmp_path, pretrained):
+    tokenizer = models.ByteTokenizer()
+    backbone = keras_hub.models.BertBackbone(
+        tokenizer.vocabulary_size(),
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=16,
+        max_sequence_length=32,
+    )
+    backbone.save_to_preset(str(tmp_path))
+    tokenizer.save_to_preset(str(tmp_path))
+    sizes = {"preset": str(tmp_path), "pretrained": pretrained}
+    model = built("keras_hub", sizes, pooling="first")
+    assert model.context_length == 24
+    found, learned = (b.get_weights()[0] for b in (model.backbone, backbone))
+    assert (found.shape == learned.shape and np.array_equal(found, learned)) == (
+        pretrained
+    )
+    assert set(model.classify("abc")) == set(LABELS)
