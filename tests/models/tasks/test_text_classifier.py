@@ -227,3 +227,20 @@ def test_a_preset_of_keras_hub_is_a_family_like_others(tmp_path, pretrained):
         pretrained
     )
     assert set(model.classify("abc")) == set(LABELS)
+
+
+@pytest.mark.parametrize("family", ["transformer", "ngram"])
+def test_what_speaks_for_a_label_sums_to_what_it_says(sentences, family):
+    model = built(family, context=32)
+    model.fit(*sentences, epochs=1, verbose=0)
+    text = "is it so?"
+    found = models.attribute(model, text, "question")
+    assert found.target == ("question",)
+    assert len(found.tokens) == len(text) + 2
+    assert found.scores[0] == found.scores[-1] == 0
+    told = model.classify(text)["question"]
+    assert np.exp(found.output) == pytest.approx(told, rel=1e-3)
+    if found.method == "integrated_gradients":
+        assert abs(found.residual) <= 0.011
+    with pytest.raises(ValueError, match="must be one of question, statement"):
+        models.attribute(model, text, "answer")
