@@ -254,6 +254,8 @@ class Family:
             `token_embedding`.
         predicts_next: Whether it reads a text from its beginning on, and says at each
             place what follows.
+        fills_gaps: Whether each place sees the whole text, and says what is hidden
+            there: its vocabulary has a token for that, see `TextTokenizer.mask_token`.
         has_hidden_states: Whether what the backbone gives are states that are alike
             where contexts are. A cache over the text so far goes by that.
     """
@@ -272,6 +274,7 @@ class Family:
     cache_goes_back: bool = False
     multiplies_output_weights: bool = True
     predicts_next: bool = True
+    fills_gaps: bool = False
     has_hidden_states: bool = True
 
     def can(self, task: Task) -> bool:
