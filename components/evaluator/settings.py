@@ -242,6 +242,8 @@ class GateSettings(Section):
 
     max_bits_per_byte: Annotated[float, Field(gt=0)] = 3.0
     """A candidate above it is refused, where the task is `causal_lm`."""
+    max_nats_per_masked_token: Annotated[float, Field(gt=0)] = 6.0
+    """A candidate above it is refused, where the task is `masked_lm`."""
     min_improvement: _Number = 0.0
     """Bits per byte, or what else its task is measured in, that a candidate must be
     better than the last blessed model; below 0, how much worse it may be."""

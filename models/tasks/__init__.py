@@ -23,5 +23,21 @@ CAUSAL_LM = Task(
     command='langzoo generate "Some text" --max-new-tokens 20',
 )
 
-TASKS: dict[str, Task] = {task.name: task for task in (CAUSAL_LM,)}
+MASKED_LM = Task(
+    name="masked_lm",
+    model="langzoo.models.tasks.masked_lm:MaskedLM",
+    metric="nats_per_masked_token",
+    unit="nats",
+    beside=("masked_perplexity", "masked_accuracy"),
+    needs="fills_gaps",
+    hub="fill-mask",
+    model_noun="A masked language model",
+    intended_use="To fill gaps in text of the kind that it was trained on, to say how "
+    "well its words fit each other, to turn it into vectors, and to learn other tasks "
+    "from. It knows which tokens stand among which others and nothing else: what it "
+    "fills in may be wrong or offensive. It is not meant for decisions about people.",
+    command='langzoo fill "Some [MASK] text"',
+)
+
+TASKS: dict[str, Task] = {task.name: task for task in (CAUSAL_LM, MASKED_LM)}
 """The tasks, by the name used in configurations."""

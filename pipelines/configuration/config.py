@@ -70,7 +70,7 @@ class Config(Section):
     tokenizer: TokenizerSettings = TokenizerSettings()
     task: Annotated[str, pydantic.AfterValidator(_task)] = CAUSAL_LM.name
     """What the model learns to do, and so what it is judged by and how it answers:
-    `causal_lm`, to go on with a text."""
+    `causal_lm`, to go on with a text; `masked_lm`, to say what is hidden in one."""
     model: ModelSettings
     trainer: TrainerSettings = TrainerSettings()
     watch: WatchSettings = WatchSettings()
@@ -169,6 +169,10 @@ class Config(Section):
             raise ValueError(
                 f"gate.rules: n-grams cannot learn task {self.task}: a rule is against "
                 "last_blessed, or has min or max"
+            )
+        if self.serving.max_new_tokens and GENERATE not in SIGNATURES[self.task]:
+            raise ValueError(
+                f"serving.max_new_tokens: models of task {self.task} do not write texts"
             )
         for name, rows in ROWS.items():
             is_told = rows.settings in self.trainer.model_fields_set

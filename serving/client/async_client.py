@@ -82,6 +82,7 @@ class AsyncClient(Connection):
     serving_default = asks(questions.serving_default)
     next_tokens = asks(questions.next_tokens)
     score = asks(questions.score)
+    fill_mask = asks(questions.fill_mask)
     token_scores = asks(questions.token_scores)
     cache_scores = asks(questions.cache_scores)
     token_alternatives = asks(questions.token_alternatives)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ....models.tasks import CAUSAL_LM
+from ....models.tasks import CAUSAL_LM, MASKED_LM
 from ....serving.export import contract
-from . import adapted, causal_lm, exported
+from . import adapted, causal_lm, exported, masked_lm
 from .metric import Metric
 
 TASK_MEASURES: dict[str, tuple[Metric, ...]] = {
     CAUSAL_LM.name: causal_lm.METRICS,
+    MASKED_LM.name: masked_lm.METRICS,
 }
 """The metrics that are functions of the corpus sums, by task."""
 
