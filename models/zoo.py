@@ -210,8 +210,8 @@ def _load(model: Any, tokenizer: Any, preset: str) -> None:
         initial_weights=preset,
     )
     model.backbone.set_weights(saved.get_weights())
-    if model.has_task_weights() and _task_of(preset) is type(model):
-        cls: Any = type(model)
+    cls: Any = type(model)
+    if model.has_task_weights() and _task_of(preset) is cls:
         whole = cls.from_preset(preset)
         if _shapes(whole) == _shapes(model):
             model.set_weights(whole.get_weights())

@@ -309,10 +309,11 @@ class GateSettings(Section):
         """
         require_measurable(self.rules, self.slices, features, task)
         bounds = {f"max_{known.metric}": known.name for known in TASKS.values()}
-        for key in bounds.keys() & self.model_fields_set:
-            if bounds[key] != task:
+        for key, of in bounds.items():
+            is_told = getattr(self, key) != GateSettings.model_fields[key].default
+            if is_told and of != task:
                 raise ValueError(
-                    f"gate.{key} is of task {bounds[key]}, and the task is {task}: "
+                    f"gate.{key} is of task {of}, and the task is {task}: "
                     f"give gate.max_{TASKS[task].metric}"
                 )
         for how, one in self.adapting:

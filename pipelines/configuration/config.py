@@ -175,7 +175,8 @@ class Config(Section):
                 f"serving.max_new_tokens: models of task {self.task} do not write texts"
             )
         for name, rows in ROWS.items():
-            is_told = rows.settings in self.trainer.model_fields_set
+            own = rows.settings and TrainerSettings.model_fields[rows.settings].default
+            is_told = rows.settings and getattr(self.trainer, rows.settings) != own
             if is_told and self.task != name:
                 raise ValueError(
                     f"trainer.{rows.settings} is of task {name}, and the task is "
