@@ -16,12 +16,19 @@ import typer
 
 from .. import importing
 from ..components.text_example_gen import formats
-from ..serving.export.contract import BEAM_SEARCH, CACHE_SCORES, GENERATE
+from ..serving.export.contract import BEAM_SEARCH, CACHE_SCORES, FILL_MASK, GENERATE
 from .common import app, fail, fields_of, print_json, print_text
 from .connecting import asks, option_of
 
 if TYPE_CHECKING:
-    from ..serving.client import Beam, Generation, Score, SyncClient, TokenScores
+    from ..serving.client import (
+        Beam,
+        Filled,
+        Generation,
+        Score,
+        SyncClient,
+        TokenScores,
+    )
 
 # How many lines of a file are asked about at a time.
 _CHUNK = 64
@@ -67,6 +74,28 @@ def generate(
             continue
         for prompt, text in zip(chunk, client.generate(chunk, **settings), strict=True):
             _print_generation(prompt, text, tokens, as_json)
+
+
+@app.command()
+@asks(FILL_MASK)
+def fill(
+    client: SyncClient,
+    texts: Texts = None,
+    file: File = None,
+    *,
+    settings: Any,
+    as_json: Json = False,
+) -> None:
+    """List the likeliest pieces for each [MASK] in texts."""
+    for chunk in _chunks(texts, file):
+        answers = client.fill_mask(chunk, **settings)
+        for text, answer in zip(chunk, answers, strict=True):
+            if not answer.alternatives:
+                fail(
+                    f"write {answer.mask} where a piece is missing: there is none in "
+                    f"{text!r}"
+                )
+            _print_filled(text, answer, as_json)
 
 
 @app.command()
@@ -225,6 +254,20 @@ def _print_generation(
         )
 
 
+def _print_filled(text: str, answer: Filled, as_json: bool) -> None:
+    if as_json:
+        print_json(text=text, **fields_of(answer))
+        return
+    print_text(text)
+    for number, pieces in enumerate(answer.alternatives, start=1):
+        if len(answer.alternatives) > 1:
+            print_text(f" {answer.mask} {number}")
+        _print_tokens(
+            (piece.token for piece in pieces),
+            (math.exp(piece.log_probability) for piece in pieces),
+        )
+
+
 def _print_beams(prompt: str, beams: tuple[Beam, ...], as_json: bool) -> None:
     if as_json:
         print_json(prompt=prompt, beams=[fields_of(beam) for beam in beams])
@@ -234,6 +277,10 @@ def _print_beams(prompt: str, beams: tuple[Beam, ...], as_json: bool) -> None:
 
 
 def _measures(score: Score) -> dict[str, Any]:
+    from ..serving.client import PseudoScore
+
+    if isinstance(score, PseudoScore):
+        return {"pseudo_perplexity": score.perplexity}
     return {
         "perplexity": score.perplexity,
         "word_perplexity": score.word_perplexity,
@@ -266,9 +313,12 @@ def _print_score(
             ]
         print_json(text=text, **fields_of(score), **measures)
         return
+    per_byte = f"{score.bits_per_byte:.3f} bits per byte, "
+    kind = "perplexity"
+    if kind not in measures:
+        per_byte, kind = "", "pseudo-perplexity"
     print_text(
-        f"{score.bits_per_byte:.3f} bits per byte, perplexity {score.perplexity:.1f} "
-        f"over {score.tokens} tokens: {text}"
+        f"{per_byte}{kind} {score.perplexity:.1f} over {score.tokens} tokens: {text}"
     )
     if adapted is not None:
         typer.echo(

@@ -174,6 +174,8 @@ def _backbone(
         context_length=context_length,
     )
     vocabulary_size = tokenizer.vocabulary_size()
+    if family.fills_gaps:
+        vocabulary_size = max(vocabulary_size, tokenizer.mask_token_id + 1)
     return backbone_cls(family)(
         vocabulary_size=vocabulary_size,
         max_sequence_length=context_length,
@@ -220,9 +222,9 @@ def _load(model: Any, tokenizer: Any, preset: str) -> None:
         initial_weights=preset,
     )
     model.backbone.set_weights(saved.get_weights())
-    if model.has_task_weights() and _task_of(preset) is type(model):
-        cls: Any = type(model)
-        whole = cls.from_preset(preset)
+    task: Any = _task_of(preset)
+    if model.has_task_weights() and task is type(model):
+        whole = task.from_preset(preset)
         if _shapes(whole) == _shapes(model):
             model.set_weights(whole.get_weights())
 

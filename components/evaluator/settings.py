@@ -245,6 +245,8 @@ class GateSettings(Section):
     max_cross_entropy: Annotated[float, Field(gt=0)] = 2.0
     """A candidate above it is refused, where the task is `text_classifier`: nats of a
     document's label, or of all its labels together."""
+    max_nats_per_masked_token: Annotated[float, Field(gt=0)] = 6.0
+    """A candidate above it is refused, where the task is `masked_lm`."""
     min_improvement: _Number = 0.0
     """Bits per byte, or what else its task is measured in, that a candidate must be
     better than the last blessed model; below 0, how much worse it may be."""
@@ -310,10 +312,11 @@ class GateSettings(Section):
         """
         require_measurable(self.rules, self.slices, features, task)
         bounds = {f"max_{known.metric}": known.name for known in TASKS.values()}
-        for key in bounds.keys() & self.model_fields_set:
-            if bounds[key] != task:
+        for key, of in bounds.items():
+            is_told = getattr(self, key) != GateSettings.model_fields[key].default
+            if is_told and of != task:
                 raise ValueError(
-                    f"gate.{key} is of task {bounds[key]}, and the task is {task}: "
+                    f"gate.{key} is of task {of}, and the task is {task}: "
                     f"give gate.max_{TASKS[task].metric}"
                 )
         for how, one in self.adapting:

@@ -21,7 +21,7 @@ from ...models.learning.recipe import (
     check_together,
 )
 from ...models.tasks.classifying import ClassifierSettings
-from .rows.settings import AugmentationSettings, Packing
+from .rows.settings import AugmentationSettings, MaskingSettings, Packing
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -60,6 +60,7 @@ class TrainerSettings(RecipeChanges):
     """Whether every epoch has the documents in a new order, by `seed`, and so cuts
     other rows; with `packing` `contiguous`, where it matters what they share."""
     augmentation: AugmentationSettings = AugmentationSettings()
+    masking: MaskingSettings = MaskingSettings()
     classifier: ClassifierSettings = ClassifierSettings()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a target's probability that is spread over the vocabulary in training;

@@ -255,6 +255,8 @@ class Family:
             `token_embedding`.
         predicts_next: Whether it reads a text from its beginning on, and says at each
             place what follows.
+        fills_gaps: Whether each place sees the whole text, and says what is hidden
+            there: its vocabulary has a token for that, see `TextTokenizer.mask_token`.
         pooling: Which of a text's hidden states a classifier reads, unless it is told.
         has_hidden_states: Whether what the backbone gives are states that are alike
             where contexts are. A cache over the text so far goes by that.
@@ -274,6 +276,7 @@ class Family:
     cache_goes_back: bool = False
     multiplies_output_weights: bool = True
     predicts_next: bool = True
+    fills_gaps: bool = False
     has_hidden_states: bool = True
     pooling: PoolingName = "mean"
 

@@ -23,6 +23,22 @@ CAUSAL_LM = Task(
     command='langzoo generate "Some text" --max-new-tokens 20',
 )
 
+MASKED_LM = Task(
+    name="masked_lm",
+    model="langzoo.models.tasks.masked_lm:MaskedLM",
+    metric="nats_per_masked_token",
+    unit="nats",
+    beside=("masked_perplexity", "masked_accuracy"),
+    needs="fills_gaps",
+    hub="fill-mask",
+    model_noun="A masked language model",
+    intended_use="To fill gaps in text of the kind that it was trained on, to say how "
+    "well its words fit each other, to turn it into vectors, and to learn other tasks "
+    "from. It knows which tokens stand among which others and nothing else: what it "
+    "fills in may be wrong or offensive. It is not meant for decisions about people.",
+    command='langzoo fill "Some [MASK] text"',
+)
+
 TEXT_CLASSIFIER = Task(
     name="text_classifier",
     model="langzoo.models.tasks.text_classifier:TextClassifier",
@@ -40,5 +56,7 @@ TEXT_CLASSIFIER = Task(
     command='langzoo classify "Some text"',
 )
 
-TASKS: dict[str, Task] = {task.name: task for task in (CAUSAL_LM, TEXT_CLASSIFIER)}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (CAUSAL_LM, MASKED_LM, TEXT_CLASSIFIER)
+}
 """The tasks, by the name used in configurations."""

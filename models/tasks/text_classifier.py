@@ -115,6 +115,12 @@ class TextClassifier(keras_hub.models.TextClassifier):
         **kwargs: Any,
     ) -> None:
         require_labels(labels, multi_label)
+        family = getattr(backbone, "family", None)
+        require(
+            pooling != "first" or family is None or family.fills_gaps,
+            "`pooling` cannot be 'first' where the first state sees no other token.",
+            pooling=pooling,
+        )
         # === Config ===
         # First, as making the layers reads it.
         self.labels = list(labels)

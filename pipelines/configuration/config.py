@@ -74,7 +74,8 @@ class Config(Section):
     tokenizer: TokenizerSettings = TokenizerSettings()
     task: Annotated[str, pydantic.AfterValidator(_task)] = CAUSAL_LM.name
     """What the model learns to do, and so what it is judged by and how it answers:
-    `causal_lm`, to go on with a text; `text_classifier`, to say its label."""
+    `causal_lm`, to go on with a text; `masked_lm`, to say what is hidden in one;
+    `text_classifier`, to say its label."""
     model: ModelSettings
     trainer: TrainerSettings = TrainerSettings()
     watch: WatchSettings = WatchSettings()
@@ -174,8 +175,13 @@ class Config(Section):
                 f"gate.rules: n-grams cannot learn task {self.task}: a rule is against "
                 "last_blessed, or has min or max"
             )
+        if self.serving.max_new_tokens and GENERATE not in SIGNATURES[self.task]:
+            raise ValueError(
+                f"serving.max_new_tokens: models of task {self.task} do not write texts"
+            )
         for name, rows in ROWS.items():
-            is_told = rows.settings in self.trainer.model_fields_set
+            own = rows.settings and TrainerSettings.model_fields[rows.settings].default
+            is_told = rows.settings and getattr(self.trainer, rows.settings) != own
             if is_told and self.task != name:
                 raise ValueError(
                     f"trainer.{rows.settings} is of task {name}, and the task is "
@@ -189,6 +195,14 @@ class Config(Section):
             raise ValueError(
                 f"task {self.task} learns from labels: corpus.label_field must name "
                 "the field that has them"
+            )
+        family = family_named(self.model.family)
+        first = self.trainer.classifier.pooling == "first"
+        if first and family.backbone and not family.fills_gaps:
+            raise ValueError(
+                "trainer.classifier.pooling first needs a family whose first state has "
+                f"seen the whole text, which {self.model.family}'s has not: mean, last "
+                "or attention"
             )
         if not ROWS[self.task].packs:
             for name in ("carry_state", "packing", "repack"):

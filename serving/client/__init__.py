@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ServingError
-from ..export.contract import BeamSettings, GenerateSettings
+from ..export.contract import BeamSettings, FillSettings, GenerateSettings
 from ..protocol import DType, State
 from .async_client import AsyncClient
 from .base import SyncClient
@@ -29,11 +29,13 @@ from .results import (
     Beam,
     Classification,
     Embedding,
+    Filled,
     Generation,
     IdAlternatives,
     Metadata,
     ModelInfo,
     NextTokens,
+    PseudoScore,
     Score,
     ShownTokens,
     Signature,
@@ -56,12 +58,15 @@ __all__ = [
     "Client",
     "DType",
     "Embedding",
+    "FillSettings",
+    "Filled",
     "GenerateSettings",
     "Generation",
     "IdAlternatives",
     "Metadata",
     "ModelInfo",
     "NextTokens",
+    "PseudoScore",
     "RestClient",
     "Score",
     "ServingError",

@@ -139,6 +139,7 @@ class Asker(ABC):
     classify = asks(questions.classify)
     score_labels = asks(questions.score_labels)
     score = asks(questions.score)
+    fill_mask = asks(questions.fill_mask)
     token_scores = asks(questions.token_scores)
     cache_scores = asks(questions.cache_scores)
     token_alternatives = asks(questions.token_alternatives)

@@ -19,6 +19,7 @@ from ..export.contract import (
     BeamSettings,
     CacheSettings,
     Each,
+    FillSettings,
     GenerateSettings,
     Text,
 )
@@ -28,10 +29,12 @@ from .results import (
     Beam,
     Classification,
     Embedding,
+    Filled,
     Generation,
     IdAlternatives,
     ModelInfo,
     NextTokens,
+    PseudoScore,
     Score,
     ShownTokens,
     Signature,
@@ -245,13 +248,39 @@ def score_labels(
 
 
 def score(texts: Texts, *, timeout: float | None = None) -> Question[Score]:
-    """How well the model predicts each text."""
-    names = [field.name for field in fields(Score)]
+    """How well the model predicts each text; a `PseudoScore` of a masked one."""
+    first, *others = [field.name for field in fields(Score)]
 
     def read(answer: Answer) -> list[Score]:
-        return [Score(*row) for row in answer.rows(*names)]
+        if f"pseudo_{first}" in answer:
+            rows = answer.rows(f"pseudo_{first}", *others)
+            return [PseudoScore(*row) for row in rows]
+        return [Score(*row) for row in answer.rows(first, *others)]
 
     return _question(contract.SCORE, texts, read, timeout)
+
+
+def fill_mask(
+    texts: Texts,
+    *,
+    timeout: float | None = None,
+    **settings: Unpack[FillSettings],
+) -> Question[Filled]:
+    """The likeliest pieces for each mask of each text; see `FillSettings`.
+
+    Raises:
+        TypeError, ValueError: a setting is not as it should be.
+    """
+
+    def read(answer: Answer) -> list[Filled]:
+        return [
+            Filled(_shown(mask), _alternatives(tokens, log_probabilities, masks))
+            for masks, mask, tokens, log_probabilities in answer.rows(
+                *contract.FILL_MASK.outputs
+            )
+        ]
+
+    return _question(contract.FILL_MASK, texts, read, timeout, settings)
 
 
 def token_scores(

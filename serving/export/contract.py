@@ -189,6 +189,20 @@ class BeamSettings(TypedDict, total=False):
     prompt_ids: PromptIds
 
 
+class FillSettings(TypedDict, total=False):
+    """What `fill_mask` tells; as `GenerateSettings`."""
+
+    alternatives: Annotated[
+        Whole,
+        Setting(
+            ALTERNATIVES,
+            "The likeliest pieces that are told for each mask.",
+            1,
+            MAX_ALTERNATIVES,
+        ),
+    ]
+
+
 class CacheSettings(TypedDict, total=False):
     """The cache of `cache_scores`; as `GenerateSettings`."""
 
@@ -459,6 +473,65 @@ OF_EXAMPLES = {
     for name in signature.inputs
 }
 
+_GAPS = _tensors(
+    "text string of any bytes, with the model's mask, such as `[MASK]`, for each gap"
+)
+_FILLED = _tensors("""
+    masks            int32    how many the text has
+    mask             string   what the model takes for one, the same in each row
+""")
+FILL = Signature(
+    "serving_default",
+    "The likeliest pieces for each mask of each text.",
+    _GAPS,
+    _FILLED
+    | _tensors(f"""
+    top_token            string[n,{ALTERNATIVES}]   for each mask, likeliest first
+    top_log_probability  float32[n,{ALTERNATIVES}]  of each of these, in nats
+    """),
+)
+FILL_MASK = Signature(
+    "fill_mask",
+    "The same, as many pieces as are asked for. Each mask is filled as if the others "
+    "stayed.",
+    _GAPS | _settings(FillSettings),
+    _FILLED
+    | _tensors("""
+    top_token            string[n,n]   for each mask, likeliest first
+    top_log_probability  float32[n,n]  of each of these, in nats
+    """),
+)
+PSEUDO_SCORE = Signature(
+    "score",
+    "How well the tokens of each text fit each other; each is scored where it alone is "
+    "hidden.",
+    _TEXT,
+    _tensors("""
+    pseudo_nll       float32  nats of the tokens, which are no code of the text
+    spelling_nll     float32  nats to spell what is unknown, beyond `<unk>`
+    tokens           int64    tokens
+    bytes            int64    of the text in UTF-8
+    words            int64    of the text, at white space
+    """),
+)
+PSEUDO_TOKEN_SCORES = Signature(
+    "token_scores",
+    "How well each token of each text fits the others.",
+    _TEXT,
+    _TOKENS | _tensors("length int32 how many tokens there are"),
+)
+MASKED_EVALUATE = Signature(
+    "evaluate",
+    "Sums over the tokens of each document that a hash of it hides, 15 % of them, of "
+    "which metrics are made.",
+    EVALUATE.inputs,
+    {name: t for name, t in EVALUATE.outputs.items() if name != "spelling_nll"}
+    | _tensors("""
+    nll              float32  nats of the hidden tokens
+    tokens           int64    that are hidden
+    """),
+)
+
 # By task: what an export of it answers.
 SIGNATURES: dict[str, tuple[Signature, ...]] = {
     "causal_lm": (
@@ -475,6 +548,17 @@ SIGNATURES: dict[str, tuple[Signature, ...]] = {
         EMBED,
         MODEL_INFO,
         EVALUATE,
+    ),
+    "masked_lm": (
+        FILL,
+        FILL_MASK,
+        PSEUDO_SCORE,
+        PSEUDO_TOKEN_SCORES,
+        TOKENIZE,
+        DETOKENIZE,
+        EMBED,
+        MODEL_INFO,
+        MASKED_EVALUATE,
     ),
     "text_classifier": (
         LABELS,

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ...models.tasks.scoring import spelling_nll, token_outcomes
+from ...models.tasks.scoring import TokenOutcomes, spelling_nll, token_outcomes
 from .contract import CALIBRATION_BINS
 from .vocabulary import Vocabulary
 
@@ -45,6 +45,16 @@ def evaluation_sums(
     """
     documents = vocabulary.documents(text)
     outcomes = token_outcomes(model, documents, stride=stride)
+    return outcome_sums(vocabulary, text, documents, outcomes)
+
+
+def outcome_sums(
+    vocabulary: Vocabulary,
+    text: tf.Tensor,
+    documents: tf.RaggedTensor,
+    outcomes: TokenOutcomes,
+) -> dict[str, tf.Tensor]:
+    """Those sums, by how tokens of the documents were predicted."""
     unknown = documents[:, 1:-1] == int(vocabulary.tokenizer.unk_token_id)
     characters = tf.strings.length(text, unit="UTF8_CHAR")
     return {

@@ -22,7 +22,7 @@ def perplexity(sums: CorpusSums) -> np.ndarray:
     between models with the same tokenizer. Source: Jelinek et al. 1977, "Perplexity, a
     measure of the difficulty of speech recognition tasks".
     """
-    return _exp(ratio(sums["nll"], sums["tokens"]))
+    return exp(ratio(sums["nll"], sums["tokens"]))
 
 
 def word_perplexity(sums: CorpusSums) -> np.ndarray:
@@ -32,7 +32,7 @@ def word_perplexity(sums: CorpusSums) -> np.ndarray:
     the same text. Source: Mielke 2016, "Language diversity in ACL 2004-2016" and Mielke
     et al. 2019, "What kind of language is hard to language-model?".
     """
-    return _exp(ratio(_code_length(sums), sums["words"]))
+    return exp(ratio(_code_length(sums), sums["words"]))
 
 
 def bits_per_byte(sums: CorpusSums) -> np.ndarray:
@@ -100,7 +100,8 @@ def _code_length(sums: CorpusSums) -> np.ndarray:
     return sums["nll"] + sums["spelling_nll"]
 
 
-def _exp(values: np.ndarray) -> np.ndarray:
+def exp(values: np.ndarray) -> np.ndarray:
+    """Infinity where it is too large."""
     with np.errstate(over="ignore"):
         return np.exp(values)
 

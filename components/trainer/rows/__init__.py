@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ....models.tasks import CAUSAL_LM, TEXT_CLASSIFIER
+from ....models.tasks import CAUSAL_LM, MASKED_LM, TEXT_CLASSIFIER
 
 
 class Rows(NamedTuple):
@@ -40,6 +40,12 @@ ROWS: dict[str, Rows] = {
         write="langzoo.components.trainer.rows.windows:write_documents",
         read="langzoo.components.trainer.rows.packing:read_windows",
         figure="langzoo.components.trainer.rows.windows:bits_per_byte",
+    ),
+    MASKED_LM.name: Rows(
+        write="langzoo.components.trainer.rows.windows:write_documents",
+        read="langzoo.components.trainer.rows.masking:read_windows",
+        figure="langzoo.components.trainer.rows.masking:nats",
+        settings="masking",
     ),
     TEXT_CLASSIFIER.name: Rows(
         write="langzoo.components.trainer.rows.labelled:write_documents",

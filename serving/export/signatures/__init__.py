@@ -14,6 +14,7 @@ import tensorflow as tf
 # is out of its range, and gives `Signatures`.
 SIGNATURES = {
     "causal_lm": "langzoo.serving.export.signatures.causal_lm:build",
+    "masked_lm": "langzoo.serving.export.signatures.masked_lm:build",
     "text_classifier": "langzoo.serving.export.signatures.text_classifier:build",
 }
 

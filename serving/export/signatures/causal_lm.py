@@ -72,8 +72,10 @@ from .common import (
     embed_signature,
     model_info,
     scored_tokens,
+    shown,
     text_of_examples,
     tokens,
+    told,
 )
 from .rows import signature
 
@@ -219,7 +221,7 @@ def _alternatives(
         is_there = tf.sequence_mask(scores.row_lengths(), tf.shape(top.ids)[1])
         return {
             **scored_tokens(vocabulary, documents[:, 1:], scores),
-            **_shown(vocabulary, top, is_there, contract.ALTERNATIVES),
+            **shown(vocabulary, top, is_there, contract.ALTERNATIVES),
         }
 
     @signature(contract.ID_ALTERNATIVES)
@@ -283,7 +285,7 @@ def _generate(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
             "token_id": tf.where(is_there, new.ids, 0),
             "token": tf.where(is_there, vocabulary.display(new.ids), ""),
             "log_probability": new.log_probability,
-            **_told(alternatives, _shown(vocabulary, new.top, is_there, asked)),
+            **told(alternatives, shown(vocabulary, new.top, is_there, asked)),
         }
 
     return generate_text
@@ -324,23 +326,3 @@ def _beam_search(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
 
 def _finish_reason(stopped: tf.Tensor) -> tf.Tensor:
     return tf.where(stopped, "stop", "length")
-
-
-def _shown(
-    vocabulary: Vocabulary,
-    top: Alternatives,
-    is_there: tf.Tensor,
-    count: int | tf.Tensor,
-) -> dict[str, tf.Tensor]:
-    token, log_probability = vocabulary.shown(top, is_there, count)
-    return {"top_token": token, "top_log_probability": log_probability}
-
-
-def _told(alternatives: tf.Tensor, shown: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The likeliest tokens as far as each row asks for them: "" and -inf behind."""
-    count = tf.shape(shown["top_token"])[2]
-    is_asked = tf.range(count) < alternatives[:, tf.newaxis, tf.newaxis]
-    unasked = {"top_token": "", "top_log_probability": float("-inf")}
-    return {
-        name: tf.where(is_asked, shown[name], value) for name, value in unasked.items()
-    }

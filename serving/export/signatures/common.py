@@ -10,7 +10,7 @@ import tensorflow as tf
 from ....models.tasks.embedding import embed_sequences
 from .. import contract
 from ..settings import ExportSettings
-from ..vocabulary import Vocabulary
+from ..vocabulary import Alternatives, Vocabulary
 from .rows import signature
 
 
@@ -37,17 +37,20 @@ def tokens(vocabulary: Vocabulary) -> dict[str, Callable]:
 
 
 def embed_signature(
-    model: Any, vocabulary: Vocabulary, settings: ExportSettings
+    model: Any, vocabulary: Vocabulary, settings: ExportSettings, closed: bool = False
 ) -> Callable:
-    """The signature `embed`."""
+    """The signature `embed`; a model that sees both ways reads `</s>`, too."""
 
     @signature(contract.EMBED)
     def embed(text: tf.Tensor, token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         sequences = vocabulary.prompts(text, token_ids)
+        count = vocabulary.said(sequences, token_ids)
+        if closed:
+            sequences = vocabulary.closed(sequences, token_ids)
         embedding = embed_sequences(model, sequences, settings.embed_pooling)
         if settings.embed_normalize:
             embedding = tf.math.l2_normalize(embedding, axis=-1)
-        return {"embedding": embedding, "tokens": vocabulary.said(sequences, token_ids)}
+        return {"embedding": embedding, "tokens": count}
 
     return embed
 
@@ -91,3 +94,24 @@ def text_of_examples(examples: tf.Tensor) -> tf.Tensor:
     features = {"text": tf.io.RaggedFeature(tf.string)}
     parsed = tf.io.parse_example(examples, features)
     return tf.strings.reduce_join(parsed["text"], axis=-1)
+
+
+def shown(
+    vocabulary: Vocabulary,
+    top: Alternatives,
+    is_there: tf.Tensor,
+    count: int | tf.Tensor,
+) -> dict[str, tf.Tensor]:
+    """The outputs that tell what is likeliest in places; see `Vocabulary.shown`."""
+    token, log_probability = vocabulary.shown(top, is_there, count)
+    return {"top_token": token, "top_log_probability": log_probability}
+
+
+def told(alternatives: tf.Tensor, top: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The likeliest tokens as far as each row asks for them: "" and -inf behind."""
+    count = tf.shape(top["top_token"])[2]
+    is_asked = tf.range(count) < alternatives[:, tf.newaxis, tf.newaxis]
+    unasked = {"top_token": "", "top_log_probability": float("-inf")}
+    return {
+        name: tf.where(is_asked, top[name], value) for name, value in unasked.items()
+    }

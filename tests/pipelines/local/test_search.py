@@ -6,7 +6,8 @@ import json
 
 import pytest
 from langzoo.models import CausalLM
-from langzoo.models.families import FAMILIES
+from langzoo.models.families import FAMILIES, family_of
+from langzoo.models.tasks import TASKS
 from langzoo.pipelines.configuration import loading
 
 
@@ -14,7 +15,10 @@ def load(family="transformer", **search):
     model = {"family": family}
     if family == "keras_hub":
         model["preset"] = "gpt2_base_en"
+    can = family_of(family).can
+    task = next(name for name, task in TASKS.items() if can(task))
     settings = [f"model={json.dumps(model)}", f"search={json.dumps(search)}"]
+    settings += ["gate={}", f"task={task}"]
     return loading.load(settings=settings)
 
 
