@@ -91,12 +91,10 @@ def build(
         tokenizer: a tokenizer of `langzoo.models`.
         context_length: int. Longest input, in tokens. Defaults to the preset's; with a
             family it must be given.
-        initial_weights: string or `None`. Folder of a preset that a model of this
-            architecture, with this tokenizer, was saved in, of any task: the model
-            begins with its weights. Defaults to newly drawn ones.
+        initial_weights: string or `None`. Folder of a preset of this architecture, with
+            this tokenizer, of any task, to begin with. Defaults to newly drawn weights.
         task: a name of a task, of `tasks.TASKS`. Defaults to `"causal_lm"`.
-        of_task: what the task's models take besides backbone and preprocessor, such as
-            the `labels` of a `TextClassifier`. Defaults to nothing.
+        of_task: what the task's models take besides, such as `labels`.
         **hyperparameters_: those of the family, see `hyperparameters()`, in place of
             the preset's and of their defaults.
 
@@ -105,19 +103,13 @@ def build(
         the family's recipe.
 
     Raises:
-        ValueError: if a name is unknown, a value is out of range, or the initial
-            weights or their tokenizer are other ones.
+        ValueError: if a name is unknown, a value out of range, or the weights others'.
 
     Example:
     ```python
     model = build_causal_lm("lstm", ByteTokenizer(), 64, num_layers=2)
     model = build_causal_lm("gpt2_tiny", ByteTokenizer())
     model = build_causal_lm("keras_hub", ByteTokenizer(), 64, preset="gpt2_base_en")
-    model = build(
-        *("lstm", ByteTokenizer(), 64),
-        task="text_classifier",
-        of_task={"labels": ["question", "statement"]},
-    )
     ```
     """
     if family in PRESETS:
@@ -128,16 +120,13 @@ def build(
     record = families.family_of(family)
     _require_known(record, family, task, initial_weights, hyperparameters_)
     cls: Any = load(record.tasks.get(task, TASKS[task].model))
+    more = of_task or {}
     if not record.backbone:
-        return cls(
-            tokenizer=tokenizer,
-            context_length=context_length,
-            **(of_task or {}),
-            **hyperparameters_,
-        )
+        lengths = {"context_length": context_length}
+        return cls(tokenizer=tokenizer, **lengths, **more, **hyperparameters_)
     backbone = _backbone(record, tokenizer, context_length, hyperparameters_)
     preprocessor = cls.preprocessor_cls(tokenizer, sequence_length=context_length)
-    model = cls(backbone=backbone, preprocessor=preprocessor, **(of_task or {}))
+    model = cls(backbone=backbone, preprocessor=preprocessor, **more)
     if initial_weights is not None:
         _load(model, tokenizer, initial_weights)
     if record.learns_by_gradient:

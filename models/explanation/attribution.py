@@ -187,10 +187,8 @@ def attribute(
 ) -> Attribution:
     """What each token of a text does to the log-probability of what follows it.
 
-    Of a `TextClassifier` it is what speaks for a label.
-
     Args:
-        model: a `CausalLM` with a preprocessor, or a KerasHub model of the zoo; or a
+        model: a `CausalLM` with a preprocessor, a KerasHub model of the zoo, or a
             `TextClassifier`.
         text: a string that, with the target, fits into the context.
         target: string that follows the text, or `None` for the likeliest next token.
@@ -213,9 +211,7 @@ def attribute(
     ```
     """
     method = _method_for(model, method)
-    is_classifier = isinstance(model, TextClassifier)
-    ask: Any = _label_question if is_classifier else _question
-    question = ask(model, text, target)
+    question = _question(model, text, target)
     absent = question.with_unknown(question.places)
     output, baseline = question.log_probabilities([question.ids, absent])
     if method == "leave_one_out":
@@ -439,6 +435,8 @@ def _ends(backbone: Any) -> tuple[list[Any], Callable[[Tensor], Tensor]]:
 
 
 def _question(model: Any, text: str, target: str | None) -> _Question:
+    if isinstance(model, TextClassifier):
+        return _label_question(model, text, target)
     ids = _ids(model, text)
     if target is None:
         _require_fits(model, len(ids))

@@ -174,7 +174,7 @@ def test_what_does_not_fit_the_task_is_a_line(setting, said):
         ("trainer.packing=lines", "trainer.packing is of tasks whose rows"),
         ("trainer.carry_state=true", "trainer.carry_state"),
         ("trainer.classifier.pooling=first", "whose first state has seen the whole"),
-        ("model.family=mixture", "mixture"),
+        ("model={family: mixture}", "not for models of family mixture"),
         ("gate.max_bits_per_byte=1", "give gate.max_cross_entropy"),
     ],
 )
