@@ -70,12 +70,6 @@ def served_here(base_path):
         yield server.grpc_address
 
 
-def _of_its_task(settings, changes):
-    """Settings without the bound of the task that they are of, where it is another."""
-    is_other = any(change.startswith("task=") for change in changes)
-    return [one for one in settings if not (is_other and one.startswith("gate.max_"))]
-
-
 @pytest.fixture(scope="session")
 def run_pipeline(settings):
     """Runs it with changed settings; gives configuration, result and what was shown.
@@ -84,7 +78,7 @@ def run_pipeline(settings):
     """
 
     def run(*changes, apart=False, **options):
-        config = loading.load(settings=[*_of_its_task(settings, changes), *changes])
+        config = loading.load(settings=[*settings, *changes])
         output = io.StringIO()
         with contextlib.ExitStack() as quick:
             if not apart:

@@ -47,8 +47,7 @@ def run(run_pipeline, tmp_path_factory):
         "corpus.eval_fraction=0.2",
         "trainer.steps=60",
         "trainer.classifier.class_weights=balanced",
-        "gate.slices=[label]",
-        f"gate.rules={json.dumps(RULES)}",
+        f"gate={json.dumps({'slices': ['label'], 'rules': RULES})}",
     )
 
 
