@@ -17,6 +17,7 @@ import typer
 from .. import importing
 from ..components.text_example_gen import formats
 from ..serving.export.contract import BEAM_SEARCH, CACHE_SCORES, FILL_MASK, GENERATE
+from ..serving.wording import in_one_line
 from .common import app, fail, fields_of, print_json, print_text
 from .connecting import asks, option_of
 
@@ -181,21 +182,60 @@ def explain(
         Path | None,
         typer.Option(help="Folder of an exported model, in place of a server."),
     ] = None,
+    preset: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a Keras preset: what speaks for its answer."),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="With --preset: for this label, or what follows the text."),
+    ] = None,
 ) -> None:
-    """Write a page that shows how unexpected each token of texts is."""
+    """Write a page that shows how unexpected each token of texts is.
+
+    With --preset it shows what each token of a text does to the answer: the label of a
+    classifier, or the next token.
+    """
     from ..models.explanation import pages
 
     asked = list(itertools.chain.from_iterable(_chunks(texts, file)))
+    if label is not None and preset is None:
+        fail("--label is with --preset")
+    if preset is not None:
+        _write_page(_attribution_page(preset, asked, label), output)
+        return
     if model is None:
         scores = client.token_scores(asked)
     else:
         scores = _exported_token_scores(model, asked)
     title = f"Surprisal, {model or client.model_name}"
+    _write_page(pages.surprisal_page(scores, title), output)
+
+
+def _write_page(page: Any, output: Path) -> None:
     try:
-        pages.surprisal_page(scores, title).save(output)
+        page.save(output)
     except OSError as error:
         fail(f"{output} cannot be written: {error.strerror}")
     typer.echo(f"wrote {output}")
+
+
+def _attribution_page(preset: Path, texts: list[str], label: str | None) -> Any:
+    """The page of what speaks for a model's answer to a text."""
+    from ..pipelines.local.console import libraries_to_log
+
+    if len(texts) != 1:
+        fail("--preset: give one text")
+    with libraries_to_log(Path(os.devnull)):
+        with importing():
+            from ..models import zoo
+            from ..models.explanation import attribution, pages
+        try:
+            model = zoo.from_preset(str(preset))
+            found = attribution.attribute(model, texts[0], label)
+        except (OSError, ValueError) as error:
+            fail(f"--preset {preset}: {in_one_line(str(error))}")
+    return pages.attribution_page(found)
 
 
 def _chunks(texts: list[str] | None, file: str | None) -> Iterator[list[str]]:

@@ -135,12 +135,15 @@ def build(
 
 
 def from_preset(preset: str, context_length: int | None = None) -> Any:
-    """A causal model as `save_to_preset()` has written it, with its tokenizer.
+    """A model as `save_to_preset()` has written it, with its tokenizer.
 
     Args:
         preset: the folder.
-        context_length: of a model of KerasHub's, as of `KerasHubCausalLM`.
+        context_length: of a causal model of KerasHub's, as of `KerasHubCausalLM`.
     """
+    task: Any = _task_of(preset)
+    if task is not None and not issubclass(task, keras_hub.models.CausalLM):
+        return task.from_preset(preset)
     model = keras_hub.models.CausalLM.from_preset(preset)
     if isinstance(model, CausalLM):
         return model

@@ -11,6 +11,7 @@ import time
 
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from ...models.tasks import TASKS
 from ...serving.export import saved_model
 from .. import storage
 from ..progress import report, show
@@ -41,7 +42,8 @@ def run_fn(fn_args: FnArgs) -> None:
             model = job.with_weights(model.get_weights())
     report(
         f"{result.parameters:,} parameters, {result.steps} steps in "
-        f"{result.seconds:.0f} s, evaluation loss {result.eval_loss:.3f} nats a token"
+        f"{result.seconds:.0f} s, evaluation loss {result.eval_loss:.3f} nats a "
+        f"{TASKS[job.task].target}"
     )
     show("exporting")
     options = fn_args.custom_config["export"]

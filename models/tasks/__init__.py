@@ -46,6 +46,7 @@ TEXT_CLASSIFIER = Task(
     unit="nats",
     beside=("accuracy", "macro_f1"),
     needs="has_hidden_states",
+    target="label",
     learns_from=("label",),
     hub="text-classification",
     model_noun="A text classifier",

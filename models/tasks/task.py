@@ -20,6 +20,7 @@ class Task(NamedTuple):
         beside: Metrics that are told first beside it.
         needs: What a family must be able to do for it, a field of `Family`, unless it
             has a class of its own; "" for nothing.
+        target: What it is to predict, which losses in training are told of.
         learns_from: Features of the examples, besides the text, that it learns from.
         hub: What the Hugging Face Hub calls it.
         model_noun: What a model card calls its models.
@@ -34,6 +35,7 @@ class Task(NamedTuple):
     direction: Literal["lower", "higher"] = "lower"
     beside: tuple[str, ...] = ()
     needs: str = ""
+    target: str = "token"
     learns_from: tuple[str, ...] = ()
     hub: str = ""
     model_noun: str = "A language model"

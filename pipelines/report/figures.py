@@ -72,7 +72,7 @@ _CONFUSED = 20  # labels of a confusion matrix
 _Row = TypeVar("_Row")
 
 
-def training_curves(training: TrainingResult) -> Markup | None:
+def training_curves(training: TrainingResult, task: Task) -> Markup | None:
     """Loss over steps: of batches, and of the evaluation split."""
     if not training.history and not training.evaluations:
         return None
@@ -89,7 +89,7 @@ def training_curves(training: TrainingResult) -> Markup | None:
             axes, result, "loss", label="result, evaluation split",
             marker="D", markersize=6, linestyle="", color=_SERIES[1],
         )  # fmt: skip
-        axes.set(xlabel="step", ylabel="nats a token")
+        axes.set(xlabel="step", ylabel=f"nats a {task.target}")
         axes.legend()
 
     return _figure(draw, "Loss over training steps")
@@ -310,7 +310,8 @@ def curves_of_all(report: data.ComparisonReport) -> Markup | None:
                 axes, _thinned(training.history), "loss", label=name,
                 color=_SERIES[place], linestyle=("-", "--", ":")[repeated % 3],
             )  # fmt: skip
-        axes.set(xlabel="step", ylabel="nats a token, training batches")
+        target = report.gated.target
+        axes.set(xlabel="step", ylabel=f"nats a {target}, training batches")
         axes.legend()
 
     return _figure(draw, "Training loss of all models over steps")

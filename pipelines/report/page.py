@@ -71,7 +71,7 @@ def run_page(report: data.RunReport) -> str:
         "reliability": evaluation and figures.reliability(evaluation),
         "confusion": evaluation and figures.confusion(evaluation),
         "slices": evaluation and figures.slices(evaluation, report.task.metric),
-        "training": training and figures.training_curves(training),
+        "training": training and figures.training_curves(training, report.task),
         "gated": training and figures.gated(training, report.task),
         "learning_rate": training and figures.learning_rate(training),
         "lineage": figures.lineage(report.executions),

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import tensorflow as tf
 from langzoo import cli
+from langzoo.components.push_folder.records import CARD_FILE
 from langzoo.components.text_example_gen import demo_corpus
 from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.kubeflow import compiler
@@ -57,6 +58,8 @@ def server(run):
     with ModelServer(
         *("langzoo", config.push_folder), host="127.0.0.1", grpc_port=0, rest_port=0
     ) as running:
+        with Client(running.grpc_address) as client:
+            client.wait_until_ready(120)
         yield running
 
 
@@ -88,7 +91,7 @@ def test_what_was_measured_is_told_by_label(run):
     page = result.report.read_text()
     assert "Confusion matrix" in page
     assert "<th>method</th>" in page
-    card = Path(result.destination, "README.md").read_text()
+    card = Path(result.destination, CARD_FILE).read_text()
     assert "pipeline_tag: text-classification" in card
     assert "| method |" in card
 
