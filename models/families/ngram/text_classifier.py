@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -74,12 +73,14 @@ class NgramTextClassifier(TextClassifier):
         """
         super().compile(*args, jit_compile=False, **kwargs)
 
-    def fit(self, x: Iterable[Any], y: Any, **_: Any) -> keras.callbacks.History:
+    def fit(self, x: Any, y: Any = None, **_: Any) -> keras.callbacks.History:
         """Learns from texts, in place of what was learned before.
 
         Args:
             x: documents: strings, or integer arrays of token ids without `<s>` and
-                `</s>`. They are counted whole, whatever the context length.
+                `</s>`. They are counted whole, whatever the context length. Or what the
+                preprocessor makes of texts; or a `tf.data.Dataset` of batches of such
+                with their `y`.
             y: int array: the labels' numbers `(num_documents,)`, with `multi_label`
                 zeros and ones `(num_documents, num_labels)`.
             **_: ignored: what is of steps and batches.
@@ -91,7 +92,13 @@ class NgramTextClassifier(TextClassifier):
         Raises:
             ValueError: if there are fewer than two documents, or no preprocessor.
         """
-        documents = self._documents(x)
+        self._assert_compile_called("fit")
+        if isinstance(x, tf.data.Dataset):
+            batches = [keras.utils.unpack_x_y_sample_weight(batch)[:2] for batch in x]
+            documents = [one for part, _ in batches for one in self._documents(part)]
+            y = np.concatenate([labels for _, labels in batches])
+        else:
+            documents = self._documents(x)
         share = min(_HELD_OUT, _MOST_HELD_OUT / max(len(documents), 1))
         is_held = held_out(len(documents), share)
         is_of = self.bayes.is_of(np.asarray(y))
@@ -112,9 +119,13 @@ class NgramTextClassifier(TextClassifier):
         require(preprocessor is not None, "`fit` needs a preprocessor.")
         return preprocessor.tokenizer
 
-    def _documents(self, x: Iterable[Any]) -> list[np.ndarray]:
+    def _documents(self, x: Any) -> list[np.ndarray]:
         """The token ids of documents, between `<s>` and `</s>`."""
-        tokenizer, items = self._tokenizer, list(x)
+        if isinstance(x, dict):
+            ids, inside = np.asarray(x["token_ids"]), np.asarray(x["padding_mask"])
+            return [row[is_in] for row, is_in in zip(ids, inside, strict=True)]
+        tokenizer = self._tokenizer
+        items = list(x.numpy() if tf.is_tensor(x) else x)
         if items and isinstance(items[0], (str, bytes)):
             ids = tokenizer.tokenize(tf.constant(items))
             items = np.split(ids.flat_values.numpy(), ids.row_splits.numpy()[1:-1])
@@ -134,15 +145,19 @@ class NgramTextClassifier(TextClassifier):
             layer.tables = self._tables([documents[i] for i in np.flatnonzero(rows)])
 
     def _tables(self, documents: list[np.ndarray]) -> KneserNeyTables:
-        backbone, tokenizer = self.backbone, self._tokenizer
+        backbone = self.backbone
         if not documents:
             return KneserNeyTables.uniform(backbone.vocabulary_size)
+        unpredictable = set()
+        if self.preprocessor is not None:
+            tokenizer = self._tokenizer
+            unpredictable = {tokenizer.pad_token_id, tokenizer.start_token_id}
         tables, _ = estimate_kneser_ney(
             np.concatenate(documents),
             np.array([len(document) for document in documents]),
             vocabulary_size=backbone.vocabulary_size,
             order=backbone.order,
-            unpredictable={tokenizer.pad_token_id, tokenizer.start_token_id},
+            unpredictable=unpredictable,
             most=backbone.max_ngrams,
         )
         return tables
