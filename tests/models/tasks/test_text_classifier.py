@@ -244,3 +244,20 @@ def test_what_speaks_for_a_label_sums_to_what_it_says(sentences, family):
         assert abs(found.residual) <= 0.011
     with pytest.raises(ValueError, match="must be one of question, statement"):
         models.attribute(model, text, "answer")
+
+
+def test_a_classifier_begins_with_what_a_language_model_has_learned(tmp_path):
+    tokenizer = models.ByteTokenizer()
+    learned = zoo.build("gru", tokenizer, 24, **TINY["gru"])
+    learned.save_to_preset(str(tmp_path))
+    keras.utils.set_random_seed(1)
+    model = zoo.build(
+        *("gru", tokenizer, 24, str(tmp_path)),
+        task="text_classifier",
+        of_task={"labels": LABELS},
+        **TINY["gru"],
+    )
+    for found, expected in zip(
+        model.backbone.get_weights(), learned.backbone.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)

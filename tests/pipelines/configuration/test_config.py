@@ -258,8 +258,8 @@ def test_the_folders_of_a_root_in_a_store_have_one_slash_between_them():
         ),
         ("model={family: keras_hub}", "the key model.preset is missing"),
         (
-            "gate.rules=[{metric: accuracy, min: 0.1}]",
-            "there is no metric 'accuracy': it is one of bits_per_byte, ",
+            "gate.rules=[{metric: correctness, min: 0.1}]",
+            "there is no metric 'correctness': it is one of bits_per_byte, ",
         ),
         (
             "gate.rules=[{metric: perplexity, maxx: 3}]",
