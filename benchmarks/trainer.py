@@ -21,12 +21,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from langzoo.models.families import RECIPES
+from langzoo.models.families import RECIPES, family_of
+from langzoo.models.tasks import CAUSAL_LM
 
 from .apart import measure_apart, run_for
 from .tables import show, table_of
 
-FAMILIES = tuple(RECIPES)
+FAMILIES = tuple(name for name in RECIPES if family_of(name).can(CAUSAL_LM))
 _CONTEXT = 128
 _BATCH = 8
 _VOCABULARY = 4096

@@ -16,15 +16,25 @@ import typer
 
 from .. import importing
 from ..components.text_example_gen import formats
-from ..serving.export.contract import BEAM_SEARCH, CACHE_SCORES, GENERATE
+from ..serving.export.contract import BEAM_SEARCH, CACHE_SCORES, FILL_MASK, GENERATE
+from ..serving.wording import in_one_line
 from .common import app, fail, fields_of, print_json, print_text
 from .connecting import asks, option_of
 
 if TYPE_CHECKING:
-    from ..serving.client import Beam, Generation, Score, SyncClient, TokenScores
+    from ..serving.client import (
+        Beam,
+        Filled,
+        Generation,
+        Score,
+        SyncClient,
+        TokenScores,
+    )
 
 # How many lines of a file are asked about at a time.
 _CHUNK = 64
+# How many labels are shown to a person, the likeliest.
+_LABELS = 5
 _HEAD = 1024  # bytes that say how it is encoded
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one line a text.")]
 Texts = Annotated[
@@ -65,6 +75,28 @@ def generate(
             continue
         for prompt, text in zip(chunk, client.generate(chunk, **settings), strict=True):
             _print_generation(prompt, text, tokens, as_json)
+
+
+@app.command()
+@asks(FILL_MASK)
+def fill(
+    client: SyncClient,
+    texts: Texts = None,
+    file: File = None,
+    *,
+    settings: Any,
+    as_json: Json = False,
+) -> None:
+    """List the likeliest pieces for each [MASK] in texts."""
+    for chunk in _chunks(texts, file):
+        answers = client.fill_mask(chunk, **settings)
+        for text, answer in zip(chunk, answers, strict=True):
+            if not answer.alternatives:
+                fail(
+                    f"write {answer.mask} where a piece is missing: there is none in "
+                    f"{text!r}"
+                )
+            _print_filled(text, answer, as_json)
 
 
 @app.command()
@@ -112,6 +144,21 @@ def next_token(
 
 @app.command()
 @asks()
+def classify(
+    client: SyncClient, texts: Texts = None, file: File = None, as_json: Json = False
+) -> None:
+    """Say which label texts have, or how likely each is."""
+    for chunk in _chunks(texts, file):
+        for text, answer in zip(chunk, client.classify(chunk), strict=True):
+            if as_json:
+                print_json(text=text, **fields_of(answer))
+                continue
+            print_text(text)
+            _print_tokens(answer.labels[:_LABELS], answer.probabilities[:_LABELS])
+
+
+@app.command()
+@asks()
 def embed(
     client: SyncClient, texts: Texts = None, file: File = None, as_json: Json = False
 ) -> None:
@@ -135,21 +182,60 @@ def explain(
         Path | None,
         typer.Option(help="Folder of an exported model, in place of a server."),
     ] = None,
+    preset: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a Keras preset: what speaks for its answer."),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="With --preset: for this label, or what follows the text."),
+    ] = None,
 ) -> None:
-    """Write a page that shows how unexpected each token of texts is."""
+    """Write a page that shows how unexpected each token of texts is.
+
+    With --preset it shows what each token of a text does to the answer: the label of a
+    classifier, or the next token.
+    """
     from ..models.explanation import pages
 
     asked = list(itertools.chain.from_iterable(_chunks(texts, file)))
+    if label is not None and preset is None:
+        fail("--label is with --preset")
+    if preset is not None:
+        _write_page(_attribution_page(preset, asked, label), output)
+        return
     if model is None:
         scores = client.token_scores(asked)
     else:
         scores = _exported_token_scores(model, asked)
     title = f"Surprisal, {model or client.model_name}"
+    _write_page(pages.surprisal_page(scores, title), output)
+
+
+def _write_page(page: Any, output: Path) -> None:
     try:
-        pages.surprisal_page(scores, title).save(output)
+        page.save(output)
     except OSError as error:
         fail(f"{output} cannot be written: {error.strerror}")
     typer.echo(f"wrote {output}")
+
+
+def _attribution_page(preset: Path, texts: list[str], label: str | None) -> Any:
+    """The page of what speaks for a model's answer to a text."""
+    from ..pipelines.local.console import libraries_to_log
+
+    if len(texts) != 1:
+        fail("--preset: give one text")
+    with libraries_to_log(Path(os.devnull)):
+        with importing():
+            from ..models import zoo
+            from ..models.explanation import attribution, pages
+        try:
+            model = zoo.from_preset(str(preset))
+            found = attribution.attribute(model, texts[0], label)
+        except (OSError, ValueError) as error:
+            fail(f"--preset {preset}: {in_one_line(str(error))}")
+    return pages.attribution_page(found)
 
 
 def _chunks(texts: list[str] | None, file: str | None) -> Iterator[list[str]]:
@@ -208,6 +294,20 @@ def _print_generation(
         )
 
 
+def _print_filled(text: str, answer: Filled, as_json: bool) -> None:
+    if as_json:
+        print_json(text=text, **fields_of(answer))
+        return
+    print_text(text)
+    for number, pieces in enumerate(answer.alternatives, start=1):
+        if len(answer.alternatives) > 1:
+            print_text(f" {answer.mask} {number}")
+        _print_tokens(
+            (piece.token for piece in pieces),
+            (math.exp(piece.log_probability) for piece in pieces),
+        )
+
+
 def _print_beams(prompt: str, beams: tuple[Beam, ...], as_json: bool) -> None:
     if as_json:
         print_json(prompt=prompt, beams=[fields_of(beam) for beam in beams])
@@ -217,6 +317,10 @@ def _print_beams(prompt: str, beams: tuple[Beam, ...], as_json: bool) -> None:
 
 
 def _measures(score: Score) -> dict[str, Any]:
+    from ..serving.client import PseudoScore
+
+    if isinstance(score, PseudoScore):
+        return {"pseudo_perplexity": score.perplexity}
     return {
         "perplexity": score.perplexity,
         "word_perplexity": score.word_perplexity,
@@ -249,9 +353,12 @@ def _print_score(
             ]
         print_json(text=text, **fields_of(score), **measures)
         return
+    per_byte = f"{score.bits_per_byte:.3f} bits per byte, "
+    kind = "perplexity"
+    if kind not in measures:
+        per_byte, kind = "", "pseudo-perplexity"
     print_text(
-        f"{score.bits_per_byte:.3f} bits per byte, perplexity {score.perplexity:.1f} "
-        f"over {score.tokens} tokens: {text}"
+        f"{per_byte}{kind} {score.perplexity:.1f} over {score.tokens} tokens: {text}"
     )
     if adapted is not None:
         typer.echo(
@@ -263,6 +370,7 @@ def _print_score(
 
 
 def _print_tokens(tokens: Iterable[str], probabilities: Iterable[float]) -> None:
+    """Tokens, or labels, with their probabilities."""
     for token, probability in zip(tokens, probabilities, strict=True):
         typer.echo(f"  {probability:7.2%}  {token!r}")
 

@@ -112,7 +112,7 @@ def compare(
         bool, typer.Option("--json", help="Print JSON, one line a model.")
     ] = False,
 ) -> None:
-    """Run several models on the same data and rank them by bits per byte.
+    """Run several models on the same data and rank them by what they are gated on.
 
     Nothing is pushed without --push-best, and the gate's last blessed model stays as it
     is. Ends with status 1 where a model failed; with --push-best as `run` does.

@@ -94,7 +94,7 @@ class AnyOf:
 
 
 class CausalBackbone(keras_hub.models.Backbone):
-    """Base class of the causal families: a KerasHub backbone that has a cache.
+    """Base class of the families' backbones: a KerasHub backbone that has a cache.
 
     A backbone maps `{"token_ids": int32 (batch_size, sequence_length),
     "padding_mask": bool (batch_size, sequence_length)}` to hidden states
@@ -107,7 +107,8 @@ class CausalBackbone(keras_hub.models.Backbone):
     `get_config()` gives them back. It implements `make_layers()`, `run_layers()`,
     `empty_cache()` and `call_with_cache()`, and overrides `prefill()` if it can consume
     many tokens faster than one by one. It has an attribute `hidden_dim`, the width of
-    the hidden states.
+    the hidden states. One whose positions see later ones, too, has no cache: its family
+    `fills_gaps`, and it implements `make_layers()` and `run_inputs()`.
 
     Args:
         vocabulary_size: int. Number of token ids.
@@ -158,7 +159,7 @@ class CausalBackbone(keras_hub.models.Backbone):
         # === Functional Model ===
         # It builds the layers.
         inputs = token_inputs()
-        outputs = self.run_layers(inputs["token_ids"])
+        outputs = self.run_inputs(inputs)
         super().__init__(inputs=inputs, outputs=outputs, dtype=dtype, **others)
 
     def get_config(self) -> dict[str, Any]:
@@ -219,6 +220,10 @@ class CausalBackbone(keras_hub.models.Backbone):
             dtype: string or `keras.DTypePolicy`, for each layer.
         """
         raise NotImplementedError
+
+    def run_inputs(self, inputs: dict[str, Tensor]) -> Tensor:
+        """As `run_layers`, for a backbone that must know where padding is."""
+        return self.run_layers(inputs["token_ids"])
 
     def run_layers(self, token_ids: Tensor) -> Tensor:
         """Calls the layers on symbolic token ids.

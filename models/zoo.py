@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras_hub
+from keras_hub.src.utils.preset_utils import (
+    TASK_CONFIG_FILE,
+    check_config_class,
+    check_file_exists,
+    load_json,
+)
 
 from . import families
 from .backbone import CausalBackbone, require
@@ -72,8 +79,9 @@ def build(
     initial_weights: str | None = None,
     *,
     task: str = "causal_lm",
+    of_task: Mapping[str, Any] | None = None,
     **hyperparameters_: Any,
-) -> CausalLM | KerasHubCausalLM:
+) -> Any:
     """Builds an untrained model of a family, or after a preset.
 
     Args:
@@ -83,10 +91,10 @@ def build(
         tokenizer: a tokenizer of `langzoo.models`.
         context_length: int. Longest input, in tokens. Defaults to the preset's; with a
             family it must be given.
-        initial_weights: string or `None`. Folder of a preset that a model of this
-            architecture, with this tokenizer, was saved in: the model begins with its
-            weights, but may have another dropout, say. Defaults to newly drawn ones.
+        initial_weights: string or `None`. Folder of a preset of this architecture, with
+            this tokenizer, of any task, to begin with. Defaults to newly drawn weights.
         task: a name of a task, of `tasks.TASKS`. Defaults to `"causal_lm"`.
+        of_task: what the task's models take besides, such as `labels`.
         **hyperparameters_: those of the family, see `hyperparameters()`, in place of
             the preset's and of their defaults.
 
@@ -95,8 +103,7 @@ def build(
         the family's recipe.
 
     Raises:
-        ValueError: if a name is unknown, a value is out of range, or the initial
-            weights or their tokenizer are other ones.
+        ValueError: if a name is unknown, a value out of range, or the weights others'.
 
     Example:
     ```python
@@ -109,31 +116,34 @@ def build(
         given = {} if context_length is None else {"context_length": context_length}
         model = resolved({"preset": family, **hyperparameters_, **given})
         model["initial_weights"] = initial_weights
-        return build(tokenizer=tokenizer, task=task, **model)
+        return build(tokenizer=tokenizer, task=task, of_task=of_task, **model)
     record = families.family_of(family)
     _require_known(record, family, task, initial_weights, hyperparameters_)
-    cls = load(record.tasks.get(task, TASKS[task].model))
+    cls: Any = load(record.tasks.get(task, TASKS[task].model))
+    more = of_task or {}
     if not record.backbone:
-        return cls(
-            tokenizer=tokenizer, context_length=context_length, **hyperparameters_
-        )
+        lengths = {"context_length": context_length}
+        return cls(tokenizer=tokenizer, **lengths, **more, **hyperparameters_)
     backbone = _backbone(record, tokenizer, context_length, hyperparameters_)
-    if initial_weights is not None:
-        _load(backbone, tokenizer, initial_weights)
     preprocessor = cls.preprocessor_cls(tokenizer, sequence_length=context_length)
-    model = cls(backbone=backbone, preprocessor=preprocessor)
+    model = cls(backbone=backbone, preprocessor=preprocessor, **more)
+    if initial_weights is not None:
+        _load(model, tokenizer, initial_weights)
     if record.learns_by_gradient:
         model.compile(optimizer=(record.recipe or COMMON).make_optimizer())
     return model
 
 
 def from_preset(preset: str, context_length: int | None = None) -> Any:
-    """A causal model as `save_to_preset()` has written it, with its tokenizer.
+    """A model as `save_to_preset()` has written it, with its tokenizer.
 
     Args:
         preset: the folder.
-        context_length: of a model of KerasHub's, as of `KerasHubCausalLM`.
+        context_length: of a causal model of KerasHub's, as of `KerasHubCausalLM`.
     """
+    task: Any = _task_of(preset)
+    if task is not None and not issubclass(task, keras_hub.models.CausalLM):
+        return task.from_preset(preset)
     model = keras_hub.models.CausalLM.from_preset(preset)
     if isinstance(model, CausalLM):
         return model
@@ -155,8 +165,11 @@ def _backbone(
         "`context_length` must be positive.",
         context_length=context_length,
     )
+    vocabulary_size = tokenizer.vocabulary_size()
+    if family.fills_gaps:
+        vocabulary_size = max(vocabulary_size, tokenizer.mask_token_id + 1)
     return backbone_cls(family)(
-        vocabulary_size=tokenizer.vocabulary_size(),
+        vocabulary_size=vocabulary_size,
         max_sequence_length=context_length,
         **hyperparameters_,
     )
@@ -170,6 +183,8 @@ def _require_known(
     given: dict[str, Any],
 ) -> None:
     require(task in TASKS, f"`task` must be one of {sorted(TASKS)}.", task=task)
+    can = [known.name for known in TASKS.values() if record.can(known)]
+    require(task in can, f"Models of family {family!r} can learn {can}.", task=task)
     require(
         initial_weights is None or record.takes_initial_weights,
         "`initial_weights` are for families of the zoo that learn by gradient.",
@@ -184,18 +199,34 @@ def _require_known(
     )
 
 
-def _load(backbone: CausalBackbone, tokenizer: Any, preset: str) -> None:
+def _load(model: Any, tokenizer: Any, preset: str) -> None:
+    """Gives a model the weights of a preset, beyond its backbone's where they fit."""
     require(
         tokenizer.get_vocabulary() == preset_tokenizer(preset).get_vocabulary(),
         "`initial_weights` need the tokenizer of their preset.",
         tokenizer=type(tokenizer).__name__,
         initial_weights=preset,
     )
-    weights = keras_hub.models.Backbone.from_preset(preset).get_weights()
-    shapes = [weight.shape for weight in weights]
+    saved = keras_hub.models.Backbone.from_preset(preset)
     require(
-        shapes == [tuple(weight.shape) for weight in backbone.weights],
+        _shapes(saved) == _shapes(model.backbone),
         "`initial_weights` must be those of a model of the same sizes.",
         initial_weights=preset,
     )
-    backbone.set_weights(weights)
+    model.backbone.set_weights(saved.get_weights())
+    task: Any = _task_of(preset)
+    if model.has_task_weights() and task is type(model):
+        whole = task.from_preset(preset)
+        if _shapes(whole) == _shapes(model):
+            model.set_weights(whole.get_weights())
+
+
+def _task_of(preset: str) -> type | None:
+    """The class of the task that a preset was saved of, if of one."""
+    if not check_file_exists(preset, TASK_CONFIG_FILE):
+        return None
+    return check_config_class(load_json(preset, TASK_CONFIG_FILE))
+
+
+def _shapes(model: Any) -> list[tuple[int, ...]]:
+    return [tuple(weight.shape) for weight in model.weights]

@@ -149,7 +149,7 @@ def measure(
         selected_on = found[CANDIDATE][OVERALL]
     texts = [] if missing else _beginnings(documents)
     with _timed(seconds, "export"):
-        of_exports, samples = _measure_exports(models, texts)
+        of_exports, samples = _measure_exports(models, texts, settings.task)
     probed = probes.Probed({}, {})
     if settings.probed and texts:
         asked = settings.probes or probes.ProbeSettings()
@@ -168,6 +168,7 @@ def measure(
         left_out=left_out,
         missing_signatures=missing,
         seconds=seconds,
+        labels=_labels(models, settings.task),
         adapt=settings.adapt,
         own={name: own(metric) for name, metric in settings.own_metrics.items()},
     )
@@ -188,6 +189,17 @@ def _adapting(settings: EvaluatorSettings, candidate: str, preset: str) -> Adapt
         )
     made = saved_model.read_metadata(candidate)
     return Adapting(settings.adapt, preset, made["stride"], made["context_length"])
+
+
+def _labels(models: Mapping[str, str], task: str) -> dict[str, list[str]]:
+    """The labels that each model knows, where its task has such."""
+    if contract.LABELS not in contract.SIGNATURES[task]:
+        return {}
+    # An export of another task, which the gate refuses, has none.
+    return {
+        name: saved_model.read_metadata(path).get("labels", [])
+        for name, path in models.items()
+    }
 
 
 def _beginnings(documents: Iterable[str]) -> list[str]:
@@ -261,12 +273,13 @@ def _analyzed(
             settings.own_metrics,
             told,
             adapting,
+            settings.task,
         )
     return analysis.read_sums(output, CANDIDATE)
 
 
 def _measure_exports(
-    models: Mapping[str, str], texts: list[str]
+    models: Mapping[str, str], texts: list[str], task: str
 ) -> tuple[dict[str, dict[str, float]], list[Sample]]:
     """What is measured of each export, and what the candidate writes."""
     size, latency = exported.SIZE.name, exported.LATENCY.name
@@ -275,7 +288,7 @@ def _measure_exports(
     for name, path in models.items() if texts else ():
         with ExportedModel(path) as model:
             measured[name][latency] = exported.latency_ms(model, texts)
-            if name == CANDIDATE:
+            if name == CANDIDATE and contract.GENERATE in contract.SIGNATURES[task]:
                 samples = _samples(model, texts[:_SAMPLES])
     return measured, samples
 

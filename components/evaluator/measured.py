@@ -12,18 +12,19 @@ import numpy as np
 from ...models.tasks import CAUSAL_LM
 from ...models.tasks.adaptation.settings import AdaptSettings
 from .measures.metric import Metric
-from .measures.sums import ADAPTED, NAMES, CorpusSums, interval
-from .measures.tables import ADAPTED_MEASURES, MEASURES
+from .measures.sums import NAMES, CorpusSums, interval
+from .measures.tables import adapted_of, measures_of
 from .records import (
     CANDIDATE,
     OVERALL,
     Evaluated,
     Evaluation,
+    LabelMeasures,
     Measure,
     Sample,
     Slice,
 )
-from .settings import METRICS
+from .settings import metrics_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Measured:
         left_out: Why models were not measured, by name.
         missing_signatures: Signatures that the candidate should have, and has not.
         seconds: How long each part took.
+        labels: Those that each model knows, if it is a classifier.
         own: The user's metrics by name, beside those of all tasks.
         adapt: How the models adapted besides.
     """
@@ -59,6 +61,7 @@ class Measured:
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     missing_signatures: list[str] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
     own: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
     adapt: AdaptSettings = dataclasses.field(default_factory=AdaptSettings)
 
@@ -78,7 +81,7 @@ class Measured:
 
     def values(self, model: str, slice_name: str, metric: str) -> np.ndarray | None:
         """A metric, `[1]`, or `[1 + N]` as `Metric.values`; None if unknown."""
-        of_sums = {**self._of_sums, **ADAPTED_MEASURES}.get(metric)
+        of_sums = {**self._of_sums, **adapted_of(self.task)}.get(metric)
         if of_sums is not None:
             sums = self.sums.get(model, {}).get(slice_name)
             return None if sums is None else of_sums.values(sums)
@@ -96,13 +99,15 @@ class Measured:
             split=self.split,
             selected_on=self._measured(self.selected_on) if self.selected_on else None,
             definitions={
-                name: metric.defined for name, metric in {**METRICS, **self.own}.items()
+                name: metric.defined
+                for name, metric in {**metrics_of(self.task), **self.own}.items()
             },
             models={
                 model: Evaluated(
                     slices={
                         name: self._of_slice(model, name) for name in sorted(by_slice)
-                    }
+                    },
+                    **self._by_label(model),
                 )
                 for model, by_slice in self.sums.items()
             },
@@ -115,13 +120,27 @@ class Measured:
 
     @property
     def _of_sums(self) -> dict[str, Metric]:
-        return {**MEASURES, **self.own}
+        return {**measures_of(self.task), **self.own}
 
     def _of_slice(self, model: str, name: str) -> Slice:
         found = self._measured(self.sums[model][name])
         exported = self.exported.get(model, {}) if name == OVERALL else {}
         others = {metric: Measure(value=value) for metric, value in exported.items()}
         return found.model_copy(update={"metrics": {**found.metrics, **others}})
+
+    def _by_label(self, model: str) -> dict[str, Any]:
+        """What is told of a classifier's labels."""
+        if model not in self.labels or OVERALL not in self.sums[model]:
+            return {}
+        by_label = self.sums[model][OVERALL].by_label[0].round().astype(int)
+        counted = zip(self.labels[model], by_label[:, :3].tolist(), strict=True)
+        return {
+            "labels": [
+                LabelMeasures(label=label, documents=has, said=said, right=right)
+                for label, (has, said, right) in counted
+            ],
+            "confusion": by_label[:, 3:].tolist(),
+        }
 
     def _measured(self, sums: CorpusSums) -> Slice:
         metrics = {
@@ -130,13 +149,13 @@ class Measured:
         }
         adapted = {
             metric.name: _with_interval(values)
-            for metric in ADAPTED_MEASURES.values()
+            for metric in adapted_of(self.task).values()
             if not math.isnan((values := metric.values(sums))[0])
         }
-        unmeasured = {key for key in ADAPTED.values() if math.isnan(sums[key][0])}
+        found = {key: float(sums[key][0]) for key in NAMES}
         return Slice(
             documents=sums.documents,
-            sums={key: float(sums[key][0]) for key in NAMES if key not in unmeasured},
+            sums={key: value for key, value in found.items() if not math.isnan(value)},
             metrics=metrics,
             adapted=adapted,
             calibration=sums.calibration[0].tolist(),

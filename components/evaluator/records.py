@@ -6,6 +6,7 @@ writes and reads each. Importing this module imports neither TensorFlow nor TFX.
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Final, Literal
 
 from ...models.tasks import CAUSAL_LM, TASKS
@@ -44,10 +45,42 @@ class Slice(Record):
     tokens where it was the right one."""
 
 
+class LabelMeasures(Record):
+    """How a classifier does with the documents of a label."""
+
+    label: str
+    documents: int
+    """How many have it."""
+    said: int
+    """How many are said to have it."""
+    right: int
+    """How many are, and do."""
+
+    @property
+    def precision(self) -> float:
+        """The share of those said to have it that do."""
+        return self.right / self.said if self.said else math.nan
+
+    @property
+    def recall(self) -> float:
+        """The share of those that have it that are said to."""
+        return self.right / self.documents if self.documents else math.nan
+
+    @property
+    def f1(self) -> float:
+        """Their harmonic mean."""
+        both = self.documents + self.said
+        return 2 * self.right / both if both else math.nan
+
+
 class Evaluated(Record):
     """The measures of a model by slice, `overall` among them."""
 
     slices: dict[str, Slice] = {}
+    labels: list[LabelMeasures] = []
+    """Of a classifier: of all documents, by label."""
+    confusion: list[list[int]] = []
+    """Of a classifier, by label that documents have: how many are said to have each."""
 
     @property
     def overall(self) -> dict[str, Measure]:
@@ -119,6 +152,11 @@ class Evaluation(FileRecord):
         """The candidate's measures of all documents as it adapts to each."""
         slices = self.models[CANDIDATE].slices if CANDIDATE in self.models else {}
         return slices[OVERALL].adapted if OVERALL in slices else {}
+
+    @property
+    def labels(self) -> list[LabelMeasures]:
+        """How the candidate does with the documents of each label, if it says such."""
+        return self.models[CANDIDATE].labels if CANDIDATE in self.models else []
 
     def of(self, model: str) -> dict[str, Measure]:
         """A model's measures of all documents; none where there is no such model."""

@@ -25,7 +25,13 @@ from . import probes
 from .measures import adapted
 from .measures.metric import Metric, own
 from .measures.slices import LENGTH, feature_of, require_feature, require_slice
-from .measures.tables import ADAPTED_MEASURES, EXPORT_MEASURES, MEASURES
+from .measures.tables import (
+    ADAPTED_MEASURES,
+    EXPORT_MEASURES,
+    MEASURES,
+    adapted_of,
+    measures_of,
+)
 from .probes.settings import ProbeSettings, check_settings
 from .records import LAST_BLESSED, NGRAM, OVERALL
 
@@ -36,6 +42,18 @@ METRICS: dict[str, Metric] = {
     **probes.NAMES,
 }
 """All metrics of ours that a rule can be about, by name."""
+
+
+def metrics_of(task: str) -> dict[str, Metric]:
+    """Those of models of a task."""
+    known = (
+        measures_of(task),
+        adapted_of(task),
+        EXPORT_MEASURES,
+        probes.names_of(task),
+    )
+    return {name: metric for metrics in known for name, metric in metrics.items()}
+
 
 # They need the weights, which other models than the candidate may be without.
 _DYNAMIC = [metric.name for metric in adapted.METRICS["dynamic"]]
@@ -210,11 +228,12 @@ class EvaluatorSettings(Section):
     def probed(self) -> list[str]:
         """Metrics of the probes that are measured."""
         named = {rule.metric for rule in self.rules}
-        return [n for n in probes.NAMES if n in named or self.probes is not None]
+        known = probes.names_of(self.task)
+        return [name for name in known if name in named or self.probes is not None]
 
     @pydantic.model_validator(mode="after")
     def _all_can_be_measured(self) -> EvaluatorSettings:
-        require_measurable(self.rules, self.slices, self.features)
+        require_measurable(self.rules, self.slices, self.features, self.task)
         return self
 
 
@@ -222,10 +241,15 @@ class GateSettings(Section):
     """Which model is good enough."""
 
     max_bits_per_byte: Annotated[float, Field(gt=0)] = 3.0
-    """A candidate above it is refused."""
+    """A candidate above it is refused, where the task is `causal_lm`."""
+    max_cross_entropy: Annotated[float, Field(gt=0)] = 2.0
+    """A candidate above it is refused, where the task is `text_classifier`: nats of a
+    document's label, or of all its labels together."""
+    max_nats_per_masked_token: Annotated[float, Field(gt=0)] = 6.0
+    """A candidate above it is refused, where the task is `masked_lm`."""
     min_improvement: _Number = 0.0
-    """Bits per byte that a candidate must be better than the last blessed model; below
-    0, how much worse it may be."""
+    """Bits per byte, or what else its task is measured in, that a candidate must be
+    better than the last blessed model; below 0, how much worse it may be."""
     significant: bool = False
     """Whether an improvement counts only where its 95 % confidence interval lies beyond
     the margin; intervals are of a paired jackknife by document."""
@@ -247,7 +271,7 @@ class GateSettings(Section):
     def rules_of(self, task: str) -> list[RuleSettings]:
         """All rules for models of a task, each with its significance."""
         metric = TASKS[task].metric
-        first = RuleSettings(metric=metric, max=self.max_bits_per_byte)
+        first = RuleSettings(metric=metric, max=getattr(self, f"max_{metric}"))
         second = RuleSettings(
             metric=metric, against=LAST_BLESSED, margin=self.min_improvement
         )
@@ -278,13 +302,26 @@ class GateSettings(Section):
         given = {how: one for how, one in self.adapt if one is not None}
         return AdaptSettings(**{**asked, **given})
 
-    def require_measurable(self, features: Sequence[str]) -> None:
-        """Checks that what is asked for can be had of examples with some features.
+    def require_measurable(
+        self, features: Sequence[str], task: str = CAUSAL_LM.name
+    ) -> None:
+        """Checks that what is asked for can be had of a task's models and examples.
 
         Raises:
             ValueError: A line that says what cannot be, and what would be right.
         """
-        require_measurable(self.rules, self.slices, features)
+        require_measurable(self.rules, self.slices, features, task)
+        bounds = {f"max_{known.metric}": known.name for known in TASKS.values()}
+        for key, of in bounds.items():
+            is_told = getattr(self, key) != GateSettings.model_fields[key].default
+            if is_told and of != task:
+                raise ValueError(
+                    f"gate.{key} is of task {of}, and the task is {task}: "
+                    f"give gate.max_{TASKS[task].metric}"
+                )
+        for how, one in self.adapting:
+            if one is not None and not adapted_of(task):
+                raise ValueError(f"gate.adapt.{how} is not for models of task {task}")
 
     def asked(
         self, features: Sequence[str], task: str = CAUSAL_LM.name
@@ -302,13 +339,17 @@ class GateSettings(Section):
 
 
 def require_measurable(
-    rules: Iterable[RuleSettings], slices: Iterable[str], features: Sequence[str]
+    rules: Iterable[RuleSettings],
+    slices: Iterable[str],
+    features: Sequence[str],
+    task: str,
 ) -> None:
-    """Checks that examples have what rules are about and slices are by.
+    """Checks that models and examples have what rules are about and slices are by.
 
     Raises:
         ValueError: A line that says what they lack, and what they have.
     """
+    known = metrics_of(task)
     for feature in slices:
         require_feature(feature, features)
     named: dict[str, str] = {}
@@ -317,6 +358,11 @@ def require_measurable(
             require_slice(rule.slice, features)
         except ValueError as error:
             raise ValueError(f"gate.rules, {rule.metric}: {error}") from error
+        if rule.metric in METRICS and rule.metric not in known:
+            raise ValueError(
+                f"gate.rules: {rule.metric} is not measured of models of task {task}, "
+                f"only {', '.join(known)}"
+            )
         name = rule.measure.name
         if named.setdefault(name, rule.metric) != rule.metric:
             raise ValueError(

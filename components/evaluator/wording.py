@@ -16,6 +16,8 @@ _NAMES = {
     "latency_ms": "latency, ms",
     "size_mb": "size, MB",
     "token_accuracy_at_5": "token accuracy at 5",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
     "out_of_vocabulary_rate": "out-of-vocabulary rate",
 }
 

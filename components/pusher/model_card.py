@@ -18,13 +18,13 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
 from ... import __version__
+from ...models.tasks import CAUSAL_LM
 from ..evaluator import wording
 from ..evaluator.records import CANDIDATE, OVERALL, Evaluation, Measure, Verdict
 from ..text_example_gen.records import Summary
 from ..trainer.records import TrainingResult
 from .settings import Card
 
-_TASK = "text-generation"
 _HUB = "hf://"
 
 
@@ -68,9 +68,10 @@ def model_card(
         **settings.model_dump(),
         evaluation=evaluation,
         metrics=metrics,
+        labels=evaluation.labels if evaluation else [],
         selected_on=selected_on.metrics if selected_on else {},
         probes=evaluation.probes if evaluation else {},
-        task=evaluation.gated if evaluation else None,
+        task=evaluation.gated if evaluation else CAUSAL_LM,
         worst=_worst_slice(evaluation) if evaluation else None,
         verdict=verdict,
         data=data,
@@ -80,11 +81,12 @@ def model_card(
 
 
 def _metadata(settings: Card, evaluation: Evaluation | None) -> str:
+    task = evaluation.gated.hub if evaluation else CAUSAL_LM.hub
     return ModelCardData(
         language=list(settings.language) or None,
         license=settings.license,
         library_name="langzoo",
-        pipeline_tag=_TASK,
+        pipeline_tag=task,
         tags=["langzoo", "tensorflow", "keras", settings.model["family"]],
         datasets=[
             source.removeprefix(_HUB).split("@")[0].split(":")[0]
@@ -95,7 +97,7 @@ def _metadata(settings: Card, evaluation: Evaluation | None) -> str:
         model_name=settings.name,
         eval_results=[
             EvalResult(
-                task_type=_TASK,
+                task_type=task,
                 dataset_type="langzoo",
                 dataset_name=f"{', '.join(settings.sources)} (held out)",
                 dataset_split=evaluation.split,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 from grpc import StatusCode
@@ -16,6 +17,7 @@ from tfx.utils import io_utils, path_utils
 
 from ...serving.client import Client
 from ...serving.errors import ServingError
+from ...serving.export import contract
 from ...serving.server.process import ServerError, UnservableError, running_server
 from ..documents import split
 from ..errors import InputError, line_of
@@ -29,6 +31,7 @@ _BLESSED_PROPERTY = "blessed"
 
 _NUM_DOCUMENTS = 4
 _NEW_TOKENS = 8
+_CHARACTERS = 1000
 _READY_SECONDS = 120
 # Where a server cannot answer, or not now.
 _NOT_THE_MODELS = {
@@ -116,6 +119,18 @@ def check_answers(client: Client, documents: list[str]) -> None:
         ValueError: Where an answer cannot be right.
         ServingError: Where the server answers with an error.
     """
+    answered = client.metadata().signatures
+    scores = answered.get(contract.SCORE.name)
+    if scores and contract.PSEUDO_SCORE.outputs.keys() <= scores.outputs.keys():
+        # It takes a reading for each token.
+        documents = [document[:_CHARACTERS] for document in documents]
+    for name, check in _CHECKS.items():
+        asked = answered.get(name)
+        if asked and len(asked.inputs.keys() - asked.defaults.keys()) == 1:
+            check(client, documents)
+
+
+def _check_scores(client: Client, documents: list[str]) -> None:
     scores = client.score(documents)
     for document, score in zip(documents, scores, strict=True):
         counted = score.nll > 0 and score.spelling_nll >= 0 and score.tokens > 0
@@ -123,12 +138,29 @@ def check_answers(client: Client, documents: list[str]) -> None:
             raise ValueError(f"score answered {score}")
         if score.bytes != len(document.encode()):
             raise ValueError(f"score counts {score.bytes} bytes in {document!r}")
-    for answer in client.next_tokens(documents):
-        if not 0 < sum(answer.probabilities) <= 1 + 1e-3:
-            raise ValueError(f"next tokens have probabilities {answer.probabilities}")
+
+
+def _check_defaults(client: Client, documents: list[str]) -> None:
+    for answer in client.serving_default(documents):
+        probabilities = answer.get("probability", [1.0])
+        # A text may have several labels.
+        most = len(probabilities) if "label" in answer else 1
+        if not 0 < sum(probabilities) <= most + 1e-3:
+            raise ValueError(f"serving_default has probabilities {probabilities}")
+
+
+def _check_generations(client: Client, documents: list[str]) -> None:
     for generation in client.generate(documents, max_new_tokens=_NEW_TOKENS):
         if generation.new_tokens > _NEW_TOKENS:
             raise ValueError(f"generate answered {generation.new_tokens} new tokens")
+
+
+_CHECKS: dict[str, Callable[[Client, list[str]], None]] = {
+    contract.SCORE.name: _check_scores,
+    contract.NEXT.name: _check_defaults,
+    contract.GENERATE.name: _check_generations,
+}
+"""By signature what is tried of it, where a model has it and it takes texts alone."""
 
 
 def _mark(blessing: types.Artifact, refusal: str | None) -> None:

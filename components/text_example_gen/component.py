@@ -31,6 +31,7 @@ class TextExampleGenSpec(ComponentSpec):
         **parameters(str, executor.SOURCES_KEY, executor.BUCKETS_KEY),
         **parameters(str, executor.CLEANING_KEY, executor.RECORD_KEY),
         **parameters(int, executor.STRICT_KEY, executor.ALLOW_FEWER_KEY),
+        **parameters(int, executor.MIN_LABEL_KEY),
         **parameters(str, "filter_hash", "fingerprint", "source_hash"),
     }
     INPUTS: dict[str, ChannelParameter] = {}
@@ -95,6 +96,7 @@ class TextExampleGen(base_beam_component.BaseBeamComponent):
                 cleaning=json.dumps(cleaning.model_dump()),
                 record=record,
                 allow_fewer_documents=int(corpus.allow_fewer_documents),
+                min_label_documents=corpus.min_label_documents,
                 filter_hash=function_hash(cleaning.filter),
                 fingerprint=fingerprint,
                 source_hash=source_hash(executor.__name__),

@@ -24,6 +24,11 @@ from ..errors import InputError
 
 # What stands for it where a path is asked for.
 NAME = "demo"
+KINDS = "demo-kinds"
+"""Likewise for the same documents as records of JSON: `text` and the `kind` of what is
+documented."""
+_FOLDERS = {NAME: "demo-corpus", KINDS: KINDS}
+_RECORDS = "documents.jsonl"
 # Shorter ones ("See above.") teach a language model nothing.
 _MIN_CHARACTERS = 20
 # Tests are about the tests, and some are invalid on purpose.
@@ -41,10 +46,12 @@ class Document:
         name: Such as `topics/assert` or `json.decoder.JSONDecoder.decode`; unique.
         text: At least 20 characters, without indentation or blank lines around it;
             no other document has the same.
+        kind: What that is: `topic`, `module`, `class`, `method` or `function`.
     """
 
     name: str
     text: str
+    kind: str
 
 
 def documents() -> Iterator[Document]:
@@ -54,17 +61,35 @@ def documents() -> Iterator[Document]:
     """
     names: dict[str, int] = {}
     texts: set[str] = set()
-    for name, text in _all_texts():
+    for name, text, kind in _all_texts():
         text = inspect.cleandoc(text).strip()
         if len(text) < _MIN_CHARACTERS or text in texts:
             continue
         texts.add(text)
         # The branches of an `if` may define one name twice.
         names[name] = names.get(name, 0) + 1
-        yield Document(name if names[name] == 1 else f"{name}.{names[name]}", text)
+        unique = name if names[name] == 1 else f"{name}.{names[name]}"
+        yield Document(unique, text, kind)
 
 
-def write(path: str | os.PathLike[str]) -> int:
+def found(path: str, parent: Path) -> str:
+    """Where a corpus of this name lies: one of these is written, others are paths.
+
+    Args:
+        path: What was asked for.
+        parent: Folder for what is written.
+
+    Raises:
+        InputError: As of `write`.
+    """
+    if path not in _FOLDERS:
+        return path
+    folder = Path(parent, _FOLDERS[path]).absolute()
+    write(folder, as_records=path == KINDS)
+    return str(folder)
+
+
+def write(path: str | os.PathLike[str], *, as_records: bool = False) -> int:
     """Writes each document into a UTF-8 text file, `<path>/<module>/<name>.txt`.
 
     The folder appears whole or not at all. A record beside it, `<path>.json`, says
@@ -73,9 +98,10 @@ def write(path: str | os.PathLike[str]) -> int:
 
     Args:
         path: The folder; its parents are created.
+        as_records: Whether to write one file of JSON Lines in place of them.
 
     Returns:
-        The number of documents.
+        The number of files.
 
     Raises:
         InputError: Where the folder holds something else, or this Python has no
@@ -92,7 +118,7 @@ def write(path: str | os.PathLike[str]) -> int:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".demo-corpus-", dir=folder.parent) as work:
         new = Path(work, "new")
-        _write_files(documents(), new)
+        (_write_records if as_records else _write_files)(documents(), new)
         record = _record(new)
         if not record["documents"]:
             raise InputError(
@@ -109,14 +135,14 @@ def write(path: str | os.PathLike[str]) -> int:
     return record["documents"]
 
 
-def _all_texts() -> Iterator[tuple[str, str]]:
+def _all_texts() -> Iterator[tuple[str, str, str]]:
     for name, text in sorted(_topics().items()):
-        yield f"topics/{name}", text
+        yield f"topics/{name}", text, "topic"
     for module, file in _stdlib_modules():
         tree = _parse(file)
         docstring = ast.get_docstring(tree, clean=False)
         if docstring:
-            yield module, docstring
+            yield module, docstring, "module"
         yield from _docstrings(tree, module)
 
 
@@ -152,15 +178,17 @@ def _parse(file: Path) -> ast.Module:
         return ast.parse(file.read_bytes())
 
 
-def _docstrings(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
-    """Yields name and docstring of what is defined in a node, at any depth."""
+def _docstrings(node: ast.AST, prefix: str) -> Iterator[tuple[str, str, str]]:
+    """Yields name, docstring and kind of what is defined in a node, at any depth."""
+    function = "method" if isinstance(node, ast.ClassDef) else "function"
     for child in ast.iter_child_nodes(node):
         name = prefix
         if isinstance(child, _DOCUMENTED):
             name = f"{prefix}.{child.name}"
             docstring = ast.get_docstring(child, clean=False)
             if docstring:
-                yield name, docstring
+                is_class = isinstance(child, ast.ClassDef)
+                yield name, docstring, "class" if is_class else function
         yield from _docstrings(child, name)
 
 
@@ -173,6 +201,14 @@ def _write_files(texts: Iterable[Document], folder: Path) -> None:
         file.parent.mkdir(exist_ok=True)
         # A docstring may hold half of a surrogate pair, which no UTF-8 file can.
         file.write_bytes(document.text.encode("utf-8", errors="replace") + b"\n")
+
+
+def _write_records(texts: Iterable[Document], folder: Path) -> None:
+    folder.mkdir()
+    with open(folder / _RECORDS, "w", encoding="utf-8", errors="replace") as file:
+        for document in texts:
+            record = {"text": document.text, "kind": document.kind}
+            file.write(f"{json.dumps(record, ensure_ascii=False)}\n")
 
 
 def _record(folder: Path) -> dict[str, Any]:

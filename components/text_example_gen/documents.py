@@ -22,6 +22,7 @@ class Document:
         text: Its text, as it is written; never blank.
         fields: Further fields that travel with the text, such as a label or a
             target, by name.
+        labels: What it is labelled, where documents have labels.
         split: The split that it is for; "" where a hash decides.
         group: What is hashed for its split, in place of its text; "" for that.
         weight: How often it counts in the training split, next to a document of
@@ -31,6 +32,7 @@ class Document:
     id: str
     text: str
     fields: dict[str, str] = dataclasses.field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
     weight: float = 1.0
     split: str = ""
     group: str = ""

@@ -24,10 +24,19 @@ from ..errors import InputError, printable
 from ..progress import report
 from ..scratch import read_json, write_one
 from ..types import Artifacts, Properties
-from . import cleaning, contamination, demo_corpus, files, last_run, profiles, readers
+from . import (
+    cleaning,
+    contamination,
+    demo_corpus,
+    files,
+    labels,
+    last_run,
+    profiles,
+    readers,
+)
 from .documents import Document
-from .records import Contamination, LastRun, Profile, Splitting, Summary
-from .settings import CleaningSettings, SourceSettings
+from .records import Contamination, Labels, LastRun, Profile, Splitting, Summary
+from .settings import LABEL, CleaningSettings, SourceSettings
 from .shards import write_shards
 from .streams import BrokenOffError, UnusableError
 from .values import Broken
@@ -38,6 +47,7 @@ STRICT_KEY = "strict"
 CLEANING_KEY = "cleaning"
 RECORD_KEY = "record"
 ALLOW_FEWER_KEY = "allow_fewer_documents"
+MIN_LABEL_KEY = "min_label_documents"
 TEXT_FEATURE = "text"
 ID_FEATURE = "id"
 
@@ -81,6 +91,7 @@ class Executor(BaseExampleGenExecutor):
         if summary.cleaning:
             report(cleaning.describe(summary.cleaning))
         _require_documents(summary, _sources(exec_properties))
+        labelled = self._labels(exec_properties)
         found = LastRun(
             sources=exec_properties[SOURCES_KEY],
             documents=sum(summary.documents.values()),
@@ -93,6 +104,8 @@ class Executor(BaseExampleGenExecutor):
             last_run.require_no_loss(found, last)
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         summary.write(examples.uri)
+        if labelled:
+            labelled.write(examples.uri)
         self._splitting(exec_properties, measured.sketches).write(examples.uri)
         self._record_span(examples)
         report(
@@ -123,11 +136,8 @@ class Executor(BaseExampleGenExecutor):
 
     def _with_demo(self, source: SourceSettings) -> SourceSettings:
         """Writes the demo's corpus where it is the source, as in a container."""
-        if source.path != demo_corpus.NAME:
-            return source
-        folder = pathlib.Path(self._get_tmp_dir(), "demo-corpus").absolute()
-        demo_corpus.write(folder)
-        return source.model_copy(update={"path": str(folder)})
+        path = demo_corpus.found(source.path, pathlib.Path(self._get_tmp_dir()))
+        return source.model_copy(update={"path": path})
 
     def GenerateExamplesByBeam(
         self, pipeline: beam.Pipeline, exec_properties: Properties
@@ -158,6 +168,10 @@ class Executor(BaseExampleGenExecutor):
             for name in splits:
                 weigh = _repeat if name == "train" else _once
                 splits[name] |= f"Weigh[{name}]" >> beam.FlatMap(weigh)
+        if _has_labels(_sources(exec_properties)):
+            for name, examples in splits.items():
+                path = os.path.join(self._scratch, f"labels-{name}")
+                _ = examples | f"Labels[{name}]" >> labels.Count(path)
         for name, examples in splits.items():
             _ = (
                 examples
@@ -177,6 +191,27 @@ class Executor(BaseExampleGenExecutor):
         # The base class would write them after a shuffle, for which Beam's local runner
         # holds all documents in memory.
         return {}
+
+    def _labels(self, exec_properties: Properties) -> Labels | None:
+        """How many documents have each label; reports it.
+
+        Raises:
+            InputError: Where nothing can be learned of them.
+        """
+        sources = _sources(exec_properties)
+        if not _has_labels(sources):
+            return None
+        found = Labels(
+            multi_label=sources[0].multi_label,
+            documents={
+                name: read_json(os.path.join(self._scratch, f"labels-{name}"))
+                for name in self._split_names
+            },
+        )
+        labels.require_enough(found, exec_properties[MIN_LABEL_KEY])
+        for line in labels.described(found):
+            report(line)
+        return found
 
     def _splitting(
         self, exec_properties: Properties, sketches: dict[str, str]
@@ -230,6 +265,10 @@ class Executor(BaseExampleGenExecutor):
 def _sources(exec_properties: Properties) -> list[SourceSettings]:
     told = json.loads(exec_properties[SOURCES_KEY])
     return [SourceSettings(**source) for source in told]
+
+
+def _has_labels(corpus: list[SourceSettings]) -> bool:
+    return any(source.label_field for source in corpus)
 
 
 class ReadDocuments(beam.DoFn):
@@ -386,16 +425,19 @@ class _CountAndSum(beam.CombineFn):
 
 
 def to_example(document: Document) -> tf.train.Example:
-    """An example with a document's text, id and fields; a weight that is not 1, too."""
+    """An example of a document; with its weight, where that is not 1."""
 
-    def feature(value: str) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
+    def feature(*values: str) -> tf.train.Feature:
+        encoded = [value.encode() for value in values]
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=encoded))
 
     features = {
         TEXT_FEATURE: feature(document.text),
         ID_FEATURE: feature(document.id),
         **{name: feature(value) for name, value in document.fields.items()},
     }
+    if document.labels is not None:
+        features[LABEL] = feature(*document.labels)
     if document.weight != 1:
         features[_WEIGHT_FEATURE] = tf.train.Feature(
             float_list=tf.train.FloatList(value=[document.weight])

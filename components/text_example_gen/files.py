@@ -167,9 +167,9 @@ def _require_use(source: SourceSettings, files: list[File]) -> None:
         source.format_of(file.path) == formats.TEXT for file in files
     ):
         raise InputError(
-            "corpus.text_field, corpus.fields and corpus.split_by by a field are of "
-            f"records, and {source.path} is text, by the name of {files[0].path}: "
-            "corpus.format can say what it is"
+            "corpus.text_field, corpus.label_field, corpus.fields and corpus.split_by "
+            f"by a field are of records, and {source.path} is text, by the name of "
+            f"{files[0].path}: corpus.format can say what it is"
         )
 
 

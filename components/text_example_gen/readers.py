@@ -205,8 +205,8 @@ def _read_text(
 ) -> Iterator[Document | Broken]:
     if source.means_records:
         raise UnusableError(
-            "text without fields: corpus.fields, corpus.text_field and corpus.split_by "
-            "need JSON, CSV, TSV or Parquet"
+            "text without fields: corpus.fields, corpus.text_field, corpus.label_field "
+            "and corpus.split_by need JSON, CSV, TSV or Parquet"
         )
     if source.documents == "file":
         content = stream.read(_LARGEST + 1)

@@ -198,6 +198,27 @@ class Splitting(FileRecord):
         return range(start, start + self.buckets.get(name, 0))
 
 
+class Labels(FileRecord):
+    """Which labels the documents have; it lies in the examples and transform graph."""
+
+    FILE: ClassVar = "labels.json"
+
+    multi_label: bool = False
+    """Whether a document has any number of them, and not exactly one."""
+    documents: dict[str, dict[str, int]]
+    """How many documents of each split have each label, repetitions included."""
+
+    @property
+    def names(self) -> list[str]:
+        """The labels that a model learns: those of the training split."""
+        return sorted(self.documents["train"])
+
+    def unknown(self, split: str) -> dict[str, int]:
+        """The labels of a split that the training split has not."""
+        known = self.documents["train"]
+        return {k: n for k, n in self.documents[split].items() if k not in known}
+
+
 class LastRun(FileRecord):
     """What the last ingestion of a pipeline found; it lies in the pipeline's folder."""
 

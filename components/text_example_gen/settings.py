@@ -18,6 +18,8 @@ _FieldName = Annotated[str, Field(min_length=1)]
 _Length = Annotated[int, Field(ge=1)]
 # Features of the examples, raw and transformed, and what is sliced by bytes.
 _TAKEN = ("text", "id", "token_ids", "length")
+LABEL = "label"
+"""The feature of the examples that has the labels of a document."""
 _TEXT_FIELD = "text"
 _BY_NO_FIELD = ("text", "file")
 
@@ -40,7 +42,8 @@ class _Reading(Section):
     """A file, a folder (read recursively) or a pattern, plain or compressed (`.gz`,
     `.zst`), on any filesystem of Beam's or `s3://`; of `{SPAN}` and `{VERSION}` in it
     the highest number is read. Or a dataset, `hf://NAME:CONFIGURATION@SPLIT` or
-    `tfds://NAME@SPLIT`. `demo` is Python's own documentation."""
+    `tfds://NAME@SPLIT`. `demo` is Python's own documentation; `demo-kinds` is the same
+    as records, each with the `kind` of what it documents."""
     format: Literal["auto", "text", "json", "jsonl", "csv", "tsv", "parquet"] = "auto"
     """`auto` goes by the ending of each file's name: `.json` (an array, or a record a
     line), `.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.parquet`, before that of the
@@ -60,6 +63,15 @@ class _Reading(Section):
     """Fields or columns that travel with the text, by the name of the feature that they
     become, such as `{label: sentiment}`; as strings, into the transformed examples. A
     document whose field is null goes without."""
+    label_field: _FieldName | None = None
+    """The field or column that says what a classifier (`task: text_classifier`) is to
+    learn of the text: a string, a number or a bool. It becomes the feature `label`; a
+    document without one is none."""
+    multi_label: bool = False
+    """Whether a document has any number of labels: as a list, or as text with
+    `label_separator` between them, where "" is none."""
+    label_separator: Annotated[str, Field(min_length=1)] = ","
+    """What stands between several labels in one text."""
     split_by: _FieldName = "text"
     """What stays together in one split, as a hash of it decides: `text`, so that copies
     do; `file`, all documents of a file; or a field, all records with one value of it,
@@ -95,8 +107,8 @@ class SourceSettings(_Reading):
     @property
     def columns(self) -> list[str]:
         """The fields that are read of a record."""
-        by = [self.split_field] if self.split_field else []
-        return sorted({self.text_field, *self.fields.values(), *by})
+        others = filter(None, (self.split_field, self.label_field))
+        return sorted({self.text_field, *self.fields.values(), *others})
 
     def format_of(self, path: str) -> str:
         """How a file is read: as it is told, or as its name says."""
@@ -110,7 +122,8 @@ class SourceSettings(_Reading):
     @property
     def of_texts(self) -> dict[str, Any]:
         """What decides which documents there are, and how their texts read."""
-        return self.model_dump(exclude={"path", "fields", "weight"})
+        labels = {"label_field", "multi_label", "label_separator"}
+        return self.model_dump(exclude={"path", "fields", "weight", *labels})
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -136,6 +149,8 @@ class CorpusSettings(_Reading):
     """Share of documents that neither training nor evaluation sees, as `test`."""
     allow_fewer_documents: bool = False
     """Whether to go on where the last run had ten times as many documents."""
+    min_label_documents: Annotated[int, Field(ge=1)] = 2
+    """The fewest documents of the training split that a label must have."""
     strict: bool = False
     """Whether a file or record that cannot be used is an error instead of skipped."""
 
@@ -166,7 +181,13 @@ class CorpusSettings(_Reading):
     @property
     def features(self) -> list[str]:
         """Features that the examples have besides the text."""
-        return sorted({name for source in self.all_sources for name in source.fields})
+        named = {name for source in self.all_sources for name in source.fields}
+        return sorted(named | ({LABEL} if self.has_labels else set()))
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether documents have labels for a classifier."""
+        return any(source.label_field for source in self.all_sources)
 
     @pydantic.field_validator("sources")
     @classmethod
@@ -228,6 +249,26 @@ class CorpusSettings(_Reading):
             raise ValueError(
                 f"corpus.path {self.path!r} and corpus.sources: give one of them"
             )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _sources_are_labelled_alike(self) -> CorpusSettings:
+        if not self.has_labels:
+            return self
+        for source in self.all_sources:
+            if not source.label_field:
+                raise ValueError(
+                    f"corpus.sources: {source.path} has no label_field, and others have"
+                )
+            if source.multi_label != self.all_sources[0].multi_label:
+                raise ValueError(
+                    "corpus.sources: multi_label is of all of them, or of none"
+                )
+            if LABEL in source.fields:
+                raise ValueError(
+                    f"corpus.fields: the feature {LABEL} is that of corpus.label_field:"
+                    " take another name"
+                )
         return self
 
     @pydantic.model_validator(mode="after")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from .documents import Document
 from .settings import SourceSettings
@@ -73,12 +74,15 @@ def document_of(
             for name, column in source.fields.items()
             if (told := _as_text(record, column)) is not None
         }
+        labels = _labels(record, source) if source.label_field else None
         group = _as_text(record, source.split_field) if source.split_field else None
     except _BrokenRecordError as error:
         return Broken(place, str(error))
-    if not all(map(is_unicode, (text, *fields.values(), group or ""))):
+    known = (text, *fields.values(), *(labels or ()), group or "")
+    if not all(map(is_unicode, known)):
         return Broken(place, no_text_of(encoding))
-    return make_document(f"{path}#{number}", text, path, source, fields, group)
+    name = f"{path}#{number}"
+    return make_document(name, text, path, source, fields, group, labels)
 
 
 def make_document(
@@ -88,12 +92,19 @@ def make_document(
     source: SourceSettings,
     fields: dict[str, str] | None = None,
     group: str | None = None,
+    labels: tuple[str, ...] | None = None,
 ) -> Document:
     """A document of a file, with what its source says of all of them."""
     if source.split_by == "file":
         group = _within(path, source.path)
     return Document(
-        name, text, fields or {}, source.weight, source.split or "", group or ""
+        name,
+        text,
+        fields or {},
+        labels,
+        weight=source.weight,
+        split=source.split or "",
+        group=group or "",
     )
 
 
@@ -156,8 +167,35 @@ def _look_up(record: Mapping[str, Any], name: str) -> Any:
     return _look_up(within, inner)
 
 
-def _as_text(record: Mapping[str, Any], name: str) -> str | None:
+def _labels(record: Mapping[str, Any], source: SourceSettings) -> tuple[str, ...]:
+    """The labels of a document, each once."""
+    name = source.label_field or ""
     value = _value(record, name)
+    if isinstance(value, pa.Scalar):
+        value = value.as_py()
+    if value is None:
+        raise _BrokenRecordError(f"{name!r} is null")
+    several = isinstance(value, (list, tuple, np.ndarray))
+    if several and not source.multi_label:
+        raise _BrokenRecordError(
+            f"{name!r} is a list: corpus.multi_label says that there may be several"
+        )
+    values = list(value) if several else [value]
+    if source.multi_label and isinstance(value, str):
+        values = [part for part in value.split(source.label_separator) if part.strip()]
+    labels = [(_text_of(one, name) or "").strip() for one in values]
+    for label in labels:
+        if not label or "\n" in label:
+            what = "has a line end in it" if label else "is empty"
+            raise _BrokenRecordError(f"{name!r} {what}")
+    return tuple(dict.fromkeys(labels))
+
+
+def _as_text(record: Mapping[str, Any], name: str) -> str | None:
+    return _text_of(_value(record, name), name)
+
+
+def _text_of(value: Any, name: str) -> str | None:
     if isinstance(value, np.generic):
         value = value.item()
     if value is None:

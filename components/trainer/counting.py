@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
-import keras
 import numpy as np
 
-from ...models.tasks.causal_lm import CausalLM
 from .evaluation import evaluate
-from .networks import compile_network
+from .networks import compile_network, plain_network
 from .records import TrainingResult
 from .rows.windows import TokenStream
 from .settings import TrainerSettings
 
 
 def count(
-    model: CausalLM,
+    model: Any,
     documents: Iterable[np.ndarray],
     train_windows: TokenStream,
     eval_windows: TokenStream,
@@ -36,9 +35,10 @@ def count(
     """
     started = time.monotonic()
     if settings.steps:
-        model.fit(documents)
+        labels = train_windows.labels
+        model.fit(documents, *([] if labels is None else [labels]))
     seconds = time.monotonic() - started
-    network = keras.Model(model.input, model.output)
+    network = plain_network(model)
     compile_network(
         network, settings.model_copy(update={"jit_compile": False}), settings.steps
     )

@@ -19,9 +19,11 @@ import tensorflow as tf
 
 from ...models.learning.optimizers import NTASGD, averaging_is_due, unwrapped
 from ...models.learning.schedules import plateau_of
-from ...models.tasks import CAUSAL_LM
+from ...models.references import load
+from ...models.tasks import CAUSAL_LM, TASKS
 from ..progress import show
 from .distribution import NATS, TOKENS, dealt_out
+from .rows import ROWS
 from .settings import TrainerSettings
 
 
@@ -32,16 +34,20 @@ class Texts(NamedTuple):
         targets: Tokens to predict, the ends of documents among them.
         bytes: UTF-8 bytes of the texts.
         spelling_nll: Nats that unknown pieces cost besides their tokens.
+        task: What the model learns to do with them.
+        decisions: About each of the texts, where the targets are those.
     """
 
     targets: int
     bytes: int
     spelling_nll: float = 0.0
+    task: str = CAUSAL_LM.name
+    decisions: int = 1
 
-    def bits_per_byte(self, loss: float) -> float:
+    def figure(self, loss: float) -> float:
         """What the gate makes of a mean loss of the targets, in nats."""
-        nats = loss * self.targets + self.spelling_nll
-        return nats / (self.bytes * math.log(2))
+        figure: float = load(ROWS[self.task].figure)(loss, self)
+        return figure
 
 
 def evaluate(model: keras.Model, batches: tf.data.Dataset) -> float:
@@ -138,7 +144,7 @@ class Evaluations:
         settings: When to evaluate, when to end, and what the optimizer was made by.
         batches: Evaluation batches.
         rows: The evaluations so far, with their `step` and `loss`; more are added.
-        texts: Of the evaluation split, for bits per byte.
+        texts: Of the evaluation split, for what the gate makes of a loss.
         told: Is given the row of every evaluation while the model has the weights that
             were evaluated.
     """
@@ -198,9 +204,9 @@ class Evaluations:
             row = {"step": step, "loss": loss, "time": time.time()}
             said = f"evaluation loss {loss:.3f}"
             if self._texts and self._texts.bytes:
-                bits = self._texts.bits_per_byte(loss)
-                row[CAUSAL_LM.metric] = bits
-                said += f", {bits:.3f} bits per byte"
+                task = TASKS[self._texts.task]
+                row[task.metric] = self._texts.figure(loss)
+                said += f", {row[task.metric]:.3f} {task.words}"
             self._told(row)
         self._rows.append(row)
         self.follow()

@@ -22,7 +22,6 @@ from ...models.families import families_of, family_of, parts_of
 from ...models.references import load
 from ...models.settings import explain
 from ...models.tasks import CAUSAL_LM
-from ...models.tasks.causal_lm import CausalLM
 from ...models.tasks.scoring import SYMBOL_NLL
 from ...models.tokenizers.base import TextTokenizer
 from ..errors import InputError
@@ -157,15 +156,21 @@ class Job:
             InputError: Where the family cannot be built so.
         """
         keras.utils.set_random_seed(self.settings.seed)
+        rows, family = ROWS[self.task], family_of(self.model["family"])
+        of_task = {}
+        if rows.of_model:
+            own = self._own_settings
+            of_task = load(rows.of_model)(self.transform_graph, family, own)
+        model = {**self.model, "task": self.task, "of_task": of_task}
         try:
-            return zoo.build_causal_lm(tokenizer=self.tokenizer, **self.model)
+            return zoo.build(tokenizer=self.tokenizer, **model)
         except ValueError as error:
             raise InputError(f"model: {error}") from error
 
     def with_weights(self, weights: list[np.ndarray]) -> Any:
-        """Returns the model with the weights of another's backbone."""
+        """Returns the model with the weights of another."""
         model = self.build()
-        model.backbone.set_weights(weights)
+        model.set_weights(weights)
         return model
 
     def train(self, strategy: tf.distribute.Strategy) -> tuple[Any, TrainingResult]:
@@ -224,12 +229,12 @@ class Job:
             eval_windows,
             self.settings,
             self.checkpoints,
-            texts=self.eval_texts(packed),
+            texts=self.eval_texts(packed, eval_windows.decisions),
             watching=watching,
             schedule_steps=schedule_steps,
         )
         if trained is not model:
-            model.backbone.set_weights(trained.backbone.get_weights())
+            model.set_weights(trained.get_weights())
         return model, result
 
     def _mix(
@@ -245,13 +250,13 @@ class Job:
             if not job.learns_by_gradient:
                 return job._count(part, packed)
             trained, result = job.train_on(packed, strategy, schedule_steps)
-            part.backbone.set_weights(trained.backbone.get_weights())
+            part.set_weights(trained.get_weights())
             return result
 
         model = self.build()
         return model, mix(model, train_member, packed, self.settings)
 
-    def _count(self, model: CausalLM, packed: str) -> TrainingResult:
+    def _count(self, model: Any, packed: str) -> TrainingResult:
         """Lets a model count documents, which it reads whole."""
         documents = read_documents(os.path.join(packed, self.learned))
         train_windows, eval_windows = self._windows(packed, model, "contiguous")
@@ -261,12 +266,21 @@ class Job:
         self, packed: str, model: Any, packing: str = ""
     ) -> Iterator[TokenStream]:
         """The windows of both splits, by default in the packing of the settings."""
-        read = load(ROWS[self.task].read)
+        rows, packing = ROWS[self.task], packing or self.settings.packing
+        own = self._own_settings
         for stream in (self.learned, "eval"):
             path = os.path.join(packed, stream)
-            yield read(path, model.context_length, packing or self.settings.packing)
+            yield load(rows.read)(
+                path, model.context_length, packing, self.tokenizer, own
+            )
 
-    def eval_texts(self, packed: str) -> Texts:
+    @property
+    def _own_settings(self) -> Any:
+        """Those that are of the task alone, if it has some."""
+        name = ROWS[self.task].settings
+        return getattr(self.settings, name) if name else None
+
+    def eval_texts(self, packed: str, decisions: int = 1) -> Texts:
         """What the evaluation split says, by what `pack` and Transform have written."""
         folder = os.path.dirname(os.path.dirname(self.eval_files[0]))
         counts = Tokens.read(folder).splits["eval"]
@@ -275,6 +289,8 @@ class Job:
             targets=int(lengths.sum() + len(lengths)),
             bytes=counts.bytes,
             spelling_nll=counts.symbols * SYMBOL_NLL,
+            task=self.task,
+            decisions=decisions,
         )
 
     @property

@@ -11,7 +11,6 @@ from ...models.families import family_of_model
 from ...models.learning.freezing import freeze
 from ...models.learning.losses import SmoothedCrossEntropy
 from ...models.learning.precision import in_precision
-from ...models.tasks.causal_lm import CausalLM
 from ...models.tasks.packed import PackedNetwork
 from ...models.tasks.stateful import StatefulNetwork, trains_on_cudnn
 from ..errors import InputError
@@ -22,11 +21,11 @@ from .rows.windows import TokenStream, TokenWindows
 from .settings import TrainerSettings
 
 
-def prepared(model: CausalLM, settings: TrainerSettings) -> CausalLM:
+def prepared(model: Any, settings: TrainerSettings) -> Any:
     """The model as it is trained: in its precision, some layers frozen.
 
     In another precision than float32 that is another model; `model` gets what it has
-    learned by `model.backbone.set_weights(trained.backbone.get_weights())`.
+    learned by `model.set_weights(trained.get_weights())`.
 
     Raises:
         InputError: Where a layer shall be frozen that there is not.
@@ -41,7 +40,7 @@ def prepared(model: CausalLM, settings: TrainerSettings) -> CausalLM:
     return trained
 
 
-def network_of(model: CausalLM, settings: TrainerSettings) -> keras.Model:
+def network_of(model: Any, settings: TrainerSettings) -> keras.Model:
     """What `train` trains of a model: its layers, without its preprocessor.
 
     Raises:
@@ -68,7 +67,14 @@ def network_of(model: CausalLM, settings: TrainerSettings) -> keras.Model:
             )
         assert model.preprocessor is not None  # The windows are of its tokens.
         return PackedNetwork(backbone, model.preprocessor.tokenizer.start_token_id)
-    # The task tokenizes what it is fed; the windows are tokenized.
+    return plain_network(model)
+
+
+def plain_network(model: Any) -> keras.Model:
+    """The layers of a model; its task tokenizes what it is fed, windows are tokens."""
+    if hasattr(model, "decisions"):
+        decisions: keras.Model = model.decisions()
+        return decisions
     return keras.Model(model.input, model.output)
 
 

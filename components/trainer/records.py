@@ -75,8 +75,8 @@ class TrainingResult(FileRecord):
     """Step, loss in nats a token, learning rate, time in seconds of the Unix epoch and,
     where it is known, tokens a second since the row before, at some steps."""
     evaluations: list[dict[str, int | float]] = []
-    """Step, loss in nats a token, time and, where it is known, bits per byte of every
-    evaluation during training."""
+    """Step, loss in nats a token, time and, where it is known, what the gate would
+    make of it, such as bits per byte, of every evaluation during training."""
     samples: list[Sample] = []
     """What the model wrote at evaluations."""
     members: list[Member] = []

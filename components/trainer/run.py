@@ -11,6 +11,7 @@ import time
 
 from tfx.components.trainer.fn_args_utils import FnArgs
 
+from ...models.tasks import TASKS
 from ...serving.export import saved_model
 from .. import storage
 from ..progress import report, show
@@ -38,10 +39,11 @@ def run_fn(fn_args: FnArgs) -> None:
         model, result = job.train(strategy)
         # What is exported is of one device, and so is a mixture of what was trained.
         if strategy.num_replicas_in_sync > 1 and not job.members:
-            model = job.with_weights(model.backbone.get_weights())
+            model = job.with_weights(model.get_weights())
     report(
         f"{result.parameters:,} parameters, {result.steps} steps in "
-        f"{result.seconds:.0f} s, evaluation loss {result.eval_loss:.3f} nats a token"
+        f"{result.seconds:.0f} s, evaluation loss {result.eval_loss:.3f} nats a "
+        f"{TASKS[job.task].target}"
     )
     show("exporting")
     options = fn_args.custom_config["export"]

@@ -20,7 +20,8 @@ from ...models.learning.recipe import (
     RecipeChanges,
     check_together,
 )
-from .rows.settings import AugmentationSettings, Packing
+from ...models.tasks.classifying import ClassifierSettings
+from .rows.settings import AugmentationSettings, MaskingSettings, Packing
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -59,6 +60,8 @@ class TrainerSettings(RecipeChanges):
     """Whether every epoch has the documents in a new order, by `seed`, and so cuts
     other rows; with `packing` `contiguous`, where it matters what they share."""
     augmentation: AugmentationSettings = AugmentationSettings()
+    masking: MaskingSettings = MaskingSettings()
+    classifier: ClassifierSettings = ClassifierSettings()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a target's probability that is spread over the vocabulary in training;
     the losses shown and evaluated are without."""
@@ -72,8 +75,8 @@ class TrainerSettings(RecipeChanges):
     """Batches that each of these reads at most, from all over the split, always the
     same ones; by default all. The loss of the result is that of the whole split."""
     early_stopping_patience: Annotated[int, Field(ge=1)] | None = None
-    """Evaluations without better bits per byte after which training ends. What is
-    exported then are the weights of the best."""
+    """Evaluations without a better loss after which training ends. What is exported
+    then are the weights of the best."""
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 20.0
     """Time between checkpoints, from which a killed run goes on."""
     checkpoint_steps: Annotated[int, Field(ge=1)] | None = None

@@ -33,15 +33,15 @@ def train(
     """Trains `model` in place, from the newest checkpoint if there is one.
 
     Args:
-        model: A causal language model from `{"token_ids", "padding_mask"}`, both
-            `[b, t]`, to logits `[b, t, vocabulary]`, as `networks.network_of` makes it
+        model: A model from the inputs of its windows to logits of their targets, such
+            as `[b, t, vocabulary]`, as `networks.network_of` makes it
             of these settings; with `carry_state` it gets the windows in contiguous
             order. It is trained by the strategy in whose scope it was made.
         train_windows: Windows to learn from, in the packing of the settings.
         eval_windows: Windows for the loss in the result, and those during training.
         settings: How; `precision` and `freeze` have been applied to the model.
         checkpoint_folder: Where checkpoints lie; it belongs to this training alone.
-        texts: What the targets of `eval_windows` stand for, for bits per byte.
+        texts: What the targets of `eval_windows` stand for.
         watching: Is told how it goes.
         schedule_steps: Steps of the training whose beginning this is, where it ends
             before the schedule does; those of the settings by default.

@@ -169,7 +169,7 @@ def _take_part(path: str) -> None:
     model, result = job.train(strategy)
     if is_chief(strategy):
         weights = io.BytesIO()
-        np.savez(weights, *model.backbone.get_weights())
+        np.savez(weights, *model.get_weights())
         path = os.path.join(job.checkpoints, WEIGHTS_FILE)
         with tf.io.gfile.GFile(path, "wb") as file:
             file.write(weights.getvalue())

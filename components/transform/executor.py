@@ -15,7 +15,7 @@ from ...models.tokenizers.table import restored
 from .. import large_buffers, storage
 from ..documents import batch_by_bytes
 from ..progress import report
-from ..text_example_gen.records import Splitting
+from ..text_example_gen.records import Labels, Splitting
 from ..types import Artifacts, Properties
 from . import token_statistics
 
@@ -46,8 +46,9 @@ class Executor(tfx_executor.Executor):
         io_utils.copy_dir(tokenizer_uri, _tokenizer_folder(graph_uri))
         # An export says what was learned from, and has this graph to ask.
         examples_uri = artifact_utils.get_single_uri(input_dict["examples"])
-        if splitting := Splitting.find(examples_uri):
-            splitting.write(graph_uri)
+        for record in (Splitting, Labels):
+            if found := record.find(examples_uri):
+                found.write(graph_uri)
         self._gather_statistics(input_dict["examples"], output_dict)
 
     def _gather_statistics(

@@ -16,7 +16,7 @@ TUNER_FN = "langzoo.components.tuner.run.tuner_fn"
 
 
 class Tuner(tfx_tuner.Tuner):
-    """Searches for the hyperparameters with the fewest bits per byte.
+    """Searches for the hyperparameters with the best figure, such as bits per byte.
 
     A trial is a training as Trainer's, with other hyperparameters and mostly fewer
     steps, measured on the evaluation split. Trainer takes the best as its

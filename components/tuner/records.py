@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...models.tasks import CAUSAL_LM
 from .. import storage
 from ..records import Record
 
@@ -28,8 +29,11 @@ class Trial(Record):
     """The hyperparameters, by keys such as `trainer.learning_rate`."""
     steps: int
     """Optimizer steps, those of a shorter trial that it went on from included."""
-    bits_per_byte: float | None = None
-    """Of the evaluation split; `None` where training failed."""
+    figure: float | None = None
+    """What models are gated on, of the evaluation split; `None` where training
+    failed."""
+    metric: str = CAUSAL_LM.words
+    """What that is, in words."""
     parameters: int = 0
     """Number of trained parameters; 0 where training failed."""
     seconds: float = 0.0
@@ -39,12 +43,12 @@ class Trial(Record):
 
     @property
     def score(self) -> float:
-        """Bits per byte, or infinity where training failed."""
-        return math.inf if self.bits_per_byte is None else self.bits_per_byte
+        """The figure, or infinity where training failed."""
+        return math.inf if self.figure is None else self.figure
 
     def __str__(self) -> str:
         return (
-            f"{self.score:.3f} bits per byte after {self.steps} steps with "
+            f"{self.score:.3f} {self.metric} after {self.steps} steps with "
             f"{values_line(self.values)}"
         )
 
@@ -74,7 +78,7 @@ def write_trials(trials: Sequence[Trial], folder: str) -> None:
     rows = []
     for number, trial in enumerate(ranked(trials)):
         row = trial.model_dump()
-        values, score = row.pop("values"), row.pop("bits_per_byte")
+        values, score = row.pop("values"), row.pop("figure")
         rows.append({"trial_id": number, "score": score, **row, **values})
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=list(rows[0]))
@@ -90,5 +94,5 @@ def read_trials(folder: str) -> list[Trial]:
     for row in json.loads(storage.read_text(f"{folder}/{_TRIALS_FILE}") or "[]"):
         known = {name: row.pop(name) for name in Trial.model_fields if name in row}
         del row["trial_id"]
-        trials.append(Trial(bits_per_byte=row.pop("score"), values=row, **known))
+        trials.append(Trial(figure=row.pop("score"), values=row, **known))
     return trials

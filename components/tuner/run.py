@@ -16,6 +16,7 @@ import keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
+from ...models.tasks import TASKS
 from ..progress import show
 from ..trainer.distribution import make_strategy
 from ..trainer.hyperparameters import with_hyperparameters
@@ -60,7 +61,7 @@ def trainings(fn_args: FnArgs, longest: int) -> Iterator[Train]:
             )
             keras.backend.clear_session()
             _, result = trial.train_on(packed, strategy, schedule_steps=longest)
-            bits = job.eval_texts(packed).bits_per_byte(result.eval_loss)
-            return Measured(bits, result.parameters)
+            figure = job.eval_texts(packed).figure(result.eval_loss)
+            return Measured(figure, result.parameters, TASKS[job.task].words)
 
         yield train

@@ -44,19 +44,21 @@ class Measured:
     """What came of a training.
 
     Attributes:
-        bits_per_byte: Of the evaluation split.
+        figure: What models are gated on, of the evaluation split: less is better.
         parameters: Number of trained parameters.
+        metric: What the figure is, in words.
     """
 
-    bits_per_byte: float
+    figure: float
     parameters: int
+    metric: str = CAUSAL_LM.words
 
 
 def make_oracle(settings: SearchSettings) -> keras_tuner.Oracle:
     """Makes what decides on the next trial."""
     space, trials = settings.space, settings.trials
     common = {
-        "objective": keras_tuner.Objective(CAUSAL_LM.metric, "min"),
+        "objective": keras_tuner.Objective("figure", "min"),
         "hyperparameters": _declared(space),
         "seed": settings.seed + 1,  # To KerasTuner 0 is none.
         # Otherwise it gives up after three.
@@ -138,7 +140,7 @@ class Search(base_tuner.BaseTuner):
         # The small matrices of a Gaussian process are slower in several threads.
         with trainings as train, threadpoolctl.threadpool_limits(1, "blas"):
             super().search(train)
-        if not any(trial.bits_per_byte is not None for trial in self.trials):
+        if not any(trial.figure is not None for trial in self.trials):
             tf.io.gfile.rmtree(self._folder)
             raise InputError(
                 f"none of the {len(self.trials)} trials of search.space could be "
@@ -146,7 +148,7 @@ class Search(base_tuner.BaseTuner):
             )
 
     def run_trial(self, trial: keras_tuner.engine.trial.Trial, train: Train) -> float:
-        """Trains, or takes the result that there is; returns bits per byte."""
+        """Trains, or takes the result that there is; returns its figure."""
         drawn = trial.hyperparameters.values
         values = {
             key: _rounded(value)
@@ -158,12 +160,12 @@ class Search(base_tuner.BaseTuner):
         self.trials.append(result)
         hyperband = isinstance(self.oracle, keras_tuner.oracles.HyperbandOracle)
         # Hyperband, told of a failure, goes on with fewer of the others.
-        if result.bits_per_byte is None and not hyperband:
+        if result.figure is None and not hyperband:
             raise keras_tuner.errors.FailedTrialError(result.message)
         return result.score
 
     def best(self) -> Trial:
-        """The trial with the fewest bits per byte, the first of equals."""
+        """The trial with the lowest figure, the first of equals."""
         return min(self.trials, key=lambda trial: trial.score)
 
     def best_hyperparameters(self) -> dict[str, Any]:
@@ -205,8 +207,8 @@ def _tried(values: dict[str, Any], steps: int, train: Train, folder: str) -> Tri
     started = time.monotonic()
     try:
         measured = train(values, steps, folder)
-        if not math.isfinite(measured.bits_per_byte):
-            raise InputError(f"the evaluation has {measured.bits_per_byte} bits a byte")
+        if not math.isfinite(measured.figure):
+            raise InputError(f"the evaluation has {measured.figure} {measured.metric}")
     except (ValueError, tf.errors.ResourceExhaustedError) as error:
         # What the hyperparameters cannot help ends the search: a full disk, say.
         if isinstance(error.__cause__, (OSError, tf.errors.OpError)):
@@ -223,7 +225,8 @@ def _tried(values: dict[str, Any], steps: int, train: Train, folder: str) -> Tri
     return Trial(
         values=values,
         steps=steps,
-        bits_per_byte=measured.bits_per_byte,
+        figure=measured.figure,
+        metric=measured.metric,
         parameters=measured.parameters,
         seconds=time.monotonic() - started,
     )
@@ -237,9 +240,9 @@ def _rounded(value: Any) -> Any:
 def report_table(trials: list[Trial]) -> None:
     """Shows the trials, the best first, and why some failed."""
     keys = list(trials[0].values)
-    rows = [["bits a byte", "steps", "seconds", *keys]]
+    rows = [[trials[0].metric, "steps", "seconds", *keys]]
     for trial in ranked(trials):
-        score = "failed" if trial.bits_per_byte is None else f"{trial.score:.3f}"
+        score = "failed" if trial.figure is None else f"{trial.score:.3f}"
         shown = [short(trial.values[key]) for key in keys]
         rows.append([score, str(trial.steps), f"{trial.seconds:.0f}", *shown])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -21,7 +21,7 @@ class SearchSettings(Section):
     """A search for hyperparameters before the training, which takes the best.
 
     A trial is a training with values of `space` in the place of the configuration's;
-    the one with the fewest bits per byte on the evaluation split is the best.
+    the one that does best on the evaluation split, by what the gate goes by, is taken.
     """
 
     algorithm: Literal["hyperband", "random", "bayesian"] = "hyperband"

@@ -28,6 +28,7 @@ from ..backbone import CausalBackbone, Tensor, require
 from ..families import family_of_model
 from ..tasks.causal_lm import log_softmax_of
 from ..tasks.scoring import framed
+from ..tasks.text_classifier import TextClassifier
 from ..tokenizers.display import display_strings
 from . import pages
 
@@ -68,13 +69,15 @@ class Surprisal(NamedTuple):
 
 
 class Attribution(NamedTuple):
-    """What each token of a text does to the log-probability of those that follow.
+    """What each token of a text does to the log-probability of what follows.
+
+    Or of a label, where it is a classifier's.
 
     Attributes:
-        tokens: `<s>`, and the tokens of the text.
+        tokens: `<s>`, and the tokens of the text; of a classifier `</s>`, too.
         scores: float64 `[t]`, in nats: above 0, the token makes the target likelier.
-            That of `<s>` is 0, as it always stands there.
-        target: the tokens whose log-probability is explained.
+            Those of `<s>` and `</s>` are 0, as they always stand there.
+        target: the tokens whose log-probability is explained, or the label.
         output: that log-probability, in nats.
         baseline: the same with `<unk>` in place of every token.
         method: one of `METHODS`.
@@ -185,10 +188,12 @@ def attribute(
     """What each token of a text does to the log-probability of what follows it.
 
     Args:
-        model: a `CausalLM` with a preprocessor, or a KerasHub model of the zoo.
+        model: a `CausalLM` with a preprocessor, a KerasHub model of the zoo, or a
+            `TextClassifier`.
         text: a string that, with the target, fits into the context.
         target: string that follows the text, or `None` for the likeliest next token.
-            Where a token reaches from the text into the target, it is the target's.
+            Where a token reaches from the text into the target, it is the target's. Of
+            a classifier the label, or `None` for the likeliest.
         method: one of `METHODS`. Defaults to `None`: integrated gradients, and for an
             n-gram model or a mixture `leave_one_out`.
         tolerance: float. Of the sum of integrated gradients, in nats, and for
@@ -196,7 +201,7 @@ def attribute(
 
     Raises:
         ValueError: if the method is unknown or not for this model, the target is
-            empty, or the text is too long.
+            empty, or no label of the model, or the text is too long.
 
     Example:
     ```python
@@ -207,7 +212,7 @@ def attribute(
     """
     method = _method_for(model, method)
     question = _question(model, text, target)
-    absent = question.with_unknown(range(1, question.length))
+    absent = question.with_unknown(question.places)
     output, baseline = question.log_probabilities([question.ids, absent])
     if method == "leave_one_out":
         scores = question.left_out(output)
@@ -227,7 +232,7 @@ def attribute(
     return Attribution(
         tuple(names[token] for token in question.ids[: question.length]),
         scores,
-        tuple(names[token] for token in question.targets),
+        question.named(names),
         float(output),
         float(baseline),
         method,
@@ -257,6 +262,15 @@ class _Question(NamedTuple):
     length: int
     targets: list[int]
 
+    @property
+    def places(self) -> range:
+        """Where the tokens of the text stand."""
+        return range(1, self.length)
+
+    def named(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The targets by their names, given those of all tokens."""
+        return tuple(names[token] for token in self.targets)
+
     def with_unknown(self, places: Any) -> list[int]:
         unknown = int(_tokenizer(self.model).unk_token_id)
         changed = set(places)
@@ -267,9 +281,10 @@ class _Question(NamedTuple):
 
     def left_out(self, output: float) -> np.ndarray:
         """How far the output falls without each token, float64 `[length]`."""
-        places = range(1, self.length)
-        rows = [self.with_unknown([place]) for place in places]
-        return np.append(0.0, output - self.log_probabilities(rows))
+        rows = [self.with_unknown([place]) for place in self.places]
+        scores = np.zeros(self.length)
+        scores[self.places] = output - self.log_probabilities(rows)
+        return scores
 
     def log_probabilities(self, rows: list[list[int]]) -> np.ndarray:
         """That of the targets after each row of ids, float64 `[rows]`."""
@@ -283,6 +298,46 @@ class _Question(NamedTuple):
             wanted = tf.cast(scores[:, self.length - 1 :], tf.float64)
             sums.append(tf.reduce_sum(wanted, axis=1).numpy())
         return np.concatenate([*sums, np.zeros(0)])
+
+    def of_states(self, hidden: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
+        """That of the targets by hidden states `[rows, t, d]`, float32 `[rows]`."""
+        shape = (tf.shape(hidden)[0], len(self.targets))
+        targets = tf.broadcast_to(self.targets, shape)
+        found = logits(hidden[:, self.length - 1 :])
+        return tf.reduce_sum(log_softmax_of(found, targets), axis=1)
+
+
+class _LabelQuestion(_Question):
+    """What is asked of a classifier: how likely a label is of a text.
+
+    `targets` is the label's number.
+    """
+
+    @property
+    def places(self) -> range:
+        return range(1, self.length - 1)
+
+    def named(self, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(self.model.labels[number] for number in self.targets)
+
+    def log_probabilities(self, rows: list[list[int]]) -> np.ndarray:
+        found = [
+            self._of_logits(self.model(_inputs_of(tf.constant(part)), training=False))
+            for start in range(0, len(rows), _ROWS)
+            for part in [rows[start : start + _ROWS]]
+        ]
+        return np.concatenate([*map(_float64, found), np.zeros(0)])
+
+    def of_states(self, hidden: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
+        del logits  # Of the next token.
+        mask = tf.ones(tf.shape(hidden)[:2], tf.bool)
+        return self._of_logits(self.model.head(self.model.pooler(hidden, mask)))
+
+    def _of_logits(self, logits: Tensor) -> Tensor:
+        (number,) = self.targets
+        several = self.model.multi_label
+        logs = tf.math.log_sigmoid(logits) if several else tf.nn.log_softmax(logits)
+        return logs[:, number]
 
 
 class _Gradients:
@@ -361,16 +416,13 @@ class _Gradients:
             )
         ]
         hidden = self._rest([parts, _inputs_of(ids)], training=False)
-        logits = self._logits(hidden[:, self._question.length - 1 :])
-        targets = tf.broadcast_to(
-            self._question.targets, (shape[0], len(self._question.targets))
-        )
-        return tf.reduce_sum(log_softmax_of(logits, targets), axis=1)
+        return self._question.of_states(hidden, self._logits)
 
     def _scores(self, products: Tensor) -> np.ndarray:
         # What stands behind the text are targets: they are the same in both inputs.
         scores = tf.reduce_sum(products, axis=-1).numpy()[: self._question.length]
-        scores[0] = 0.0
+        outside = np.setdiff1d(np.arange(len(scores)), self._question.places)
+        scores[outside] = 0.0
         return scores
 
 
@@ -383,6 +435,8 @@ def _ends(backbone: Any) -> tuple[list[Any], Callable[[Tensor], Tensor]]:
 
 
 def _question(model: Any, text: str, target: str | None) -> _Question:
+    if isinstance(model, TextClassifier):
+        return _label_question(model, text, target)
     ids = _ids(model, text)
     if target is None:
         _require_fits(model, len(ids))
@@ -395,6 +449,20 @@ def _question(model: Any, text: str, target: str | None) -> _Question:
     require(bool(targets), "`target` must not be empty.", target=target)
     _require_fits(model, len(whole) - 1)
     return _Question(model, whole[:-1], shared, targets)
+
+
+def _label_question(model: Any, text: str, target: str | None) -> _LabelQuestion:
+    ids = framed(_tokenizer(model), tf.constant([text]))[0].numpy().tolist()
+    _require_fits(model, len(ids))
+    if target is None:
+        target = next(iter(model.classify(text)))
+    require(
+        target in model.labels,
+        f"`target` must be one of {', '.join(model.labels)}.",
+        target=target,
+    )
+    number = model.labels.index(target)
+    return _LabelQuestion(model, ids, len(ids), [number])
 
 
 def _likeliest(model: Any, ids: list[int]) -> int:

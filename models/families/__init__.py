@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..references import is_reference, load
+from .bert.family import BERT
 from .convolutional.family import GATED_CONV, TCN
 from .family import Family, FamilySettings
 from .keras_hub.family import KERAS_HUB
@@ -20,7 +21,8 @@ from .transformer.family import TRANSFORMER
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        *(TRANSFORMER, RNN, GRU, LSTM, GATED_CONV, TCN, NGRAM, MIXTURE, KERAS_HUB),
+        *(TRANSFORMER, BERT, RNN, GRU, LSTM, GATED_CONV, TCN, NGRAM, MIXTURE),
+        KERAS_HUB,
     )
 }
 """The families of the zoo, by the name used in configurations."""

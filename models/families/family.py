@@ -15,6 +15,8 @@ from pydantic import Field
 
 from ..learning.recipe import Recipe
 from ..settings import PathText, Section, explain
+from ..tasks.classifying import PoolingName
+from ..tasks.task import Task
 
 _BYTES = 260  # tokens of the byte tokenizer
 # Settings that are no arguments of a backbone; the context length is, as
@@ -254,6 +256,11 @@ class Family:
         multiplies_output_weights: Whether the logits are what `finish_logits()` makes
             of the hidden states times the output weights of a `ReversibleEmbedding`,
             `token_embedding`.
+        predicts_next: Whether it reads a text from its beginning on, and says at each
+            place what follows.
+        fills_gaps: Whether each place sees the whole text, and says what is hidden
+            there: its vocabulary has a token for that, see `TextTokenizer.mask_token`.
+        pooling: Which of a text's hidden states a classifier reads, unless it is told.
         has_hidden_states: Whether what the backbone gives are states that are alike
             where contexts are. A cache over the text so far goes by that.
     """
@@ -271,7 +278,15 @@ class Family:
     shows_attention: bool = False
     cache_goes_back: bool = False
     multiplies_output_weights: bool = True
+    predicts_next: bool = True
+    fills_gaps: bool = False
     has_hidden_states: bool = True
+    pooling: PoolingName = "mean"
+
+    def can(self, task: Task) -> bool:
+        """Whether a model of it can learn a task."""
+        able = not task.needs or getattr(self, task.needs)
+        return task.name in self.tasks or bool(self.backbone and task.model and able)
 
     @property
     def takes_initial_weights(self) -> bool:

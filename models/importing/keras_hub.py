@@ -1,4 +1,4 @@
-"""KerasHub's GPT-2 and Llama models as models of the zoo, weights and all."""
+"""KerasHub's GPT-2, Llama and BERT models as models of the zoo, weights and all."""
 
 from __future__ import annotations
 
@@ -9,29 +9,33 @@ import keras_hub
 import numpy as np
 
 from ..backbone import require
+from ..families.bert.backbone import BertBackbone
+from ..families.bert.family import ARCHITECTURES as BERT_ARCHITECTURES
 from ..families.transformer.backbone import TransformerBackbone
 from ..families.transformer.block import DecoderBlock
 from ..families.transformer.family import ARCHITECTURES
 from ..tasks.causal_lm import CausalLM
+from ..tasks.masked_lm import MaskedLM
 
 _LLAMA_CONTEXT_LENGTH = 4096  # of Llama 2
 
 
 def from_keras_hub(
-    model: keras_hub.models.CausalLM,
+    model: keras_hub.models.Task,
     preprocessor: Any = None,
     context_length: int | None = None,
-) -> CausalLM:
+) -> CausalLM | MaskedLM:
     """A model of the zoo with the architecture and the weights of one of KerasHub's.
 
     Args:
-        model: a `keras_hub.models.GPT2CausalLM` or `LlamaCausalLM`.
-        preprocessor: a `CausalLMPreprocessor` for its vocabulary. Defaults to `None`.
-        context_length: int or `None`. Longest input, in tokens, of a Llama; GPT-2's is
-            the number of its positions. Defaults to `None`, which is 4096.
+        model: a `keras_hub.models.GPT2CausalLM`, `LlamaCausalLM` or `BertMaskedLM`.
+        preprocessor: one for its task and vocabulary. Defaults to `None`.
+        context_length: int or `None`. Longest input, in tokens, of a Llama; others' is
+            the number of their positions. Defaults to `None`, which is 4096.
 
     Returns:
-        A `CausalLM` that gives the same logits.
+        A `CausalLM`, or a `MaskedLM`, that gives the same logits; BERT's of texts of
+        one segment.
 
     Raises:
         ValueError: if the architecture is another, or its rotary positions are
@@ -50,25 +54,31 @@ def from_keras_hub(
         backbone=name,
     )
     theirs = model.backbone
-    ours = TransformerBackbone(
+    length = {"max_sequence_length": context_length or _LLAMA_CONTEXT_LENGTH}
+    kind: Any = BertBackbone if name == "BertBackbone" else TransformerBackbone
+    ours = kind(
         vocabulary_size=theirs.vocabulary_size,
         num_layers=theirs.num_layers,
         hidden_dim=theirs.hidden_dim,
         intermediate_dim=theirs.intermediate_dim,
-        dropout=theirs.dropout,
         dtype=theirs.dtype_policy,
-        **{
-            "max_sequence_length": context_length or _LLAMA_CONTEXT_LENGTH,
-            **_CONVERTERS[name](theirs),
-        },
+        **{**length, **_CONVERTERS[name](theirs), "dropout": theirs.dropout},
     )
     _copy(theirs.token_embedding, ours.token_embedding)
     if ours.position_embedding is not None:
         _copy(theirs.position_embedding, ours.position_embedding)
     for layer, block in zip(theirs.transformer_layers, ours.blocks, strict=True):
         _copy_block(layer, block)
-    _copy(theirs.layer_norm, ours.final_norm)
-    return CausalLM(ours, preprocessor)
+    if kind is TransformerBackbone:
+        _copy(theirs.layer_norm, ours.final_norm)
+        return CausalLM(ours, preprocessor)
+    # The first segment is everywhere.
+    segment = theirs.segment_embedding.get_weights()[0][0]
+    ours.position_embedding.position_embeddings.assign_add(segment[None])
+    _copy(theirs.embeddings_layer_norm, ours.embeddings_norm)
+    masked = MaskedLM(ours, preprocessor)
+    _copy(model.masked_lm_head, masked.masked_lm_head)
+    return masked
 
 
 def _gpt2(backbone: Any) -> dict[str, Any]:
@@ -97,7 +107,16 @@ def _llama(backbone: Any) -> dict[str, Any]:
     }
 
 
-_CONVERTERS = {"GPT2Backbone": _gpt2, "LlamaBackbone": _llama}
+def _bert(backbone: Any) -> dict[str, Any]:
+    return {
+        **BERT_ARCHITECTURES["bert"],
+        "activation": "gelu_approximate",
+        "num_heads": backbone.num_heads,
+        "max_sequence_length": backbone.max_sequence_length,
+    }
+
+
+_CONVERTERS = {"GPT2Backbone": _gpt2, "LlamaBackbone": _llama, "BertBackbone": _bert}
 
 
 def _copy_block(theirs: Any, ours: DecoderBlock) -> None:

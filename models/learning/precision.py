@@ -12,14 +12,13 @@ def in_precision(model: Any, precision: str) -> Any:
     """The same model, computing with another precision, with weights of its own.
 
     Args:
-        model: a causal language model with a backbone, of the zoo or of KerasHub.
+        model: a model of a task with a backbone, of the zoo or of KerasHub.
         precision: a key of `choices.PRECISIONS`. For `"float16"` the optimizer must
             scale the loss, which Keras does in `compile()`.
 
     Returns:
         A model of the same class with the same preprocessor, not compiled.
-        `model.backbone.set_weights(trained.backbone.get_weights())` brings what it
-        has learned back.
+        `model.set_weights(trained.get_weights())` brings what it has learned back.
 
     Raises:
         ValueError: if there is no such precision.
@@ -34,7 +33,8 @@ def in_precision(model: Any, precision: str) -> Any:
     )
     backbone = model.backbone
     config = {**backbone.get_config(), "dtype": PRECISIONS[precision]}
-    twin = type(backbone).from_config(config)
-    twin.set_weights(backbone.get_weights())
     task = getattr(model, "model", model)
-    return type(task)(backbone=twin, preprocessor=task.preprocessor)
+    config = {**task.get_config(), "backbone": type(backbone).from_config(config)}
+    twin = type(task).from_config({**config, "preprocessor": task.preprocessor})
+    twin.set_weights(task.get_weights())
+    return twin

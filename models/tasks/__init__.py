@@ -12,7 +12,52 @@ CAUSAL_LM = Task(
     model="langzoo.models.tasks.causal_lm:CausalLM",
     metric="bits_per_byte",
     unit="bits",
+    beside=("perplexity", "token_accuracy"),
+    needs="predicts_next",
+    hub="text-generation",
+    model_noun="A causal language model",
+    intended_use="To continue and to score text of the kind that it was trained on. It "
+    "has learned which tokens follow one another in that text and nothing else: it "
+    "follows no instructions, and what it writes may be wrong, offensive, or words of "
+    "its training data. It is not meant for decisions about people.",
+    command='langzoo generate "Some text" --max-new-tokens 20',
 )
 
-TASKS: dict[str, Task] = {task.name: task for task in (CAUSAL_LM,)}
+MASKED_LM = Task(
+    name="masked_lm",
+    model="langzoo.models.tasks.masked_lm:MaskedLM",
+    metric="nats_per_masked_token",
+    unit="nats",
+    beside=("masked_perplexity", "masked_accuracy"),
+    needs="fills_gaps",
+    hub="fill-mask",
+    model_noun="A masked language model",
+    intended_use="To fill gaps in text of the kind that it was trained on, to say how "
+    "well its words fit each other, to turn it into vectors, and to learn other tasks "
+    "from. It knows which tokens stand among which others and nothing else: what it "
+    "fills in may be wrong or offensive. It is not meant for decisions about people.",
+    command='langzoo fill "Some [MASK] text"',
+)
+
+TEXT_CLASSIFIER = Task(
+    name="text_classifier",
+    model="langzoo.models.tasks.text_classifier:TextClassifier",
+    metric="cross_entropy",
+    unit="nats",
+    beside=("accuracy", "macro_f1"),
+    needs="has_hidden_states",
+    target="label",
+    learns_from=("label",),
+    hub="text-classification",
+    model_noun="A text classifier",
+    intended_use="To say which of the labels that it was trained on fits a text of the "
+    "kind that it was trained on. Of any text it names some label, also where none "
+    "fits, and what it says of whom may be as unfair as its training data. It is not "
+    "meant for decisions about people.",
+    command='langzoo classify "Some text"',
+)
+
+TASKS: dict[str, Task] = {
+    task.name: task for task in (CAUSAL_LM, MASKED_LM, TEXT_CLASSIFIER)
+}
 """The tasks, by the name used in configurations."""

@@ -36,6 +36,9 @@ CHUNK_POSITIONS = 1024
 CHUNK_LOGIT_BYTES = 64 * 2**20
 
 OUTCOME_RANKS = 5
+OUTCOME_SPECS = tuple(
+    tf.TensorSpec([None], dtype) for dtype in (tf.float32, tf.int32, tf.float32)
+)
 
 
 class Windows(NamedTuple):
@@ -279,16 +282,18 @@ def token_outcomes(
         stride: likewise.
     """
 
-    def outcomes(logits: tf.Tensor, following: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        score = -tf.nn.sparse_softmax_cross_entropy_with_logits(following, logits)
-        best, ids = tf.math.top_k(logits, min(OUTCOME_RANKS, logits.shape[-1]))
-        likelier = tf.cast(ids != following[..., tf.newaxis], tf.int32)  # [c, w, 5]
-        rank = tf.reduce_sum(tf.math.cumprod(likelier, axis=-1), axis=-1)  # [c, w]
-        at_target = tf.gather(logits, following, axis=-1, batch_dims=2)
-        return score, rank, tf.exp(score + best[..., 0] - at_target)
+    found = map_logits(model, documents, outcomes, OUTCOME_SPECS, stride=stride)
+    return TokenOutcomes(*found)
 
-    specs = tuple(tf.TensorSpec([None], t) for t in (tf.float32, tf.int32, tf.float32))
-    return TokenOutcomes(*map_logits(model, documents, outcomes, specs, stride=stride))
+
+def outcomes(logits: tf.Tensor, following: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """The fields of `TokenOutcomes` of tokens `[c, w]`, by logits `[c, w, v]`."""
+    score = -tf.nn.sparse_softmax_cross_entropy_with_logits(following, logits)
+    best, ids = tf.math.top_k(logits, min(OUTCOME_RANKS, logits.shape[-1]))
+    likelier = tf.cast(ids != following[..., tf.newaxis], tf.int32)  # [c, w, 5]
+    rank = tf.reduce_sum(tf.math.cumprod(likelier, axis=-1), axis=-1)  # [c, w]
+    at_target = tf.gather(logits, following, axis=-1, batch_dims=2)
+    return score, rank, tf.exp(score + best[..., 0] - at_target)
 
 
 def map_logits(

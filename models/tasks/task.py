@@ -17,6 +17,15 @@ class Task(NamedTuple):
         metric: The metric that models of this task are gated on.
         unit: That of the metric.
         direction: Whether lower or higher values of it are better.
+        beside: Metrics that are told first beside it.
+        needs: What a family must be able to do for it, a field of `Family`, unless it
+            has a class of its own; "" for nothing.
+        target: What it is to predict, which losses in training are told of.
+        learns_from: Features of the examples, besides the text, that it learns from.
+        hub: What the Hugging Face Hub calls it.
+        model_noun: What a model card calls its models.
+        intended_use: What it says that they are for, where the user does not.
+        command: One that asks a model, as it says.
     """
 
     name: str
@@ -24,6 +33,14 @@ class Task(NamedTuple):
     metric: str
     unit: str
     direction: Literal["lower", "higher"] = "lower"
+    beside: tuple[str, ...] = ()
+    needs: str = ""
+    target: str = "token"
+    learns_from: tuple[str, ...] = ()
+    hub: str = ""
+    model_noun: str = "A language model"
+    intended_use: str = ""
+    command: str = ""
 
     @property
     def words(self) -> str:

@@ -20,6 +20,9 @@ _CONFIG_FILE = "config.json"
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<s>", "</s>")
 """Padding, unknown, start and end of the tokenizers made here; a place is an id."""
 
+MASK_TOKENS = ("[MASK]", "<mask>")
+"""What stands for hidden tokens in vocabularies that have it, BERT's or RoBERTa's."""
+
 SPECIAL_ATTRIBUTES = ("pad_token", "unk_token", "start_token", "end_token")
 BYTES = [bytes([value]) for value in range(256)]
 
@@ -36,6 +39,22 @@ class TextTokenizer(keras_hub.tokenizers.Tokenizer):
         super().__init__(**kwargs)
         # It has nothing to build, and without this no model with it can be quantized.
         self.built = True
+
+    @property
+    def mask_token(self) -> str:
+        """What stands in a text for a token that is hidden: a piece, or `[MASK]`."""
+        named = set(MASK_TOKENS).intersection(self.get_vocabulary())
+        return max(named, default=MASK_TOKENS[0])
+
+    @property
+    def mask_token_id(self) -> int:
+        """The id of a hidden token: that of the piece, or one behind all others.
+
+        So no vocabulary changes by it; a model that fills gaps has an id more.
+        """
+        pieces = self.get_vocabulary()
+        known = self.mask_token in pieces
+        return pieces.index(self.mask_token) if known else self.vocabulary_size()
 
     @property
     def special_token_ids(self) -> list[int]:

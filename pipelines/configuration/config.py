@@ -17,16 +17,23 @@ from pydantic import Field
 from ...components.evaluator.settings import GateSettings
 from ...components.push_folder.settings import ServingSettings
 from ...components.pusher.settings import CardSettings
-from ...components.text_example_gen.settings import CleaningSettings, CorpusSettings
+from ...components.text_example_gen.settings import (
+    LABEL,
+    CleaningSettings,
+    CorpusSettings,
+)
 from ...components.tokenizer_trainer.settings import TokenizerSettings
+from ...components.trainer.rows import ROWS
 from ...components.trainer.settings import TrainerSettings
 from ...components.trainer.watching.settings import WatchSettings
 from ...components.tuner import search_space
 from ...components.tuner.settings import LONGEST, SearchSettings
 from ...models.families import FAMILIES, families_of
 from ...models.families.family import Family
+from ...models.families.ngram.family import NGRAM
 from ...models.settings import PathText, Section, explain, hint, redacted
 from ...models.tasks import CAUSAL_LM, TASKS
+from ...serving.export.contract import GENERATE, SIGNATURES
 from . import beam
 from .kubeflow import KubeflowSettings
 from .model import ModelSettings, family_named
@@ -67,7 +74,8 @@ class Config(Section):
     tokenizer: TokenizerSettings = TokenizerSettings()
     task: Annotated[str, pydantic.AfterValidator(_task)] = CAUSAL_LM.name
     """What the model learns to do, and so what it is judged by and how it answers:
-    `causal_lm`, to go on with a text."""
+    `causal_lm`, to go on with a text; `masked_lm`, to say what is hidden in one;
+    `text_classifier`, to say its label."""
     model: ModelSettings
     trainer: TrainerSettings = TrainerSettings()
     watch: WatchSettings = WatchSettings()
@@ -154,6 +162,59 @@ class Config(Section):
         return {**content, "search": {**search, "space": dict(space)}}
 
     @pydantic.model_validator(mode="after")
+    def _the_model_can_learn_the_task(self) -> Config:
+        family, task = family_named(self.model.family), TASKS[self.task]
+        if not family.can(task):
+            able = [name for name, other in TASKS.items() if family.can(other)]
+            raise ValueError(
+                f"task {self.task} is not for models of family {family.name}, which "
+                f"can learn {', '.join(able)}"
+            )
+        if self.gate.needs_ngram and not NGRAM.can(task):
+            raise ValueError(
+                f"gate.rules: n-grams cannot learn task {self.task}: a rule is against "
+                "last_blessed, or has min or max"
+            )
+        if self.serving.max_new_tokens and GENERATE not in SIGNATURES[self.task]:
+            raise ValueError(
+                f"serving.max_new_tokens: models of task {self.task} do not write texts"
+            )
+        for name, rows in ROWS.items():
+            own = rows.settings and TrainerSettings.model_fields[rows.settings].default
+            is_told = rows.settings and getattr(self.trainer, rows.settings) != own
+            if is_told and self.task != name:
+                raise ValueError(
+                    f"trainer.{rows.settings} is of task {name}, and the task is "
+                    f"{self.task}"
+                )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _there_is_what_the_task_learns_from(self) -> Config:
+        if LABEL in TASKS[self.task].learns_from and not self.corpus.has_labels:
+            raise ValueError(
+                f"task {self.task} learns from labels: corpus.label_field must name "
+                "the field that has them"
+            )
+        family = family_named(self.model.family)
+        first = self.trainer.classifier.pooling == "first"
+        if first and family.backbone and not family.fills_gaps:
+            raise ValueError(
+                "trainer.classifier.pooling first needs a family whose first state has "
+                f"seen the whole text, which {self.model.family}'s has not: mean, last "
+                "or attention"
+            )
+        if not ROWS[self.task].packs:
+            for name in ("carry_state", "packing", "repack"):
+                default = TrainerSettings.model_fields[name].default
+                if getattr(self.trainer, name) != default:
+                    raise ValueError(
+                        f"trainer.{name} is of tasks whose rows documents share, and "
+                        f"in those of {self.task} each is by itself"
+                    )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _lengths_fit(self) -> Config:
         self.serving.lengths(self.model.context_length)
         return self
@@ -228,13 +289,18 @@ class Config(Section):
 
     @pydantic.model_validator(mode="after")
     def _rules_can_be_kept(self) -> Config:
-        self.gate.require_measurable(self.corpus.features)
+        self.gate.require_measurable(self.corpus.features, self.task)
         return self
 
     @pydantic.model_validator(mode="after")
     def _there_is_something_to_watch(self) -> Config:
         if self.watch.sample_tokens and self.trainer.eval_every_steps is None:
             raise ValueError("watch.sample_tokens needs trainer.eval_every_steps")
+        if self.watch.sample_tokens and GENERATE not in SIGNATURES[self.task]:
+            raise ValueError(
+                f"watch.sample_tokens: models of task {self.task} do not "
+                "write texts: set it to 0"
+            )
         _, last = self.watch.profile_steps or (0, 0)
         if last > self.trainer.steps:
             raise ValueError(

@@ -20,6 +20,8 @@ from ... import ENVIRONMENT, __version__
 from ...components.errors import InputError
 from ...components.evaluator.gate import last_blessed
 from ...components.text_example_gen.records import LastRun
+from ...models.tasks import TASKS
+from ...models.tasks.task import Task
 from ..configuration.config import Config
 from ..configuration.kubeflow import ContainerSettings
 from ..pipeline import Choices, make_components
@@ -61,25 +63,13 @@ _CORPUS = Parameter(
         ("Pusher", "custom_config", ("card", "sources", 0)),
     ),
 )
-_PARAMETERS = (
-    Parameter(
-        "steps",
-        "NUMBER_INTEGER",
-        "Updates of the weights.",
-        (("Trainer", "custom_config", ("training", "steps")),),
-    ),
-    Parameter(
-        "max_bits_per_byte",
-        "NUMBER_DOUBLE",
-        "A model above it is refused.",
-        (("Evaluator", "settings", ("rules", 0, "max")),),
-    ),
-    Parameter(
-        "min_improvement",
-        "NUMBER_DOUBLE",
-        "Bits per byte that a model must be better than the last blessed one.",
-        (("Evaluator", "settings", ("rules", 1, "margin")),),
-    ),
+_STEPS = Parameter(
+    "steps",
+    "NUMBER_INTEGER",
+    "Updates of the weights.",
+    (("Trainer", "custom_config", ("training", "steps")),),
+)
+_OTHERS = (
     Parameter(
         "accept_baseline",
         "BOOLEAN",
@@ -121,7 +111,8 @@ def compile_pipeline(config: Config, output: Path) -> None:
     specification = job["pipelineSpec"]
     # Of several sources there is no one path to set.
     several = bool(config.corpus.sources)
-    parameters = _PARAMETERS if several else (_CORPUS, *_PARAMETERS)
+    gated = _gated(TASKS[config.task])
+    parameters = (*(() if several else (_CORPUS,)), _STEPS, *gated, *_OTHERS)
     for parameter in parameters:
         _add_parameter(specification, parameter)
     _unquote_numbers(specification, parameters)
@@ -188,6 +179,25 @@ def _located(config: Config) -> dict[str, str]:
         return {}
     folder = config.checkpoint_root.rpartition("/")[0]
     return {entry.ARTIFACTS: f"{address}={folder}/artifacts"}
+
+
+def _gated(task: Task) -> tuple[Parameter, Parameter]:
+    """The parameters of what models of a task are gated on."""
+    return (
+        Parameter(
+            f"max_{task.metric}",
+            "NUMBER_DOUBLE",
+            "A model above it is refused.",
+            (("Evaluator", "settings", ("rules", 0, "max")),),
+        ),
+        Parameter(
+            "min_improvement",
+            "NUMBER_DOUBLE",
+            f"{task.words.capitalize()} that a model must be better than the last "
+            "blessed one.",
+            (("Evaluator", "settings", ("rules", 1, "margin")),),
+        ),
+    )
 
 
 def _add_parameter(specification: dict[str, Any], parameter: Parameter) -> None:

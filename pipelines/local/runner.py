@@ -244,11 +244,7 @@ def _warn_of_mixing(config: Config, corpus: CorpusSettings, console: Console) ->
 
 
 def _resolve_path(path: str, config: Config) -> str:
-    if path != demo_corpus.NAME:
-        return path
-    folder = Path(config.root, "demo-corpus").absolute()
-    demo_corpus.write(folder)
-    return str(folder)
+    return demo_corpus.found(path, Path(config.root))
 
 
 @contextlib.contextmanager

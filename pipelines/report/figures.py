@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from ...components.evaluator.records import CANDIDATE, OVERALL, Evaluation, Measure
@@ -66,11 +67,12 @@ _STYLE: dict[Any, Any] = {
 _WIDTH, _HEIGHT = 5.0, 3.0  # inches
 _ROW = 0.3  # height of a row of a chart of intervals
 _CURVE_POINTS = 400
+_CONFUSED = 20  # labels of a confusion matrix
 
 _Row = TypeVar("_Row")
 
 
-def training_curves(training: TrainingResult) -> Markup | None:
+def training_curves(training: TrainingResult, task: Task) -> Markup | None:
     """Loss over steps: of batches, and of the evaluation split."""
     if not training.history and not training.evaluations:
         return None
@@ -87,7 +89,7 @@ def training_curves(training: TrainingResult) -> Markup | None:
             axes, result, "loss", label="result, evaluation split",
             marker="D", markersize=6, linestyle="", color=_SERIES[1],
         )  # fmt: skip
-        axes.set(xlabel="step", ylabel="nats a token")
+        axes.set(xlabel="step", ylabel=f"nats a {task.target}")
         axes.legend()
 
     return _figure(draw, "Loss over training steps")
@@ -132,7 +134,7 @@ def gated(training: TrainingResult, task: Task) -> Markup | None:
 
 
 def reliability(evaluation: Evaluation) -> Markup | None:
-    """How often the likeliest token is right, by how sure the model is of it."""
+    """How often the likeliest answer is right, by how sure the model is of it."""
     bins = {
         model: [row for row in evaluated.slices[OVERALL].calibration if row[0]]
         for model, evaluated in evaluation.models.items()
@@ -163,7 +165,7 @@ def reliability(evaluation: Evaluation) -> Markup | None:
             width=0.045,
             color=_SERIES[0],
         )
-        lower.set(xlabel="probability of the likeliest token", ylabel="tokens")
+        lower.set(xlabel="probability of the likeliest answer", ylabel="answers")
         lower.set_xlim(0, 1)
         lower.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         lower.yaxis.set_major_locator(MaxNLocator(2))
@@ -175,6 +177,46 @@ def reliability(evaluation: Evaluation) -> Markup | None:
         ratio=(3, 1),
         size=(_WIDTH, 3.8),
     )
+
+
+def confusion(evaluation: Evaluation) -> Markup | None:
+    """What documents of each label are said to have, in shares of that label's."""
+    candidate = evaluation.models.get(CANDIDATE)
+    if candidate is None or not candidate.labels:
+        return None
+    # The most frequent ones, where there are too many to be told apart.
+    frequent = sorted(
+        range(len(candidate.labels)), key=lambda i: -candidate.labels[i].documents
+    )
+    shown = sorted(frequent[:_CONFUSED])
+    names = [_clipped(candidate.labels[i].label) for i in shown]
+    places = range(len(shown))
+
+    def draw(axes: Axes) -> None:
+        for row, label in enumerate(shown):
+            counts = candidate.confusion[label]
+            for column, said in enumerate(shown):
+                share = counts[said] / max(candidate.labels[label].documents, 1)
+                corner = (column - 0.5, row - 0.5)
+                cell = Rectangle(corner, 1, 1, color=_SERIES[0], alpha=0.9 * share)
+                axes.add_patch(cell)
+                if counts[said]:
+                    axes.text(
+                        column, row, short(counts[said]), ha="center", va="center",
+                        fontsize=7,
+                    )  # fmt: skip
+        axes.grid(visible=False)
+        axes.set_xticks(places, names, rotation=45, ha="right")
+        axes.set_yticks(places, names)
+        axes.set(
+            xlim=(-0.5, len(shown) - 0.5),
+            ylim=(len(shown) - 0.5, -0.5),
+            xlabel="is said to be",
+            ylabel="is",
+        )
+
+    side = 1.6 + 0.32 * len(shown)
+    return _figure(draw, "Confusion matrix", size=(max(_WIDTH, side), side))
 
 
 def slices(evaluation: Evaluation, metric: str) -> Markup | None:
@@ -268,7 +310,8 @@ def curves_of_all(report: data.ComparisonReport) -> Markup | None:
                 axes, _thinned(training.history), "loss", label=name,
                 color=_SERIES[place], linestyle=("-", "--", ":")[repeated % 3],
             )  # fmt: skip
-        axes.set(xlabel="step", ylabel="nats a token, training batches")
+        target = report.gated.target
+        axes.set(xlabel="step", ylabel=f"nats a {target}, training batches")
         axes.legend()
 
     return _figure(draw, "Training loss of all models over steps")

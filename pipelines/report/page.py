@@ -25,7 +25,6 @@ _COMPARISON_SECTIONS = (
     *("ranking", "quality", "training", "samples", "corpus", "configuration"),
 )
 # Of a comparison, beside what ranks.
-_SIDE_METRICS = ("perplexity", "token_accuracy", LATENCY.name)
 
 
 def report_run(folder: Path, run_id: str | None = None) -> Path:
@@ -70,8 +69,9 @@ def run_page(report: data.RunReport) -> str:
     evaluation, training = report.evaluation, report.training
     drawn = {
         "reliability": evaluation and figures.reliability(evaluation),
+        "confusion": evaluation and figures.confusion(evaluation),
         "slices": evaluation and figures.slices(evaluation, report.task.metric),
-        "training": training and figures.training_curves(training),
+        "training": training and figures.training_curves(training, report.task),
         "gated": training and figures.gated(training, report.task),
         "learning_rate": training and figures.learning_rate(training),
         "lineage": figures.lineage(report.executions),
@@ -120,7 +120,9 @@ def comparison_page(report: data.ComparisonReport, folder: Path) -> str:
         comparison=report,
         task=report.gated,
         figures=drawn,
-        metric_names=[name for name in _SIDE_METRICS if name in measured],
+        metric_names=[
+            name for name in (*report.gated.beside, LATENCY.name) if name in measured
+        ],
         links={
             candidate.name: os.path.relpath(candidate.run.page, folder)
             if candidate.run and candidate.run.page

@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ServingError
-from ..export.contract import BeamSettings, GenerateSettings
+from ..export.contract import BeamSettings, FillSettings, GenerateSettings
 from ..protocol import DType, State
 from .async_client import AsyncClient
 from .base import SyncClient
@@ -27,12 +27,15 @@ from .grpc_client import Client
 from .results import (
     Alternative,
     Beam,
+    Classification,
     Embedding,
+    Filled,
     Generation,
     IdAlternatives,
     Metadata,
     ModelInfo,
     NextTokens,
+    PseudoScore,
     Score,
     ShownTokens,
     Signature,
@@ -51,15 +54,19 @@ __all__ = [
     "AsyncClient",
     "Beam",
     "BeamSettings",
+    "Classification",
     "Client",
     "DType",
     "Embedding",
+    "FillSettings",
+    "Filled",
     "GenerateSettings",
     "Generation",
     "IdAlternatives",
     "Metadata",
     "ModelInfo",
     "NextTokens",
+    "PseudoScore",
     "RestClient",
     "Score",
     "ServingError",

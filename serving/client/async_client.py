@@ -79,8 +79,12 @@ class AsyncClient(Connection):
             return grpc.aio.insecure_channel(self.target, options)
         return grpc.aio.secure_channel(self.target, self._secure, options)
 
+    serving_default = asks(questions.serving_default)
     next_tokens = asks(questions.next_tokens)
+    classify = asks(questions.classify)
+    score_labels = asks(questions.score_labels)
     score = asks(questions.score)
+    fill_mask = asks(questions.fill_mask)
     token_scores = asks(questions.token_scores)
     cache_scores = asks(questions.cache_scores)
     token_alternatives = asks(questions.token_alternatives)

@@ -134,8 +134,12 @@ class Asker(ABC):
     `timeout` of a method stands for the asker's own, in seconds.
     """
 
+    serving_default = asks(questions.serving_default)
     next_tokens = asks(questions.next_tokens)
+    classify = asks(questions.classify)
+    score_labels = asks(questions.score_labels)
     score = asks(questions.score)
+    fill_mask = asks(questions.fill_mask)
     token_scores = asks(questions.token_scores)
     cache_scores = asks(questions.cache_scores)
     token_alternatives = asks(questions.token_alternatives)

@@ -19,6 +19,7 @@ from ..export.contract import (
     BeamSettings,
     CacheSettings,
     Each,
+    FillSettings,
     GenerateSettings,
     Text,
 )
@@ -26,11 +27,14 @@ from ..protocol import DType
 from .results import (
     Alternative,
     Beam,
+    Classification,
     Embedding,
+    Filled,
     Generation,
     IdAlternatives,
     ModelInfo,
     NextTokens,
+    PseudoScore,
     Score,
     ShownTokens,
     Signature,
@@ -87,6 +91,13 @@ class Answer:
     def rows(self, *names: str) -> Iterator[tuple[Any, ...]]:
         """For each row the values of these outputs."""
         return zip(*map(self._column, names), strict=True)
+
+    def named(self) -> Iterator[dict[str, Any]]:
+        """For each row the values of all outputs, by name."""
+        return (
+            dict(zip(self._outputs, row, strict=True))
+            for row in self.rows(*self._outputs)
+        )
 
     def _column(self, name: str) -> list[Any]:
         if name not in self._outputs:
@@ -176,6 +187,13 @@ class Question(Generic[Result]):
         return replace(self, columns=columns)
 
 
+def serving_default(
+    texts: Texts, *, timeout: float | None = None
+) -> Question[dict[str, Any]]:
+    """What a model of any task says of each text by default: its outputs, by name."""
+    return _question(contract.NEXT, texts, lambda answer: [*answer.named()], timeout)
+
+
 def next_tokens(texts: Texts, *, timeout: float | None = None) -> Question[NextTokens]:
     """The likeliest next tokens after each text."""
 
@@ -188,14 +206,81 @@ def next_tokens(texts: Texts, *, timeout: float | None = None) -> Question[NextT
     return _question(contract.NEXT, texts, read, timeout)
 
 
+def classify(texts: Texts, *, timeout: float | None = None) -> Question[Classification]:
+    """The labels of each text, the likeliest first."""
+
+    def read(answer: Answer) -> list[Classification]:
+        return [
+            Classification(tuple(map(_shown, labels)), tuple(probabilities))
+            for labels, probabilities in answer.rows(*contract.LABELS.outputs)
+        ]
+
+    return _question(contract.LABELS, texts, read, timeout)
+
+
+def score_labels(
+    texts: Texts,
+    labels: Each[Text | Sequence[Text]],
+    *,
+    timeout: float | None = None,
+) -> Question[float]:
+    """The log-probability in nats of a label of each text; -inf: there is no such.
+
+    A label is one for all texts, or a list with one for each; where a text may have
+    several, one for each is a list of them, of which exactly these are meant.
+
+    Raises:
+        ValueError: there are not as many labels as texts.
+    """
+    is_one = isinstance(labels, Text)
+    given = [
+        _utf8(label) if isinstance(label, Text) else b"\n".join(map(_utf8, label))
+        for label in _each("labels", labels, len(texts), is_one)
+    ]
+
+    def read(answer: Answer) -> list[float]:
+        return [value for (value,) in answer.rows("log_probability")]
+
+    [text, label] = contract.SCORE_LABEL.required
+    question = _question(contract.SCORE_LABEL, texts, read, timeout, required=text)
+    columns = {**question.columns, label: Column(DType.STRING, given)}
+    return replace(question, columns=columns)
+
+
 def score(texts: Texts, *, timeout: float | None = None) -> Question[Score]:
-    """How well the model predicts each text."""
-    names = [field.name for field in fields(Score)]
+    """How well the model predicts each text; a `PseudoScore` of a masked one."""
+    first, *others = [field.name for field in fields(Score)]
 
     def read(answer: Answer) -> list[Score]:
-        return [Score(*row) for row in answer.rows(*names)]
+        if f"pseudo_{first}" in answer:
+            rows = answer.rows(f"pseudo_{first}", *others)
+            return [PseudoScore(*row) for row in rows]
+        return [Score(*row) for row in answer.rows(first, *others)]
 
     return _question(contract.SCORE, texts, read, timeout)
+
+
+def fill_mask(
+    texts: Texts,
+    *,
+    timeout: float | None = None,
+    **settings: Unpack[FillSettings],
+) -> Question[Filled]:
+    """The likeliest pieces for each mask of each text; see `FillSettings`.
+
+    Raises:
+        TypeError, ValueError: a setting is not as it should be.
+    """
+
+    def read(answer: Answer) -> list[Filled]:
+        return [
+            Filled(_shown(mask), _alternatives(tokens, log_probabilities, masks))
+            for masks, mask, tokens, log_probabilities in answer.rows(
+                *contract.FILL_MASK.outputs
+            )
+        ]
+
+    return _question(contract.FILL_MASK, texts, read, timeout, settings)
 
 
 def token_scores(
@@ -396,6 +481,7 @@ def _question(
     read: Callable[[Answer], list[Result]],
     timeout: float | None,
     settings: Mapping[str, Any] | None = None,
+    required: str | None = None,
 ) -> Question[Result]:
     if isinstance(texts, Text):
         raise TypeError("give a list of texts, not a single one")
@@ -404,7 +490,7 @@ def _question(
         raise TypeError(
             f"{signature.name} takes {known}. Received: {', '.join(unknown)}"
         )
-    [name] = signature.required
+    [name] = [required] if required else signature.required
     columns = {name: Column(DType.STRING, [_utf8(text) for text in texts])}
     for name, value in (settings or {}).items():
         if value is not None:

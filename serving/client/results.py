@@ -20,6 +20,20 @@ class NextTokens:
 
 
 @dataclass(frozen=True)
+class Classification:
+    """The labels of a text, the likeliest first.
+
+    Attributes:
+        labels: every label that there is.
+        probabilities: of each: of one among all or, where a text may have several
+            labels, of each by itself.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Score:
     """How well a model predicts a text.
 
@@ -60,6 +74,16 @@ class Score:
 
 
 @dataclass(frozen=True)
+class PseudoScore(Score):
+    """How well the tokens of a text fit each other.
+
+    `nll` is of each token where it alone is hidden, without the end of the text: no
+    code of the text has that length, so `bits` say nothing, and `perplexity` is a
+    pseudo-perplexity.
+    """
+
+
+@dataclass(frozen=True)
 class TokenScores:
     """The tokens of a text, each with its log-probability in nats."""
 
@@ -79,6 +103,19 @@ class Alternative:
 class TokenAlternatives(TokenScores):
     """The tokens of a text, and for each what is likeliest in its place."""
 
+    alternatives: tuple[tuple[Alternative, ...], ...]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The likeliest pieces for the gaps of a text.
+
+    Attributes:
+        mask: what the model takes for a gap.
+        alternatives: for each mask of the text, the likeliest first.
+    """
+
+    mask: str
     alternatives: tuple[tuple[Alternative, ...], ...]
 
 

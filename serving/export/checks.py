@@ -112,7 +112,7 @@ def probe(signature: SignatureDef, rows: int) -> dict[str, list[Any]]:
         value = contract.probe_of(name)
         if value is not None:
             inputs[name] = [value] * rows
-        elif name in contract.EVALUATE.inputs:
+        elif name in contract.OF_EXAMPLES:
             inputs[name] = [example_of(text) for text in _PROBE_TEXTS[:rows]]
         elif name not in signature.defaults:
             inputs[name] = [text.encode() for text in _PROBE_TEXTS[:rows]]

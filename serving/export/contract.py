@@ -96,6 +96,7 @@ class Signature:
         inputs: by name; all have the batch as first dimension, and so have outputs.
         outputs: by name.
         is_needed: whether the gate refuses a model without it.
+        method: which of TensorFlow Serving's methods answers it besides Predict.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Signature:
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
     is_needed: bool = True
+    method: str = "predict"
 
     @property
     def settings(self) -> dict[str, Setting]:
@@ -185,6 +187,20 @@ class BeamSettings(TypedDict, total=False):
     ]
     stop: Stops
     prompt_ids: PromptIds
+
+
+class FillSettings(TypedDict, total=False):
+    """What `fill_mask` tells; as `GenerateSettings`."""
+
+    alternatives: Annotated[
+        Whole,
+        Setting(
+            ALTERNATIVES,
+            "The likeliest pieces that are told for each mask.",
+            1,
+            MAX_ALTERNATIVES,
+        ),
+    ]
 
 
 class CacheSettings(TypedDict, total=False):
@@ -376,18 +392,143 @@ EMBED = Signature(
     tokens           int32       that were read, without `<s>` before a text
     """),
 )
+_CALIBRATION = _tensors(f"""
+    calibration      float32[{CALIBRATION_BINS},3]  by bins of the likeliest answer's \
+probability, equally wide: answers, the sum of it, how often that one was right
+""")
 EVALUATE = Signature(
     "evaluate",
     "Sums over each document, of which metrics are made.",
     _tensors("examples string serialized `tf.train.Example`s with a `text`"),
     _SUMS
-    | _tensors(f"""
+    | _tensors("""
     characters       int64    of the text, in Unicode
     unknown_tokens   int64    tokens that are `<unk>`
     correct_at_1     int64    tokens that were the likeliest
     correct_at_5     int64    tokens that were among the five likeliest
-    calibration      float32[{CALIBRATION_BINS},3]  by bins of the likeliest token's \
-probability, equally wide: tokens, the sum of it, how often that token was right
+    """)
+    | _CALIBRATION,
+)
+
+LABELS = Signature(
+    "serving_default",
+    "The labels of each text, the likeliest first.",
+    _TEXT,
+    _tensors("""
+    label            string[n]   every label that there is
+    probability      float32[n]  of each: of one among all, or where a text may have \
+several, of each by itself
+    """),
+)
+SCORE_LABEL = Signature(
+    "score",
+    "How likely a label is of each text.",
+    _TEXT | _tensors("label string the label; of several, each on a line of its own"),
+    _tensors("""
+    log_probability  float32     in nats; -inf: there is no such label
+    """),
+)
+CLASSIFY = Signature(
+    "classify",
+    "What `serving_default` says, for TensorFlow Serving's Classify and `:classify`.",
+    _tensors("inputs string serialized `tf.train.Example`s with a `text`"),
+    _tensors("""
+    classes          string[n]   every label that there is, the likeliest first
+    scores           float32[n]  the probability of each
+    """),
+    method="classify",
+)
+LABEL_INFO = Signature(
+    "model_info",
+    "What the model takes and says, the same in each row.",
+    _TEXT,
+    _tensors("""
+    context_length   int32       tokens that it reads of a text
+    vocabulary_size  int32       ids are below it
+    label            string[n]   every label that there is
+    multi_label      int32       1 where a text may have several, or none
+    """),
+)
+EVALUATE_LABELS = Signature(
+    "evaluate",
+    "Sums over each document, of which metrics are made.",
+    _tensors(
+        "examples string serialized `tf.train.Example`s with a `text` and its `label`"
+    ),
+    _tensors("""
+    nll              float32     nats of its labels, of those that are known
+    labelled         int64       1 where `nll` is of something
+    judged           int64       1 where it has a label at all
+    unknown_labels   int64       labels of it that the model does not know
+    correct          int64       1 where the answer is right
+    by_label         float32[n,n]  for each label 1 or 0: whether it has it, is said \
+to have it, and both; then, if it has it, each label that it is said to have
+    """)
+    | _CALIBRATION,
+)
+# Inputs of signatures that are examples.
+OF_EXAMPLES = {
+    name
+    for signature in (EVALUATE, EVALUATE_LABELS, CLASSIFY)
+    for name in signature.inputs
+}
+
+_GAPS = _tensors(
+    "text string of any bytes, with the model's mask, such as `[MASK]`, for each gap"
+)
+_FILLED = _tensors("""
+    masks            int32    how many the text has
+    mask             string   what the model takes for one, the same in each row
+""")
+FILL = Signature(
+    "serving_default",
+    "The likeliest pieces for each mask of each text.",
+    _GAPS,
+    _FILLED
+    | _tensors(f"""
+    top_token            string[n,{ALTERNATIVES}]   for each mask, likeliest first
+    top_log_probability  float32[n,{ALTERNATIVES}]  of each of these, in nats
+    """),
+)
+FILL_MASK = Signature(
+    "fill_mask",
+    "The same, as many pieces as are asked for. Each mask is filled as if the others "
+    "stayed.",
+    _GAPS | _settings(FillSettings),
+    _FILLED
+    | _tensors("""
+    top_token            string[n,n]   for each mask, likeliest first
+    top_log_probability  float32[n,n]  of each of these, in nats
+    """),
+)
+PSEUDO_SCORE = Signature(
+    "score",
+    "How well the tokens of each text fit each other; each is scored where it alone is "
+    "hidden.",
+    _TEXT,
+    _tensors("""
+    pseudo_nll       float32  nats of the tokens, which are no code of the text
+    spelling_nll     float32  nats to spell what is unknown, beyond `<unk>`
+    tokens           int64    tokens
+    bytes            int64    of the text in UTF-8
+    words            int64    of the text, at white space
+    """),
+)
+PSEUDO_TOKEN_SCORES = Signature(
+    "token_scores",
+    "How well each token of each text fits the others.",
+    _TEXT,
+    _TOKENS | _tensors("length int32 how many tokens there are"),
+)
+MASKED_EVALUATE = Signature(
+    "evaluate",
+    "Sums over the tokens of each document that a hash of it hides, 15 % of them, of "
+    "which metrics are made.",
+    EVALUATE.inputs,
+    {name: t for name, t in EVALUATE.outputs.items() if name != "spelling_nll"}
+    | _tensors("""
+    nll              float32  nats of the hidden tokens
+    tokens           int64    that are hidden
     """),
 )
 
@@ -407,7 +548,28 @@ SIGNATURES: dict[str, tuple[Signature, ...]] = {
         EMBED,
         MODEL_INFO,
         EVALUATE,
-    )
+    ),
+    "masked_lm": (
+        FILL,
+        FILL_MASK,
+        PSEUDO_SCORE,
+        PSEUDO_TOKEN_SCORES,
+        TOKENIZE,
+        DETOKENIZE,
+        EMBED,
+        MODEL_INFO,
+        MASKED_EVALUATE,
+    ),
+    "text_classifier": (
+        LABELS,
+        SCORE_LABEL,
+        CLASSIFY,
+        TOKENIZE,
+        DETOKENIZE,
+        EMBED,
+        LABEL_INFO,
+        EVALUATE_LABELS,
+    ),
 }
 
 

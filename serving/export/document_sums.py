@@ -45,6 +45,16 @@ def evaluation_sums(
     """
     documents = vocabulary.documents(text)
     outcomes = token_outcomes(model, documents, stride=stride)
+    return outcome_sums(vocabulary, text, documents, outcomes)
+
+
+def outcome_sums(
+    vocabulary: Vocabulary,
+    text: tf.Tensor,
+    documents: tf.RaggedTensor,
+    outcomes: TokenOutcomes,
+) -> dict[str, tf.Tensor]:
+    """Those sums, by how tokens of the documents were predicted."""
     unknown = documents[:, 1:-1] == int(vocabulary.tokenizer.unk_token_id)
     characters = tf.strings.length(text, unit="UTF8_CHAR")
     return {
@@ -53,7 +63,12 @@ def evaluation_sums(
         "unknown_tokens": _count(unknown),
         "correct_at_1": _count(outcomes.rank < 1),
         "correct_at_5": _count(outcomes.rank < 5),
-        "calibration": _calibration(outcomes),
+        "calibration": binned(
+            outcomes.confidence.flat_values,
+            outcomes.rank.flat_values < 1,
+            outcomes.rank.value_rowids(),
+            outcomes.rank.nrows(),
+        ),
     }
 
 
@@ -61,16 +76,23 @@ def _count(mask: tf.RaggedTensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(mask, tf.int64), axis=1)
 
 
-def _calibration(outcomes: TokenOutcomes) -> tf.Tensor:
-    """Tokens, confidence and right ones by bin of the confidence, `[b, 15, 3]`."""
-    confidence = outcomes.confidence.flat_values
-    right = tf.cast(outcomes.rank.flat_values < 1, tf.float32)
-    scaled = tf.cast(confidence * CALIBRATION_BINS, tf.int64)
-    bins = tf.clip_by_value(scaled, 0, CALIBRATION_BINS - 1)
-    documents = outcomes.rank.nrows()
+def binned(
+    confidence: tf.Tensor, right: tf.Tensor, rows: tf.Tensor, count: tf.Tensor
+) -> tf.Tensor:
+    """Answers, confidence and right ones by bin of the confidence, `[b, 15, 3]`.
+
+    Args:
+        confidence: float32 `[n]`. The probability of each answer.
+        right: bool `[n]`.
+        rows: int64 `[n]`. Which row each answer is of.
+        count: int64 scalar, b.
+    """
+    bins = tf.cast(confidence * CALIBRATION_BINS, tf.int64)
+    bins = tf.clip_by_value(bins, 0, CALIBRATION_BINS - 1)
+    told = [tf.ones_like(confidence), confidence, tf.cast(right, tf.float32)]
     sums = tf.math.unsorted_segment_sum(
-        tf.stack([tf.ones_like(confidence), confidence, right], axis=1),
-        outcomes.rank.value_rowids() * CALIBRATION_BINS + bins,
-        documents * CALIBRATION_BINS,
+        tf.stack(told, axis=1),
+        rows * CALIBRATION_BINS + bins,
+        count * CALIBRATION_BINS,
     )
-    return tf.reshape(sums, [documents, CALIBRATION_BINS, 3])
+    return tf.reshape(sums, [count, CALIBRATION_BINS, 3])

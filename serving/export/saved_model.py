@@ -24,6 +24,7 @@ from ...models.backbone import portable_graphs
 from ...models.tokenizers.hugging_face_files import hugging_face_files
 from .checks import ExportError, check_export
 from .contract import EXTRA_FOLDER, METADATA_FILE
+from .contract import SIGNATURES as SIGNATURES_OF
 from .signatures import SIGNATURES, Signatures
 from .warmup_requests import write_warmup_requests
 
@@ -74,6 +75,7 @@ def export(
         with portable_graphs():
             served = references.load(SIGNATURES[task])(model, **options)
             _save(model, served, unfinished)
+        _name_methods(unfinished, task)
         write_warmup_requests(unfinished)
         check_export(unfinished)
         if tf.io.gfile.exists(directory):
@@ -106,6 +108,18 @@ def _save(model: Any, served: Signatures, directory: str) -> None:
     files = hugging_face_files(holder.tokenizer, model.context_length)
     for name, content in files.items():
         _write(directory, f"{EXTRA_FOLDER}/{name}", content)
+
+
+def _name_methods(directory: str, task: str) -> None:
+    """Notes which signatures answer other methods than Predict: all that TF2 writes."""
+    others = [it for it in SIGNATURES_OF[task] if it.method != "predict"]
+    if not others:
+        return
+    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(directory)
+    for signature in others:
+        method = f"tensorflow/serving/{signature.method}"
+        updater.replace_method_name(signature.name, method)
+    updater.save()
 
 
 def _write(directory: str, name: str, content: str) -> None:

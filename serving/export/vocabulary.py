@@ -31,6 +31,7 @@ class Vocabulary:
             the ids `pad_token_id`, `unk_token_id`, `start_token_id`, `end_token_id`.
         size: int. The model's number of logits; ids that the tokenizer does not have
             stand for nothing and are never proposed.
+        mask_id: int or `None`. The id that stands for hidden tokens, never proposed.
 
     Attributes:
         proposable: bool `[size]`. The ids that a reader can be shown as the next
@@ -40,7 +41,7 @@ class Vocabulary:
         special_tokens: their names in the vocabulary.
     """
 
-    def __init__(self, tokenizer: Any, size: int) -> None:
+    def __init__(self, tokenizer: Any, size: int, mask_id: int | None = None) -> None:
         self.tokenizer = tokenizer
         self.pad_id = int(tokenizer.pad_token_id)
         self.start_id = int(tokenizer.start_token_id)
@@ -50,6 +51,7 @@ class Vocabulary:
         unnamed = size - len(surface)
         never = {self.pad_id, self.start_id, int(tokenizer.unk_token_id)}
         never.update(range(len(surface), size))
+        never.update(() if mask_id is None else [mask_id])
         never.discard(self.end_id)  # which some models start and pad with, too
         self.proposable = [token not in never for token in range(size)]
         self.most_alternatives = min(MAX_ALTERNATIVES, sum(self.proposable))
@@ -80,6 +82,13 @@ class Vocabulary:
         both = joined(texts.with_row_splits_dtype(tf.int64), given)
         kept = both.row_lengths() + tf.cast(~is_given, tf.int64)
         return last_tokens(framed_ids(self.tokenizer, both)[:, :-1], kept)
+
+    def closed(self, prompts: tf.RaggedTensor, ids: tf.Tensor) -> tf.RaggedTensor:
+        """`prompts()` of these ids, with `</s>` behind a text."""
+        is_text = tf.cast(tf.strings.length(ids) == 0, tf.int64)
+        ends = tf.fill([tf.reduce_sum(is_text)], self.end_id)
+        ends = tf.RaggedTensor.from_row_lengths(ends, is_text, validate=False)
+        return joined(prompts, ends)
 
     def said(self, prompts: tf.RaggedTensor, ids: tf.Tensor) -> tf.Tensor:
         """How long `prompts()` of these ids are, without `<s>` before a text."""
@@ -236,6 +245,7 @@ def joined(first: tf.RaggedTensor, second: tf.RaggedTensor) -> tf.RaggedTensor:
     splits = first.row_splits + second.row_splits
     values = tf.concat([first.flat_values, second.flat_values], axis=0)
     flat = tf.scatter_nd(tf.concat(places, axis=0)[:, tf.newaxis], values, splits[-1:])
+    flat = tf.ensure_shape(flat, [None])
     return tf.RaggedTensor.from_row_splits(flat, splits, validate=False)
 
 

@@ -187,7 +187,7 @@ def test_bits_per_byte_in_training_are_those_of_the_gate(outputs, tmp_path):
     # As `components/evaluator/measures` has it.
     bits = np.sum(nll + spelling_nll(job.tokenizer, texts)) / np.log(2)
     loss = np.sum(nll) / (3 + 2)  # of tokens and ends
-    found = job.eval_texts(str(tmp_path)).bits_per_byte(loss)
+    found = job.eval_texts(str(tmp_path)).figure(loss)
     assert found == pytest.approx(bits / (9 + 1))
 
 

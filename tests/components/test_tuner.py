@@ -107,7 +107,7 @@ def by_steps(trials):
 
 
 def ended(trials):
-    return [(trial.values, trial.steps, trial.bits_per_byte) for trial in trials]
+    return [(trial.values, trial.steps, trial.figure) for trial in trials]
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_hyperband_goes_on_with_the_best(hyperband):
         gone_on = [trial.values for trial in trials if trial.steps == long]
         for values in gone_on:
             assert values in begun[: len(gone_on)]
-    scores = [trial.bits_per_byte for trial in trials]
+    scores = [trial.figure for trial in trials]
     assert scores == sorted(scores)
     assert best == trials[0].values
 
@@ -137,7 +137,7 @@ def test_a_trial_that_goes_on_ends_as_one_that_was_not_stopped(
     space = {key: [value] for key, value in longest.values.items()}
     (whole,), _ = run_tuner(inputs, tmp_path, algorithm="random", trials=1, space=space)
     assert whole.steps == 9
-    assert whole.bits_per_byte == pytest.approx(longest.bits_per_byte, abs=1e-6)
+    assert whole.figure == pytest.approx(longest.figure, abs=1e-6)
     assert whole.parameters == longest.parameters
 
 
@@ -145,7 +145,7 @@ def test_the_artifact_has_the_trials_as_a_table(hyperband):
     trials, _, folder = hyperband
     with open(folder / "tuner_results" / "tuner_results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["score"]) for row in rows] == [t.bits_per_byte for t in trials]
+    assert [float(row["score"]) for row in rows] == [t.figure for t in trials]
     assert {int(row["model.hidden_dim"]) for row in rows} <= {8, 16, 32}
 
 
@@ -176,8 +176,8 @@ def test_an_interrupted_search_goes_on(
     assert any("resumed from the checkpoint of step 3 of 3" in line for line in shown)
     expected, expected_best, _ = hyperband
     assert [trial.values for trial in trials] == [trial.values for trial in expected]
-    assert [trial.bits_per_byte for trial in trials] == pytest.approx(
-        [trial.bits_per_byte for trial in expected], abs=1e-6
+    assert [trial.figure for trial in trials] == pytest.approx(
+        [trial.figure for trial in expected], abs=1e-6
     )
     assert best == expected_best
 
@@ -298,7 +298,7 @@ def test_a_search_survives_trials_that_fail(tmp_path, algorithm):
         return formula(values, steps, folder)
 
     search = run_search(tmp_path, algorithm, failing)
-    failed = [trial for trial in search.trials if trial.bits_per_byte is None]
+    failed = [trial for trial in search.trials if trial.figure is None]
     assert failed
     assert {trial.message for trial in failed} == {"too narrow"}
     assert search.best().values["model.hidden_dim"] != 8
@@ -334,7 +334,7 @@ def test_a_combination_that_cannot_be_built_is_a_failed_trial(inputs, tmp_path):
     model = MODEL | {"family": "transformer"}
     trials, best = run_tuner(inputs, tmp_path, model=model, **settings)
     assert best == {"model.num_heads": 2}
-    assert trials[1].bits_per_byte is None
+    assert trials[1].figure is None
     assert "num_heads" in trials[1].message
 
 
@@ -344,7 +344,7 @@ def test_an_n_gram_model_is_searched_by_its_order(inputs, tmp_path):
     trials, best = run_tuner(
         inputs, tmp_path, model=model, algorithm="random", space=space
     )
-    orders = {trial.values["model.order"]: trial.bits_per_byte for trial in trials}
+    orders = {trial.values["model.order"]: trial.figure for trial in trials}
     assert set(orders) == {1, 2, 3, 4}
     assert orders[3] < orders[1]
     assert best == {"model.order": trials[0].values["model.order"]}

@@ -20,13 +20,13 @@ from . import metrics
 from .adapting import NOT_ADAPTING, Adapt, Adapting
 from .slices import LENGTH, OTHERS, OVERALL, Told, length_bucket
 from .sums import CorpusSums
-from .tables import MEASURES
+from .tables import measures_of
 
 Sums = dict[str, dict[str, CorpusSums]]
 
 
 def eval_config(
-    models: Sequence[str], slices: Sequence[str], own: Mapping[str, str]
+    models: Sequence[str], slices: Sequence[str], own: Mapping[str, str], task: str
 ) -> config_pb2.EvalConfig:
     """What TFMA is asked for.
 
@@ -34,9 +34,10 @@ def eval_config(
         models: Names of the models, the candidate first.
         slices: Features by which the examples are sliced.
         own: The user's metrics, `module:name` by name.
+        task: What the candidate has learned to do.
     """
     configs = [
-        *(metrics.config("CorpusMetric", name=name) for name in MEASURES),
+        *(metrics.config("CorpusMetric", name=name) for name in measures_of(task)),
         *(metrics.config("CorpusMetric", name=n, reference=r) for n, r in own.items()),
         metrics.config("AllSums", name=metrics.SUMS),
     ]
@@ -64,6 +65,7 @@ def analyze(
     own: Mapping[str, str],
     told: Told,
     adapting: Adapting,
+    task: str,
 ) -> None:
     """Adds the run of TFMA to a Beam pipeline.
 
@@ -76,8 +78,9 @@ def analyze(
         own: The user's metrics, `module:name` by name.
         told: Which values of features have a slice each.
         adapting: How the models adapt.
+        task: What the candidate has learned to do.
     """
-    config = eval_config(list(models), slices, own)
+    config = eval_config(list(models), slices, own, task)
     shared = [
         tfma.default_eval_shared_model(path, model_name=name, eval_config=config)
         for name, path in models.items()

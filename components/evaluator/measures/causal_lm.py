@@ -6,14 +6,12 @@ what is told of it and names its source; `METRICS` adds unit and direction.
 
 from __future__ import annotations
 
-import inspect
 import math
-from typing import Literal
 
 import numpy as np
 
 from ....models.tasks import CAUSAL_LM
-from .metric import Compute, Metric
+from .metric import of_function, ratio
 from .sums import CorpusSums
 
 
@@ -24,7 +22,7 @@ def perplexity(sums: CorpusSums) -> np.ndarray:
     between models with the same tokenizer. Source: Jelinek et al. 1977, "Perplexity, a
     measure of the difficulty of speech recognition tasks".
     """
-    return _exp(_ratio(sums["nll"], sums["tokens"]))
+    return exp(ratio(sums["nll"], sums["tokens"]))
 
 
 def word_perplexity(sums: CorpusSums) -> np.ndarray:
@@ -34,7 +32,7 @@ def word_perplexity(sums: CorpusSums) -> np.ndarray:
     the same text. Source: Mielke 2016, "Language diversity in ACL 2004-2016" and Mielke
     et al. 2019, "What kind of language is hard to language-model?".
     """
-    return _exp(_ratio(_code_length(sums), sums["words"]))
+    return exp(ratio(_code_length(sums), sums["words"]))
 
 
 def bits_per_byte(sums: CorpusSums) -> np.ndarray:
@@ -44,7 +42,7 @@ def bits_per_byte(sums: CorpusSums) -> np.ndarray:
     are spelled; the gate compares by it. Source: Gao et al. 2020, "The Pile", section
     3.1; Mielke et al. 2021, "Between words and characters" (unknown pieces).
     """
-    return _ratio(_code_length(sums), sums["bytes"] * math.log(2))
+    return ratio(_code_length(sums), sums["bytes"] * math.log(2))
 
 
 def bits_per_character(sums: CorpusSums) -> np.ndarray:
@@ -53,7 +51,7 @@ def bits_per_character(sums: CorpusSums) -> np.ndarray:
     Unit: bits. Comparable as bits per byte are, and the usual unit of character models.
     Source: Graves 2013, "Generating sequences with recurrent neural networks", 3.1.
     """
-    return _ratio(_code_length(sums), sums["characters"] * math.log(2))
+    return ratio(_code_length(sums), sums["characters"] * math.log(2))
 
 
 def token_accuracy(sums: CorpusSums) -> np.ndarray:
@@ -63,7 +61,7 @@ def token_accuracy(sums: CorpusSums) -> np.ndarray:
     Source: Merity et al. 2018, "An analysis of neural language modeling at multiple
     scales", section 5.3.
     """
-    return _ratio(sums["correct_at_1"], sums["tokens"])
+    return ratio(sums["correct_at_1"], sums["tokens"])
 
 
 def token_accuracy_at_5(sums: CorpusSums) -> np.ndarray:
@@ -73,7 +71,7 @@ def token_accuracy_at_5(sums: CorpusSums) -> np.ndarray:
     Source: Russakovsky et al. 2015, "ImageNet large scale visual recognition
     challenge", section 4.1 (accuracy at five).
     """
-    return _ratio(sums["correct_at_5"], sums["tokens"])
+    return ratio(sums["correct_at_5"], sums["tokens"])
 
 
 def expected_calibration_error(sums: CorpusSums) -> np.ndarray:
@@ -84,7 +82,7 @@ def expected_calibration_error(sums: CorpusSums) -> np.ndarray:
     al. 2017, "On calibration of modern neural networks", equation 3.
     """
     tokens, confidence, right = np.moveaxis(sums.calibration, -1, 0)
-    return _ratio(np.abs(confidence - right).sum(axis=-1), tokens.sum(axis=-1))
+    return ratio(np.abs(confidence - right).sum(axis=-1), tokens.sum(axis=-1))
 
 
 def out_of_vocabulary_rate(sums: CorpusSums) -> np.ndarray:
@@ -94,7 +92,7 @@ def out_of_vocabulary_rate(sums: CorpusSums) -> np.ndarray:
     perplexity leaves open. Source: Jurafsky and Martin 2009, "Speech and language
     processing", section 4.3.2.
     """
-    return _ratio(sums["unknown_tokens"], sums["tokens"] - sums["documents"])
+    return ratio(sums["unknown_tokens"], sums["tokens"] - sums["documents"])
 
 
 def _code_length(sums: CorpusSums) -> np.ndarray:
@@ -102,34 +100,19 @@ def _code_length(sums: CorpusSums) -> np.ndarray:
     return sums["nll"] + sums["spelling_nll"]
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """NaN where there is nothing to divide by."""
-    some = denominator != 0
-    return np.divide(
-        numerator, denominator, out=np.full_like(numerator, math.nan), where=some
-    )
-
-
-def _exp(values: np.ndarray) -> np.ndarray:
+def exp(values: np.ndarray) -> np.ndarray:
+    """Infinity where it is too large."""
     with np.errstate(over="ignore"):
         return np.exp(values)
 
 
-def _metric(compute: Compute, unit: str, better: Literal["lower", "higher"]) -> Metric:
-    documentation = str(inspect.getdoc(compute))
-    definition = " ".join(documentation.partition("\n\n")[0].split())
-    source = " ".join(documentation.partition("Source: ")[2].split())
-    name = str(getattr(compute, "__name__", ""))
-    return Metric(name, unit, better, definition, source, compute=compute)
-
-
 METRICS = (
-    _metric(bits_per_byte, CAUSAL_LM.unit, CAUSAL_LM.direction),
-    _metric(bits_per_character, "bits", "lower"),
-    _metric(perplexity, "", "lower"),
-    _metric(word_perplexity, "", "lower"),
-    _metric(token_accuracy, "share", "higher"),
-    _metric(token_accuracy_at_5, "share", "higher"),
-    _metric(expected_calibration_error, "share", "lower"),
-    _metric(out_of_vocabulary_rate, "share", "lower"),
+    of_function(bits_per_byte, CAUSAL_LM.unit, CAUSAL_LM.direction),
+    of_function(bits_per_character, "bits", "lower"),
+    of_function(perplexity, "", "lower"),
+    of_function(word_perplexity, "", "lower"),
+    of_function(token_accuracy, "share", "higher"),
+    of_function(token_accuracy_at_5, "share", "higher"),
+    of_function(expected_calibration_error, "share", "lower"),
+    of_function(out_of_vocabulary_rate, "share", "lower"),
 )

@@ -47,7 +47,7 @@ def size_mb(path: str) -> float:
 
 
 def latency_ms(model: ExportedModel, texts: Sequence[str]) -> float:
-    """Median time to say the next tokens after one text, in milliseconds.
+    """Median time of an answer of `serving_default` to one text, in milliseconds.
 
     Args:
         model: The model.
@@ -56,6 +56,6 @@ def latency_ms(model: ExportedModel, texts: Sequence[str]) -> float:
     times = []
     for call in range(_WARM_UP_CALLS + _CALLS):
         started = time.perf_counter()
-        model.next_tokens([texts[call % len(texts)]])
+        model.serving_default([texts[call % len(texts)]])
         times.append(time.perf_counter() - started)
     return 1000 * statistics.median(times[_WARM_UP_CALLS:])

@@ -37,6 +37,8 @@ Evaluator's cache key: when it changes, models are judged anew.
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import math
 import re
 from collections.abc import Callable
 from typing import Literal
@@ -88,6 +90,25 @@ class Metric:
             source=self.source,
             better=self.better,
         )
+
+
+def of_function(
+    compute: Compute, unit: str, better: Literal["lower", "higher"]
+) -> Metric:
+    """A metric of ours: its function's docstring is its definition, and its source."""
+    documentation = str(inspect.getdoc(compute))
+    definition = " ".join(documentation.partition("\n\n")[0].split())
+    source = " ".join(documentation.partition("Source: ")[2].split())
+    name = str(getattr(compute, "__name__", ""))
+    return Metric(name, unit, better, definition, source, compute=compute)
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """The quotient; NaN where there is nothing to divide by."""
+    some = denominator != 0
+    return np.divide(
+        numerator, denominator, out=np.full_like(numerator, math.nan), where=some
+    )
 
 
 def own(reference: str) -> Metric:

@@ -29,14 +29,26 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from ....serving.export.contract import CALIBRATION_BINS, EVALUATE
+from ....serving.export.contract import (
+    CALIBRATION_BINS,
+    EVALUATE,
+    EVALUATE_LABELS,
+)
 
 BLOCKS = 1024
 CONFIDENCE = 0.95
 # Below, no interval would be much better than a guess.
 MIN_DOCUMENTS = 10
 
-SCALARS = [name for name, tensor in EVALUATE.outputs.items() if not tensor.shape]
+SCALARS = list(
+    dict.fromkeys(
+        name
+        for signature in (EVALUATE, EVALUATE_LABELS)
+        for name, tensor in signature.outputs.items()
+        if not tensor.shape
+    )
+)
+"""Of all tasks; those that a model's task does not have are not numbers."""
 ADAPTED = {"cache": "cache_nll", "dynamic": "dynamic_nll"}
 """What takes the place of `nll` where a model adapts, by how it does; not a number
 where that was not asked for."""
@@ -50,8 +62,8 @@ class CorpusSums:
 
     Attributes:
         blocks: float64 `[N, K]`: the sums over each block of documents, in an order
-            that is the same for every model. The columns are those of `NAMES`, and the
-            calibration's `[15, 3]`.
+            that is the same for every model. The columns are those of `NAMES`, the
+            calibration's `[15, 3]` and, of a model of C labels, theirs `[C, 3 + C]`.
     """
 
     blocks: np.ndarray
@@ -89,7 +101,16 @@ class CorpusSums:
     @property
     def calibration(self) -> np.ndarray:
         """Tokens, confidence and right ones by bin, `[1 + N, 15, 3]`."""
-        return self.values[:, len(NAMES) :].reshape(-1, CALIBRATION_BINS, 3)
+        columns = self.values[:, len(NAMES) : _COLUMNS]
+        return columns.reshape(-1, CALIBRATION_BINS, 3)
+
+    @property
+    def by_label(self) -> np.ndarray:
+        """What `evaluate` says by label, `[1 + N, C, 3 + C]`; without any, C is 0."""
+        columns = self.values[:, _COLUMNS:]
+        # So many labels have C (3 + C) columns.
+        count = round((math.sqrt(9 + 4 * columns.shape[1]) - 3) / 2)
+        return columns.reshape(-1, count, 3 + count)
 
 
 class Blocks:
@@ -101,7 +122,7 @@ class Blocks:
 
     def __init__(self) -> None:
         self._seeds = np.zeros(0, np.uint64)
-        self._rows = np.zeros((0, _COLUMNS))
+        self._rows = np.zeros((0, 0))
         self._left_out = np.uint64(0)
 
     def add(self, documents: Iterable[tuple[int, np.ndarray]]) -> None:
@@ -121,18 +142,22 @@ class Blocks:
     @property
     def sums(self) -> CorpusSums:
         """The sums over all that was added."""
-        return CorpusSums(self._rows)
+        return CorpusSums(self._rows if self._rows.size else np.zeros((0, _COLUMNS)))
 
     def _gather(self, seeds: np.ndarray, rows: np.ndarray) -> None:
+        # Neither of two may have had documents; then it has no columns.
+        parts = [part for part in (self._rows, rows) if len(part)]
+        if not parts:
+            return
         seeds = np.concatenate([self._seeds, seeds])
-        rows = np.concatenate([self._rows, rows])
+        rows = np.concatenate(parts)
         while True:
             seeds = seeds >> self._left_out << self._left_out
             self._seeds, block = np.unique(seeds, return_inverse=True)
             if len(self._seeds) <= BLOCKS:
                 break
             self._left_out += np.uint64(1)
-        self._rows = np.zeros((len(self._seeds), _COLUMNS))
+        self._rows = np.zeros((len(self._seeds), rows.shape[1]))
         np.add.at(self._rows, block, rows)
 
 
@@ -154,7 +179,8 @@ def row(outputs: dict[str, Any]) -> np.ndarray:
     calibration = np.ravel(
         outputs.get("calibration", np.full(CALIBRATION_BINS * 3, math.nan))
     )
-    return np.array([1.0, *scalars, *calibration], np.float64)
+    by_label = np.ravel(outputs.get("by_label", ()))
+    return np.array([1.0, *scalars, *calibration, *by_label], np.float64)
 
 
 def seed_of(text: bytes) -> int:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from . import adapted, causal_lm, exported
+from ....models.tasks import CAUSAL_LM, MASKED_LM, TEXT_CLASSIFIER
+from ....serving.export import contract
+from . import adapted, causal_lm, exported, masked_lm, text_classifier
 from .metric import Metric
 
-TASK_MEASURES: dict[str, tuple[Metric, ...]] = {"causal_lm": causal_lm.METRICS}
+TASK_MEASURES: dict[str, tuple[Metric, ...]] = {
+    CAUSAL_LM.name: causal_lm.METRICS,
+    MASKED_LM.name: masked_lm.METRICS,
+    TEXT_CLASSIFIER.name: text_classifier.METRICS,
+}
 """The metrics that are functions of the corpus sums, by task."""
 
 MEASURES: dict[str, Metric] = {
@@ -22,3 +28,14 @@ EXPORT_MEASURES: dict[str, Metric] = {
     metric.name: metric for metric in exported.METRICS
 }
 """What is measured of an export itself, by name."""
+
+
+def measures_of(task: str) -> dict[str, Metric]:
+    """Those of a task that are functions of the corpus sums, by name."""
+    return {metric.name: metric for metric in TASK_MEASURES[task]}
+
+
+def adapted_of(task: str) -> dict[str, Metric]:
+    """What is measured of models of a task as they adapt, by name."""
+    adapts = contract.CACHE_SCORES in contract.SIGNATURES[task]
+    return ADAPTED_MEASURES if adapts else {}

@@ -20,6 +20,7 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
+from ....serving.export import contract
 from ...errors import InputError
 from ...text_example_gen.records import Contamination
 from ..measures.metric import Metric
@@ -27,7 +28,7 @@ from . import contamination, counterfactual, memorization, robustness
 from .probed import Probed
 from .settings import ProbeSettings
 
-__all__ = ["NAMES", "ProbeSettings", "Probed", "run"]
+__all__ = ["NAMES", "ProbeSettings", "Probed", "names_of", "run"]
 
 NAMES: dict[str, Metric] = {
     **robustness.NAMES,
@@ -36,6 +37,25 @@ NAMES: dict[str, Metric] = {
     **contamination.NAMES,
 }
 """The metrics of all probes by name."""
+
+_ASKED = (
+    (robustness.NAMES, (contract.SCORE,)),
+    (counterfactual.NAMES, (contract.SCORE, contract.TOKEN_SCORES)),
+    (memorization.NAMES, (contract.GENERATE,)),
+    (contamination.NAMES, ()),
+)
+"""The signatures that the probes of metrics ask."""
+
+
+def names_of(task: str) -> dict[str, Metric]:
+    """The metrics of the probes that models of a task can answer, by name."""
+    answered = contract.SIGNATURES[task]
+    return {
+        name: metric
+        for names, asked in _ASKED
+        for name, metric in names.items()
+        if all(signature in answered for signature in asked)
+    }
 
 
 def run(

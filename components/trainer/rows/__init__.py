@@ -7,28 +7,53 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ....models.tasks import CAUSAL_LM
+from ....models.tasks import CAUSAL_LM, MASKED_LM, TEXT_CLASSIFIER
 
 
 class Rows(NamedTuple):
-    """What makes rows of a task's documents; both are references to functions.
+    """What makes rows of a task's documents, by references to functions.
 
     Attributes:
         write: Writes the documents of a split into a file: from its path, the patterns
             of the transformed examples, the folder of the graph that made them, and the
             tokenizer.
         read: Makes batches of them, a `windows.TokenStream`: from the file's path, the
-            context length and the packing.
+            context length, the packing, the tokenizer, and what the settings say.
+        figure: What the gate makes of a mean loss of the targets, in nats, about: from
+            that, and `evaluation.Texts`.
+        settings: The field of `TrainerSettings` that is of this task alone, if one is.
+        of_model: What the task's models take besides a backbone and a preprocessor: a
+            dictionary, from the folder of the graph, the family, and these settings.
+        packs: Whether documents share rows, and settings say how.
     """
 
     write: str
     read: str
+    figure: str
+    settings: str = ""
+    of_model: str = ""
+    packs: bool = True
 
 
 ROWS: dict[str, Rows] = {
     CAUSAL_LM.name: Rows(
         write="langzoo.components.trainer.rows.windows:write_documents",
-        read="langzoo.components.trainer.rows.packing:make_windows",
-    )
+        read="langzoo.components.trainer.rows.packing:read_windows",
+        figure="langzoo.components.trainer.rows.windows:bits_per_byte",
+    ),
+    MASKED_LM.name: Rows(
+        write="langzoo.components.trainer.rows.windows:write_documents",
+        read="langzoo.components.trainer.rows.masking:read_windows",
+        figure="langzoo.components.trainer.rows.masking:nats",
+        settings="masking",
+    ),
+    TEXT_CLASSIFIER.name: Rows(
+        write="langzoo.components.trainer.rows.labelled:write_documents",
+        read="langzoo.components.trainer.rows.labelled:read_rows",
+        figure="langzoo.components.trainer.rows.labelled:cross_entropy",
+        settings="classifier",
+        of_model="langzoo.components.trainer.rows.labelled:of_model",
+        packs=False,
+    ),
 }
 """The rows of each task, by its name."""

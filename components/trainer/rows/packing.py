@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -38,6 +39,14 @@ def make_windows(
     if packing == "contiguous":
         return TokenWindows(path, context_length)
     return PackedWindows(path, context_length, packing)
+
+
+def read_windows(
+    path: str, context_length: int, packing: str, tokenizer: Any, own: None
+) -> TokenStream:
+    """The windows of `causal_lm`, see `Rows.read`."""
+    del tokenizer, own
+    return make_windows(path, context_length, packing)
 
 
 class PackedWindows(TokenStream):
@@ -77,7 +86,7 @@ class PackedWindows(TokenStream):
         self, path: str | os.PathLike[str], context_length: int, packing: str
     ) -> None:
         super().__init__(path, context_length)
-        starts, sizes = cut(read_lengths(path), context_length)
+        starts, sizes = self._pieces()
         if packing == "lines":
             rows = np.arange(len(sizes), dtype=np.int32)
             lengths = {-(-context_length // share) for share in _SHARES}
@@ -97,6 +106,10 @@ class PackedWindows(TokenStream):
             self._sizes, self._splits[:-1], dtype=np.int32
         )
         self._row_lengths = np.array(sorted(lengths))
+
+    def _pieces(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where each piece begins, and how many inputs it has."""
+        return cut(read_lengths(self._path), self.context_length)
 
     def __len__(self) -> int:
         return len(self._row_sizes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -48,6 +49,14 @@ class TokenStream:
         self._pad_id = layout["pad_id"]
         self.context_length = context_length
         self.num_tokens = len(self._stream)
+
+    labels: np.ndarray | None = None
+    """What the documents are labelled, where that is learned."""
+
+    @property
+    def decisions(self) -> int:
+        """Targets of a row, where a row is a document and they are of it as a whole."""
+        return 1
 
     @staticmethod
     def write(
@@ -305,10 +314,21 @@ def write_documents(
     transform_graph_path: str,
     tokenizer: TextTokenizer,
 ) -> None:
-    """Writes the stream of transformed examples; both as of `read_token_ids`."""
+    """Writes the stream of transformed examples; both as of `read_features`."""
+    write_token_ids(
+        path, read_token_ids(file_patterns, transform_graph_path), tokenizer
+    )
+
+
+def write_token_ids(
+    path: str | os.PathLike[str],
+    documents: Iterable[np.ndarray],
+    tokenizer: TextTokenizer,
+) -> None:
+    """Writes the stream of documents, each the ids of a tokenizer."""
     TokenStream.write(
         path,
-        read_token_ids(file_patterns, transform_graph_path),
+        documents,
         vocabulary_size=tokenizer.vocabulary_size(),
         start_id=tokenizer.start_token_id,
         end_id=tokenizer.end_token_id,
@@ -320,23 +340,41 @@ def write_documents(
 def read_token_ids(
     file_patterns: Sequence[str], transform_graph_path: str
 ) -> Iterator[np.ndarray]:
-    """Reads the feature `token_ids` of transformed examples, a document at a time.
+    """Reads the feature `token_ids`, as of `read_features`."""
+    for (ids,) in read_features(file_patterns, transform_graph_path, "token_ids"):
+        yield ids
+
+
+def read_features(
+    file_patterns: Sequence[str], transform_graph_path: str, *names: str
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Reads features of transformed examples, a document at a time.
 
     Args:
         file_patterns: Gzipped TFRecord files.
         transform_graph_path: The graph that made them; it says how they are encoded.
+        names: Of the features, such as `token_ids`, without start and end tokens.
 
     Yields:
-        int64 `[num_tokens]`, without start and end tokens.
+        The values of each, `[number]`.
     """
     files = sorted(tf.io.gfile.glob(list(file_patterns)))
     transform = tft.TFTransformOutput(transform_graph_path)
     spec = transform.transformed_feature_spec()
     records = tf.data.TFRecordDataset(files, compression_type="GZIP")
     for batch in batched(records.as_numpy_iterator()):
-        token_ids = tf.io.parse_example(batch, spec)["token_ids"]
-        ends = token_ids.row_splits.numpy()[1:]
-        yield from np.split(token_ids.values.numpy(), ends[:-1])
+        parsed = tf.io.parse_example(batch, spec)
+        yield from zip(*(_rows(parsed[name]) for name in names), strict=True)
+
+
+def _rows(feature: tf.RaggedTensor) -> list[np.ndarray]:
+    return np.split(feature.values.numpy(), feature.row_splits.numpy()[1:-1])
+
+
+def bits_per_byte(loss: float, texts: Any) -> float:
+    """Of a mean loss of the tokens and `</s>` of texts, see `Rows.figure`."""
+    nats = loss * texts.targets + texts.spelling_nll
+    return nats / (texts.bytes * math.log(2))
 
 
 def read_documents(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:

@@ -15,7 +15,7 @@ from ..family import Family, FamilySettings
 
 
 class KerasHubSettings(FamilySettings):
-    """A causal language model of KerasHub."""
+    """A model of KerasHub: a causal language model, or for labels any of text."""
 
     preset: PathText
     """A folder, or a name or handle (`hf://...`) that KerasHub knows."""
@@ -45,10 +45,14 @@ class KerasHubSettings(FamilySettings):
         return self
 
 
+_CLASSES = "langzoo.models.families.keras_hub"
 KERAS_HUB = Family(
     name="keras_hub",
     settings=KerasHubSettings,
-    tasks={"causal_lm": "langzoo.models.families.keras_hub.presets:build_from_preset"},
+    tasks={
+        "causal_lm": f"{_CLASSES}.presets:build_from_preset",
+        "text_classifier": f"{_CLASSES}.text_classifier:build_classifier",
+    },
     search_space={
         "trainer.learning_rate": {"min": 0.00001, "max": 0.003, "sampling": "log"},
         "trainer.weight_decay": [0.0, 0.01, 0.1],

@@ -42,12 +42,7 @@ def build_from_preset(
     """
     preset = os.path.expanduser(preset)
     if pretrained:
-        require(
-            tokenizer.get_vocabulary() == preset_tokenizer(preset).get_vocabulary(),
-            "Pretrained weights need the tokenizer of their preset.",
-            tokenizer=type(tokenizer).__name__,
-            preset=preset,
-        )
+        require_tokenizer(preset, tokenizer)
     with named_preset(preset):
         if pretrained:
             model = keras_hub.models.CausalLM.from_preset(preset, preprocessor=None)
@@ -65,16 +60,42 @@ def build_from_preset(
     return KerasHubCausalLM(model, tokenizer, context_length)
 
 
-def _untrained(
+def require_tokenizer(preset: str, tokenizer: Any) -> None:
+    """Checks that a tokenizer is that of pretrained weights.
+
+    Raises:
+        ValueError: if it is another one.
+    """
+    require(
+        tokenizer.get_vocabulary() == preset_tokenizer(preset).get_vocabulary(),
+        "Pretrained weights need the tokenizer of their preset.",
+        tokenizer=type(tokenizer).__name__,
+        preset=preset,
+    )
+
+
+def untrained_backbone(
     preset: str, vocabulary_size: int, context_length: int | None
-) -> keras_hub.models.CausalLM:
+) -> keras_hub.models.Backbone:
+    """A preset's backbone for a vocabulary, its weights drawn anew.
+
+    Args:
+        preset: see `build_from_preset`.
+        vocabulary_size: int. Number of token ids.
+        context_length: int or `None`. Positions, where the architecture limits them.
+    """
     backbone = get_preset_loader(preset).check_backbone_class()
-    task = find_subclass(preset, keras_hub.models.CausalLM, backbone)
     sizes = {"vocabulary_size": vocabulary_size}
     limited = "max_sequence_length" in inspect.signature(backbone.__init__).parameters
     if limited and context_length is not None:
         sizes["max_sequence_length"] = context_length
-    return task(
-        backbone=backbone.from_preset(preset, load_weights=False, **sizes),
-        preprocessor=None,
-    )
+    return backbone.from_preset(preset, load_weights=False, **sizes)
+
+
+def _untrained(
+    preset: str, vocabulary_size: int, context_length: int | None
+) -> keras_hub.models.CausalLM:
+    kind = get_preset_loader(preset).check_backbone_class()
+    task = find_subclass(preset, keras_hub.models.CausalLM, kind)
+    backbone = untrained_backbone(preset, vocabulary_size, context_length)
+    return task(backbone=backbone, preprocessor=None)

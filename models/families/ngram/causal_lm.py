@@ -96,7 +96,7 @@ class NgramBackbone(CausalBackbone):
             unpredictable=unpredictable,
             most=self.max_ngrams,
         )
-        _forget_graphs(self)
+        forget_graphs(self)
         return loss
 
     def token_log_probabilities(self, token_ids: Tensor, target_ids: Tensor) -> Tensor:
@@ -235,7 +235,7 @@ class NgramCausalLM(CausalLM):
         listeners.on_epoch_begin(0)
         with _on_disk(self._sequences(x, y, sample_weight)) as sequences:
             logs = {"loss": self.backbone.adapt(*sequences, self._unpredictable())}
-        _forget_graphs(self)
+        forget_graphs(self)
         if validation_data is not None:
             values = keras.utils.unpack_x_y_sample_weight(validation_data)
             results = self.evaluate(
@@ -360,7 +360,7 @@ def _on_disk(parts: Iterable[_Sequences]) -> Iterator[_Sequences]:
         yield _Sequences(ids, np.concatenate(lengths))
 
 
-def _forget_graphs(model: keras.Model) -> None:
+def forget_graphs(model: keras.Model) -> None:
     """Drops what was traced with variables that are no longer there."""
     model.predict_function = model.test_function = model.train_function = None
     if hasattr(model, "generate_function"):

@@ -25,11 +25,15 @@ class NgramSettings(FamilySettings):
     order 5, with the default 1.6 GB."""
 
 
+_CLASSES = "langzoo.models.families.ngram"
 NGRAM = Family(
     name="ngram",
     settings=NgramSettings,
-    backbone="langzoo.models.families.ngram.causal_lm:NgramBackbone",
-    tasks={"causal_lm": "langzoo.models.families.ngram.causal_lm:NgramCausalLM"},
+    backbone=f"{_CLASSES}.causal_lm:NgramBackbone",
+    tasks={
+        "causal_lm": f"{_CLASSES}.causal_lm:NgramCausalLM",
+        "text_classifier": f"{_CLASSES}.text_classifier:NgramTextClassifier",
+    },
     presets={"ngram_base": Preset.of(NgramSettings, "ngram", 128, 8192, order=5)},
     # For `search.algorithm: random`.
     search_space={"model.order": {"min": 2, "max": 7}},

@@ -1,4 +1,4 @@
-"""Causal self-attention: heads, masks, positions, caches.
+"""Self-attention: heads, masks, positions, caches.
 
 In shapes: B rows, T positions that look at S, E `hidden_dim`; H query heads and K heads
 of keys and values, each of width D; M positions of a cache.
@@ -68,7 +68,7 @@ class Place:
 
 
 class SelfAttention(keras.layers.Layer):
-    """Causal self-attention, multi-head or grouped-query, with or without rotation.
+    """Self-attention, multi-head or grouped-query, with or without rotation.
 
     Args:
         num_heads: int. Query heads.
@@ -84,9 +84,9 @@ class SelfAttention(keras.layers.Layer):
     Call arguments:
         x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
         mask: additive mask, `(sequence_length, sequence_length)`, perhaps with
-            leading dimensions `(batch_size, 1)`; or for attention in blocks int32
-            `(1, sequence_length)` or `(batch_size, sequence_length)`, the first place
-            that each one sees.
+            leading dimensions `(batch_size, 1)`, or one row for all positions; or for
+            attention in blocks int32 `(1, sequence_length)` or
+            `(batch_size, sequence_length)`, the first place that each one sees.
         rotation: cosines and sines of the positions, a pair of
             `(sequence_length, head_dim / 2)`, or `None` for no rotation.
         added: what is added to the values, of shape `(batch_size, sequence_length,
@@ -450,6 +450,26 @@ class CausalMask(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "max_length": self.max_length}
+
+
+class PaddingMask(keras.layers.Layer):
+    """The mask of `SelfAttention` with which no position sees padding.
+
+    Call arguments:
+        padding_mask: bool tensor of shape `(batch_size, sequence_length)`, false where
+            there is padding.
+
+    Returns:
+        A tensor of shape `(batch_size, 1, 1, sequence_length)`.
+    """
+
+    def call(self, padding_mask: Tensor) -> Tensor:
+        hidden = ops.logical_not(ops.cast(padding_mask, "bool"))
+        return ops.cast(hidden[:, None, None, :], self.compute_dtype) * MASKED
+
+    def compute_output_spec(self, padding_mask: Tensor) -> Tensor:
+        batch, length = padding_mask.shape
+        return keras.KerasTensor((batch, 1, 1, length), self.compute_dtype)
 
 
 class RotaryPositions(keras.layers.Layer):

@@ -100,7 +100,9 @@ class FeedForward(keras.layers.Layer):
 
 
 class DecoderBlock(keras.layers.Layer):
-    """One pre-norm block: `x + attention(norm(x))`, then `x + feedforward(norm(x))`.
+    """One block: `x + attention(norm(x))`, then `x + feedforward(norm(x))`.
+
+    Or with norms behind: `norm(x + attention(x))`, then `norm(x + feedforward(x))`.
 
     Args:
         attention: a `SelfAttention`.
@@ -108,6 +110,7 @@ class DecoderBlock(keras.layers.Layer):
         attention_norm: a normalization layer.
         feedforward_norm: a normalization layer.
         dropout: float. Dropout on both branches.
+        post_norm: bool. Whether the norms are behind. Defaults to `False`.
 
     Call arguments:
         x: tensor of shape `(batch_size, sequence_length, hidden_dim)`.
@@ -116,6 +119,7 @@ class DecoderBlock(keras.layers.Layer):
         added: see `SelfAttention`.
 
     References:
+        - [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762) (norms behind)
         - [Xiong et al., 2020](https://arxiv.org/abs/2002.04745) (pre-norm)
     """
 
@@ -126,9 +130,11 @@ class DecoderBlock(keras.layers.Layer):
         attention_norm: keras.layers.Layer,
         feedforward_norm: keras.layers.Layer,
         dropout: float = 0.0,
+        post_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.post_norm = post_norm
         self.attention = attention
         self.feedforward = feedforward
         self.attention_norm = attention_norm
@@ -154,7 +160,7 @@ class DecoderBlock(keras.layers.Layer):
         added: Tensor | None = None,
         training: bool | None = None,
     ) -> Tensor:
-        branch = self.attention_norm(x)  # (B, T, E), as all that follows
+        branch = self.read(x)  # (B, T, E), as all that follows
         branch = self.attention(branch, mask, rotation, added, training=training)
         return self._finish(x, branch, training)
 
@@ -166,7 +172,7 @@ class DecoderBlock(keras.layers.Layer):
         added: Tensor | None = None,
     ) -> tuple[Tensor, Cache]:
         """As a call, with the keys and values of `SelfAttention.prefill`."""
-        branch = self.attention_norm(x)
+        branch = self.read(x)
         branch, cache = self.attention.prefill(branch, mask, rotation, added)
         return self._finish(x, branch, False), cache
 
@@ -181,14 +187,22 @@ class DecoderBlock(keras.layers.Layer):
     ) -> tuple[Tensor, Cache]:
         """Some positions; see `SelfAttention.call_with_cache`."""
         branch, cache = self.attention.call_with_cache(
-            self.attention_norm(x), mask, rotation, added, cache, place
+            self.read(x), mask, rotation, added, cache, place
         )
         return self._finish(x, branch, False), cache
 
+    def read(self, x: Tensor) -> Tensor:
+        """What attention reads of the stream."""
+        return x if self.post_norm else self.attention_norm(x)
+
     def _finish(self, x: Tensor, branch: Tensor, training: bool | None) -> Tensor:
         x = x + self.dropout_layer(branch, training=training)
-        branch = self.feedforward(self.feedforward_norm(x), training=training)
-        return x + self.dropout_layer(branch, training=training)
+        if self.post_norm:
+            x = self.attention_norm(x)
+        branch = x if self.post_norm else self.feedforward_norm(x)
+        branch = self.feedforward(branch, training=training)
+        x = x + self.dropout_layer(branch, training=training)
+        return self.feedforward_norm(x) if self.post_norm else x
 
     def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
         return input_shape

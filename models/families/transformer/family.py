@@ -41,6 +41,9 @@ class TransformerSettings(ResidualSettings):
     """Base of the rotary angles."""
     normalization: Literal["rms_norm", "layer_norm"] = "rms_norm"
     """Before attention, before each feed-forward network and at the end."""
+    post_norm: bool = False
+    """Whether they are behind the embeddings, behind attention and behind each
+    feed-forward network instead, as in BERT."""
     norm_epsilon: Annotated[float, Field(gt=0)] = 1e-6
     """What the normalizations add to the variance."""
     qk_norm: bool = False

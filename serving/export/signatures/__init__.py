@@ -12,7 +12,11 @@ import tensorflow as tf
 
 # By task: a function of a model and options, which raises ValueError where one of these
 # is out of its range, and gives `Signatures`.
-SIGNATURES = {"causal_lm": "langzoo.serving.export.signatures.causal_lm:build"}
+SIGNATURES = {
+    "causal_lm": "langzoo.serving.export.signatures.causal_lm:build",
+    "masked_lm": "langzoo.serving.export.signatures.masked_lm:build",
+    "text_classifier": "langzoo.serving.export.signatures.text_classifier:build",
+}
 
 
 class Signatures(NamedTuple):

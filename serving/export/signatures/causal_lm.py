@@ -52,7 +52,6 @@ import tensorflow as tf
 
 from ....models.tasks.adaptation.cache import CacheInputs, cached_log_probabilities
 from ....models.tasks.adaptation.settings import NeuralCache
-from ....models.tasks.embedding import embed_sequences
 from ....models.tasks.scoring import (
     map_logits,
     next_token_logits,
@@ -69,6 +68,15 @@ from ..stop_strings import StopStrings
 from ..traced_model import TracedModel
 from ..vocabulary import Alternatives, Vocabulary, asked_alternatives, last_tokens
 from . import Signatures
+from .common import (
+    embed_signature,
+    model_info,
+    scored_tokens,
+    shown,
+    text_of_examples,
+    tokens,
+    told,
+)
 from .rows import signature
 
 _NEW_TOKENS = contract.GENERATE.settings["max_new_tokens"].default
@@ -113,9 +121,9 @@ def build(
         **_alternatives(traced, vocabulary, stride),
         "generate": _generate(traced, vocabulary, cap),
         "beam_search": _beam_search(traced, vocabulary, cap),
-        **_tokens(vocabulary),
-        "embed": _embed(traced, vocabulary, given),
-        "model_info": _model_info(traced, vocabulary, cap),
+        **tokens(vocabulary),
+        "embed": embed_signature(traced, vocabulary, given),
+        "model_info": model_info(traced, vocabulary, cap),
         "evaluate": evaluate,
     }
     options = {"stride": stride, "max_new_tokens": cap}
@@ -159,7 +167,7 @@ def _scoring(
 
     @signature(contract.TOKEN_SCORES)
     def token_scores(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        return _scored(vocabulary, *log_probabilities(text))
+        return scored_tokens(vocabulary, *log_probabilities(text))
 
     return score, token_scores
 
@@ -172,7 +180,7 @@ def _cache_scores(model: Any, vocabulary: Vocabulary, stride: int) -> Callable:
         documents = vocabulary.documents(text)
         cache = CacheInputs(*(settings[f"cache_{n}"] for n in CacheInputs._fields))
         scores = cached_log_probabilities(model, documents, cache, stride=stride)
-        return _scored(vocabulary, documents[:, 1:], scores)
+        return scored_tokens(vocabulary, documents[:, 1:], scores)
 
     return cache_scores
 
@@ -212,8 +220,8 @@ def _alternatives(
         top = Alternatives(values.to_tensor(0.0), ids.to_tensor(0))
         is_there = tf.sequence_mask(scores.row_lengths(), tf.shape(top.ids)[1])
         return {
-            **_scored(vocabulary, documents[:, 1:], scores),
-            **_shown(vocabulary, top, is_there, contract.ALTERNATIVES),
+            **scored_tokens(vocabulary, documents[:, 1:], scores),
+            **shown(vocabulary, top, is_there, contract.ALTERNATIVES),
         }
 
     @signature(contract.ID_ALTERNATIVES)
@@ -277,7 +285,7 @@ def _generate(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
             "token_id": tf.where(is_there, new.ids, 0),
             "token": tf.where(is_there, vocabulary.display(new.ids), ""),
             "log_probability": new.log_probability,
-            **_told(alternatives, _shown(vocabulary, new.top, is_there, asked)),
+            **told(alternatives, shown(vocabulary, new.top, is_there, asked)),
         }
 
     return generate_text
@@ -316,96 +324,5 @@ def _beam_search(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
     return search
 
 
-def _tokens(vocabulary: Vocabulary) -> dict[str, Callable]:
-    @signature(contract.TOKENIZE)
-    def tokenize(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        ids = vocabulary.documents(text)[:, 1:-1]
-        length = tf.cast(ids.row_lengths(), tf.int32)
-        return {"token_id": ids.to_tensor(0), "length": length}
-
-    @signature(contract.DETOKENIZE)
-    def detokenize(token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        ids = vocabulary.written_ids(token_ids)
-        shown = tf.ragged.map_flat_values(vocabulary.display, ids)
-        return {
-            "text": vocabulary.named(ids),
-            "token": shown.to_tensor(""),
-            "length": tf.cast(ids.row_lengths(), tf.int32),
-        }
-
-    return {"tokenize": tokenize, "detokenize": detokenize}
-
-
-def _embed(model: Any, vocabulary: Vocabulary, settings: ExportSettings) -> Callable:
-    @signature(contract.EMBED)
-    def embed(text: tf.Tensor, token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        sequences = vocabulary.prompts(text, token_ids)
-        embedding = embed_sequences(model, sequences, settings.embed_pooling)
-        if settings.embed_normalize:
-            embedding = tf.math.l2_normalize(embedding, axis=-1)
-        return {"embedding": embedding, "tokens": vocabulary.said(sequences, token_ids)}
-
-    return embed
-
-
-def _model_info(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
-    told = {
-        "context_length": int(model.context_length),
-        "max_new_tokens": cap,
-        "vocabulary_size": len(vocabulary.tokenizer.token_bytes()),
-        "special_id": vocabulary.special_ids,
-        "special_token": vocabulary.special_tokens,
-    }
-
-    @signature(contract.MODEL_INFO)
-    def model_info(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {
-            name: tf.repeat(tf.constant([value]), tf.size(text), axis=0)
-            for name, value in told.items()
-        }
-
-    return model_info
-
-
 def _finish_reason(stopped: tf.Tensor) -> tf.Tensor:
     return tf.where(stopped, "stop", "length")
-
-
-def _scored(
-    vocabulary: Vocabulary, ids: tf.RaggedTensor, scores: tf.RaggedTensor
-) -> dict[str, tf.Tensor]:
-    return {
-        "token": tf.ragged.map_flat_values(vocabulary.display, ids).to_tensor(""),
-        "log_probability": scores.to_tensor(0.0),
-        "length": tf.cast(scores.row_lengths(), tf.int32),
-    }
-
-
-def _shown(
-    vocabulary: Vocabulary,
-    top: Alternatives,
-    is_there: tf.Tensor,
-    count: int | tf.Tensor,
-) -> dict[str, tf.Tensor]:
-    token, log_probability = vocabulary.shown(top, is_there, count)
-    return {"top_token": token, "top_log_probability": log_probability}
-
-
-def _told(alternatives: tf.Tensor, shown: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """The likeliest tokens as far as each row asks for them: "" and -inf behind."""
-    count = tf.shape(shown["top_token"])[2]
-    is_asked = tf.range(count) < alternatives[:, tf.newaxis, tf.newaxis]
-    unasked = {"top_token": "", "top_log_probability": float("-inf")}
-    return {
-        name: tf.where(is_asked, shown[name], value) for name, value in unasked.items()
-    }
-
-
-def text_of_examples(examples: tf.Tensor) -> tf.Tensor:
-    """The feature `text` of serialized `tf.train.Example`s, string `[b]`.
-
-    A missing feature is an empty text; several values are joined.
-    """
-    features = {"text": tf.io.RaggedFeature(tf.string)}
-    parsed = tf.io.parse_example(examples, features)
-    return tf.strings.reduce_join(parsed["text"], axis=-1)

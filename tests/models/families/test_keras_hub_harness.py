@@ -9,6 +9,7 @@ pytest.importorskip("grain", reason="the module of KerasHub's harness imports gr
 test_case = pytest.importorskip("keras_hub.src.tests.test_case")
 
 VOCABULARY = 260
+CLASSIFIERS = {"ngram": models.NgramTextClassifier}
 TASKS = {"ngram": models.NgramCausalLM, "mixture": models.MixtureCausalLM}
 
 
@@ -44,4 +45,22 @@ def test_task(harness, family):
         init_kwargs={"backbone": backbone, "preprocessor": preprocessor},
         train_data=(["From fairest creatures", "we desire increase"],),
         expected_output_shape=(2, 8, VOCABULARY),
+    )
+
+
+@pytest.mark.parametrize("family", ["gated_conv", "ngram"])
+def test_classifier(harness, family):
+    backbone = models.FAMILIES[family](vocabulary_size=VOCABULARY, **TINY[family])
+    preprocessor = models.TextClassifierPreprocessor(
+        models.ByteTokenizer(), sequence_length=8
+    )
+    harness.run_task_test(
+        cls=CLASSIFIERS.get(family, models.TextClassifier),
+        init_kwargs={
+            "backbone": backbone,
+            "preprocessor": preprocessor,
+            "labels": ["yes", "no"],
+        },
+        train_data=(["From fairest creatures", "we desire increase"], [0, 1]),
+        expected_output_shape=(2, 2),
     )

@@ -9,6 +9,7 @@ import tensorflow as tf
 from langzoo import models
 from langzoo.models import zoo
 from langzoo.models.families import FAMILIES, presets
+from langzoo.models.families.bert.family import ARCHITECTURES as BERT_ARCHITECTURES
 from langzoo.models.families.transformer.family import ARCHITECTURES
 from tiny_models import VARIANTS
 
@@ -22,6 +23,7 @@ CASES = {
         "transformer",
         {**ARCHITECTURES["llama"], "num_key_value_heads": 2},
     ),
+    "paper": ("bert", BERT_ARCHITECTURES["bert"]),
     "layer_norm": ("transformer", {"normalization": "layer_norm", "num_layers": 1}),
     "lstm_stack": (
         "lstm",

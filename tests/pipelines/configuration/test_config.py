@@ -10,8 +10,11 @@ import pytest
 import yaml
 from langzoo.components.text_example_gen.settings import SourceSettings
 from langzoo.models import ByteTokenizer, build_causal_lm
-from langzoo.models.families import presets
+from langzoo.models.families import family_of, presets
+from langzoo.models.tasks import TASKS
 from langzoo.pipelines.configuration import loading
+
+MASKED = ["task=masked_lm", "model={family: bert}", "gate={}"]
 
 
 def test_the_demo_configuration_resolves_every_default():
@@ -26,9 +29,10 @@ def test_a_model_learns_to_go_on_with_a_text_where_nothing_is_said():
     assert loading.load().task == "causal_lm"
 
 
-def test_the_resolved_configuration_reads_back_as_itself(tmp_path):
+@pytest.mark.parametrize("settings", [["model.family=lstm"], MASKED])
+def test_the_resolved_configuration_reads_back_as_itself(tmp_path, settings):
     path = tmp_path / "resolved.yaml"
-    original = loading.load(settings=["model.family=lstm", "trainer.steps=7"])
+    original = loading.load(settings=[*settings, "trainer.steps=7"])
     path.write_text(original.to_yaml())
     assert loading.load(path) == original
 
@@ -52,7 +56,45 @@ def test_every_preset_can_stand_in_the_demo(name):
     preset = presets.PRESETS[name]
     if preset.context_length <= 64:
         setting = f"model={{preset: {name}, context_length: 65}}"
-    assert loading.load(settings=[setting]).model.family == preset.family
+    can = family_of(preset.family).can
+    task = next(name for name, task in TASKS.items() if can(task))
+    settings = [setting, "gate={}", f"task={task}"]
+    assert loading.load(settings=settings).model.family == preset.family
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["task=masked_lm"], "task masked_lm is not for models of family lstm, which"),
+        (["model={family: bert}"], "can learn masked_lm"),
+        (
+            ["task=masked_lm", "model={family: bert}"],
+            "gate.max_bits_per_byte is of task causal_lm, and the task is masked_lm: "
+            "give gate.max_nats_per_masked_token",
+        ),
+        (["trainer.masking={share: 0.3}"], "trainer.masking is of task masked_lm"),
+        (
+            [*MASKED[:2], "gate={rules: [{metric: masked_accuracy, against: ngram}]}"],
+            "n-grams cannot learn task masked_lm",
+        ),
+        (
+            [*MASKED[:2], "gate={rules: [{metric: bits_per_byte, max: 2}]}"],
+            "bits_per_byte is not measured of models of task masked_lm, only nats",
+        ),
+        (
+            [*MASKED[:2], "gate={adapt: {cache: {}}}"],
+            "gate.adapt.cache is not for models of",
+        ),
+        ([*MASKED, "serving.max_new_tokens=8"], "masked_lm do not write texts"),
+        (
+            [*MASKED, "watch.sample_tokens=8", "trainer.eval_every_steps=5"],
+            "models of task masked_lm do not write texts",
+        ),
+    ],
+)
+def test_what_is_of_another_task_is_refused(settings, said):
+    with pytest.raises(loading.ConfigError, match=said):
+        loading.load(settings=settings)
 
 
 @pytest.mark.parametrize("preset", ["gpt2_base_en", "hf://author/model"])
@@ -220,8 +262,8 @@ def test_the_folders_of_a_root_in_a_store_have_one_slash_between_them():
         ),
         ("model={family: keras_hub}", "the key model.preset is missing"),
         (
-            "gate.rules=[{metric: accuracy, min: 0.1}]",
-            "there is no metric 'accuracy': it is one of bits_per_byte, ",
+            "gate.rules=[{metric: correctness, min: 0.1}]",
+            "there is no metric 'correctness': it is one of bits_per_byte, ",
         ),
         (
             "gate.rules=[{metric: perplexity, maxx: 3}]",

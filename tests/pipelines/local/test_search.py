@@ -6,7 +6,8 @@ import json
 
 import pytest
 from langzoo.models import CausalLM
-from langzoo.models.families import FAMILIES
+from langzoo.models.families import FAMILIES, family_of
+from langzoo.models.tasks import TASKS
 from langzoo.pipelines.configuration import loading
 
 
@@ -14,7 +15,10 @@ def load(family="transformer", **search):
     model = {"family": family}
     if family == "keras_hub":
         model["preset"] = "gpt2_base_en"
+    can = family_of(family).can
+    task = next(name for name, task in TASKS.items() if can(task))
     settings = [f"model={json.dumps(model)}", f"search={json.dumps(search)}"]
+    settings += ["gate={}", f"task={task}"]
     return loading.load(settings=settings)
 
 
@@ -171,9 +175,9 @@ def test_the_training_takes_what_was_found(run_pipeline, refused):
     assert CausalLM.from_preset(saved).backbone.hidden_dim == 16
     assert result.training.tokens_seen == 40 * 8 * loaded.model.context_length
     # A trial is measured as the model is gated, and 40 steps are better than 20.
-    assert best.bits_per_byte - 1 < result.decision.value < best.bits_per_byte
+    assert best.figure - 1 < result.decision.value < best.figure
     assert f"best: {best}" in shown
-    assert "bits a byte  steps  seconds" in shown
+    assert "bits per byte  steps  seconds" in shown
     _, again, _ = run_pipeline(*changes)
     assert again.executed == []
     assert again.search == result.search

@@ -1,0 +1,1 @@
+"""Transformers that see the whole text: the family `bert`."""

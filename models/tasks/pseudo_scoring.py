@@ -1,0 +1,157 @@
+"""What masked language models say of documents of any length, in bounded memory.
+
+A document longer than the context is read in windows that overlap, those of `scoring`,
+and each token is told by the window that it is most in the middle of.
+
+A pseudo-log-likelihood is the sum over the tokens of a text of the log-probability of
+each where it alone is hidden. It is no logarithm of a probability of the text, and so
+no length of a code of it.
+
+References:
+    - [Salazar et al., 2020](https://arxiv.org/abs/1910.14659)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from ..backbone import require
+from .scoring import (
+    Chunk,
+    Inputs,
+    ScoreFunction,
+    Windows,
+    checked_stride,
+    map_windows,
+    of_texts,
+    overlapping_windows,
+)
+
+
+class _Told(NamedTuple):
+    """Windows, and the columns of each whose tokens it tells, from first to last."""
+
+    windows: Windows
+    first: tf.Tensor
+    last: tf.Tensor
+
+
+def _told_windows(documents: tf.RaggedTensor, context: int, stride: int) -> _Told:
+    ids, starts = documents.flat_values, documents.row_starts()
+    lengths = documents.row_lengths()
+    windows, of, _ = overlapping_windows(
+        ids, starts, lengths, context=context, stride=stride
+    )
+    offset = windows.begin - tf.gather(starts, of)
+    margin = (context - stride) // 2
+    is_last = offset + windows.length == tf.gather(lengths, of)
+    return _Told(
+        windows,
+        tf.where(offset == 0, tf.zeros_like(offset), margin),
+        tf.where(is_last, windows.length, stride + margin),
+    )
+
+
+def map_hidden(
+    model: Any,
+    documents: tf.RaggedTensor,
+    is_asked: tf.Tensor,
+    function: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]],
+    specs: tuple[tf.TensorSpec, ...],
+    *,
+    stride: int,
+) -> tuple[tf.Tensor, ...]:
+    """What a function says of some tokens, all of which are hidden at once.
+
+    Args:
+        model: a `MaskedLM`.
+        documents: int32 `[b, (t)]`, as the model reads them, none of them empty.
+        is_asked: bool `[n]`, of which of their flat values.
+        function: from float32 logits `[m, v]`, and which of the flat values these are
+            of, int64 `[m]`, to tensors `[m, ...]`.
+        specs: shapes `[None, ...]` and dtypes of these.
+        stride: int in [1, context length]. Distance between windows.
+
+    Returns:
+        `[k, ...]` for each tensor of the function: of all that is asked, in order.
+    """
+    told = _told_windows(documents, model.context_length, stride)
+
+    def of_chunk(features: Inputs, chunk: Chunk) -> tuple[tf.Tensor, ...]:
+        column = tf.range(tf.shape(chunk.position, tf.int64)[1])
+        is_told = chunk.inside_from(told.first)
+        is_told &= column < tf.gather(told.last, chunk.rows)[:, tf.newaxis]
+        is_told &= tf.gather(is_asked, chunk.position)
+        states = model.hidden_states(features)  # [c, w, D]
+        position = chunk.position[is_told]
+        return position, *function(model.logits(states[is_told]), position)
+
+    specs = (tf.TensorSpec([None], tf.int64), *specs)
+    position, *results = map_windows(model, told.windows, of_chunk, specs)
+    order = tf.argsort(position)
+    return tuple(tf.gather(result, order) for result in results)
+
+
+def token_log_probabilities(
+    model: Any, documents: tf.RaggedTensor, *, stride: int
+) -> tf.RaggedTensor:
+    """Natural logarithm of the probability of every token where it alone is hidden.
+
+    Args:
+        model: a `MaskedLM`.
+        documents: int32 `[b, (t + 2)]`: `<s> ... </s>`.
+        stride: int in [1, context length]. Distance between windows.
+
+    Returns:
+        float32 `[b, (t)]`.
+    """
+    ids, lengths = documents.flat_values, documents.row_lengths()
+    mask_id = int(model.preprocessor.tokenizer.mask_token_id)
+    told = _told_windows(documents, model.context_length, stride)
+    # A window for each token that one tells.
+    count = told.last - told.first
+    window = tf.repeat(tf.range(tf.size(count, tf.int64)), count)
+    column = tf.ragged.range(told.first, told.last).flat_values
+    begin, length = (
+        tf.gather(part, window) for part in (told.windows.begin, told.windows.length)
+    )
+    document = tf.gather(documents.value_rowids(), begin)
+    place = begin + column - tf.gather(documents.row_starts(), document)
+    is_token = (place > 0) & (place < tf.gather(lengths, document) - 1)
+    begin, length, column = (part[is_token] for part in (begin, length, column))
+
+    def of_chunk(features: Inputs, chunk: Chunk) -> tuple[tf.Tensor, ...]:
+        at = tf.gather(column, chunk.rows)  # [c]
+        token_ids = features["token_ids"]
+        is_hidden = tf.range(tf.shape(token_ids, tf.int64)[1]) == at[:, tf.newaxis]
+        hidden = {**features, "token_ids": tf.where(is_hidden, mask_id, token_ids)}
+        states = tf.gather(model.hidden_states(hidden), at, axis=1, batch_dims=1)
+        target = tf.gather(token_ids, at, axis=1, batch_dims=1)
+        return chunk.rows, log_probability(model.logits(states), target)
+
+    specs = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.float32))
+    windows = Windows(ids, begin, length)
+    rows, scores = map_windows(model, windows, of_chunk, specs)
+    scores = tf.gather(scores, tf.argsort(rows))
+    return tf.RaggedTensor.from_row_lengths(scores, lengths - 2, validate=False)
+
+
+def log_probability(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """That of tokens, int32 `[m]`, by logits `[m, v]`: float32 `[m]`."""
+    return -tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+
+
+def score_texts(model: Any, texts: Any, *, stride: int | None = None) -> Any:
+    """See `MaskedLM.score`."""
+    stride = checked_stride(model, stride)
+    require(stride > 0, "`stride` must be above 0 for a masked model.", stride=stride)
+    scores = ScoreFunction.of(
+        model,
+        "score_function",
+        (stride,),
+        lambda documents: token_log_probabilities(model, documents, stride=stride),
+    )
+    return of_texts(model, texts, scores)

@@ -1,0 +1,117 @@
+"""What exports of several tasks answer alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from ....models.tasks.embedding import embed_sequences
+from .. import contract
+from ..settings import ExportSettings
+from ..vocabulary import Alternatives, Vocabulary
+from .rows import signature
+
+
+def tokens(vocabulary: Vocabulary) -> dict[str, Callable]:
+    """The signatures `tokenize` and `detokenize`."""
+
+    @signature(contract.TOKENIZE)
+    def tokenize(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        ids = vocabulary.documents(text)[:, 1:-1]
+        length = tf.cast(ids.row_lengths(), tf.int32)
+        return {"token_id": ids.to_tensor(0), "length": length}
+
+    @signature(contract.DETOKENIZE)
+    def detokenize(token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
+        ids = vocabulary.written_ids(token_ids)
+        shown = tf.ragged.map_flat_values(vocabulary.display, ids)
+        return {
+            "text": vocabulary.named(ids),
+            "token": shown.to_tensor(""),
+            "length": tf.cast(ids.row_lengths(), tf.int32),
+        }
+
+    return {"tokenize": tokenize, "detokenize": detokenize}
+
+
+def embed_signature(
+    model: Any, vocabulary: Vocabulary, settings: ExportSettings, closed: bool = False
+) -> Callable:
+    """The signature `embed`; a model that sees both ways reads `</s>`, too."""
+
+    @signature(contract.EMBED)
+    def embed(text: tf.Tensor, token_ids: tf.Tensor) -> dict[str, tf.Tensor]:
+        sequences = vocabulary.prompts(text, token_ids)
+        count = vocabulary.said(sequences, token_ids)
+        if closed:
+            sequences = vocabulary.closed(sequences, token_ids)
+        embedding = embed_sequences(model, sequences, settings.embed_pooling)
+        if settings.embed_normalize:
+            embedding = tf.math.l2_normalize(embedding, axis=-1)
+        return {"embedding": embedding, "tokens": count}
+
+    return embed
+
+
+def model_info(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
+    """The signature `model_info`, where a request is given at most `cap` tokens."""
+    told = {
+        "context_length": int(model.context_length),
+        "max_new_tokens": cap,
+        "vocabulary_size": len(vocabulary.tokenizer.token_bytes()),
+        "special_id": vocabulary.special_ids,
+        "special_token": vocabulary.special_tokens,
+    }
+
+    @signature(contract.MODEL_INFO)
+    def model_info(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {
+            name: tf.repeat(tf.constant([value]), tf.size(text), axis=0)
+            for name, value in told.items()
+        }
+
+    return model_info
+
+
+def scored_tokens(
+    vocabulary: Vocabulary, ids: tf.RaggedTensor, scores: tf.RaggedTensor
+) -> dict[str, tf.Tensor]:
+    """The outputs of `token_scores`."""
+    return {
+        "token": tf.ragged.map_flat_values(vocabulary.display, ids).to_tensor(""),
+        "log_probability": scores.to_tensor(0.0),
+        "length": tf.cast(scores.row_lengths(), tf.int32),
+    }
+
+
+def text_of_examples(examples: tf.Tensor) -> tf.Tensor:
+    """The feature `text` of serialized `tf.train.Example`s, string `[b]`.
+
+    A missing feature is an empty text; several values are joined.
+    """
+    features = {"text": tf.io.RaggedFeature(tf.string)}
+    parsed = tf.io.parse_example(examples, features)
+    return tf.strings.reduce_join(parsed["text"], axis=-1)
+
+
+def shown(
+    vocabulary: Vocabulary,
+    top: Alternatives,
+    is_there: tf.Tensor,
+    count: int | tf.Tensor,
+) -> dict[str, tf.Tensor]:
+    """The outputs that tell what is likeliest in places; see `Vocabulary.shown`."""
+    token, log_probability = vocabulary.shown(top, is_there, count)
+    return {"top_token": token, "top_log_probability": log_probability}
+
+
+def told(alternatives: tf.Tensor, top: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The likeliest tokens as far as each row asks for them: "" and -inf behind."""
+    count = tf.shape(top["top_token"])[2]
+    is_asked = tf.range(count) < alternatives[:, tf.newaxis, tf.newaxis]
+    unasked = {"top_token": "", "top_log_probability": float("-inf")}
+    return {
+        name: tf.where(is_asked, top[name], value) for name, value in unasked.items()
+    }
