@@ -15,7 +15,7 @@ from ..family import Family, FamilySettings
 
 
 class KerasHubSettings(FamilySettings):
-    """A causal language model of KerasHub."""
+    """A language model of KerasHub, causal or masked as `task` says."""
 
     preset: PathText
     """A folder, or a name or handle (`hf://...`) that KerasHub knows."""
@@ -48,11 +48,15 @@ class KerasHubSettings(FamilySettings):
 KERAS_HUB = Family(
     name="keras_hub",
     settings=KerasHubSettings,
-    tasks={"causal_lm": "langzoo.models.families.keras_hub.presets:build_from_preset"},
+    tasks={
+        "causal_lm": "langzoo.models.families.keras_hub.presets:build_from_preset",
+        "masked_lm": "langzoo.models.families.keras_hub.presets:build_masked_lm",
+    },
     search_space={
         "trainer.learning_rate": {"min": 0.00001, "max": 0.003, "sampling": "log"},
         "trainer.weight_decay": [0.0, 0.01, 0.1],
         "trainer.warmup_steps": [10, 50],
     },
     multiplies_output_weights=False,
+    fills_gaps=True,
 )
