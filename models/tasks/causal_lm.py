@@ -154,10 +154,6 @@ class CausalLM(keras_hub.models.CausalLM):
         """The longest input, in tokens, that the model is made for."""
         return self.backbone.max_sequence_length
 
-    def hidden_states(self, inputs: dict[str, Tensor]) -> Tensor:
-        """The states `(batch_size, sequence_length, hidden_dim)` of a call."""
-        return self.backbone(inputs, training=False)
-
     def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
         """The cache after the first `length` columns; later columns have no influence.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from .hidden_states import hidden_dim, hidden_states
 from .scoring import Chunk, Inputs, Windows, map_windows, overlapping_windows
 
 
@@ -41,12 +42,13 @@ def embed_sequences(
         )
 
     def added(features: Inputs, chunk: Chunk) -> tuple[tf.Tensor, tf.Tensor]:
-        states = tf.cast(model.hidden_states(features), tf.float32)
+        states = tf.cast(
+            hidden_states(model.backbone, features, training=False), tf.float32
+        )
         counted = chunk.inside_from(first)[..., tf.newaxis]  # [c, w, 1]
         return chunk.rows, tf.reduce_sum(tf.where(counted, states, 0.0), axis=1)
 
-    shape = model.backbone.output_shape
-    dim = (shape["sequence_output"] if isinstance(shape, dict) else shape)[-1]
+    dim = hidden_dim(model.backbone)
     specs = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, dim], tf.float32))
     rows, sums = map_windows(model, windows, added, specs)
     of = tf.gather(text, rows)

@@ -21,6 +21,7 @@ import tensorflow as tf
 from ... import __version__
 from ...models import references
 from ...models.backbone import portable_graphs
+from ...models.tasks import CAUSAL_LM
 from ...models.tokenizers.hugging_face_files import hugging_face_files
 from .checks import ExportError, check_export
 from .contract import EXTRA_FOLDER, METADATA_FILE
@@ -73,7 +74,7 @@ def export(
     try:
         with portable_graphs():
             served = references.load(SIGNATURES[task])(model, **options)
-            _save(model, served, unfinished)
+            _save(model, served, unfinished, task)
         write_warmup_requests(unfinished)
         check_export(unfinished)
         if tf.io.gfile.exists(directory):
@@ -87,21 +88,30 @@ def export(
 def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """What `export` noted about the export in `directory`.
 
-    Keys: `langzoo_version`, `model` (`class`, `backbone`, `config`, `parameters`),
-    `context_length`, `vocabulary_size`, `signatures`, and the signatures' options:
-    `stride`, `max_new_tokens`, `embed_pooling`, `embed_normalize`.
+    Keys: `langzoo_version`, `task`, `model` (`class`, `backbone`, `config`,
+    `parameters`), `context_length`, `vocabulary_size`, `signatures`, and the
+    signatures' options: `stride`, `max_new_tokens`, `embed_pooling`, `embed_normalize`.
     """
     with tf.io.gfile.GFile(os.path.join(directory, METADATA_FILE)) as file:
         return json.load(file)
 
 
-def _save(model: Any, served: Signatures, directory: str) -> None:
+def task_of(directory: str | os.PathLike[str]) -> str:
+    """What a model of this package's in `directory` has learned to do."""
+    # Once there was one task only, and none was noted.
+    noted = tf.io.gfile.exists(os.path.join(directory, METADATA_FILE))
+    metadata = read_metadata(directory) if noted else {}
+    return str(metadata.get("task", CAUSAL_LM.name))
+
+
+def _save(model: Any, served: Signatures, directory: str, task: str) -> None:
     holder = tf.Module()
     holder.weights = served.variables
     holder.tokenizer = model.preprocessor.tokenizer
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(holder, directory, signatures=served.functions, options=options)
-    metadata = json.dumps(_metadata(model, served), indent=2, default=str)
+    told = {**_metadata(model, served), "task": task}
+    metadata = json.dumps(told, indent=2, default=str)
     _write(directory, METADATA_FILE, metadata)
     files = hugging_face_files(holder.tokenizer, model.context_length)
     for name, content in files.items():

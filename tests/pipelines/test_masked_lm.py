@@ -6,6 +6,7 @@ import json
 
 import pytest
 from langzoo import cli
+from langzoo.components.evaluator import judging
 from langzoo.serving.client import Client
 from langzoo.serving.server.app import ModelServer
 
@@ -47,6 +48,14 @@ def test_it_is_measured_gated_and_pushed(masked):
         "masked_perplexity",
     ]
     assert evaluation.candidate["nats_per_masked_token"].low is not None
+
+
+def test_a_model_of_another_task_is_none_to_compare_with(masked, first, export_of):
+    models = {"candidate": masked, "last_blessed": first}
+    paths = {name: str(export_of(run[1])) for name, run in models.items()}
+    assert judging._left_out(paths, judging.EVAL, "masked_lm") == {
+        "last_blessed": "it is of task causal_lm, and not masked_lm"
+    }
 
 
 def test_page_and_card_say_what_it_is_measured_in(masked):

@@ -195,10 +195,6 @@ class KerasHubCausalLM(keras_hub.models.CausalLM):
         """See `langzoo.models.CausalLM.token_log_probabilities`."""
         return log_softmax_of(self(inputs, training=False), target_ids)
 
-    def hidden_states(self, inputs: dict[str, Tensor]) -> Tensor:
-        """See `langzoo.models.CausalLM.hidden_states`."""
-        return self.backbone(inputs, training=False)
-
     def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
         """See `langzoo.models.CausalLM.prefill`.
 

@@ -45,12 +45,13 @@ class KerasHubSettings(FamilySettings):
         return self
 
 
+_CLASSES = "langzoo.models.families.keras_hub"
 KERAS_HUB = Family(
     name="keras_hub",
     settings=KerasHubSettings,
     tasks={
-        "causal_lm": "langzoo.models.families.keras_hub.presets:build_from_preset",
-        "masked_lm": "langzoo.models.families.keras_hub.presets:build_masked_lm",
+        "causal_lm": f"{_CLASSES}.presets:build_from_preset",
+        "masked_lm": f"{_CLASSES}.masked_lm:build_masked_lm",
     },
     search_space={
         "trainer.learning_rate": {"min": 0.00001, "max": 0.003, "sampling": "log"},

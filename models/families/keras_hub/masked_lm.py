@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import keras
 import keras_hub
 from keras import ops
+from keras_hub.src.utils.preset_utils import find_subclass
 
 from ...backbone import Tensor, require, token_inputs
 from ...tasks.masked_lm import MaskedLM, MaskedLMPreprocessor
+from ...tokenizers.keras_hub import named_preset
+from .presets import require_tokenizer, untrained_backbone
 
 _INPUTS = {"token_ids", "padding_mask", "segment_ids", "mask_positions"}
 
@@ -98,11 +102,6 @@ class KerasHubMaskedLM(MaskedLM):
         """The longest input, in tokens, that the model is made for."""
         return self._length
 
-    def hidden_states(self, inputs: dict[str, Tensor]) -> Tensor:
-        """See `langzoo.models.MaskedLM.hidden_states`."""
-        states = self.backbone(self._whole(inputs), training=False)
-        return states["sequence_output"] if isinstance(states, dict) else states
-
     def save_to_preset(self, preset_dir: str, **kwargs: Any) -> None:
         """Saves the model as a preset of KerasHub's."""
         self.model.save_to_preset(preset_dir, **kwargs)
@@ -130,3 +129,32 @@ class KerasHubMaskedLM(MaskedLM):
         if self._has_segments:
             whole["segment_ids"] = ops.zeros_like(inputs["token_ids"])
         return whole
+
+
+def build_masked_lm(
+    preset: str,
+    tokenizer: Any,
+    context_length: int | None = None,
+    pretrained: bool = False,
+) -> KerasHubMaskedLM:
+    """A masked language model of KerasHub, as `build_from_preset` makes a causal one.
+
+    Args:
+        preset: as there; likewise `tokenizer`, `context_length` and `pretrained`.
+
+    Raises:
+        ValueError: as there.
+    """
+    preset = os.path.expanduser(preset)
+    kind = keras_hub.models.MaskedLM
+    if pretrained:
+        require_tokenizer(preset, tokenizer)
+    with named_preset(preset, "masked"):
+        if pretrained:
+            model = kind.from_preset(preset, preprocessor=None)
+        else:
+            size = max(tokenizer.vocabulary_size(), tokenizer.mask_token_id + 1)
+            backbone = untrained_backbone(preset, size, context_length)
+            cls = find_subclass(preset, kind, type(backbone))
+            model = cls(backbone=backbone, preprocessor=None)
+    return KerasHubMaskedLM(model, tokenizer, context_length)

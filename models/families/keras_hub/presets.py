@@ -6,13 +6,13 @@ import inspect
 import os
 from typing import Any
 
+import keras_hub
 from keras_hub.src.utils.preset_utils import find_subclass, get_preset_loader
 
 from ...backbone import require
 from ...tasks.causal_lm import CausalLM, CausalLMPreprocessor
-from ...tokenizers.keras_hub import KINDS, named_preset, preset_tokenizer
+from ...tokenizers.keras_hub import named_preset, preset_tokenizer
 from .adapter import KerasHubCausalLM
-from .masked_lm import KerasHubMaskedLM
 
 
 def build_from_preset(
@@ -40,8 +40,14 @@ def build_from_preset(
     References:
         - [KerasHub's presets](https://keras.io/keras_hub/presets/)
     """
-    size = tokenizer.vocabulary_size()
-    model = _loaded("causal", preset, tokenizer, size, context_length, pretrained)
+    preset = os.path.expanduser(preset)
+    if pretrained:
+        require_tokenizer(preset, tokenizer)
+    with named_preset(preset, "causal"):
+        if pretrained:
+            model = keras_hub.models.CausalLM.from_preset(preset, preprocessor=None)
+        else:
+            model = _untrained(preset, tokenizer.vocabulary_size(), context_length)
     if isinstance(model, CausalLM):
         require(
             context_length in (None, model.context_length),
@@ -54,56 +60,42 @@ def build_from_preset(
     return KerasHubCausalLM(model, tokenizer, context_length)
 
 
-def build_masked_lm(
-    preset: str,
-    tokenizer: Any,
-    context_length: int | None = None,
-    pretrained: bool = False,
-) -> KerasHubMaskedLM:
-    """A masked language model of KerasHub, as `build_from_preset` makes a causal one.
+def require_tokenizer(preset: str, tokenizer: Any) -> None:
+    """Checks that a tokenizer is that of pretrained weights.
 
     Raises:
-        ValueError: as there.
+        ValueError: if it is another one.
     """
-    size = max(tokenizer.vocabulary_size(), tokenizer.mask_token_id + 1)
-    model = _loaded("masked", preset, tokenizer, size, context_length, pretrained)
-    return KerasHubMaskedLM(model, tokenizer, context_length)
+    require(
+        tokenizer.get_vocabulary() == preset_tokenizer(preset).get_vocabulary(),
+        "Pretrained weights need the tokenizer of their preset.",
+        tokenizer=type(tokenizer).__name__,
+        preset=preset,
+    )
 
 
-def _loaded(
-    name: str,
-    preset: str,
-    tokenizer: Any,
-    vocabulary_size: int,
-    context_length: int | None,
-    pretrained: bool,
-) -> Any:
-    """The model of a preset, of a class of tasks, with its weights or untrained."""
-    kind: Any = KINDS[name]
-    preset = os.path.expanduser(preset)
-    if pretrained:
-        require(
-            tokenizer.get_vocabulary() == preset_tokenizer(preset).get_vocabulary(),
-            "Pretrained weights need the tokenizer of their preset.",
-            tokenizer=type(tokenizer).__name__,
-            preset=preset,
-        )
-    with named_preset(preset, name):
-        if pretrained:
-            return kind.from_preset(preset, preprocessor=None)
-        return _untrained(kind, preset, vocabulary_size, context_length)
+def untrained_backbone(
+    preset: str, vocabulary_size: int, context_length: int | None
+) -> keras_hub.models.Backbone:
+    """A preset's backbone for a vocabulary, its weights drawn anew.
 
-
-def _untrained(
-    kind: Any, preset: str, vocabulary_size: int, context_length: int | None
-) -> Any:
+    Args:
+        preset: see `build_from_preset`.
+        vocabulary_size: int. Number of token ids.
+        context_length: int or `None`. Positions, where the architecture limits them.
+    """
     backbone = get_preset_loader(preset).check_backbone_class()
-    task = find_subclass(preset, kind, backbone)
     sizes = {"vocabulary_size": vocabulary_size}
     limited = "max_sequence_length" in inspect.signature(backbone.__init__).parameters
     if limited and context_length is not None:
         sizes["max_sequence_length"] = context_length
-    return task(
-        backbone=backbone.from_preset(preset, load_weights=False, **sizes),
-        preprocessor=None,
-    )
+    return backbone.from_preset(preset, load_weights=False, **sizes)
+
+
+def _untrained(
+    preset: str, vocabulary_size: int, context_length: int | None
+) -> keras_hub.models.CausalLM:
+    kind = get_preset_loader(preset).check_backbone_class()
+    task = find_subclass(preset, keras_hub.models.CausalLM, kind)
+    backbone = untrained_backbone(preset, vocabulary_size, context_length)
+    return task(backbone=backbone, preprocessor=None)
