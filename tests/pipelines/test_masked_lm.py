@@ -7,6 +7,8 @@ import json
 import pytest
 from langzoo import cli
 from langzoo.components.evaluator import judging
+from langzoo.pipelines.configuration import loading
+from langzoo.pipelines.kubeflow.compiler import compile_pipeline
 from langzoo.serving.client import Client
 from langzoo.serving.server.app import ModelServer
 
@@ -98,3 +100,13 @@ def test_a_score_is_told_to_be_none_of_the_text(address, capfd):
     assert code == 0, said.err
     assert said.out.startswith("pseudo-perplexity ")
     assert "bits per byte" not in said.out
+
+
+def test_the_configuration_that_is_shipped_compiles_for_kubeflow(tmp_path):
+    shipped = loading.DEMO_CONFIG.with_name("masked_lm.yaml")
+    output = tmp_path / "pipeline.json"
+    compile_pipeline(loading.load(shipped), output)
+    given = json.loads(output.read_text())
+    parameters = given["pipelineSpec"]["root"]["inputDefinitions"]["parameters"]
+    assert "max_nats_per_masked_token" in parameters
+    assert "max_bits_per_byte" not in parameters

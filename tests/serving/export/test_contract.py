@@ -16,9 +16,10 @@ def test_every_task_has_signatures_that_can_be_built() -> None:
 def test_the_reference_tells_of_every_signature_input_and_output() -> None:
     page = contract.reference()
     for task, promised in contract.SIGNATURES.items():
-        assert f"## `{task}`\n" in page
+        _, found, of_task = page.partition(f"## `{task}`\n")
+        assert found
         for signature in promised:
-            _, _, section = page.partition(f"### `{signature.name}`\n")
+            _, _, section = of_task.partition(f"### `{signature.name}`\n")
             section, _, _ = section.partition("\n#")
             assert signature.meaning in section
             for name, tensor in {**signature.inputs, **signature.outputs}.items():
