@@ -210,9 +210,9 @@ def _load(model: Any, tokenizer: Any, preset: str) -> None:
         initial_weights=preset,
     )
     model.backbone.set_weights(saved.get_weights())
-    cls: Any = type(model)
-    if model.has_task_weights() and _task_of(preset) is cls:
-        whole = cls.from_preset(preset)
+    task: Any = _task_of(preset)
+    if model.has_task_weights() and task is type(model):
+        whole = task.from_preset(preset)
         if _shapes(whole) == _shapes(model):
             model.set_weights(whole.get_weights())
 

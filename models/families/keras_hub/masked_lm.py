@@ -44,7 +44,7 @@ class KerasHubMaskedLM(MaskedLM):
             the model's positions.
     """
 
-    backbone_cls = None
+    backbone_cls = None  # type: ignore[assignment]  # Its presets are KerasHub's.
 
     def __init__(
         self,
@@ -90,12 +90,13 @@ class KerasHubMaskedLM(MaskedLM):
             self, inputs=given, outputs=outputs, **{"name": model.name, **kwargs}
         )
         self._length = length
-        # Not a layer of this one, which has the same layers.
+        # No layers of this one, which has those of the model.
         object.__setattr__(self, "model", model)
+        object.__setattr__(self, "_tokenizer", tokenizer)
 
     def around(self, model: keras_hub.models.MaskedLM) -> KerasHubMaskedLM:
         """The same of a model of the same class."""
-        return KerasHubMaskedLM(model, self.preprocessor.tokenizer, self._length)
+        return KerasHubMaskedLM(model, self._tokenizer, self._length)
 
     @property
     def context_length(self) -> int:
@@ -110,7 +111,7 @@ class KerasHubMaskedLM(MaskedLM):
         serialize = keras.saving.serialize_keras_object
         return {
             "model": serialize(self.model),
-            "tokenizer": serialize(self.preprocessor.tokenizer),
+            "tokenizer": serialize(self._tokenizer),
             "context_length": self._length,
             "name": self.name,
         }
