@@ -39,6 +39,19 @@ def harness():
     case.tearDown()
 
 
+@pytest.mark.parametrize("settings", [{}, ARCHITECTURES["bert"]], ids=["new", "paper"])
+def test_the_backbone_keeps_the_contract_of_keras_hub(harness, settings):
+    harness.run_backbone_test(
+        cls=BertBackbone,
+        init_kwargs={"vocabulary_size": 261, **SIZES, **settings},
+        input_data={
+            "token_ids": np.ones((2, 5), "int32"),
+            "padding_mask": np.ones((2, 5), "bool"),
+        },
+        expected_output_shape=(2, 5, 8),
+    )
+
+
 def test_the_task_keeps_the_contract_of_keras_hub(harness):
     # As in KerasHub's own tests nothing is left to chance.
     preprocessor = MaskedLMPreprocessor(
@@ -130,6 +143,7 @@ def test_every_token_of_a_long_text_has_a_score_once(model, stride):
     scores = model.score([TEXT, "", "a"], stride=stride)
     assert scores.row_lengths().numpy().tolist() == [len(TEXT), 0, 1]
     assert (scores.flat_values.numpy() < 0).all()
+    assert model.score("", stride=stride).shape == (0,)
     alone = model.score(TEXT, stride=stride)
     np.testing.assert_allclose(scores[0], alone, atol=1e-5)
 
