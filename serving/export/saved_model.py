@@ -74,7 +74,8 @@ def export(
     try:
         with portable_graphs():
             served = references.load(SIGNATURES[task])(model, **options)
-            _save(model, served, unfinished, task)
+            served = served._replace(options={"task": task, **served.options})
+            _save(model, served, unfinished)
         write_warmup_requests(unfinished)
         check_export(unfinished)
         if tf.io.gfile.exists(directory):
@@ -104,14 +105,13 @@ def task_of(directory: str | os.PathLike[str]) -> str:
     return str(metadata.get("task", CAUSAL_LM.name))
 
 
-def _save(model: Any, served: Signatures, directory: str, task: str) -> None:
+def _save(model: Any, served: Signatures, directory: str) -> None:
     holder = tf.Module()
     holder.weights = served.variables
     holder.tokenizer = model.preprocessor.tokenizer
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(holder, directory, signatures=served.functions, options=options)
-    told = {**_metadata(model, served), "task": task}
-    metadata = json.dumps(told, indent=2, default=str)
+    metadata = json.dumps(_metadata(model, served), indent=2, default=str)
     _write(directory, METADATA_FILE, metadata)
     files = hugging_face_files(holder.tokenizer, model.context_length)
     for name, content in files.items():
