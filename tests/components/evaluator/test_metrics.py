@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 from langzoo.components.evaluator.measures import metrics
-from langzoo.components.evaluator.measures.tables import MEASURES
+from langzoo.components.evaluator.measures.tables import measures_of
+
+MEASURES = measures_of("causal_lm")
 
 
 def calibration(**bins):
