@@ -12,6 +12,7 @@ from typing import NamedTuple
 import apache_beam as beam
 from google.protobuf.message import DecodeError
 
+from ...models.tasks import CAUSAL_LM
 from ...serving.errors import ServingError
 from ...serving.export import contract, saved_model
 from ...serving.in_process import ExportedModel, signatures
@@ -129,7 +130,7 @@ def measure(
     missing = missing_signatures(models[CANDIDATE], settings.task)
     if contract.EVALUATE.name in missing:
         return Measured(settings.task, missing_signatures=missing)
-    left_out = {**(left_out or {}), **_left_out(models, of)}
+    left_out = {**(left_out or {}), **_left_out(models, of, settings.task)}
     for name in left_out.keys() - {CANDIDATE}:
         report(f"{name} is not compared with: {left_out[name]}")
     models = {n: p for n, p in models.items() if n == CANDIDATE or n not in left_out}
@@ -228,7 +229,9 @@ def missing_signatures(path: str, task: str) -> list[str]:
     return [name for name in needed if name not in there]
 
 
-def _left_out(models: Mapping[str, str], of: Split) -> dict[str, str]:
+def _left_out(
+    models: Mapping[str, str], of: Split, task: str = CAUSAL_LM.name
+) -> dict[str, str]:
     """Why models cannot be compared on a split, by name.
 
     Raises:
@@ -248,6 +251,8 @@ def _left_out(models: Mapping[str, str], of: Split) -> dict[str, str]:
         # An export of old may lack it.
         if contract.EVALUATE.name not in there:
             found[name] = f"it has no signature {contract.EVALUATE.name}"
+        elif (learned_task := saved_model.task_of(path)) != task:
+            found[name] = f"it is of task {learned_task}, and not {task}"
         elif of.splitting and (learned or name != CANDIDATE):
             found[name] = of.splitting.seen_by(learned, of.name)
     return {name: reason for name, reason in found.items() if reason}

@@ -37,4 +37,5 @@ def in_precision(model: Any, precision: str) -> Any:
     config = {**task.get_config(), "backbone": type(backbone).from_config(config)}
     twin = type(task).from_config({**config, "preprocessor": task.preprocessor})
     twin.set_weights(task.get_weights())
-    return twin
+    around = getattr(model, "around", None)
+    return around(twin) if around else twin

@@ -10,6 +10,7 @@ from keras import ops
 
 from ..backbone import AnyOf, CausalBackbone, Tensor, normal_initializer
 from ..tokenizers.byte import ByteTokenizer
+from .hidden_states import hidden_states
 from .pseudo_scoring import score_texts
 
 _ANY_FAMILY = AnyOf(CausalBackbone)
@@ -148,7 +149,7 @@ class MaskedLM(keras_hub.models.MaskedLM):
 
     def hidden_states(self, inputs: dict[str, Tensor]) -> Tensor:
         """The states `(batch_size, sequence_length, hidden_dim)` of a call."""
-        return self.backbone(inputs, training=False)
+        return hidden_states(self.backbone, inputs, training=False)
 
     def logits(self, hidden_states: Tensor) -> Tensor:
         """What hidden states `(n, hidden_dim)` say: float32 `(n, vocabulary_size)`."""

@@ -12,6 +12,7 @@ import keras_hub
 
 from ..backbone import require
 from .base import TextTokenizer
+from .bert import BertTokenizer
 from .byte_pair import BytePairTokenizer, byte_pair_proto
 from .corpus import Corpus
 from .sentence_piece import SentencePieceTokenizer
@@ -23,6 +24,9 @@ _SPLITS = {
     "OPTTokenizer": "gpt2",
     "Llama3Tokenizer": "llama3",
 }
+
+KINDS = {"causal": keras_hub.models.CausalLM, "masked": keras_hub.models.MaskedLM}
+"""The tasks of KerasHub whose presets are taken, by the kind of language model."""
 
 
 def preset_tokenizer(preset: str) -> TextTokenizer:
@@ -39,7 +43,8 @@ def preset_tokenizer(preset: str) -> TextTokenizer:
 
     Raises:
         ValueError: if the preset cannot be loaded, or its tokenizer is neither
-            SentencePiece nor a byte-pair tokenizer of GPT-2's or Llama 3's kind.
+            SentencePiece nor WordPiece of BERT's kind nor a byte-pair tokenizer of
+            GPT-2's or Llama 3's.
 
     Example:
     ```python
@@ -56,10 +61,13 @@ def preset_tokenizer(preset: str) -> TextTokenizer:
             return theirs
         if type(theirs).__name__ in _SPLITS:
             return _byte_pair(theirs)
+        if isinstance(theirs, keras_hub.tokenizers.WordPieceTokenizer):
+            return _word_piece(theirs)
         require(
             isinstance(theirs, keras_hub.tokenizers.SentencePieceTokenizer),
-            f"its tokenizer must be SentencePiece or one of {sorted(_SPLITS)}. Learn "
-            "one instead (type bpe), and draw the weights anew.",
+            f"its tokenizer must be SentencePiece, WordPiece or one of "
+            f"{sorted(_SPLITS)}. Learn one instead (type bpe), and draw the weights "
+            "anew.",
             tokenizer=type(theirs).__name__,
         )
         return _sentence_piece(theirs)
@@ -84,18 +92,29 @@ def _sentence_piece(theirs: Any) -> SentencePieceTokenizer:
     )
 
 
+def _word_piece(theirs: Any) -> BertTokenizer:
+    special = (theirs.pad_token, theirs.oov_token, theirs.start_token, theirs.end_token)
+    return BertTokenizer(theirs.get_vocabulary(), special, theirs.lowercase)
+
+
 @contextlib.contextmanager
-def named_preset(preset: str) -> Iterator[None]:
+def named_preset(preset: str, kind: str = "") -> Iterator[None]:
     """Says in one line which preset cannot be used, and why.
 
     What KerasHub raises, and the hubs that it asks, is of any class.
+
+    Args:
+        preset: a folder, a name or a handle.
+        kind: `"causal"` or `"masked"`, if its model must be such a one.
     """
-    known = keras_hub.models.CausalLM.presets
+    kinds = [KINDS[kind]] if kind else KINDS.values()
+    known = [name for task in kinds for name in task.presets]
     if not (os.path.isdir(preset) or "://" in preset or preset in known):
         close = difflib.get_close_matches(preset, known, n=1)
+        model = " ".join(filter(None, (kind, "language model")))
         raise ValueError(
-            f"preset {preset!r} is neither a folder nor the name of a causal language "
-            f"model of KerasHub{f': did you mean {close[0]}?' if close else ''}"
+            f"preset {preset!r} is neither a folder nor the name of a {model} of "
+            f"KerasHub{f': did you mean {close[0]}?' if close else ''}"
         )
     try:
         yield

@@ -21,6 +21,7 @@ import tensorflow as tf
 from ... import __version__
 from ...models import references
 from ...models.backbone import portable_graphs
+from ...models.tasks import CAUSAL_LM
 from ...models.tokenizers.hugging_face_files import hugging_face_files
 from .checks import ExportError, check_export
 from .contract import EXTRA_FOLDER, METADATA_FILE
@@ -74,6 +75,7 @@ def export(
     try:
         with portable_graphs():
             served = references.load(SIGNATURES[task])(model, **options)
+            served = served._replace(options={"task": task, **served.options})
             _save(model, served, unfinished)
         _name_methods(unfinished, task)
         write_warmup_requests(unfinished)
@@ -89,12 +91,20 @@ def export(
 def read_metadata(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """What `export` noted about the export in `directory`.
 
-    Keys: `langzoo_version`, `model` (`class`, `backbone`, `config`, `parameters`),
-    `context_length`, `vocabulary_size`, `signatures`, and the signatures' options:
-    `stride`, `max_new_tokens`, `embed_pooling`, `embed_normalize`.
+    Keys: `langzoo_version`, `task`, `model` (`class`, `backbone`, `config`,
+    `parameters`), `context_length`, `vocabulary_size`, `signatures`, and the
+    signatures' options: `stride`, `max_new_tokens`, `embed_pooling`, `embed_normalize`.
     """
     with tf.io.gfile.GFile(os.path.join(directory, METADATA_FILE)) as file:
         return json.load(file)
+
+
+def task_of(directory: str | os.PathLike[str]) -> str:
+    """What a model of this package's in `directory` has learned to do."""
+    # Once there was one task only, and none was noted.
+    noted = tf.io.gfile.exists(os.path.join(directory, METADATA_FILE))
+    metadata = read_metadata(directory) if noted else {}
+    return str(metadata.get("task", CAUSAL_LM.name))
 
 
 def _save(model: Any, served: Signatures, directory: str) -> None:

@@ -15,7 +15,7 @@ from ..family import Family, FamilySettings
 
 
 class KerasHubSettings(FamilySettings):
-    """A model of KerasHub: a causal language model, or for labels any of text."""
+    """A model of KerasHub: a language model, causal or masked, or for labels any of text."""
 
     preset: PathText
     """A folder, or a name or handle (`hf://...`) that KerasHub knows."""
@@ -51,6 +51,7 @@ KERAS_HUB = Family(
     settings=KerasHubSettings,
     tasks={
         "causal_lm": f"{_CLASSES}.presets:build_from_preset",
+        "masked_lm": f"{_CLASSES}.masked_lm:build_masked_lm",
         "text_classifier": f"{_CLASSES}.text_classifier:build_classifier",
     },
     search_space={
@@ -59,4 +60,5 @@ KERAS_HUB = Family(
         "trainer.warmup_steps": [10, 50],
     },
     multiplies_output_weights=False,
+    fills_gaps=True,
 )

@@ -43,7 +43,7 @@ def build_from_preset(
     preset = os.path.expanduser(preset)
     if pretrained:
         require_tokenizer(preset, tokenizer)
-    with named_preset(preset):
+    with named_preset(preset, "causal"):
         if pretrained:
             model = keras_hub.models.CausalLM.from_preset(preset, preprocessor=None)
         else:

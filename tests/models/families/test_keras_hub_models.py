@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from langzoo import models
+from langzoo.models import ByteTokenizer, preset_tokenizer, zoo
 from langzoo.models.families.keras_hub.adapter import KerasHubCausalLM
 from langzoo.models.importing.keras_hub import from_keras_hub
+from langzoo.serving.export.saved_model import export
+from langzoo.serving.in_process import ExportedModel
 
 VOCABULARY, LENGTH = 260, 20
 
@@ -206,3 +209,43 @@ def test_a_model_is_quantized_straight_after_it_was_loaded(adapted, tmp_path, ou
     loaded.quantize("int8")
     change = np.abs(loaded.score("to be") - model.score("to be"))
     assert 0 < change.max() < 0.1
+
+
+# --- Masked ones ---
+
+
+def test_a_masked_model_of_keras_hub_stands_where_one_of_the_zoo_does(tmp_path):
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "to", "be", "or", "not"]
+    theirs = keras_hub.models.BertMaskedLM(
+        keras_hub.models.BertBackbone(len(pieces), 1, 2, 8, 16, max_sequence_length=12),
+        keras_hub.models.BertMaskedLMPreprocessor(
+            keras_hub.models.BertTokenizer(pieces, lowercase=True)
+        ),
+    )
+    generator = np.random.default_rng(0)
+    theirs.set_weights(
+        [generator.normal(0, 0.5, weight.shape) for weight in theirs.get_weights()]
+    )
+    theirs.save_to_preset(str(tmp_path / "bert"))
+    tokenizer = preset_tokenizer(str(tmp_path / "bert"))
+    assert (tokenizer.mask_token, tokenizer.mask_token_id) == ("[MASK]", 4)
+    options = {"preset": str(tmp_path / "bert"), "pretrained": True}
+    model = zoo.build("keras_hub", tokenizer, 10, task="masked_lm", **options)
+    ours = from_keras_hub(theirs, models.MaskedLMPreprocessor(tokenizer, 12))
+    text = "To be or not to be"
+    assert len(model.score(text)) == 6
+    np.testing.assert_allclose(model.score(text), ours.score(text), atol=1e-4)
+    export(model, str(tmp_path / "1"), task="masked_lm")
+    with ExportedModel(str(tmp_path / "1")) as exported:
+        (scores,) = exported.token_scores([text])
+        np.testing.assert_allclose(
+            scores.log_probabilities, model.score(text), atol=1e-4
+        )
+        (filled,) = exported.fill_mask(["to [MASK] or not"], alternatives=2)
+        assert len(filled.alternatives[0]) == 2
+    half = models.in_precision(model, "bfloat16")
+    assert set(half.input) == set(model.input)
+    untrained = zoo.build(
+        "keras_hub", ByteTokenizer(), 10, task="masked_lm", preset=options["preset"]
+    )
+    assert untrained.backbone.vocabulary_size == 261

@@ -115,7 +115,7 @@ def test_a_context_longer_than_the_pretrained_positions_is_an_error(gpt2_preset)
             "gpt2_base_enn",
             "preset 'gpt2_base_enn' is neither .* did you mean gpt2_base",
         ),
-        ("bert_base_en", "nor the name of a causal language model"),
+        ("resnet_50_imagenet", "nor the name of a (causal )?language model"),
         ("/absent/folder", "'/absent/folder' is neither a folder nor"),
     ],
 )
