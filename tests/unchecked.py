@@ -1,7 +1,7 @@
 """Exports for tests that ask what they export; what a check calls is not called twice.
 
-That of every family and tokenizer keeps its checks, test_export.py and the pipelines'
-tests show.
+That of every kind of family and tokenizer keeps its checks, the tests of
+serving/export and of the pipelines show.
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from typing import Any
 import pytest
 from langzoo.serving.export import checks, saved_model
 from langzoo.serving.export.signatures import Signatures
+from tensorflow.core.protobuf import config_pb2
+
+# Before a graph's first run TensorFlow rewrites it, which takes a second a signature.
+AS_IT_IS = config_pb2.ConfigProto()
+AS_IT_IS.graph_options.rewrite_options.disable_meta_optimizer = True
 
 
 @contextlib.contextmanager
@@ -23,16 +28,23 @@ def exports() -> Iterator[pytest.MonkeyPatch]:
         yield patch
 
 
+@contextlib.contextmanager
+def some(only: Sequence[str]) -> Iterator[None]:
+    """Within it exports have these signatures alone."""
+    save = saved_model._save
+
+    def save_some(model: Any, served: Signatures, directory: str) -> None:
+        functions = {name: served.functions[name] for name in only}
+        save(model, served._replace(functions=functions), directory)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saved_model, "_save", save_some)
+        yield
+
+
 def export(
     model: Any, directory: Any, only: Sequence[str] = (), **options: Any
 ) -> None:
     """Exports as `export_causal_lm`, without a call of each signature, or some only."""
-    save = saved_model._save
-
-    def save_some(model: Any, served: Signatures, directory: str) -> None:
-        functions = {name: served.functions[name] for name in only or served.functions}
-        save(model, served._replace(functions=functions), directory)
-
-    with exports() as patch:
-        patch.setattr(saved_model, "_save", save_some)
+    with exports(), some(only) if only else contextlib.nullcontext():
         saved_model.export_causal_lm(model, directory, **options)

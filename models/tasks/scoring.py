@@ -364,7 +364,7 @@ def map_in_order(
     require(
         stride > 0 or hasattr(model.backbone, "call_with_state"),
         "A stride of 0 is for recurrent models, whose state goes on.",
-        backbone=type(model.backbone).__name__,
+        backbone=model.backbone.name,
     )
     reader = _InOrder(model, documents, function, stride, memory)
     count = tf.size(reader.lengths)

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from ...models.backbone import served_graphs
+from ...models.tasks.causal_lm import CausalLM, log_softmax_of
+from ...models.tasks.scoring import has_hidden_states
 from .output_projection import OutputProjection
+
+
+class _TracedBackbone:
+    """Attribute by attribute a backbone; its call is a graph that signatures share."""
+
+    def __init__(self, backbone: Any) -> None:
+        self._backbone = backbone
+        self._graph = _graph(lambda inputs: backbone(inputs, training=False))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backbone, name)
+
+    def __call__(self, inputs: dict[str, tf.Tensor], training: bool = False) -> Any:
+        return self._graph(inputs)
 
 
 class TracedModel:
@@ -21,16 +38,17 @@ class TracedModel:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self.backbone = _TracedBackbone(model.backbone)
         self._projection = None
         if OutputProjection.is_worth_it(model):
             self._projection = OutputProjection(model)
         self._graphs = {
-            name: tf.function(method, autograph=False, reduce_retracing=True)
+            name: _graph(method)
             for name, method in {
-                "call": lambda inputs: model(inputs, training=False),
+                "call": self._logits,
                 "prefill": served_graphs()(model.prefill),
                 "call_with_cache": served_graphs()(self._step),
-                "token_log_probabilities": model.token_log_probabilities,
+                "token_log_probabilities": self._log_probabilities,
             }.items()
         }
 
@@ -61,6 +79,19 @@ class TracedModel:
         """See `langzoo.models.CausalLM.token_log_probabilities`."""
         return self._graphs["token_log_probabilities"](*inputs)
 
+    def _logits(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        if has_hidden_states(self._model):
+            return self.backbone.logits(self.backbone(inputs))
+        return self._model(inputs, training=False)
+
+    def _log_probabilities(
+        self, inputs: dict[str, tf.Tensor], target_ids: tf.Tensor
+    ) -> tf.Tensor:
+        method = type(self._model).token_log_probabilities
+        if method is CausalLM.token_log_probabilities:
+            return log_softmax_of(self(inputs), target_ids)
+        return self._model.token_log_probabilities(inputs, target_ids)
+
     def _step(
         self, token_ids: tf.Tensor, cache: Any, index: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, Any]:
@@ -69,3 +100,7 @@ class TracedModel:
         backbone = self._model.backbone
         hidden_states, cache = backbone.call_with_cache(token_ids, cache, index)
         return self._projection(hidden_states), hidden_states, cache
+
+
+def _graph(method: Callable) -> Callable:
+    return tf.function(method, autograph=False, reduce_retracing=True)

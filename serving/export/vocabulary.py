@@ -68,6 +68,16 @@ class Vocabulary:
         for index, name in zip(self.special_ids, self.special_tokens, strict=True):
             named[index] = name.encode()
         self._named = tf.constant(named + [b""] * unnamed)
+        # Signatures share these graphs, which may hold the tokenizer's whole model.
+        spec = tf.TensorSpec([None], tf.string)
+        self._documents = tf.function(
+            lambda text: framed(tokenizer, text),
+            input_signature=[spec],
+            autograph=False,
+        )
+        self._prompts = tf.function(
+            self._texts_or_ids, input_signature=[spec, spec], autograph=False
+        )
 
     def sequences(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Ids of `text`, string `[b]`, after `<s>`: int32 `[b, (t + 1)]`."""
@@ -75,6 +85,9 @@ class Vocabulary:
 
     def prompts(self, text: tf.Tensor, ids: tf.Tensor) -> tf.RaggedTensor:
         """Where `ids`, string `[b]`, have any, these alone, else `sequences(text)`."""
+        return self._prompts(text, ids)
+
+    def _texts_or_ids(self, text: tf.Tensor, ids: tf.Tensor) -> tf.RaggedTensor:
         given = self.written_ids(ids)
         is_given = given.row_lengths() > 0
         text = tf.where(is_given, "", text)
@@ -121,7 +134,7 @@ class Vocabulary:
 
     def documents(self, text: tf.Tensor) -> tf.RaggedTensor:
         """`<s>`, the ids of `text`, string `[b]`, and `</s>`: int32 `[b, (t + 2)]`."""
-        return framed(self.tokenizer, text)
+        return self._documents(text)
 
     def surface(self, ids: tf.Tensor) -> tf.Tensor:
         """The bytes that ids of any shape stand for; specials stand for nothing."""

@@ -40,3 +40,9 @@ And see thy blood warm when thou feel'st it cold.
 def shakespeare() -> list[str]:
     """The first two sonnets of Shakespeare, a line a document."""
     return [line for line in SONNETS.splitlines() if line]
+
+
+@pytest.fixture
+def no_collections(monkeypatch):
+    """Keras collects garbage at each weight that it quantizes, a second each time."""
+    monkeypatch.setattr("gc.collect", lambda *_: 0)

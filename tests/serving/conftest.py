@@ -6,7 +6,7 @@ import json
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -421,20 +421,23 @@ def scale_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Pat
 @pytest.fixture(scope="session")
 def drawn_export(
     tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[[Any], Path]:
-    """Base path of the real export of a tiny Transformer with a tokenizer of a kind."""
-    made: dict[type, Path] = {}
+) -> Callable[..., Path]:
+    """Base path of the real export of a tiny Transformer with a tokenizer of a kind.
 
-    def export(tokenizer: Any) -> Path:
-        kind = type(tokenizer)
+    It has all signatures, or some only.
+    """
+    made: dict[tuple, Path] = {}
+
+    def export(tokenizer: Any, only: Sequence[str] = ()) -> Path:
+        kind = type(tokenizer), *only
         if kind not in made:
             sizes = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8}
             model = build_causal_lm("transformer", tokenizer, 64, **sizes)
             generator = np.random.default_rng(7)
             for weight in model.trainable_variables:
                 weight.assign(generator.normal(scale=0.5, size=weight.shape))
-            made[kind] = tmp_path_factory.mktemp(kind.__name__)
-            unchecked.export(model, made[kind] / "1", max_new_tokens=40)
+            made[kind] = tmp_path_factory.mktemp(type(tokenizer).__name__)
+            unchecked.export(model, made[kind] / "1", only, max_new_tokens=40)
         return made[kind]
 
     return export
@@ -497,7 +500,7 @@ def _serve(name: str, base_path: Path) -> Iterator[ModelServer]:
     with ModelServer(
         name, base_path, host="127.0.0.1", grpc_port=0, rest_port=0, poll_seconds=0.05
     ) as server:
-        assert server.wait_ready(timeout=60)
+        assert server.wait_ready(timeout=180)
         yield server
 
 
@@ -509,7 +512,7 @@ def serve() -> Callable[..., AbstractContextManager[ModelServer]]:
     def serve(base_path: Path, **options: Any) -> Iterator[ModelServer]:
         options = {"grpc_port": 0, "rest_port": 0, "poll_seconds": 0.05, **options}
         with ModelServer("langzoo", base_path, host="127.0.0.1", **options) as server:
-            assert server.wait_ready(60)
+            assert server.wait_ready(180)
             yield server
 
     return serve

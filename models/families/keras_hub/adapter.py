@@ -15,7 +15,7 @@ from keras.src.backend.tensorflow import core as keras_core
 from ...backbone import Cache, Tensor, require
 from ...tasks.adaptation.settings import DynamicEvaluation, NeuralCache
 from ...tasks.adaptation.texts import adapted_scores
-from ...tasks.causal_lm import CausalLMPreprocessor, log_softmax_of
+from ...tasks.causal_lm import CausalLM, CausalLMPreprocessor
 from ...tasks.scoring import is_text, score_texts
 from ...tokenizers.keras_hub import preset_tokenizer
 
@@ -189,11 +189,7 @@ class KerasHubCausalLM(keras_hub.models.CausalLM):
             token_ids, padding_mask, scoring_mode, layer_intercept_fn, target_ids
         )
 
-    def token_log_probabilities(
-        self, inputs: dict[str, Tensor], target_ids: Tensor
-    ) -> Tensor:
-        """See `langzoo.models.CausalLM.token_log_probabilities`."""
-        return log_softmax_of(self(inputs, training=False), target_ids)
+    token_log_probabilities = CausalLM.token_log_probabilities
 
     def prefill(self, token_ids: Tensor, length: Tensor) -> Cache:
         """See `langzoo.models.CausalLM.prefill`.

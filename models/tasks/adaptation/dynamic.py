@@ -55,7 +55,7 @@ class DynamicScores:
         require(
             stride > 0 or hasattr(model.backbone, "call_with_state"),
             "A stride of 0 is for recurrent models, whose state goes on.",
-            backbone=type(model.backbone).__name__,
+            backbone=model.backbone.name,
         )
         self._trained = [tf.identity(weight) for weight in self._weights]
         self._model, self._settings, self._stride = model, settings, stride

@@ -197,6 +197,7 @@ def test_activations_of_ours_are_not_intercepted(inputs):
         )
 
 
+@pytest.mark.usefixtures("no_collections")
 @pytest.mark.parametrize("ours", [False, True])
 def test_a_model_is_quantized_straight_after_it_was_loaded(adapted, tmp_path, ours):
     model = adapted

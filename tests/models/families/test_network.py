@@ -304,6 +304,7 @@ def test_a_preset_from_before_the_options_loads_as_it_was(variant, tmp_path):
     np.testing.assert_array_equal(loaded(inputs_of(IDS)), model(inputs_of(IDS)))
 
 
+@pytest.mark.usefixtures("no_collections")
 def test_a_model_with_all_options_is_quantized_and_adapted():
     model = make("transformer_options")
     expected = model(inputs_of(IDS)).numpy()

@@ -55,7 +55,7 @@ def test_an_export_reads_on_in_every_signature(tmp_path):
         weight.assign(generator.normal(scale=0.5, size=weight.shape))
     asked = ["score", "evaluate", "token_alternatives"]
     unchecked.export(model, tmp_path / "1", asked, stride=0)
-    servable = load_servable(1, tmp_path / "1")
+    servable = load_servable(1, tmp_path / "1", config=unchecked.AS_IT_IS)
     texts = np.array([text.encode() for text in TEXTS], object)
     expected = [-read_at_once(model, text).sum() for text in TEXTS]
     for name in ("score", "evaluate"):

@@ -10,6 +10,7 @@ from typing import Any
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import pytest
 import tensorflow as tf
+import unchecked
 from grpc import StatusCode
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.serving.client import Alternative, Beam, Client, ServingError, State
@@ -73,10 +74,11 @@ def test_all_clients_give_the_same_answers(
 
 @pytest.fixture(scope="module")
 def exported_server(
-    serve: Serve, drawn_export: Callable[[Any], Path]
+    serve: Serve, drawn_export: Callable[..., Path]
 ) -> Iterator[ModelServer]:
     """A server of a real export."""
-    with serve(drawn_export(ByteTokenizer())) as server:
+    path = drawn_export(ByteTokenizer())
+    with serve(path, options=ServerOptions(session=unchecked.AS_IT_IS)) as server:
         yield server
 
 

@@ -75,8 +75,9 @@ def evaluation_by_numpy(paragraphs: list[str]) -> Callable[..., dict[str, Any]]:
 def _add(sums: dict[str, Any], row: int, logits: Any, targets: list[int]) -> None:
     top = logits.max(axis=-1, keepdims=True)
     logs = logits - top - np.log(np.exp(logits - top).sum(axis=-1, keepdims=True))
-    order = np.argsort(-logits, axis=-1, kind="stable")
-    ranks = (order == np.array(targets)[:, None]).argmax(axis=-1)
+    target = np.take_along_axis(logits, np.array(targets)[:, None], axis=-1)
+    is_before = np.arange(logits.shape[-1]) < np.array(targets)[:, None]
+    ranks = ((logits > target) | (is_before & (logits == target))).sum(axis=-1)
     sums["nll"][row] -= logs[np.arange(len(targets)), targets].sum()
     sums["correct_at_1"][row] += (ranks < 1).sum()
     sums["correct_at_5"][row] += (ranks < 5).sum()

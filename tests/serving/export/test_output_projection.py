@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+import unchecked
 from langzoo.models import CausalLMPreprocessor, character_tokenizer
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.zoo import build_causal_lm
@@ -74,7 +75,8 @@ def test_an_export_of_many_tokens_writes_what_the_model_finds_likeliest(
     model = build(tokenizer, family, **settings)
     assert isinstance(model.preprocessor, CausalLMPreprocessor)
     if family == "lstm":
-        export_causal_lm(model, tmp_path / "1", max_new_tokens=6)
+        with unchecked.some(["generate"]):
+            export_causal_lm(model, tmp_path / "1", max_new_tokens=6)
         generate = tf.saved_model.load(tmp_path / "1").signatures["generate"]
     else:  # The same graph, before it is saved.
         generate = causal_lm.build(model, max_new_tokens=6).functions["generate"]

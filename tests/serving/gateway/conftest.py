@@ -10,24 +10,30 @@ from typing import Any
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import openai
 import pytest
+import unchecked
 from asgi import running
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.tokenizers.sentence_piece import train_sentencepiece
 from langzoo.serving.gateway.app import Gateway
 from langzoo.serving.gateway.command import Upstream
 from langzoo.serving.gateway.options import GatewayOptions
-from langzoo.serving.server import ModelServer
+from langzoo.serving.server import ModelServer, ServerOptions
+
+# What the gateway and its tests ask. The server warms up each signature of an export.
+ASKED = ["generate", "beam_search", "token_scores", "token_alternatives"]
+ASKED += ["id_alternatives", "tokenize", "detokenize", "embed", "model_info"]
 
 
 @pytest.fixture(scope="package")
 def gateway_models(
-    topics: list[str], drawn_export: Callable[[Any], Path]
+    topics: list[str], drawn_export: Callable[..., Path]
 ) -> dict[str, Path]:
     """Base paths of real exports with drawn weights: of bytes, and of subwords."""
     subwords = train_sentencepiece(
         topics[:10], vocabulary_size=400, model_type="bpe", seed=0
     )
-    return {"bytes": drawn_export(ByteTokenizer()), "subwords": drawn_export(subwords)}
+    tokenizers = {"bytes": ByteTokenizer(), "subwords": subwords}
+    return {name: drawn_export(one, ASKED) for name, one in tokenizers.items()}
 
 
 @pytest.fixture(scope="package")
@@ -42,7 +48,11 @@ def gateway_server(
     config_file = tmp_path_factory.mktemp("gateway") / "models.config"
     config_file.write_text(f"model_config_list {{ {configs} }}")
     with ModelServer(
-        config_file=str(config_file), host="127.0.0.1", grpc_port=0, rest_port=None
+        config_file=str(config_file),
+        host="127.0.0.1",
+        grpc_port=0,
+        rest_port=None,
+        options=ServerOptions(session=unchecked.AS_IT_IS),
     ) as server:
         assert server.wait_ready(timeout=120)
         yield server
