@@ -15,7 +15,7 @@ from ..family import Family, FamilySettings
 
 
 class KerasHubSettings(FamilySettings):
-    """A model of KerasHub: a language model, causal or masked, or for labels any of text."""
+    """A model of KerasHub: a causal or masked language model, or any for labels."""
 
     preset: PathText
     """A folder, or a name or handle (`hf://...`) that KerasHub knows."""
