@@ -60,6 +60,7 @@ def run_example_gen(tmp_path):
     from langzoo.components.text_example_gen import executor
     from langzoo.components.text_example_gen.component import TextExampleGen
     from langzoo.components.text_example_gen.settings import CorpusSettings
+    from langzoo.pipelines.configuration.beam import LOCALLY
     from tfx.types import standard_artifacts
     from tfx.utils import proto_utils
 
@@ -78,7 +79,9 @@ def run_example_gen(tmp_path):
         examples = standard_artifacts.Examples()
         examples.uri = str(tmp_path / name)
         context = executor.Executor.Context(
-            tmp_dir=str(tmp_path / f"{name}-scratch"), unique_id="1"
+            beam_pipeline_args=LOCALLY,
+            tmp_dir=str(tmp_path / f"{name}-scratch"),
+            unique_id="1",
         )
         executor.Executor(context).Do({}, {"examples": [examples]}, properties)
         return examples
