@@ -84,7 +84,7 @@ def run_pipeline(settings):
             if not apart:
                 patch = quick.enter_context(pytest.MonkeyPatch.context())
                 patch.setattr(serving_validator, "running_server", served_here)
-                quick.enter_context(unchecked.exports())
+                quick.enter_context(unchecked.pipelines())
             result = runner.run(config, Console(file=output, width=200), **options)
         return config, result, output.getvalue()
 
