@@ -7,10 +7,11 @@ documents; and it weighs each side input that it keeps, with all of Python's mod
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -56,9 +57,9 @@ def _of_methods(signature: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return find
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quick_beam():
-    """For tests of a folder whose conftest.py imports this."""
+@contextlib.contextmanager
+def remembering() -> Iterator[None]:
+    """Within it Beam finds it out once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statecache, "get_deep_size", sys.getsizeof)
         # Only a warning comes of it.
@@ -69,4 +70,11 @@ def quick_beam():
             (core, "get_signature", _of_methods),
         ):
             patch.setattr(place, name, quicker(getattr(place, name)))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_beam():
+    """For tests of a folder whose conftest.py imports this."""
+    with remembering():
         yield
