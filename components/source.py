@@ -19,6 +19,7 @@ _PACKAGE = "langzoo"
 _HERE = Path(__file__).resolve().parent.parent
 # What is imported by its name: `langzoo.serving.server`, `.backbone:LSTMBackbone`.
 _NAMED = re.compile(r"(\.*)(\w+(?:\.\w+)*)(:\w+)?")
+_TEXT = re.compile(r"[\w.:-]{1,100}")
 
 
 def source_hash(*modules: str) -> str:
@@ -99,12 +100,12 @@ def _resolve(roots: dict[str, Path], name: str) -> list[Path]:
 def _imported(roots: dict[str, Path], path: Path) -> Iterator[Path]:
     name = _name_in(roots, path)
     package = name.rpartition(".")[0] if path.name != "__init__.py" else name
-    source = path.read_text(encoding="utf-8")
-    for level, module in _names(source):
+    names, texts = _read(path.read_text(encoding="utf-8"))
+    for level, module in names:
         parents = package.split(".")[: len(package.split(".")) + 1 - level]
         prefix = ".".join(parents) + "." if level else ""
         yield from _resolve(roots, prefix + module)
-    for beside in _texts(source):
+    for beside in texts:
         data = path.parent / beside
         if data.is_file() and data.suffix not in ("", ".py"):
             yield data
@@ -125,33 +126,26 @@ def _name_in(roots: dict[str, Path], path: Path) -> str:
 
 
 @functools.cache
-def _names(source: str) -> frozenset[tuple[int, str]]:
-    """What a file imports: levels above its package, and dotted names."""
-    names = set()
+def _read(source: str) -> tuple[frozenset[tuple[int, str]], frozenset[str]]:
+    """What a file imports, levels above its package and dotted names; its strings.
+
+    Of these only what may name a module or a file.
+    """
+    names, texts = set(), set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {(0, alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = f"{node.module}." if node.module else ""
             names |= {(node.level, base + alias.name) for alias in node.names}
-    for text in _texts(source):
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            texts.add(node.value)
+    texts = {text for text in texts if _TEXT.fullmatch(text) and text.strip(".")}
+    for text in texts:
         match = _NAMED.fullmatch(text)
         if match and (match[3] or "." in match[2]):
             names.add((len(match[1]), match[2]))
-    return frozenset(names)
-
-
-@functools.cache
-def _texts(source: str) -> frozenset[str]:
-    """The strings of a file that may name a module or a file."""
-    return frozenset(
-        node.value
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Constant)
-        and isinstance(node.value, str)
-        and re.fullmatch(r"[\w.:-]{1,100}", node.value)
-        and node.value.strip(".")
-    )
+    return frozenset(names), frozenset(texts)
 
 
 def preset_hash(preset: str) -> str:

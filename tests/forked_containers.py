@@ -1,17 +1,25 @@
-"""Containers of a rehearsal, each a fork of a process that has imported TFX already."""
+"""Processes of a test, each a fork of one that has imported TFX already.
+
+Containers of a rehearsal are as quick as pipelines in tests besides, and as little
+checked.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import threading
 from multiprocessing import connection
 from typing import IO, Any
 
+import quick_beam
+import unchecked
 from langzoo.pipelines.kubeflow import container
 from langzoo.pipelines.kubeflow.resources import Resources
+from langzoo.pipelines.local import beam_worker
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
@@ -19,6 +27,7 @@ _FORKS.set_forkserver_preload(
         "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor",
         "langzoo.pipelines.pipeline",
         "langzoo.components.trainer.run",
+        "langzoo.pipelines.local.beam_worker",
     ]
 )
 # Who starts one looks at the others, and each may be asked once how it ended.
@@ -52,4 +61,35 @@ def _contained(arguments: list[str], env: dict[str, str], cwd: str, log: str) ->
     os.environ.update(env)
     sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = arguments
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    with quick_beam.remembering(), unchecked.pipelines():
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+
+
+class BeamWorker:
+    """What `subprocess.Popen` is to Beam, which starts a worker process with it."""
+
+    def __init__(self, command: str, *, shell: bool, env: dict[str, str]) -> None:
+        with _ONE:
+            self._process = _FORKS.Process(target=_worked, args=(env,))
+            self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> None:
+        connection.wait([self._process.sentinel])
+        with _ONE:
+            self._process.join()
+
+    def kill(self) -> None:
+        os.kill(self._process.pid, signal.SIGKILL)
+
+
+def _worked(env: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(env)
+    beam_worker.sdk_worker_main.main([beam_worker.__name__])

@@ -19,26 +19,44 @@ from tensorflow.core.protobuf import config_pb2
 AS_IT_IS = config_pb2.ConfigProto()
 AS_IT_IS.graph_options.rewrite_options.disable_meta_optimizer = True
 
+# What a pipeline asks of a model.
+_ASKED = ("evaluate", "serving_default", "score", "generate")
+
 
 @contextlib.contextmanager
-def exports() -> Iterator[pytest.MonkeyPatch]:
-    """Within it exports are made without a call of each signature."""
-    with pytest.MonkeyPatch.context() as patch:
+def exports(only: Sequence[str] = ()) -> Iterator[pytest.MonkeyPatch]:
+    """Within it exports are made without a call of each signature, or of some only.
+
+    Of a task that has others it is all of its own.
+    """
+    with pytest.MonkeyPatch.context() as patch, some(only):
         patch.setattr(saved_model, "check_export", checks.check_ops)
         yield patch
 
 
 @contextlib.contextmanager
 def some(only: Sequence[str]) -> Iterator[None]:
-    """Within it exports have these signatures alone."""
+    """Within it exports have these signatures alone, where their task has them all."""
     save = saved_model._save
 
     def save_some(model: Any, served: Signatures, directory: str) -> None:
-        functions = {name: served.functions[name] for name in only}
-        save(model, served._replace(functions=functions), directory)
+        if only and {*only} <= {*served.functions}:
+            functions = {name: served.functions[name] for name in only}
+            served = served._replace(functions=functions)
+        save(model, served, directory)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(saved_model, "_save", save_some)
+        yield
+
+
+@contextlib.contextmanager
+def pipelines() -> Iterator[None]:
+    """Within it pipelines export what they ask for themselves, and miss no more."""
+    from langzoo.components.evaluator import judging
+
+    with exports(_ASKED) as patch:
+        patch.setattr(judging, "missing_signatures", lambda path, task: [])
         yield
 
 
@@ -46,5 +64,5 @@ def export(
     model: Any, directory: Any, only: Sequence[str] = (), **options: Any
 ) -> None:
     """Exports as `export_causal_lm`, without a call of each signature, or some only."""
-    with exports(), some(only) if only else contextlib.nullcontext():
+    with exports(only):
         saved_model.export_causal_lm(model, directory, **options)

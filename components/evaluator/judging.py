@@ -130,11 +130,16 @@ def measure(
     missing = missing_signatures(models[CANDIDATE], settings.task)
     if contract.EVALUATE.name in missing:
         return Measured(settings.task, missing_signatures=missing)
-    left_out = {**(left_out or {}), **_left_out(models, of, settings.task)}
+    texts = [] if missing else _beginnings(documents)
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "export"):
+        reasons, of_exports, samples = _measure_exports(
+            models, of, texts, settings.task
+        )
+    left_out = {**(left_out or {}), **reasons}
     for name in left_out.keys() - {CANDIDATE}:
         report(f"{name} is not compared with: {left_out[name]}")
     models = {n: p for n, p in models.items() if n == CANDIDATE or n not in left_out}
-    seconds: dict[str, float] = {}
     told = told_apart_in(documents, settings)
     analyzed = functools.partial(
         _analyzed, settings=settings, told=told, make_pipeline=make_pipeline
@@ -148,9 +153,6 @@ def measure(
         with _timed(seconds, "selected_on"):
             found = analyzed(only, of.selected_on, folder)
         selected_on = found[CANDIDATE][OVERALL]
-    texts = [] if missing else _beginnings(documents)
-    with _timed(seconds, "export"):
-        of_exports, samples = _measure_exports(models, texts, settings.task)
     probed = probes.Probed({}, {})
     if settings.probed and texts:
         asked = settings.probes or probes.ProbeSettings()
@@ -229,33 +231,54 @@ def missing_signatures(path: str, task: str) -> list[str]:
     return [name for name in needed if name not in there]
 
 
-def _left_out(
-    models: Mapping[str, str], of: Split, task: str = CAUSAL_LM.name
-) -> dict[str, str]:
-    """Why models cannot be compared on a split, by name.
+def _measure_exports(
+    models: Mapping[str, str], of: Split, texts: list[str], task: str
+) -> tuple[dict[str, str], dict[str, dict[str, float]], list[Sample]]:
+    """What is measured of each export, and what the candidate writes.
+
+    And first why models cannot be compared on a split, by name.
 
     Raises:
         InputError: Where the candidate cannot be read.
     """
-    found = {}
+    left_out: dict[str, str] = {}
+    measured: dict[str, dict[str, float]] = {}
+    samples: list[Sample] = []
     for name, path in models.items():
         try:
-            learned, there = Splitting.find(path), signatures(path)
+            if reason := _unfit(path, of, task, is_candidate=name == CANDIDATE):
+                left_out[name] = reason
+                if name != CANDIDATE:
+                    continue
             # What it has besides its graph may be gone, too.
-            ExportedModel(path).close()
+            model = ExportedModel(path)
         except (InputError, DecodeError, ServingError) as error:
             if name == CANDIDATE:
                 raise InputError(f"the model cannot be read: {error}") from error
-            found[name] = f"it cannot be read ({error})"
+            left_out[name] = f"it cannot be read ({error})"
             continue
-        # An export of old may lack it.
-        if contract.EVALUATE.name not in there:
-            found[name] = f"it has no signature {contract.EVALUATE.name}"
-        elif (learned_task := saved_model.task_of(path)) != task:
-            found[name] = f"it is of task {learned_task}, and not {task}"
-        elif of.splitting and (learned or name != CANDIDATE):
-            found[name] = of.splitting.seen_by(learned, of.name)
-    return {name: reason for name, reason in found.items() if reason}
+        measured[name] = {exported.SIZE.name: exported.size_mb(path)}
+        with model:
+            if texts:
+                latency = exported.latency_ms(model, texts)
+                measured[name][exported.LATENCY.name] = latency
+            writes = contract.GENERATE in contract.SIGNATURES[task]
+            if texts and name == CANDIDATE and writes:
+                samples = _samples(model, texts[:_SAMPLES])
+    return left_out, measured, samples
+
+
+def _unfit(path: str, of: Split, task: str, *, is_candidate: bool) -> str:
+    """Why a model cannot be compared on a split, or ""."""
+    learned = Splitting.find(path)
+    # An export of old may lack it.
+    if contract.EVALUATE.name not in signatures(path):
+        return f"it has no signature {contract.EVALUATE.name}"
+    if (learned_task := saved_model.task_of(path)) != task:
+        return f"it is of task {learned_task}, and not {task}"
+    if of.splitting and (learned or not is_candidate):
+        return of.splitting.seen_by(learned, of.name)
+    return ""
 
 
 def _analyzed(
@@ -281,21 +304,6 @@ def _analyzed(
             settings.task,
         )
     return analysis.read_sums(output, CANDIDATE)
-
-
-def _measure_exports(
-    models: Mapping[str, str], texts: list[str], task: str
-) -> tuple[dict[str, dict[str, float]], list[Sample]]:
-    """What is measured of each export, and what the candidate writes."""
-    size, latency = exported.SIZE.name, exported.LATENCY.name
-    measured = {name: {size: exported.size_mb(path)} for name, path in models.items()}
-    samples: list[Sample] = []
-    for name, path in models.items() if texts else ():
-        with ExportedModel(path) as model:
-            measured[name][latency] = exported.latency_ms(model, texts)
-            if name == CANDIDATE and contract.GENERATE in contract.SIGNATURES[task]:
-                samples = _samples(model, texts[:_SAMPLES])
-    return measured, samples
 
 
 def _samples(model: ExportedModel, texts: list[str]) -> list[Sample]:

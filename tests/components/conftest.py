@@ -55,15 +55,19 @@ def interrupted(listening):
 
 
 @pytest.fixture
-def run_example_gen(tmp_path):
-    """Runs TextExampleGen's executor on sources; returns the artifact."""
-    from langzoo.components.text_example_gen import executor
+def run_example_gen(tmp_path, monkeypatch):
+    """Runs TextExampleGen's executor on sources; returns the artifact.
+
+    Where it is not asked to, it does not look for documents of a split in another.
+    """
+    from langzoo.components.text_example_gen import contamination, executor
     from langzoo.components.text_example_gen.component import TextExampleGen
     from langzoo.components.text_example_gen.settings import CorpusSettings
+    from langzoo.pipelines.configuration.beam import LOCALLY
     from tfx.types import standard_artifacts
     from tfx.utils import proto_utils
 
-    def run(sources, name="examples", **options):
+    def run(sources, name="examples", *, measured=False, **options):
         others = {
             key: options.pop(key) for key in ("cleaning", "record") if key in options
         }
@@ -78,9 +82,15 @@ def run_example_gen(tmp_path):
         examples = standard_artifacts.Examples()
         examples.uri = str(tmp_path / name)
         context = executor.Executor.Context(
-            tmp_dir=str(tmp_path / f"{name}-scratch"), unique_id="1"
+            beam_pipeline_args=LOCALLY,
+            tmp_dir=str(tmp_path / f"{name}-scratch"),
+            unique_id="1",
         )
-        executor.Executor(context).Do({}, {"examples": [examples]}, properties)
+        with monkeypatch.context() as patch:
+            if not measured:
+                nothing = contamination.Measured({}, {})
+                patch.setattr(contamination, "measure", lambda *told: nothing)
+            executor.Executor(context).Do({}, {"examples": [examples]}, properties)
         return examples
 
     return run

@@ -1,13 +1,11 @@
 """The fingerprint of source code follows what an executor imports."""
 
-import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import langzoo
 import pytest
+from langzoo.components import source
 from langzoo.components.source import source_hash
 from langzoo.components.trainer.component import RUN_FN
 from langzoo.components.transform.component import PREPROCESSING_FN
@@ -26,13 +24,6 @@ ROOTS = {
 }
 """Modules of which a component's `source_hash` is."""
 
-CODE = """
-import json, sys
-from langzoo.components.source import source_hash
-roots = json.loads(sys.argv[1])
-print(json.dumps({name: source_hash(*modules) for name, modules in roots.items()}))
-"""
-
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
@@ -46,14 +37,9 @@ def checkout(tmp_path_factory) -> Path:
 
 
 def hashes(checkout: Path) -> dict[str, str]:
-    ended = subprocess.run(
-        [sys.executable, "-S", "-c", CODE, json.dumps(ROOTS)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=checkout.parent,
-    )
-    return json.loads(ended.stdout)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "_HERE", checkout)
+        return {name: source_hash(*modules) for name, modules in ROOTS.items()}
 
 
 @pytest.fixture(scope="module")

@@ -152,7 +152,7 @@ def run_langzoo(own_modules, monkeypatch, capfd):
     def run(words, folder, *settings):
         monkeypatch.chdir(folder)
         capfd.readouterr()
-        with pytest.raises(SystemExit) as ended, unchecked.exports():
+        with pytest.raises(SystemExit) as ended, unchecked.pipelines():
             cli.app(changed(words, settings))
         said = capfd.readouterr()
         code = ended.value.code

@@ -74,17 +74,20 @@ def served_here(base_path):
 def run_pipeline(settings):
     """Runs it with changed settings; gives configuration, result and what was shown.
 
-    Where it is not `apart`, its export is not checked, and served in this process.
+    Its export is not checked. Where it is not `apart`, it has no signature but those
+    that the pipeline asks for, and is served in this process.
     """
 
     def run(*changes, apart=False, **options):
         config = loading.load(settings=[*settings, *changes])
         output = io.StringIO()
         with contextlib.ExitStack() as quick:
-            if not apart:
+            if apart:
+                quick.enter_context(unchecked.exports())
+            else:
                 patch = quick.enter_context(pytest.MonkeyPatch.context())
                 patch.setattr(serving_validator, "running_server", served_here)
-                quick.enter_context(unchecked.exports())
+                quick.enter_context(unchecked.pipelines())
             result = runner.run(config, Console(file=output, width=200), **options)
         return config, result, output.getvalue()
 

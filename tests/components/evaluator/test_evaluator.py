@@ -77,7 +77,8 @@ def models(topics, tmp_path_factory):
     paths = {"candidate": str(folder / "drawn"), "ngram": str(folder / "counted")}
     unchecked.export(drawn, paths["candidate"])
     drawn.save_to_preset(f"{paths['candidate']}-preset")
-    unchecked.export(counted, paths["ngram"])
+    asked = ["evaluate", "serving_default", "cache_scores"]
+    unchecked.export(counted, paths["ngram"], asked)
     return paths
 
 
@@ -314,14 +315,17 @@ def test_a_model_that_may_have_learned_the_documents_is_not_measured_on_them(
     assert found.selected_on.documents == 40
     splitting(format="csv").write(paths["candidate"])
     alone = {"candidate": paths["candidate"]}
-    assert "corpus.format" in judging._left_out(alone, of)["candidate"]
-    assert not judging._left_out(alone, judging.EVAL)
+    left_out, *_ = judging._measure_exports(alone, of, [])
+    assert "corpus.format" in left_out["candidate"]
+    left_out, *_ = judging._measure_exports(alone, judging.EVAL, [])
+    assert not left_out
     for name in ("candidate", "ngram"):
         shutil.rmtree(f"{paths[name]}/variables")
     with pytest.raises(InputError, match="the model cannot be read"):
-        judging._left_out(paths, judging.EVAL)
+        judging._measure_exports(paths, judging.EVAL, [])
     paths["candidate"] = models["candidate"]
-    (broken,) = judging._left_out(paths, judging.EVAL).items()
+    left_out, *_ = judging._measure_exports(paths, judging.EVAL, [])
+    (broken,) = left_out.items()
     assert broken[0] == "ngram"
     assert broken[1].startswith("it cannot be read")
 

@@ -75,7 +75,7 @@ def test_an_ingestion_counts_and_tells_it(texts, run_example_gen, tmp_path, capl
         )
         for name in ("train", "eval")
     ]
-    summary = Summary.read(run_example_gen(sources).uri)
+    summary = Summary.read(run_example_gen(sources, measured=True).uri)
     assert summary.contamination == {
         "eval": Contamination(documents=40, exact=3, near=10)
     }

@@ -118,14 +118,15 @@ def test_it_lies_with_the_examples(run_example_gen, topics, tmp_path):
     for number, text in enumerate(topics):
         (corpus / f"{number}.txt").write_text(text, encoding="utf-8")
     source = {"path": str(corpus), "documents": "paragraph"}
-    examples = run_example_gen([source], test_fraction=0.1)
+    examples = run_example_gen([source], test_fraction=0.1, measured=True)
     found = Splitting.read(examples.uri)
     alone = splitting(path="demo", sources=[source], test_fraction=0.1)
     assert found.model_copy(update={"sketches": {}}) == alone
     assert found.sketches.keys() == found.buckets.keys()
     assert found.buckets == {"train": 800, "test": 100, "eval": 100}
     # The same files cut otherwise, of which only the words tell.
-    whole = run_example_gen([{**source, "documents": "file"}], "whole")
+    files = {**source, "documents": "file"}
+    whole = run_example_gen([files], "whole", measured=True)
     before = Splitting.read(whole.uri).model_copy(update={"sources": found.sources})
     before = before.model_copy(update={"buckets": found.buckets})
     assert "it has learned from documents of test" in found.seen_by(before, "test")

@@ -118,9 +118,8 @@ def test_an_architecture_learns_with_a_learned_tokenizer_and_is_exported(
     model, result = train(llama_preset, learned, windows, tmp_path / "some", steps=60)
     assert result.history[0]["loss"] == pytest.approx(np.log(400), rel=0.05)
     assert result.eval_loss < result.history[0]["loss"] - 0.5
-    unchecked.export(model, tmp_path / "export")
+    unchecked.export(model, tmp_path / "export", ["score"])
     loaded = tf.saved_model.load(str(tmp_path / "export"))
-    assert set(loaded.signatures) == SIGNATURES
     nll = loaded.signatures["score"](text=tf.constant(["a name"]))["nll"]
     np.testing.assert_allclose(nll[0], -tf.reduce_sum(model.score("a name")), rtol=1e-4)
 

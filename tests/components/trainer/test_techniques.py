@@ -141,10 +141,11 @@ STATEFUL = {
         "plateau_patience": 1,
         **EVALUATED,
     },
-    "lion, smoothing, freezing": {
+    "lion, smoothing, freezing, XLA": {
         "optimizer": "lion",
         "label_smoothing": 0.1,
         "freeze": ["token_embedding"],
+        "jit_compile": True,
     },
     "nt_asgd": {
         "optimizer": "nt_asgd",
@@ -160,11 +161,10 @@ STATEFUL = {
         "early_stopping_patience": 3,
         **EVALUATED,
     },
-    "muon, accumulation, bfloat16, XLA": {
+    "muon, accumulation, bfloat16": {
         "optimizer": "muon",
         "gradient_accumulation_steps": 2,
         "precision": "bfloat16",
-        "jit_compile": True,
     },
     "schedule-free AdamW, early stopping": {
         "optimizer": "schedule_free_adamw",

@@ -1,12 +1,12 @@
 """The compiled pipeline, executed container by container, on files in a store.
 
 The two rehearsals are 16 containers, of one pipeline with all components. Of them the
-training is the process that each is; others are forks of one that has imported TFX.
+first training is the process that each is; others are forks of one that has imported
+TFX.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import os
@@ -18,6 +18,8 @@ import yaml
 from forked_containers import run_forked
 from langzoo.components import storage
 from langzoo.components.errors import InputError
+from langzoo.components.evaluator.executor import RECORD_KEY
+from langzoo.components.evaluator.gate.baseline import BlessedRecord
 from langzoo.components.evaluator.gate.decision import Decision
 from langzoo.components.push_folder.push_folder import PushFolder
 from langzoo.components.push_folder.records import CARD_FILE
@@ -42,14 +44,18 @@ from tfx.utils import io_utils
 PACKAGE_ROOT = str(Path(loading.__file__).parents[2])
 
 
-def run_container(command, **options):
-    forked = container.__name__ in command and options["cwd"].name != "Trainer"
-    return (run_forked if forked else run_measured)(command, **options)
-
-
 @pytest.fixture(scope="module")
 def as_containers():
     """Where a rehearsal's containers find the components, and are processes."""
+    trained = []
+
+    def run_container(command, **options):
+        is_first = options["cwd"].name == "Trainer" and not trained
+        if is_first:
+            trained.append(command)
+        forked = container.__name__ in command and not is_first
+        return (run_forked if forked else run_measured)(command, **options)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", PACKAGE_ROOT, prepend=os.pathsep)
         patch.setattr(rehearsal_module, "run_measured", run_container)
@@ -191,15 +197,14 @@ def test_after_a_rollback_a_candidate_is_compared_with_what_is_live(
     assert row.value == decision(result).value
     assert live.model == result.uri("Trainer", "model")
 
-    outputs = copy.deepcopy(result.outputs)
-    trained = outputs["Trainer"]["model"]
-    io_utils.copy_dir(trained["uri"], f"{store}/candidate")
-    trained["uri"] = f"{store}/candidate"
+    # What the Evaluator's container is told.
     compiled = Specification.read(specification)
     task = _Task(compiled, "Evaluator", tmp_path, f"{store}/again", threading.Event())
-    judged = task.run(compiled.values([]), outputs)
-    uris = (judged[key]["uri"] for key in ("evaluation", "blessing"))
-    baseline = Decision.read(*uris).verdict.baseline
+    inputs = task._executor_input(compiled.values([]), result.outputs)
+    command = task._command(inputs)
+    told = json.loads(command[command.index(container._INPUT) + 1])
+    record = BlessedRecord.parse(told["inputs"]["parameterValues"][RECORD_KEY])
+    baseline = record.comparison(f"{store}/candidate").baseline
     assert (baseline.version, baseline.again) == (live.number, live.version)
     assert baseline.model == live.folder
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import apache_beam as beam
@@ -20,6 +21,7 @@ from apache_beam.options import pipeline_options
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners import create_runner
 from apache_beam.runners.portability import local_job_service
+from forked_containers import BeamWorker
 from langzoo.components.errors import InputError
 from langzoo.components.text_example_gen import executor as ingestion
 from langzoo.components.text_example_gen.component import TextExampleGen
@@ -203,7 +205,12 @@ def test_the_portable_runner_gives_the_same_bytes(
     assert (records(examples), records(transformed), files_of(graph)) == expected
 
 
-def test_worker_processes_give_the_same_bytes(corpus, inputs, expected, tmp_path):
+def test_worker_processes_give_the_same_bytes(
+    corpus, inputs, expected, tmp_path, monkeypatch
+):
+    # Each pipeline starts two; what runs as its own program, is killed below.
+    popen = types.SimpleNamespace(Popen=BeamWorker)
+    monkeypatch.setattr(local_job_service, "subprocess", popen)
     with worker_processes.watched():  # as in a run
         examples = ingest(corpus, tmp_path / "ingestion", WORKERS)
         transformed, graph = tokenize(examples, inputs, tmp_path / "transform", WORKERS)
