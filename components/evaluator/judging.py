@@ -12,7 +12,6 @@ from typing import NamedTuple
 import apache_beam as beam
 from google.protobuf.message import DecodeError
 
-from ...models.tasks import CAUSAL_LM
 from ...serving.errors import ServingError
 from ...serving.export import contract, saved_model
 from ...serving.in_process import ExportedModel, signatures
