@@ -315,16 +315,16 @@ def test_a_model_that_may_have_learned_the_documents_is_not_measured_on_them(
     assert found.selected_on.documents == 40
     splitting(format="csv").write(paths["candidate"])
     alone = {"candidate": paths["candidate"]}
-    left_out, *_ = judging._measure_exports(alone, of, [])
+    left_out, *_ = judging._measure_exports(alone, of, [], "causal_lm")
     assert "corpus.format" in left_out["candidate"]
-    left_out, *_ = judging._measure_exports(alone, judging.EVAL, [])
+    left_out, *_ = judging._measure_exports(alone, judging.EVAL, [], "causal_lm")
     assert not left_out
     for name in ("candidate", "ngram"):
         shutil.rmtree(f"{paths[name]}/variables")
     with pytest.raises(InputError, match="the model cannot be read"):
-        judging._measure_exports(paths, judging.EVAL, [])
+        judging._measure_exports(paths, judging.EVAL, [], "causal_lm")
     paths["candidate"] = models["candidate"]
-    left_out, *_ = judging._measure_exports(paths, judging.EVAL, [])
+    left_out, *_ = judging._measure_exports(paths, judging.EVAL, [], "causal_lm")
     (broken,) = left_out.items()
     assert broken[0] == "ngram"
     assert broken[1].startswith("it cannot be read")
