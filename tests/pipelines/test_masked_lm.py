@@ -55,9 +55,8 @@ def test_it_is_measured_gated_and_pushed(masked):
 def test_a_model_of_another_task_is_none_to_compare_with(masked, first, export_of):
     models = {"candidate": masked, "last_blessed": first}
     paths = {name: str(export_of(run[1])) for name, run in models.items()}
-    assert judging._left_out(paths, judging.EVAL, "masked_lm") == {
-        "last_blessed": "it is of task causal_lm, and not masked_lm"
-    }
+    left_out, *_ = judging._measure_exports(paths, judging.EVAL, [], "masked_lm")
+    assert left_out == {"last_blessed": "it is of task causal_lm, and not masked_lm"}
 
 
 def test_page_and_card_say_what_it_is_measured_in(masked):

@@ -70,7 +70,7 @@ def job_of(folder, members=MEMBERS, **training):
 
 def with_tokenizer(job):
     for one in (job, *job.members):
-        vars(one).update(tokenizer=ByteTokenizer(), eval_texts=lambda packed: None)
+        vars(one).update(tokenizer=ByteTokenizer(), eval_texts=lambda *_: None)
     return job
 
 
