@@ -126,15 +126,14 @@ def measure(
     preset: str = "",
 ) -> Measured:
     """Measures a candidate, and the models that it is compared with; see `judge`."""
-    missing = missing_signatures(models[CANDIDATE], settings.task)
+    task = settings.task
+    missing = missing_signatures(models[CANDIDATE], task)
     if contract.EVALUATE.name in missing:
-        return Measured(settings.task, missing_signatures=missing)
+        return Measured(task, missing_signatures=missing)
     texts = [] if missing else _beginnings(documents)
     seconds: dict[str, float] = {}
     with _timed(seconds, "export"):
-        reasons, of_exports, samples = _measure_exports(
-            models, of, texts, settings.task
-        )
+        reasons, of_exports, samples = _measure_exports(models, of, texts, task)
     left_out = {**(left_out or {}), **reasons}
     for name in left_out.keys() - {CANDIDATE}:
         report(f"{name} is not compared with: {left_out[name]}")
@@ -159,7 +158,7 @@ def measure(
         with _timed(seconds, "probes"):
             probed = probes.run(settings.probed, *of_them)
     return Measured(
-        settings.task,
+        task,
         split=of.name,
         sums=sums,
         selected_on=selected_on,
@@ -170,7 +169,7 @@ def measure(
         left_out=left_out,
         missing_signatures=missing,
         seconds=seconds,
-        labels=_labels(models, settings.task),
+        labels=_labels(models, task),
         adapt=settings.adapt,
         own={name: own(metric) for name, metric in settings.own_metrics.items()},
     )
