@@ -62,9 +62,7 @@ class StoppableSession:
             config.inter_op_parallelism_threads or config.session_inter_op_thread_pool
         )
         self._pool = 0 if others else _THIS_THREAD
-        self._session = tf.compat.v1.Session(
-            graph=tf.Graph(), config=_sooner_run(config)
-        )
+        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:
             with self._session.graph.as_default():
                 handle = self._add_wait()
@@ -269,20 +267,6 @@ class StoppableSession:
         return tf_session.TF_SessionRun_wrapper(
             self._session._session, _options(pool), feeds, fetches, targets, None
         )
-
-
-def _sooner_run(given: config_pb2.ConfigProto | None) -> config_pb2.ConfigProto:
-    """With less to do before each first run, if nothing is said of rewriting graphs.
-
-    TensorFlow brings all functions of a graph into MLIR and back, to move what only one
-    branch needs into it: a fifth of the time until an export is warm, for nothing.
-    """
-    config = config_pb2.ConfigProto()
-    if given is not None:
-        config.CopyFrom(given)
-    if not config.graph_options.HasField("rewrite_options"):
-        config.graph_options.rewrite_options.disable_tfg_optimizer = True
-    return config
 
 
 @functools.cache
