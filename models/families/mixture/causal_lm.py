@@ -17,6 +17,7 @@ from ...references import load
 from ...tasks import CAUSAL_LM
 from ...tasks.causal_lm import CausalLM, CausalLMPreprocessor
 from ...tasks.scoring import is_text
+from ..one_epoch import forget_graphs, one_epoch
 from .backbone import MixtureBackbone
 from .gate import fit_gate
 
@@ -135,10 +136,12 @@ class MixtureCausalLM(CausalLM):
         batches = tf.data.Dataset.from_tensor_slices(rest).batch(batch_size or 32)
         if self.preprocessor is not None:
             batches = batches.map(self.preprocessor)
-        loss = self.fit_weights(batches)
-        for part in counting:
-            part.fit(**_taken(rows, is_held | True))
-        return self._history_of(loss)
+        with one_epoch(self) as logs:
+            logs["loss"] = self.fit_weights(batches)
+            for part in counting:
+                part.fit(**_taken(rows, is_held | True))
+            forget_graphs(self)
+        return self.history
 
     def fit_weights(self, batches: Iterable[Any]) -> float:
         """Learns the weights alone.
@@ -211,16 +214,6 @@ class MixtureCausalLM(CausalLM):
             return (part.backbone.family.recipe or COMMON).make_optimizer()
         optimizer = keras.optimizers.get(self._given)
         return type(optimizer).from_config(optimizer.get_config())
-
-    def _history_of(self, loss: float) -> keras.callbacks.History:
-        # What was traced has variables that are no longer there.
-        self.predict_function = self.test_function = self.generate_function = None
-        listeners = keras.callbacks.CallbackList(add_history=True, model=self)
-        listeners.on_train_begin()
-        listeners.on_epoch_begin(0)
-        listeners.on_epoch_end(0, {"loss": loss})
-        listeners.on_train_end()
-        return self.history
 
 
 def _at(log_probabilities: Tensor, targets: Tensor) -> Tensor:

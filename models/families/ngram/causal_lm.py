@@ -14,6 +14,7 @@ from keras import ops
 
 from ...backbone import AnyOf, Cache, CausalBackbone, Tensor, require
 from ...tasks.causal_lm import CausalLM, CausalLMPreprocessor
+from ..one_epoch import forget_graphs, one_epoch
 from .family import NGRAM, NgramSettings
 from .kneser_ney import (
     NO_TOKEN,
@@ -228,26 +229,20 @@ class NgramCausalLM(CausalLM):
             ValueError: if there is no token, or an id is out of range.
         """
         self._assert_compile_called("fit")
-        listeners = keras.callbacks.CallbackList(
-            callbacks, add_history=True, model=self
-        )
-        listeners.on_train_begin()
-        listeners.on_epoch_begin(0)
-        with _on_disk(self._sequences(x, y, sample_weight)) as sequences:
-            logs = {"loss": self.backbone.adapt(*sequences, self._unpredictable())}
-        forget_graphs(self)
-        if validation_data is not None:
-            values = keras.utils.unpack_x_y_sample_weight(validation_data)
-            results = self.evaluate(
-                *values[:2],
-                batch_size=batch_size,
-                sample_weight=values[2],
-                verbose=0,
-                return_dict=True,
-            )
-            logs |= {f"val_{name}": value for name, value in results.items()}
-        listeners.on_epoch_end(0, logs)
-        listeners.on_train_end(logs)
+        with one_epoch(self, callbacks) as logs:
+            with _on_disk(self._sequences(x, y, sample_weight)) as sequences:
+                logs["loss"] = self.backbone.adapt(*sequences, self._unpredictable())
+            forget_graphs(self)
+            if validation_data is not None:
+                values = keras.utils.unpack_x_y_sample_weight(validation_data)
+                results = self.evaluate(
+                    *values[:2],
+                    batch_size=batch_size,
+                    sample_weight=values[2],
+                    verbose=0,
+                    return_dict=True,
+                )
+                logs |= {f"val_{name}": value for name, value in results.items()}
         return self.history
 
     def token_log_probabilities(
@@ -358,13 +353,6 @@ def _on_disk(parts: Iterable[_Sequences]) -> Iterator[_Sequences]:
         file.flush()
         ids = np.memmap(file, np.int32, "r") if file.tell() else np.empty(0, np.int32)
         yield _Sequences(ids, np.concatenate(lengths))
-
-
-def forget_graphs(model: keras.Model) -> None:
-    """Drops what was traced with variables that are no longer there."""
-    model.predict_function = model.test_function = model.train_function = None
-    if hasattr(model, "generate_function"):
-        model.generate_function = None
 
 
 def _holds_single_strings(dataset: tf.data.Dataset) -> bool:

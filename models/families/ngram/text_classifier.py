@@ -12,7 +12,8 @@ from scipy import optimize, special
 from ...backbone import AnyOf, Tensor, require
 from ...learning.holding_out import held_out
 from ...tasks.text_classifier import TextClassifier, TextClassifierPreprocessor
-from .causal_lm import NgramBackbone, forget_graphs
+from ..one_epoch import forget_graphs, one_epoch
+from .causal_lm import NgramBackbone
 from .kneser_ney import KneserNey, KneserNeyTables, estimate_kneser_ney
 
 _HELD_OUT, _MOST_HELD_OUT = 0.2, 2000
@@ -102,15 +103,13 @@ class NgramTextClassifier(TextClassifier):
         share = min(_HELD_OUT, _MOST_HELD_OUT / max(len(documents), 1))
         is_held = held_out(len(documents), share)
         is_of = self.bayes.is_of(np.asarray(y))
-        self._count(documents, is_of & ~is_held[:, None])
         held = [documents[i][: self.context_length] for i in np.flatnonzero(is_held)]
-        loss = self.bayes.weigh(held, is_of[is_held])
-        self._count(documents, is_of)
-        forget_graphs(self.backbone)
-        forget_graphs(self)
-        listeners = keras.callbacks.CallbackList(None, add_history=True, model=self)
-        listeners.on_train_begin()
-        listeners.on_epoch_end(0, {"loss": loss})
+        with one_epoch(self) as logs:
+            self._count(documents, is_of & ~is_held[:, None])
+            logs["loss"] = self.bayes.weigh(held, is_of[is_held])
+            self._count(documents, is_of)
+            forget_graphs(self.backbone)
+            forget_graphs(self)
         return self.history
 
     @property
