@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from ....models.tasks import CAUSAL_LM
-from .metric import of_function, ratio
+from .metric import calibration_error, of_function, ratio
 from .sums import CorpusSums
 
 
@@ -81,8 +81,7 @@ def expected_calibration_error(sums: CorpusSums) -> np.ndarray:
     weighed by their tokens; 0 is a model that knows how sure it may be. Source: Guo et
     al. 2017, "On calibration of modern neural networks", equation 3.
     """
-    tokens, confidence, right = np.moveaxis(sums.calibration, -1, 0)
-    return ratio(np.abs(confidence - right).sum(axis=-1), tokens.sum(axis=-1))
+    return calibration_error(sums)
 
 
 def out_of_vocabulary_rate(sums: CorpusSums) -> np.ndarray:

@@ -37,7 +37,7 @@ def masked_perplexity(sums: CorpusSums) -> np.ndarray:
     Source: Liu et al. 2019, "RoBERTa: a robustly optimized BERT pretraining approach",
     table 3.
     """
-    return exp(ratio(sums["nll"], sums["tokens"]))
+    return exp(nats_per_masked_token(sums))
 
 
 def masked_accuracy(sums: CorpusSums) -> np.ndarray:

@@ -111,6 +111,12 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     )
 
 
+def calibration_error(sums: CorpusSums) -> np.ndarray:
+    """How far confidence is from being right, over the bins that `sums` has."""
+    number, confidence, right = np.moveaxis(sums.calibration, -1, 0)
+    return ratio(np.abs(confidence - right).sum(axis=-1), number.sum(axis=-1))
+
+
 def own(reference: str) -> Metric:
     """Imports a metric of the user's.
 

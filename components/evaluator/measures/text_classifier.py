@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ....models.tasks import TEXT_CLASSIFIER
-from .metric import of_function, ratio
+from .metric import calibration_error, of_function, ratio
 from .sums import CorpusSums
 
 
@@ -92,8 +92,7 @@ def label_calibration_error(sums: CorpusSums) -> np.ndarray:
     weighed by their answers; 0 is a model that knows how sure it may be. Source: Guo et
     al. 2017, "On calibration of modern neural networks", equation 3.
     """
-    answers, confidence, right = np.moveaxis(sums.calibration, -1, 0)
-    return ratio(np.abs(confidence - right).sum(axis=-1), answers.sum(axis=-1))
+    return calibration_error(sums)
 
 
 def unknown_label_rate(sums: CorpusSums) -> np.ndarray:
