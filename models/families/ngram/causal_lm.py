@@ -19,6 +19,7 @@ from .family import NGRAM, NgramSettings
 from .kneser_ney import (
     NO_TOKEN,
     KneserNey,
+    KneserNeyTables,
     estimate_kneser_ney,
     padded_on_the_left,
 )
@@ -89,7 +90,15 @@ class NgramBackbone(CausalBackbone):
         Returns:
             The cross-entropy on `ids`, in nats a token.
         """
-        self.token_embedding.tables, loss = estimate_kneser_ney(
+        self.token_embedding.tables, loss = self.estimate(ids, lengths, unpredictable)
+        forget_graphs(self)
+        return loss
+
+    def estimate(
+        self, ids: np.ndarray, lengths: np.ndarray, unpredictable: Collection[int] = ()
+    ) -> tuple[KneserNeyTables, float]:
+        """What `adapt` would learn, and returns; nothing changes."""
+        return estimate_kneser_ney(
             ids,
             lengths,
             vocabulary_size=self.vocabulary_size,
@@ -97,8 +106,6 @@ class NgramBackbone(CausalBackbone):
             unpredictable=unpredictable,
             most=self.max_ngrams,
         )
-        forget_graphs(self)
-        return loss
 
     def token_log_probabilities(self, token_ids: Tensor, target_ids: Tensor) -> Tensor:
         """Log-probabilities of the tokens that follow, in nats.
@@ -231,7 +238,9 @@ class NgramCausalLM(CausalLM):
         self._assert_compile_called("fit")
         with one_epoch(self, callbacks) as logs:
             with _on_disk(self._sequences(x, y, sample_weight)) as sequences:
-                logs["loss"] = self.backbone.adapt(*sequences, self._unpredictable())
+                logs["loss"] = self.backbone.adapt(
+                    *sequences, unpredictable(self._tokenizer)
+                )
             forget_graphs(self)
             if validation_data is not None:
                 values = keras.utils.unpack_x_y_sample_weight(validation_data)
@@ -261,12 +270,6 @@ class NgramCausalLM(CausalLM):
         target_ids = tf.convert_to_tensor(target_ids)
         log_probabilities = self.backbone.token_log_probabilities(token_ids, target_ids)
         return ops.cast(log_probabilities, "float32")
-
-    def _unpredictable(self) -> set[int]:
-        tokenizer = self._tokenizer
-        if tokenizer is None:
-            return set()
-        return {tokenizer.pad_token_id, tokenizer.start_token_id}
 
     @property
     def _tokenizer(self) -> Any:
@@ -353,6 +356,13 @@ def _on_disk(parts: Iterable[_Sequences]) -> Iterator[_Sequences]:
         file.flush()
         ids = np.memmap(file, np.int32, "r") if file.tell() else np.empty(0, np.int32)
         yield _Sequences(ids, np.concatenate(lengths))
+
+
+def unpredictable(tokenizer: Any | None) -> set[int]:
+    """The ids that are never said, of a tokenizer if there is one."""
+    if tokenizer is None:
+        return set()
+    return {tokenizer.pad_token_id, tokenizer.start_token_id}
 
 
 def _holds_single_strings(dataset: tf.data.Dataset) -> bool:

@@ -7,14 +7,15 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 from scipy import optimize, special
 
 from ...backbone import AnyOf, Tensor, require
 from ...learning.holding_out import held_out
 from ...tasks.text_classifier import TextClassifier, TextClassifierPreprocessor
 from ..one_epoch import forget_graphs, one_epoch
-from .causal_lm import NgramBackbone
-from .kneser_ney import KneserNey, KneserNeyTables, estimate_kneser_ney
+from .causal_lm import NgramBackbone, unpredictable
+from .kneser_ney import KneserNey, KneserNeyTables
 
 _HELD_OUT, _MOST_HELD_OUT = 0.2, 2000
 _BATCH = 64
@@ -147,17 +148,10 @@ class NgramTextClassifier(TextClassifier):
         backbone = self.backbone
         if not documents:
             return KneserNeyTables.uniform(backbone.vocabulary_size)
-        unpredictable = set()
-        if self.preprocessor is not None:
-            tokenizer = self._tokenizer
-            unpredictable = {tokenizer.pad_token_id, tokenizer.start_token_id}
-        tables, _ = estimate_kneser_ney(
+        tables, _ = backbone.estimate(
             np.concatenate(documents),
             np.array([len(document) for document in documents]),
-            vocabulary_size=backbone.vocabulary_size,
-            order=backbone.order,
-            unpredictable=unpredictable,
-            most=backbone.max_ngrams,
+            unpredictable(getattr(self.preprocessor, "tokenizer", None)),
         )
         return tables
 
@@ -220,7 +214,7 @@ class Bayes(keras.layers.Layer):
     def call(self, token_ids: Tensor, padding_mask: Tensor) -> Tensor:
         own, general = self._log_probabilities(token_ids)
         share = tf.convert_to_tensor(self.share)
-        mixed = _log_add(own + tf.math.log(share), general + tf.math.log1p(-share))
+        mixed = ops.logaddexp(own + tf.math.log(share), general + tf.math.log1p(-share))
         inside = tf.cast(padding_mask[:, 1:, tf.newaxis], tf.float64)
         # A long text's float32 sum would lose digits that a gate compares.
         total = tf.reduce_sum(tf.cast(mixed, tf.float64) * inside, axis=1)  # (B, M)
@@ -302,9 +296,3 @@ class Bayes(keras.layers.Layer):
         own = [m.target_log_probabilities(contexts, targets) for m in self.models]
         rest = self._of_everything(contexts, targets)
         return tf.stack(own, axis=-1), tf.cast(rest, tf.float32)[..., tf.newaxis]
-
-
-def _log_add(a: Tensor, b: Tensor) -> Tensor:
-    """The logarithm of the sum of what `a` and `b` are the logarithms of."""
-    larger = tf.maximum(a, b)
-    return larger + tf.math.log(tf.exp(a - larger) + tf.exp(b - larger))
