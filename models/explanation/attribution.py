@@ -288,16 +288,18 @@ class _Question(NamedTuple):
 
     def log_probabilities(self, rows: list[list[int]]) -> np.ndarray:
         """That of the targets after each row of ids, float64 `[rows]`."""
+        parts = (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS))
+        found = [_float64(self.of_rows(tf.constant(part, tf.int32))) for part in parts]
+        return np.concatenate([*found, np.zeros(0)])
+
+    def of_rows(self, token_ids: Tensor) -> Tensor:
+        """The same of some rows `[n, t]` at once, `[n]`."""
         following = [*self.ids[1 : self.length], *self.targets]
-        sums = []
-        for start in range(0, len(rows), _ROWS):
-            token_ids = tf.constant(rows[start : start + _ROWS], tf.int32)
-            targets = tf.broadcast_to(following, tf.shape(token_ids))
-            inputs = _inputs_of(token_ids)
-            scores = self.model.token_log_probabilities(inputs, targets)
-            wanted = tf.cast(scores[:, self.length - 1 :], tf.float64)
-            sums.append(tf.reduce_sum(wanted, axis=1).numpy())
-        return np.concatenate([*sums, np.zeros(0)])
+        targets = tf.broadcast_to(following, tf.shape(token_ids))
+        inputs = _inputs_of(token_ids)
+        scores = self.model.token_log_probabilities(inputs, targets)
+        wanted = tf.cast(scores[:, self.length - 1 :], tf.float64)
+        return tf.reduce_sum(wanted, axis=1)
 
     def of_states(self, hidden: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
         """That of the targets by hidden states `[rows, t, d]`, float32 `[rows]`."""
@@ -320,13 +322,8 @@ class _LabelQuestion(_Question):
     def named(self, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(self.model.labels[number] for number in self.targets)
 
-    def log_probabilities(self, rows: list[list[int]]) -> np.ndarray:
-        found = [
-            self._of_logits(self.model(_inputs_of(tf.constant(part)), training=False))
-            for start in range(0, len(rows), _ROWS)
-            for part in [rows[start : start + _ROWS]]
-        ]
-        return np.concatenate([*map(_float64, found), np.zeros(0)])
+    def of_rows(self, token_ids: Tensor) -> Tensor:
+        return self._of_logits(self.model(_inputs_of(token_ids), training=False))
 
     def of_states(self, hidden: Tensor, logits: Callable[[Tensor], Tensor]) -> Tensor:
         del logits  # Of the next token.
