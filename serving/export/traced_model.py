@@ -58,8 +58,7 @@ class TracedModel:
     @property
     def variables(self) -> list[tf.Variable]:
         """What the graphs read."""
-        # Keras's own variables would load, and then not be found in a TF1 session.
-        variables = [variable.value for variable in self._model.variables]
+        variables = variables_of(self._model)
         if self._projection is not None:
             variables.append(self._projection.weights)
         return variables
@@ -100,6 +99,12 @@ class TracedModel:
         backbone = self._model.backbone
         hidden_states, cache = backbone.call_with_cache(token_ids, cache, index)
         return self._projection(hidden_states), hidden_states, cache
+
+
+def variables_of(model: Any) -> list[tf.Variable]:
+    """The variables of a model, as an export holds them."""
+    # Keras's own would load, and then not be found in a TF1 session.
+    return [variable.value for variable in model.variables]
 
 
 def _graph(method: Callable) -> Callable:

@@ -65,14 +65,20 @@ def model_info(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
         "special_token": vocabulary.special_tokens,
     }
 
-    @signature(contract.MODEL_INFO)
-    def model_info(text: tf.Tensor) -> dict[str, tf.Tensor]:
+    return same_of_all(contract.MODEL_INFO, told)
+
+
+def same_of_all(of: contract.Signature, told: dict[str, Any]) -> Callable:
+    """A signature that says the same of every text."""
+
+    @signature(of)
+    def info(text: tf.Tensor) -> dict[str, tf.Tensor]:
         return {
             name: tf.repeat(tf.constant([value]), tf.size(text), axis=0)
             for name, value in told.items()
         }
 
-    return model_info
+    return info
 
 
 def scored_tokens(

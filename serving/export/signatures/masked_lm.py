@@ -32,6 +32,7 @@ from ....models.tasks.scoring import (
 from .. import contract
 from ..document_sums import document_sums, outcome_sums
 from ..settings import ExportSettings
+from ..traced_model import variables_of
 from ..vocabulary import Alternatives, Vocabulary, asked_alternatives, joined
 from . import Signatures
 from .common import (
@@ -79,9 +80,7 @@ def build(
     }
     options = {"stride": stride}
     options |= given.model_dump(include={"embed_pooling", "embed_normalize"})
-    # Keras's own variables would load, and then not be found in a TF1 session.
-    variables = [variable.value for variable in model.variables]
-    return Signatures(functions, variables, options)
+    return Signatures(functions, variables_of(model), options)
 
 
 def _filling(model: Any, vocabulary: Vocabulary, stride: int) -> dict[str, Callable]:

@@ -28,9 +28,10 @@ from ....models.tasks.scoring import Chunk, Inputs, Windows, map_windows
 from .. import contract
 from ..document_sums import binned
 from ..settings import ExportSettings
+from ..traced_model import variables_of
 from ..vocabulary import Vocabulary
 from . import Signatures
-from .common import embed_signature, text_of_examples, tokens
+from .common import embed_signature, same_of_all, text_of_examples, tokens
 from .rows import signature
 
 
@@ -59,8 +60,7 @@ def build(model: Any, **options: Any) -> Signatures:
     }
     told = given.model_dump(include=own)
     told |= {"labels": model.labels, "multi_label": model.multi_label}
-    # Keras's own variables would load, and then not be found in a TF1 session.
-    return Signatures(functions, [v.value for v in model.variables], told)
+    return Signatures(functions, variables_of(model), told)
 
 
 class _Labels:
@@ -126,15 +126,7 @@ class _Labels:
             "label": self._model.labels,
             "multi_label": int(self._model.multi_label),
         }
-
-        @signature(contract.LABEL_INFO)
-        def info(text: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {
-                name: tf.repeat(tf.constant([value]), tf.size(text), axis=0)
-                for name, value in told.items()
-            }
-
-        return info
+        return same_of_all(contract.LABEL_INFO, told)
 
     def evaluate(self) -> Callable:
         """The signature `evaluate`."""
