@@ -162,7 +162,9 @@ class LabelledRows(PackedWindows):
             # A text is cut before its end, not after.
             cut = is_row & self._is_cut[number]
             places[cut, -1] = self._ends[number[cut]] - 1
-            return self._read(places), self.labels[number], is_row
+            ids = self._read(places)
+            self._let_go()
+            return ids, self.labels[number], is_row
 
         def read(step: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
             kinds = (tf.int32, tf.int32, tf.bool)

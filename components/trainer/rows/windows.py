@@ -134,8 +134,7 @@ class TokenStream:
         def load(step: np.int64) -> np.ndarray:
             places = place(int(step))
             pairs = np.stack([self._read(places), self._read(places + 1)])
-            # All that was read would stay in memory until others want it.
-            self._mapped.madvise(mmap.MADV_DONTNEED)
+            self._let_go()
             return pairs
 
         def read(step: tf.Tensor) -> tf.Tensor:
@@ -165,6 +164,10 @@ class TokenStream:
         inside = places < self.num_tokens
         ids = self._stream[np.where(inside, places, 0)].astype(np.int32)
         return np.where(inside, ids, np.int32(_PADDING))
+
+    def _let_go(self) -> None:
+        """All that was read would stay in memory until others want it."""
+        self._mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class TokenWindows(TokenStream):
