@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import itertools
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,15 +89,14 @@ def fill(
     as_json: Json = False,
 ) -> None:
     """List the likeliest pieces for each [MASK] in texts."""
-    for chunk in _chunks(texts, file):
-        answers = client.fill_mask(chunk, **settings)
-        for text, answer in zip(chunk, answers, strict=True):
-            if not answer.alternatives:
-                fail(
-                    f"write {answer.mask} where a piece is missing: there is none in "
-                    f"{text!r}"
-                )
-            _print_filled(text, answer, as_json)
+    fill_mask = functools.partial(client.fill_mask, **settings)
+    for text, answer in _answers(fill_mask, texts, file):
+        if not answer.alternatives:
+            fail(
+                f"write {answer.mask} where a piece is missing: there is none in "
+                f"{text!r}"
+            )
+        _print_filled(text, answer, as_json)
 
 
 @app.command()
@@ -133,13 +133,12 @@ def next_token(
     client: SyncClient, texts: Texts = None, file: File = None, as_json: Json = False
 ) -> None:
     """List the likeliest next tokens."""
-    for chunk in _chunks(texts, file):
-        for text, answer in zip(chunk, client.next_tokens(chunk), strict=True):
-            if as_json:
-                print_json(text=text, **fields_of(answer))
-                continue
-            print_text(text)
-            _print_tokens(answer.tokens, answer.probabilities)
+    for text, answer in _answers(client.next_tokens, texts, file):
+        if as_json:
+            print_json(text=text, **fields_of(answer))
+            continue
+        print_text(text)
+        _print_tokens(answer.tokens, answer.probabilities)
 
 
 @app.command()
@@ -148,13 +147,12 @@ def classify(
     client: SyncClient, texts: Texts = None, file: File = None, as_json: Json = False
 ) -> None:
     """Say which label texts have, or how likely each is."""
-    for chunk in _chunks(texts, file):
-        for text, answer in zip(chunk, client.classify(chunk), strict=True):
-            if as_json:
-                print_json(text=text, **fields_of(answer))
-                continue
-            print_text(text)
-            _print_tokens(answer.labels[:_LABELS], answer.probabilities[:_LABELS])
+    for text, answer in _answers(client.classify, texts, file):
+        if as_json:
+            print_json(text=text, **fields_of(answer))
+            continue
+        print_text(text)
+        _print_tokens(answer.labels[:_LABELS], answer.probabilities[:_LABELS])
 
 
 @app.command()
@@ -163,12 +161,11 @@ def embed(
     client: SyncClient, texts: Texts = None, file: File = None, as_json: Json = False
 ) -> None:
     """Turn texts into vectors."""
-    for chunk in _chunks(texts, file):
-        for text, answer in zip(chunk, client.embed(chunk), strict=True):
-            if as_json:
-                print_json(text=text, embedding=answer.vector, tokens=answer.tokens)
-            else:
-                typer.echo(" ".join(f"{number:.6g}" for number in answer.vector))
+    for text, answer in _answers(client.embed, texts, file):
+        if as_json:
+            print_json(text=text, embedding=answer.vector, tokens=answer.tokens)
+        else:
+            typer.echo(" ".join(f"{number:.6g}" for number in answer.vector))
 
 
 @app.command()
@@ -236,6 +233,16 @@ def _attribution_page(preset: Path, texts: list[str], label: str | None) -> Any:
         except (OSError, ValueError) as error:
             fail(f"--preset {preset}: {in_one_line(str(error))}")
     return pages.attribution_page(found)
+
+
+def _answers(
+    ask: Callable[[list[str]], Sequence[Any]],
+    texts: list[str] | None,
+    file: str | None,
+) -> Iterator[tuple[str, Any]]:
+    """Each text with what a method of the client says of it."""
+    for chunk in _chunks(texts, file):
+        yield from zip(chunk, ask(chunk), strict=True)
 
 
 def _chunks(texts: list[str] | None, file: str | None) -> Iterator[list[str]]:
