@@ -36,6 +36,10 @@ gc.disable()
 
 def pytest_collection_finish():
     """Leaves what imports have made out of collections, which are rare."""
+    if "tensorflow" in sys.modules:
+        import unchecked
+
+        unchecked.hurry_graphs()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     gc.enable()

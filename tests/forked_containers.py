@@ -61,6 +61,7 @@ def _contained(arguments: list[str], env: dict[str, str], cwd: str, log: str) ->
     os.environ.update(env)
     sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = arguments
+    unchecked.hurry_graphs()
     with quick_beam.remembering(), unchecked.pipelines():
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
 

@@ -11,13 +11,29 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+import tensorflow as tf
 from langzoo.serving.export import checks, saved_model
 from langzoo.serving.export.signatures import Signatures
+from langzoo.serving.server.app import ModelServer, ServerOptions
 from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.util import tf_stack
 
 # Before a graph's first run TensorFlow rewrites it, which takes a second a signature.
 AS_IT_IS = config_pb2.ConfigProto()
 AS_IT_IS.graph_options.rewrite_options.disable_meta_optimizer = True
+
+
+def hurry_graphs() -> None:
+    """Graphs of this process, which run once or twice, are made and run as they are.
+
+    What servers and TensorFlow 1's sessions run is still rewritten.
+    """
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    # An operation remembers the stack that made it, which in a test is a deep one: to
+    # walk them takes a sixth of the time.
+    stack = tf_stack.extract_stack()
+    tf_stack.extract_stack = lambda stacklevel=1: stack
+
 
 # What a pipeline asks of a model.
 _ASKED = ("evaluate", "serving_default", "score", "generate")
@@ -51,12 +67,34 @@ def some(only: Sequence[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def server(base_path: Any, **options: Any) -> Iterator[ModelServer]:
+    """A server of the model `langzoo` in this process, which has loaded it."""
+    options = {"grpc_port": 0, "rest_port": 0, "host": "127.0.0.1", **options}
+    as_it_is = ServerOptions(session=AS_IT_IS)
+    with ModelServer("langzoo", base_path, options=as_it_is, **options) as running:
+        assert running.wait_ready(180)
+        yield running
+
+
+@contextlib.contextmanager
+def served_here(base_path: str) -> Iterator[str]:
+    """What `running_server` is, without a process that imports TensorFlow again."""
+    with server(base_path, rest_port=None) as running:
+        yield running.grpc_address
+
+
+@contextlib.contextmanager
 def pipelines() -> Iterator[None]:
-    """Within it pipelines export what they ask for themselves, and miss no more."""
+    """Within it pipelines export what they ask for themselves, and miss no more.
+
+    They serve it in their own process.
+    """
     from langzoo.components.evaluator import judging
+    from langzoo.components.serving_validator import executor as serving_validator
 
     with exports(_ASKED) as patch:
         patch.setattr(judging, "missing_signatures", lambda path, task: [])
+        patch.setattr(serving_validator, "running_server", served_here)
         yield
 
 

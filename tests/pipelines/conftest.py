@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import http.server
@@ -23,11 +22,9 @@ import unchecked
 from gcp_storage_emulator import server as emulator
 from gcp_storage_emulator import storage as emulated
 from gcp_storage_emulator.handlers import buckets
-from langzoo.components.serving_validator import executor as serving_validator
 from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.configuration.config import Config
 from langzoo.pipelines.local import runner
-from langzoo.serving.server.app import ModelServer
 from quick_beam import quick_beam  # noqa: F401
 from rich.console import Console
 
@@ -61,15 +58,6 @@ def settings(tmp_path_factory):
     ]
 
 
-@contextlib.contextmanager
-def served_here(base_path):
-    """What `running_server` is, without a process that imports TensorFlow again."""
-    with ModelServer(
-        "langzoo", base_path, host="127.0.0.1", grpc_port=0, rest_port=None
-    ) as server:
-        yield server.grpc_address
-
-
 @pytest.fixture(scope="session")
 def run_pipeline(settings):
     """Runs it with changed settings; gives configuration, result and what was shown.
@@ -81,13 +69,7 @@ def run_pipeline(settings):
     def run(*changes, apart=False, **options):
         config = loading.load(settings=[*settings, *changes])
         output = io.StringIO()
-        with contextlib.ExitStack() as quick:
-            if apart:
-                quick.enter_context(unchecked.exports())
-            else:
-                patch = quick.enter_context(pytest.MonkeyPatch.context())
-                patch.setattr(serving_validator, "running_server", served_here)
-                quick.enter_context(unchecked.pipelines())
+        with unchecked.exports() if apart else unchecked.pipelines():
             result = runner.run(config, Console(file=output, width=200), **options)
         return config, result, output.getvalue()
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import unchecked
 from asgi import running
 from langzoo.serving.client import Client
 from langzoo.serving.gateway.app import Gateway
 from langzoo.serving.gateway.command import Upstream
 from langzoo.serving.gateway.options import GatewayOptions
-from langzoo.serving.server import ModelServer
 
 QUESTIONS = ["The value of", "", "Return the number"]
 CHOICES = [" the object", " a list", " None"]
@@ -71,13 +71,7 @@ def task(folder: Path, name: str, rows: list[dict[str, Any]], **fields: Any) -> 
 def direct(first: Any) -> Iterator[Client]:
     """A client of a server of the model that the pipeline pushed."""
     folder = first[1].pushed.parent
-    with (
-        ModelServer(
-            "langzoo", folder, host="127.0.0.1", grpc_port=0, rest_port=None
-        ) as server,
-        Client(server.grpc_address) as client,
-    ):
-        client.wait_until_ready(120)
+    with unchecked.server(folder) as server, Client(server.grpc_address) as client:
         yield client
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import unchecked
 from langzoo import cli
 from langzoo.components.evaluator import judging
 from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.kubeflow.compiler import compile_pipeline
-from langzoo.serving.client import Client
-from langzoo.serving.server.app import ModelServer
 
 SETTINGS = [
     "name=masked",
@@ -29,11 +28,7 @@ def masked(run_pipeline):
 @pytest.fixture(scope="module")
 def address(masked):
     config, _, _ = masked
-    with ModelServer(
-        "langzoo", config.push_folder, host="127.0.0.1", grpc_port=0, rest_port=0
-    ) as server:
-        with Client(server.grpc_address) as client:
-            client.wait_until_ready(60)
+    with unchecked.server(config.push_folder) as server:
         yield server.grpc_address, server.rest_address
 
 

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
 import pytest
-from langzoo.serving.server import ModelServer
+import unchecked
+from langzoo.serving.server import ModelServer, ServerOptions
 
 ENDLESS = {"model": "bytes", "prompt": "a", "temperature": 1.5, "max_tokens": 30}
 # The stop itself takes some milliseconds; a machine may be busy with other tests.
@@ -28,7 +29,11 @@ def endless_server(
     base_path = tmp_path_factory.mktemp("base")
     push(endless_model, base_path, 1)
     with ModelServer(
-        "bytes", base_path, host="127.0.0.1", grpc_port=0, rest_port=None
+        *("bytes", base_path),
+        host="127.0.0.1",
+        grpc_port=0,
+        rest_port=None,
+        options=ServerOptions(session=unchecked.AS_IT_IS),
     ) as server:
         assert server.wait_ready(60)
         yield server
