@@ -170,7 +170,23 @@ def test_a_last_blessed_model_that_cannot_be_compared_with_blesses_nothing(
         judged = outcome(rule, found)
         assert not judged.passed
         assert judged.reason == reason
-    assert reason in str(verdict.decide([BITS], found))
+    decision = verdict.decide([BITS], found)
+    assert reason in str(decision)
+    assert decision.not_compared
+
+
+@pytest.mark.parametrize(
+    ("rule", "found"),
+    [
+        (BITS, evaluation(corpus(2.0))),
+        (BITS, evaluation(corpus(2.0), corpus(1.5))),
+        (rule_on("bits_per_byte", max=1.0), evaluation(corpus(2.0))),
+        (rule_on("bits_per_byte", against="ngram"), evaluation(corpus(2.0))),
+    ],
+    ids=["nothing to compare with", "worse", "above a bound", "another is missing"],
+)
+def test_other_verdicts_are_not_for_want_of_a_comparison(rule, found):
+    assert not verdict.decide([rule], found).not_compared
 
 
 def test_a_model_is_accepted_in_the_place_of_the_last_blessed_one(tmp_path):
