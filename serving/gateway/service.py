@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
 from ..client import AsyncClient
 from ..errors import ServingError
@@ -66,6 +67,23 @@ class Service:
             message = f"The model '{name}' does not exist"
             raise ApiError(404, message, param="model", code="model_not_found")
         return self._models[name]
+
+    def name_of(self, name: str | None) -> str:
+        """The name of a model as it is given, or where none is, the first one's."""
+        return next(iter(self.clients)) if name is None else name
+
+    def route(
+        self,
+        path: str,
+        answer: Callable[[Request, Record], Awaitable[Response]],
+        method: str,
+    ) -> Route:
+        """An endpoint for those who may ask, whose answers take the models' time."""
+
+        async def endpoint(request: Request) -> Response:
+            return await self.answered(request, answer)
+
+        return Route(path, self.guarded(endpoint), methods=[method])
 
     def guarded(self, endpoint: Any) -> Any:
         """An endpoint for those who may ask."""
