@@ -28,6 +28,7 @@ MASKED_LM = Task(
     model="langzoo.models.tasks.masked_lm:MaskedLM",
     metric="nats_per_masked_token",
     unit="nats",
+    is_of_tokens=True,
     beside=("masked_perplexity", "masked_accuracy"),
     needs="fills_gaps",
     hub="fill-mask",

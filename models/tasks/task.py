@@ -17,6 +17,8 @@ class Task(NamedTuple):
         metric: The metric that models of this task are gated on.
         unit: That of the metric.
         direction: Whether lower or higher values of it are better.
+        is_of_tokens: Whether it is of tokens as the tokenizer cuts them, so that only
+            models with the same one compare.
         beside: Metrics that are told first beside it.
         needs: What a family must be able to do for it, a field of `Family`, unless it
             has a class of its own; "" for nothing.
@@ -33,6 +35,7 @@ class Task(NamedTuple):
     metric: str
     unit: str
     direction: Literal["lower", "higher"] = "lower"
+    is_of_tokens: bool = False
     beside: tuple[str, ...] = ()
     needs: str = ""
     target: str = "token"
