@@ -48,6 +48,7 @@ TEXT_CLASSIFIER = Task(
     beside=("accuracy", "macro_f1"),
     needs="has_hidden_states",
     target="label",
+    counts="texts",
     learns_from=("label",),
     hub="text-classification",
     model_noun="A text classifier",

@@ -23,6 +23,7 @@ class Task(NamedTuple):
         needs: What a family must be able to do for it, a field of `Family`, unless it
             has a class of its own; "" for nothing.
         target: What it is to predict, which losses in training are told of.
+        counts: What of a training is counted by the second.
         learns_from: Features of the examples, besides the text, that it learns from.
         hub: What the Hugging Face Hub calls it.
         model_noun: What a model card calls its models.
@@ -39,11 +40,17 @@ class Task(NamedTuple):
     beside: tuple[str, ...] = ()
     needs: str = ""
     target: str = "token"
+    counts: Literal["tokens", "texts"] = "tokens"
     learns_from: tuple[str, ...] = ()
     hub: str = ""
     model_noun: str = "A language model"
     intended_use: str = ""
     command: str = ""
+
+    @property
+    def has_perplexity(self) -> bool:
+        """Whether a loss of its targets has a perplexity that means something."""
+        return self.target == "token"
 
     @property
     def words(self) -> str:
