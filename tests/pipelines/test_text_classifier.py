@@ -137,6 +137,8 @@ def test_it_answers_in_text(server):
         answers = client.classify(texts)
         scores = client.score_labels(texts, "method")
         assert client.score_labels(texts, ["x", ""]) == [float("-inf")] * 2
+        [info] = client.label_info()
+        assert (info.labels, info.multi_label) == (tuple(LABELS), False)
     with RestClient(str(server.rest_address)) as client:
         assert client.classify(texts)[0].labels == answers[0].labels
     for answer, score in zip(answers, scores, strict=True):
