@@ -191,8 +191,7 @@ def attribute(
     Args:
         model: a `CausalLM` with a preprocessor, a KerasHub model of the zoo, or a
             `TextClassifier`.
-        text: a string that, with the target, fits into the context; of a longer one a
-            classifier reads the first tokens.
+        text: a string that fits into the context with the target; a classifier cuts it.
         target: string that follows the text, or `None` for the likeliest next token.
             Where a token reaches from the text into the target, it is the target's. Of
             a classifier the label, or `None` for the likeliest.

@@ -80,8 +80,7 @@ def routes(service: Service) -> list[Route]:
         )
 
     async def signatures(request: Request, record: Record) -> Response:
-        record.model = service.name_of(request.query_params.get("model"))
-        version = await service.model(record.model).current()
+        version = await service.version_of(request.query_params.get("model"), record)
         record.done(200)
         body = {"model": record.model, "signatures": sorted(version.signatures)}
         return await json_text.response(body)
@@ -105,8 +104,7 @@ async def _answered(
     """What a model's signature says of each text, as `shown`."""
     data = await service.body(request)
     asked = await unblocked(len(data), parse, kind, data, service.options.strict)
-    record.model = service.name_of(asked.model)
-    version = await service.model(record.model).current()
+    version = await service.version_of(asked.model, record)
     version.require(signature)
     found = await unless_gone(request, ask(version.client, asked))
     rows = [{"index": i, **shown(one)} for i, one in enumerate(found)]

@@ -57,8 +57,7 @@ def routes(service: Service) -> list[Route]:
         )
         if len(asked.input) > MAX_INPUTS:
             raise invalid(f"'input' has more than {MAX_INPUTS} texts", "input")
-        record.model = asked.model
-        version = await service.model(asked.model).current()
+        version = await service.version_of(asked.model, record)
         version.require(EMBED.name)
         found = await unless_gone(request, _embedded(version, asked.input))
         usage = Usage(sum(embedding.tokens for embedding in found))

@@ -27,7 +27,7 @@ from .errors import ApiError, api_error, unexpected
 from .json_text import event
 from .metrics import GatewayMetrics, Record, Usage
 from .options import GatewayOptions
-from .versions import ServedModel
+from .versions import ServedModel, Version
 
 _logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -68,9 +68,17 @@ class Service:
             raise ApiError(404, message, param="model", code="model_not_found")
         return self._models[name]
 
-    def name_of(self, name: str | None) -> str:
-        """The name of a model as it is given, or where none is, the first one's."""
-        return next(iter(self.clients)) if name is None else name
+    async def version_of(self, name: str | None, record: Record) -> Version:
+        """The version of a model that answers a request, by default of the first one.
+
+        Raises:
+            ApiError: as of `model`.
+            ServingError: as of `ServedModel.current`.
+        """
+        name = next(iter(self.clients)) if name is None else name
+        model = self.model(name)
+        record.model = name  # Others are no names to count by.
+        return await model.current()
 
     def route(
         self,

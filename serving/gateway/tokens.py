@@ -60,8 +60,7 @@ def routes(service: Service) -> list[Route]:
     """Takes texts and token ids."""
 
     async def version_of(name: str | None, record: Record) -> tuple[Version, ModelInfo]:
-        record.model = service.name_of(name)
-        version = await service.model(record.model).current()
+        version = await service.version_of(name, record)
         if version.info is None:
             raise invalid("This model's export does not tell its tokens", "model")
         return version, version.info

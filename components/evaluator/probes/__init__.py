@@ -96,20 +96,7 @@ def run(
         raise InputError(
             f"the probes know no metric {name}: they know {', '.join(NAMES)}"
         )
-    probes: list[tuple[Collection[str], Callable[[ExportedModel], Probed]]] = [
-        (robustness.NAMES, lambda one: robustness.probe(one, eval_texts, settings)),
-        (counterfactual.NAMES, lambda model: counterfactual.probe(model, settings)),
-        (labels.ROBUSTNESS, lambda one: labels.robustness(one, eval_texts, settings)),
-        (labels.COUNTERFACTUAL, lambda model: labels.counterfactual(model, settings)),
-        (
-            memorization.NAMES,
-            lambda model: memorization.probe(model, train_texts, eval_texts, settings),
-        ),
-        (
-            contamination.NAMES,
-            lambda _: contamination.probe(train_texts, eval_texts, known),
-        ),
-    ]
+    probes = _probes(eval_texts, train_texts, settings, known)
     wanted = [probe for known, probe in probes if not set(names).isdisjoint(known)]
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {}
@@ -124,3 +111,26 @@ def run(
     except ServingError as error:
         raise InputError(f"the model cannot be probed: {error}") from error
     return Probed(metrics, details)
+
+
+def _probes(
+    eval_texts: Iterable[str],
+    train_texts: Iterable[str],
+    settings: ProbeSettings,
+    known: Contamination | None,
+) -> list[tuple[Collection[str], Callable[[Any], Probed]]]:
+    """The metrics of each probe, and what asks an exported model; see `run`."""
+    return [
+        (robustness.NAMES, lambda one: robustness.probe(one, eval_texts, settings)),
+        (counterfactual.NAMES, lambda model: counterfactual.probe(model, settings)),
+        (labels.ROBUSTNESS, lambda one: labels.robustness(one, eval_texts, settings)),
+        (labels.COUNTERFACTUAL, lambda model: labels.counterfactual(model, settings)),
+        (
+            memorization.NAMES,
+            lambda model: memorization.probe(model, train_texts, eval_texts, settings),
+        ),
+        (
+            contamination.NAMES,
+            lambda _: contamination.probe(train_texts, eval_texts, known),
+        ),
+    ]

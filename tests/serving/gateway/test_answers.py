@@ -87,3 +87,4 @@ def test_what_cannot_be_answered_is_a_line(
     answer = httpx.post(f"{answering_url}/{path}", json=body)
     assert answer.status_code in (400, 404)
     assert message in answer.json()["error"]["message"]
+    assert "nobody" not in httpx.get(f"{answering_url}/metrics").text
