@@ -250,8 +250,8 @@ class NgramEmbedding(keras.layers.Layer):
             rows.append(row + (distance - 1) * self.buckets)
         return rows
 
-    def compute_output_shape(self, token_ids_shape: Any, *_: Any) -> Any:
-        return (*token_ids_shape, self.width)
+    def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
+        return (*input_shape, self.width)
 
     def get_config(self) -> dict[str, Any]:
         return {
