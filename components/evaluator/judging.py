@@ -7,11 +7,12 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from google.protobuf.message import DecodeError
 
+from ...models.tasks import TASKS
 from ...serving.errors import ServingError
 from ...serving.export import contract, saved_model
 from ...serving.in_process import ExportedModel, signatures
@@ -242,6 +243,7 @@ def _measure_exports(
     left_out: dict[str, str] = {}
     measured: dict[str, dict[str, float]] = {}
     samples: list[Sample] = []
+    cut: list[Any] = []
     for name, path in models.items():
         try:
             if reason := _unfit(path, of, task, is_candidate=name == CANDIDATE):
@@ -255,8 +257,16 @@ def _measure_exports(
                 raise InputError(f"the model cannot be read: {error}") from error
             left_out[name] = f"it cannot be read ({error})"
             continue
-        measured[name] = {exported.SIZE.name: exported.size_mb(path)}
         with model:
+            if texts and _is_of_tokens(path, task):
+                cut.append(model.tokenize(texts))
+                if cut[-1] != cut[0]:
+                    left_out[name] = (
+                        "it has another tokenizer than the candidate, and "
+                        f"{TASKS[task].words} compare only with the same"
+                    )
+                    continue
+            measured[name] = {exported.SIZE.name: exported.size_mb(path)}
             if texts:
                 latency = exported.latency_ms(model, texts)
                 measured[name][exported.LATENCY.name] = latency
@@ -264,6 +274,11 @@ def _measure_exports(
             if texts and name == CANDIDATE and writes:
                 samples = _samples(model, texts[:_SAMPLES])
     return left_out, measured, samples
+
+
+def _is_of_tokens(path: str, task: str) -> bool:
+    """Whether a model is measured by its tokens, and tells them."""
+    return TASKS[task].is_of_tokens and contract.TOKENIZE.name in signatures(path)
 
 
 def _unfit(path: str, of: Split, task: str, *, is_candidate: bool) -> str:

@@ -64,6 +64,12 @@ def require_enough(labels: Labels, least: int) -> None:
             f"corpus.label_field: too few documents of train have {_listed(few)}: add "
             f"some, or lower corpus.min_label_documents (it is {least})"
         )
+    for split, found in labels.documents.items():
+        if found and labels.unknown(split) == found and not labels.multi_label:
+            raise InputError(
+                f"corpus.label_field: no document of {split} has a label that train "
+                f"has: there are {_listed(found)}, and {_listed(train)} in train"
+            )
 
 
 def described(labels: Labels) -> Iterator[str]:

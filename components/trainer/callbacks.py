@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from ...models.learning.optimizers import unwrapped
+from ...models.tasks.task import Task
 from ..errors import InputError
 from ..progress import show
 from .checkpoints import Checkpoints
@@ -44,6 +45,13 @@ class LossIsNotFinite(InputError):
         self.record = {"step": step, "loss": str(loss), "learning_rate": learning_rate}
 
 
+class Counted(NamedTuple):
+    """What a step learns from, on average: places for targets, and rows."""
+
+    tokens: float
+    texts: float
+
+
 class ForgetEveryEpoch(keras.callbacks.Callback):
     """Lets every epoch of the data begin without a past; to Keras all are one."""
 
@@ -71,7 +79,8 @@ class Progress(keras.callbacks.Callback):
         watching: Watching,
         settings: TrainerSettings,
         batches: int,
-        tokens_a_step: float,
+        counted: Counted,
+        task: Task,
     ) -> None:
         super().__init__()
         self._checkpoints = checkpoints
@@ -81,7 +90,8 @@ class Progress(keras.callbacks.Callback):
         self._settings = settings
         self._batches = batches
         self._accumulated = settings.recipe.gradient_accumulation_steps
-        self._tokens_a_step = tokens_a_step
+        self._counted = counted
+        self._task = task
         self._is_at_end = False
         self.is_sound = True
 
@@ -172,21 +182,25 @@ class Progress(keras.callbacks.Callback):
         rate = float(_value(self.model.optimizer.learning_rate))
         row = {"step": step, "loss": loss, "learning_rate": rate, "time": time.time()}
         said = f"step {step}/{self._settings.steps}, loss {loss:.3f}, "
-        said += f"perplexity {perplexity_of(loss):.1f}, "
+        if self._task.has_perplexity:
+            said += f"perplexity {perplexity_of(loss):.1f}, "
         if self._timed_batches > self._shown_batches:
-            row["tokens_per_second"] = speed = self._tokens_a_second()
-            said += f"{self._time_left()} left, {speed:,.0f} tokens/s, "
+            speed = self._steps_a_second()
+            row["tokens_per_second"] = speed * self._counted.tokens
+            counts = self._task.counts
+            said += f"{self._time_left()} left, "
+            said += f"{speed * getattr(self._counted, counts):,.0f} {counts}/s, "
         self._history.rows.append(row)
         show(f"{said}learning rate {rate:.1e}")
         self._watching.stepped(row)
 
-    def _tokens_a_second(self) -> float:
+    def _steps_a_second(self) -> float:
         """Since this was last asked."""
         steps = (self._timed_batches - self._shown_batches) / self._accumulated
         seconds = self._timed_seconds - self._shown_seconds
         self._shown_batches = self._timed_batches
         self._shown_seconds = self._timed_seconds
-        return steps * self._tokens_a_step / seconds
+        return steps / seconds
 
     def _time_left(self) -> datetime.timedelta:
         batches = self._settings.steps * self._accumulated - self._batches

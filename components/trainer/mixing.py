@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...models.families import family_of_model
-from ...models.tasks.scoring import CHUNK_LOGIT_BYTES
+from ...models.tasks.windows import CHUNK_LOGIT_BYTES
 from ..progress import show
 from .records import Member, Sample, TrainingResult
 from .rows.holding_out import HELD_OUT
@@ -86,7 +86,7 @@ def _rows_of(model: Any) -> int:
     return int(np.clip(CHUNK_LOGIT_BYTES // row, 1, _ROWS))
 
 
-def _courses(results: Sequence[TrainingResult]) -> dict[str, list[Any]]:
+def _courses(results: Sequence[TrainingResult]) -> dict[str, Any]:
     """The members' curves and texts, the steps of each after those before it."""
     courses: dict[str, list[Any]] = {"history": [], "evaluations": [], "samples": []}
     before = 0

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from ...models.families import family_of_model
-from ...models.learning.freezing import freeze
+from ...models.learning.freezing import freeze, set_pace
 from ...models.learning.losses import SmoothedCrossEntropy
 from ...models.learning.precision import in_precision
 from ...models.tasks.packed import PackedNetwork
@@ -22,21 +22,26 @@ from .settings import TrainerSettings
 
 
 def prepared(model: Any, settings: TrainerSettings) -> Any:
-    """The model as it is trained: in its precision, some layers frozen.
+    """The model as it is trained: in its precision, layers frozen, slower or later.
 
     In another precision than float32 that is another model; `model` gets what it has
     learned by `model.set_weights(trained.get_weights())`.
 
     Raises:
-        InputError: Where a layer shall be frozen that there is not.
+        InputError: Where that is said of a layer that there is not.
     """
     trained = model
     if settings.precision != "float32":
         trained = in_precision(model, settings.precision)
-    try:
-        freeze(trained, settings.freeze)
-    except ValueError as error:
-        raise InputError(f"trainer.freeze: {error}") from error
+    for key, apply in {
+        "freeze": lambda: freeze(trained, settings.freeze),
+        "layer_rates": lambda: set_pace(trained, settings.layer_rates),
+        "unfreeze": lambda: set_pace(trained, settings.layer_rates, settings.unfreeze),
+    }.items():
+        try:
+            apply()
+        except ValueError as error:
+            raise InputError(f"trainer.{key}: {error}") from error
     return trained
 
 
@@ -87,7 +92,9 @@ def compile_network(
         InputError: Where an optimizer of somebody's own cannot be used.
     """
     try:
-        optimizer = settings.recipe.make_optimizer(schedule_steps)
+        optimizer = settings.recipe.make_optimizer(
+            schedule_steps, paced=settings.is_paced
+        )
     except (ImportError, ValueError) as error:
         raise InputError(f"trainer.optimizer: {error}") from error
     if settings.precision == "float16":

@@ -79,6 +79,8 @@ class TrainingResult(FileRecord):
     make of it, such as bits per byte, of every evaluation during training."""
     samples: list[Sample] = []
     """What the model wrote at evaluations."""
+    has_perplexity: bool = True
+    """Whether the losses have one that means something."""
     members: list[Member] = []
     """Of a mixture. Steps are then counted through the members, one after the other."""
 
@@ -91,14 +93,14 @@ class TrainingResult(FileRecord):
         """Writes the course of the training as CSV files, each where there is some.
 
         `history.csv` and `evaluations.csv` have a row for every row, with its
-        perplexity, `samples.csv` one for every text.
+        perplexity if it has one, `samples.csv` one for every text.
         """
         for name in _TABLES:
             rows = self.model_dump(include={name})[name]
             if not rows:
                 continue
             if name != "samples":
-                rows = [{**row, **curves_of(row)} for row in rows]
+                rows = [{**row, **curves_of(row, self.has_perplexity)} for row in rows]
             storage.write_text(f"{folder.rstrip('/')}/{name}.csv", _csv(rows))
 
 

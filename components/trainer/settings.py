@@ -35,6 +35,9 @@ WITHOUT_EFFECT = frozenset(
 """Settings that say how a training is done, and not what comes of it."""
 
 
+LayerPattern = Annotated[str, Field(min_length=1)]
+
+
 class TrainerSettings(RecipeChanges):
     """How the model is trained: by default AdamW, linear warm-up, cosine decay.
 
@@ -67,8 +70,15 @@ class TrainerSettings(RecipeChanges):
     the losses shown and evaluated are without."""
     precision: Precision = "float32"
     """Of computations in training; weights, and what is exported, are float32."""
-    freeze: list[Annotated[str, Field(min_length=1)]] = []
-    """Patterns of names of layers that keep their weights, such as `recurrent_*`."""
+    freeze: list[LayerPattern] = []
+    """Patterns of names of the backbone's layers that keep their weights, such as
+    `recurrent_*`."""
+    layer_rates: dict[LayerPattern, Annotated[float, Field(gt=0)]] = {}
+    """What the learning rate of layers is multiplied by, by such patterns: `{'block_*':
+    0.4}`. What the task puts behind the backbone learns at the whole rate."""
+    unfreeze: dict[LayerPattern, Annotated[int, Field(ge=1)]] = {}
+    """Steps until which layers keep their weights, by such patterns, as in gradual
+    unfreezing."""
     eval_every_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps between evaluations during training; the last step is one, too."""
     eval_batches: Annotated[int, Field(ge=1)] | None = None
@@ -115,6 +125,11 @@ class TrainerSettings(RecipeChanges):
         if pretrained and own:
             recipe = own.replace(learning_rate=own.learning_rate / 10)
         return self.model_copy(update=dict(recipe.changed_by(self)))
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether layers learn slower than others, or later."""
+        return bool(self.layer_rates or self.unfreeze)
 
     @property
     def needs_one_device(self) -> str:
@@ -177,6 +192,11 @@ class TrainerSettings(RecipeChanges):
             raise ValueError(
                 "trainer.repack needs trainer.packing contiguous, where documents see "
                 f"each other: it is {self.packing}"
+            )
+        if self.is_paced and self.optimizer == "schedule_free_adamw":
+            raise ValueError(
+                "trainer.layer_rates and trainer.unfreeze need another "
+                "trainer.optimizer than schedule_free_adamw"
             )
         check_together(self, "trainer.")
         return self

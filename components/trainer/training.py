@@ -6,9 +6,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ...models.tasks import CAUSAL_LM, TASKS
+from ...models.tasks.task import Task
 from ..errors import InputError
 from ..progress import report
-from .callbacks import ForgetEveryEpoch, LossIsNotFinite, Progress
+from .callbacks import Counted, ForgetEveryEpoch, LossIsNotFinite, Progress
 from .checkpoints import Checkpoints
 from .distribution import check_agreement, check_batch_size, dealt_out
 from .evaluation import Evaluations, Texts, evaluate
@@ -55,7 +57,8 @@ def train(
     check_batch_size(settings.batch_size, replicas)
     with model.distribute_strategy.scope():
         compile_network(model, settings, schedule_steps or settings.steps)
-    training = _Training(model, train_windows, settings, watching or Watching())
+    task = TASKS[texts.task] if texts else CAUSAL_LM
+    training = _Training(model, train_windows, settings, watching or Watching(), task)
     training.evaluate_on(eval_windows, texts)
     training.resume(checkpoint_folder)
     if not training.is_over:
@@ -75,15 +78,20 @@ class _Training:
         windows: TokenStream,
         settings: TrainerSettings,
         watching: Watching,
+        task: Task,
     ) -> None:
         self._model = model
         self._windows = windows
         self._settings = settings
         self._watching = watching
-        self._history = History()
+        self._task = task
+        self._history = History(task.has_perplexity)
         self._accumulated = settings.recipe.gradient_accumulation_steps
-        per_batch = windows.targets_a_step(settings.batch_size)
-        self._tokens_a_step = self._accumulated * per_batch
+        size = settings.batch_size
+        self._counted = Counted(
+            self._accumulated * windows.targets_a_step(size),
+            self._accumulated * len(windows) / max(1, windows.steps_an_epoch(size)),
+        )
 
     def evaluate_on(self, windows: TokenStream, texts: Texts | None) -> None:
         """Says what the loss is told of, and on what training depends."""
@@ -140,7 +148,8 @@ class _Training:
             self._watching,
             self._settings,
             self._first,
-            self._tokens_a_step,
+            self._counted,
+            self._task,
         )
         callbacks: list[keras.callbacks.Callback] = [progress, *self._watchers]
         if self._settings.carry_state:
@@ -184,10 +193,11 @@ class _Training:
             steps=steps,
             resumed_at=self._first_step,
             train_tokens=self._windows.num_tokens,
-            tokens_seen=round(steps * self._tokens_a_step),
+            tokens_seen=round(steps * self._counted.tokens),
             seconds=history.seconds,
             eval_loss=evaluate(self._model, self._eval_batches),
             history=history.rows,
             evaluations=history.evaluations,
             samples=[Sample(**sample) for sample in history.samples],
+            has_perplexity=self._task.has_perplexity,
         )

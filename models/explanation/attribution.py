@@ -27,6 +27,7 @@ import tensorflow as tf
 from ..backbone import CausalBackbone, Tensor, require
 from ..families import family_of_model
 from ..tasks.causal_lm import log_softmax_of
+from ..tasks.hidden_states import of_sequence, text_inputs
 from ..tasks.scoring import framed
 from ..tasks.text_classifier import TextClassifier
 from ..tokenizers.display import display_strings
@@ -190,7 +191,7 @@ def attribute(
     Args:
         model: a `CausalLM` with a preprocessor, a KerasHub model of the zoo, or a
             `TextClassifier`.
-        text: a string that, with the target, fits into the context.
+        text: a string that fits into the context with the target; a classifier cuts it.
         target: string that follows the text, or `None` for the likeliest next token.
             Where a token reaches from the text into the target, it is the target's. Of
             a classifier the label, or `None` for the likeliest.
@@ -350,13 +351,15 @@ class _Gradients:
         # The graph of the backbone from its embeddings on; positions and masks may
         # still depend on the ids.
         self._rest = keras.Model(
-            [[layer.output for layer in layers], backbone.input], backbone.output
+            [[layer.output for layer in layers], backbone.input],
+            of_sequence(backbone.output),
         )
         looked_up = keras.Model(backbone.input, [layer.output for layer in layers])
         ids = tf.constant([question.ids, absent], tf.int32)
         self._ids = ids[:1]
         # Of a single one Keras gives no list.
-        vectors = keras.tree.flatten(looked_up(_inputs_of(ids), training=False))
+        inputs = text_inputs(backbone, _inputs_of(ids))
+        vectors = keras.tree.flatten(looked_up(inputs, training=False))
         self._shapes = [vector.shape[2:] for vector in vectors]
         flat = [tf.reshape(vector, (*ids.shape, -1)) for vector in vectors]
         self._present, self._absent = tf.unstack(tf.concat(flat, axis=-1))
@@ -412,7 +415,8 @@ class _Gradients:
                 tf.split(embeddings, widths, axis=-1), self._shapes, strict=True
             )
         ]
-        hidden = self._rest([parts, _inputs_of(ids)], training=False)
+        inputs = text_inputs(self._question.model.backbone, _inputs_of(ids))
+        hidden = self._rest([parts, inputs], training=False)
         return self._question.of_states(hidden, self._logits)
 
     def _scores(self, products: Tensor) -> np.ndarray:
@@ -449,8 +453,9 @@ def _question(model: Any, text: str, target: str | None) -> _Question:
 
 
 def _label_question(model: Any, text: str, target: str | None) -> _LabelQuestion:
-    ids = framed(_tokenizer(model), tf.constant([text]))[0].numpy().tolist()
-    _require_fits(model, len(ids))
+    _tokenizer(model)  # There must be one.
+    features = model.preprocessor([text])
+    ids = features["token_ids"][features["padding_mask"]].numpy().tolist()
     if target is None:
         target = next(iter(model.classify(text)))
     require(

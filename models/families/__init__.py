@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..references import is_reference, load
+from .bag.family import BAG
 from .bert.family import BERT
 from .convolutional.family import GATED_CONV, TCN
 from .family import Family, FamilySettings
@@ -22,7 +23,7 @@ FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         *(TRANSFORMER, BERT, RNN, GRU, LSTM, GATED_CONV, TCN, NGRAM, MIXTURE),
-        KERAS_HUB,
+        *(BAG, KERAS_HUB),
     )
 }
 """The families of the zoo, by the name used in configurations."""

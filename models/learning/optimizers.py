@@ -17,6 +17,7 @@ from keras.optimizers.schedules import LearningRateSchedule as Schedule
 from .. import references
 from ..backbone import Tensor, is_by_rows, matrix_widths
 from .choices import optimizer_kind
+from .freezing import Pace, pace_of
 
 _SPARED = ["bias", "beta", "gamma", "scale"]
 # What all optimizers of Keras take; of their base class it cannot be asked.
@@ -320,6 +321,9 @@ class Extras(keras.optimizers.Optimizer):
         average_from: int or `None`. Steps after which the weights, or where there is
             one their exponential average, are averaged evenly. That is what takes their
             place. Defaults to `None`, never.
+        paced: bool. Whether layers learn slower, or later, as `freezing.set_pace` has
+            said. One that does not learn yet has no part in the gradient's norm.
+            Defaults to `False`.
         **kwargs: of the optimizer.
 
     References:
@@ -333,6 +337,7 @@ class Extras(keras.optimizers.Optimizer):
         cautious_decay: bool = False,
         decay_width: int | None = None,
         average_from: int | None = None,
+        paced: bool = False,
         **kwargs: Any,
     ) -> None:
         if average_from is not None and not kwargs.get("use_ema"):
@@ -341,12 +346,16 @@ class Extras(keras.optimizers.Optimizer):
         self.cautious_decay = cautious_decay
         self.decay_width = decay_width
         self.average_from = average_from
+        self.paced = paced
 
     def build(self, variables: Any) -> None:
         if self.built:
             return
         super().build(variables)
         self._decays = [self._decay_of(variable) for variable in variables]
+        self._paces = [
+            pace_of(variable) if self.paced else Pace() for variable in variables
+        ]
         if self.average_from is not None:
             self._even_averages = self.add_optimizer_variables(variables, "even")
 
@@ -360,9 +369,28 @@ class Extras(keras.optimizers.Optimizer):
     def _apply_weight_decay(self, variables: Any) -> None:
         """Each weight decays in its own step, which may decide by it."""
 
+    def _backend_apply_gradients(self, grads: Any, trainable_variables: Any) -> None:
+        grads = [
+            self._begun(gradient, self._paces[self._get_variable_index(variable)])
+            for gradient, variable in zip(grads, trainable_variables, strict=True)
+        ]
+        super()._backend_apply_gradients(grads, trainable_variables)
+
+    def _begun(self, values: Any, pace: Pace) -> Any:
+        """Values of a layer, or zeros while it does not learn yet."""
+        if not pace.start:
+            return values
+        if isinstance(values, tf.IndexedSlices):
+            begun = self._begun(values.values, pace)
+            return tf.IndexedSlices(begun, values.indices, values.dense_shape)
+        updates = self._iterations // (self.gradient_accumulation_steps or 1)
+        return values * ops.cast(updates >= pace.start, values.dtype)
+
     def update_step(
         self, gradient: Tensor, variable: Any, learning_rate: Tensor
     ) -> None:
+        pace = self._paces[self._get_variable_index(variable)]
+        learning_rate = self._begun(learning_rate * pace.rate, pace)
         before = ops.copy(variable)
         super().update_step(gradient, variable, learning_rate)
         decay = self._decays[self._get_variable_index(variable)]
@@ -401,6 +429,7 @@ class Extras(keras.optimizers.Optimizer):
             "cautious_decay": self.cautious_decay,
             "decay_width": self.decay_width,
             "average_from": self.average_from,
+            "paced": self.paced,
         }
 
 

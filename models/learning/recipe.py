@@ -143,13 +143,16 @@ class Recipe(Section):
             return schedule
         return PerUpdate(schedule, self.gradient_accumulation_steps)
 
-    def make_optimizer(self, steps: int | None = None) -> keras.optimizers.Optimizer:
+    def make_optimizer(
+        self, steps: int | None = None, *, paced: bool = False
+    ) -> keras.optimizers.Optimizer:
         """Makes the optimizer.
 
         Args:
             steps: int or `None`. Length of the training. Defaults to `None`, not
                 known: warm-up to a learning rate that stays, where the schedule needs
                 to know.
+            paced: bool. Whether it goes by `freezing.set_pace`. Defaults to `False`.
 
         Returns:
             An optimizer of Keras, one of `optimizers`, or yours.
@@ -181,7 +184,7 @@ class Recipe(Section):
         for name in optimizer_kind(self.optimizer).settings:
             wanted[name] = getattr(self, name)
         schedule = self.make_schedule(steps)
-        extras = self._extras(steps)
+        extras = self._extras(steps) | ({"paced": True} if paced else {})
         return make_optimizer(self.optimizer, schedule, needed, wanted, extras)
 
     def _extras(self, steps: int | None) -> dict[str, Any]:

@@ -29,3 +29,8 @@ class ClassifierSettings(Section):
     ) = None
     """How much the examples of a label count in training: `balanced`, all labels alike
     in sum; or a number by label, where others have 1. What is measured is without."""
+    random_swap: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of a text's tokens that change places with others in a training step, drawn
+    anew each time (KerasHub's `RandomSwap`)."""
+    random_deletion: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of them that a training step leaves out (`RandomDeletion`); one stays."""

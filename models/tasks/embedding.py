@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from .hidden_states import hidden_dim, hidden_states
-from .scoring import Chunk, Inputs, Windows, map_windows, overlapping_windows
+from .windows import Chunk, Inputs, Windows, map_windows, overlapping_windows
 
 
 def embed_sequences(

@@ -25,6 +25,20 @@ def hidden_states(
     Raises:
         ValueError: if the backbone reads other things than text.
     """
+    return of_sequence(backbone(text_inputs(backbone, inputs), training=training))
+
+
+def hidden_dim(backbone: keras_hub.models.Backbone) -> int:
+    """The width of a backbone's hidden states."""
+    return int(of_sequence(backbone.output).shape[-1])
+
+
+def text_inputs(backbone: keras_hub.models.Backbone, inputs: Any) -> dict[str, Tensor]:
+    """What a backbone reads of `token_ids` and `padding_mask`, see `hidden_states`.
+
+    Raises:
+        ValueError: as of `hidden_states`.
+    """
     known = {**inputs, "segment_ids": ops.zeros_like(inputs["token_ids"])}
     asked = set(backbone.input)
     require(
@@ -32,14 +46,9 @@ def hidden_states(
         f"`{type(backbone).__name__}` must read text only.",
         inputs=sorted(asked),
     )
-    outputs = backbone({name: known[name] for name in sorted(asked)}, training=training)
-    return _of_sequence(outputs)
+    return {name: known[name] for name in sorted(asked)}
 
 
-def hidden_dim(backbone: keras_hub.models.Backbone) -> int:
-    """The width of a backbone's hidden states."""
-    return int(_of_sequence(backbone.output).shape[-1])
-
-
-def _of_sequence(outputs: Any) -> Any:
+def of_sequence(outputs: Any) -> Any:
+    """The outputs of a backbone that are of its tokens."""
     return outputs["sequence_output"] if isinstance(outputs, dict) else outputs

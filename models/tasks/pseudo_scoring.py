@@ -1,6 +1,6 @@
 """What masked language models say of documents of any length, in bounded memory.
 
-A document longer than the context is read in windows that overlap, those of `scoring`,
+A document longer than the context is read in windows that overlap, those of `windows`,
 and each token is told by the window that it is most in the middle of.
 
 A pseudo-log-likelihood is the sum over the tokens of a text of the log-probability of
@@ -19,16 +19,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from ..backbone import require
-from .scoring import (
-    Chunk,
-    Inputs,
-    ScoreFunction,
-    Windows,
-    checked_stride,
-    map_windows,
-    of_texts,
-    overlapping_windows,
-)
+from .scoring import ScoreFunction, checked_stride, of_texts
+from .windows import Chunk, Inputs, Windows, map_windows, overlapping_windows
 
 
 class _Told(NamedTuple):

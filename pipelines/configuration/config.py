@@ -253,6 +253,17 @@ class Config(Section):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _there_are_layers_that_learn(self) -> Config:
+        learns = any(family.learns_by_gradient for family in self._families)
+        for key in ("freeze", "layer_rates", "unfreeze"):
+            if getattr(self.trainer, key) and not learns:
+                raise ValueError(
+                    f"trainer.{key} needs a family that learns by gradient: "
+                    f"model.family is {self.model.family}"
+                )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _there_are_weights_to_adapt(self) -> Config:
         family = family_named(self.model.family)
         if self.gate.adapting.dynamic and not family.learns_by_gradient:

@@ -89,8 +89,9 @@ def _name(path: Path, paths: Sequence[Path]) -> str:
 
 def _on_the_same_data(configs: Mapping[str, Config]) -> dict[str, Config]:
     (first_name, first), *_ = configs.items()
+    shared = _SHARED | ({"tokenizer"} if TASKS[first.task].is_of_tokens else set())
     for name, config in configs.items():
-        ours, theirs = (one.model_dump(include=_SHARED) for one in (config, first))
+        ours, theirs = (one.model_dump(include=shared) for one in (config, first))
         if changed := differences(ours, theirs):
             raise ConfigError(
                 f"{name} is of other data than {first_name} ({'; '.join(changed)}): "

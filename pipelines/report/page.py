@@ -12,6 +12,8 @@ from ... import __version__
 from ...components.evaluator import wording
 from ...components.evaluator.measures.exported import LATENCY
 from ...components.records import Record
+from ...models.tasks.task import Task
+from ...serving.export.contract import GENERATE, SIGNATURES
 from . import data, figures
 from .reading import PAGE_FILE, Runs, run_folder
 
@@ -24,7 +26,6 @@ _RUN_SECTIONS = (
 _COMPARISON_SECTIONS = (
     *("ranking", "quality", "training", "samples", "corpus", "configuration"),
 )
-# Of a comparison, beside what ranks.
 
 
 def report_run(folder: Path, run_id: str | None = None) -> Path:
@@ -140,7 +141,9 @@ def _write(report: Record, html: str, folder: Path) -> Path:
     return page
 
 
-def _render(template: str, sections: tuple[str, ...], **values: object) -> str:
+def _render(
+    template: str, sections: tuple[str, ...], task: Task, **values: object
+) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -158,8 +161,11 @@ def _render(template: str, sections: tuple[str, ...], **values: object) -> str:
         in_order=wording.in_order,
     )
     environment.globals.update(interval=wording.interval, version=__version__)
-    named = [(name, name.capitalize()) for name in sections]
-    return environment.get_template(template).render(sections=named, **values)
+    writes = GENERATE in SIGNATURES[task.name]
+    named = [(n, n.capitalize()) for n in sections if writes or n != "samples"]
+    return environment.get_template(template).render(
+        sections=named, task=task, writes=writes, **values
+    )
 
 
 def _metric_names(report: data.RunReport) -> list[str]:

@@ -95,6 +95,7 @@ class AsyncClient(Connection):
     detokenize = asks(questions.detokenize)
     embed = asks(questions.embed)
     model_info = asks(questions.model_info)
+    label_info = asks(questions.label_info)
 
     def at(self, version: int) -> AsyncClient:
         """A client of one version of the model, over the same connection."""

@@ -150,6 +150,7 @@ class Asker(ABC):
     detokenize = asks(questions.detokenize)
     embed = asks(questions.embed)
     model_info = asks(questions.model_info)
+    label_info = asks(questions.label_info)
 
     @abstractmethod
     def _ask(self, question: Question[Result]) -> list[Result]:

@@ -32,6 +32,7 @@ from .results import (
     Filled,
     Generation,
     IdAlternatives,
+    LabelInfo,
     ModelInfo,
     NextTokens,
     PseudoScore,
@@ -427,6 +428,22 @@ def model_info(
         ]
 
     return _question(contract.MODEL_INFO, texts, read, timeout)
+
+
+def label_info(
+    texts: Texts = ("",), *, timeout: float | None = None
+) -> Question[LabelInfo]:
+    """What a classifier takes and says, the same for any text."""
+
+    def read(answer: Answer) -> list[LabelInfo]:
+        return [
+            LabelInfo(context, size, tuple(map(_shown, labels)), bool(several))
+            for context, size, labels, several in answer.rows(
+                *contract.LABEL_INFO.outputs
+            )
+        ]
+
+    return _question(contract.LABEL_INFO, texts, read, timeout)
 
 
 def generate(

@@ -234,6 +234,23 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
+class LabelInfo:
+    """What a classifier takes and says.
+
+    Attributes:
+        context_length: tokens that it reads of a text.
+        vocabulary_size: ids are below it.
+        labels: every label that there is.
+        multi_label: whether a text may have several, or none.
+    """
+
+    context_length: int
+    vocabulary_size: int
+    labels: tuple[str, ...]
+    multi_label: bool
+
+
+@dataclass(frozen=True)
 class VersionStatus:
     """The state of one version; `error` says what went wrong, if anything did."""
 

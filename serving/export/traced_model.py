@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ...models.backbone import served_graphs
 from ...models.tasks.causal_lm import CausalLM, log_softmax_of
-from ...models.tasks.scoring import has_hidden_states
+from ...models.tasks.in_order import has_hidden_states
 from .output_projection import OutputProjection
 
 

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from ..client import AsyncClient
 from ..client.base import trouble_of
 from ..errors import ServingError
-from . import embeddings, models, tokens
+from . import answers, embeddings, models, tokens
 from .completions import endpoint as completions
 from .errors import ApiError, unexpected
 from .options import GatewayOptions
@@ -62,6 +62,7 @@ class Gateway:
                 *completions.routes(self._service),
                 *embeddings.routes(self._service),
                 *tokens.routes(self._service),
+                *answers.routes(self._service),
                 *(
                     Route(path, self._service.guarded(_to_come), methods=["POST"])
                     for path in _TO_COME

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from ..client import Embedding
 from ..client.async_client import unblocked
+from ..export.contract import EMBED
 from . import json_text
 from .errors import invalid
 from .fields import Body, Prompts, parse
@@ -56,9 +57,8 @@ def routes(service: Service) -> list[Route]:
         )
         if len(asked.input) > MAX_INPUTS:
             raise invalid(f"'input' has more than {MAX_INPUTS} texts", "input")
-        model = service.model(asked.model)
-        record.model = asked.model
-        version = await model.current()
+        version = await service.version_of(asked.model, record)
+        version.require(EMBED.name)
         found = await unless_gone(request, _embedded(version, asked.input))
         usage = Usage(sum(embedding.tokens for embedding in found))
         size = _NUMBER_BYTES * sum(len(embedding.vector) for embedding in found)
@@ -74,10 +74,7 @@ def routes(service: Service) -> list[Route]:
         record.done(200, usage)
         return await json_text.response(body, size)
 
-    async def embeddings(request: Request) -> Response:
-        return await service.answered(request, answer)
-
-    return [Route("/v1/embeddings", service.guarded(embeddings), methods=["POST"])]
+    return [service.route("/v1/embeddings", answer, "POST")]
 
 
 async def _embedded(

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
 from ..client import AsyncClient
 from ..errors import ServingError
@@ -26,7 +27,7 @@ from .errors import ApiError, api_error, unexpected
 from .json_text import event
 from .metrics import GatewayMetrics, Record, Usage
 from .options import GatewayOptions
-from .versions import ServedModel
+from .versions import ServedModel, Version
 
 _logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -66,6 +67,31 @@ class Service:
             message = f"The model '{name}' does not exist"
             raise ApiError(404, message, param="model", code="model_not_found")
         return self._models[name]
+
+    async def version_of(self, name: str | None, record: Record) -> Version:
+        """The version of a model that answers a request, by default of the first one.
+
+        Raises:
+            ApiError: as of `model`.
+            ServingError: as of `ServedModel.current`.
+        """
+        name = next(iter(self.clients)) if name is None else name
+        model = self.model(name)
+        record.model = name  # Others are no names to count by.
+        return await model.current()
+
+    def route(
+        self,
+        path: str,
+        answer: Callable[[Request, Record], Awaitable[Response]],
+        method: str,
+    ) -> Route:
+        """An endpoint for those who may ask, whose answers take the models' time."""
+
+        async def endpoint(request: Request) -> Response:
+            return await self.answered(request, answer)
+
+        return Route(path, self.guarded(endpoint), methods=[method])
 
     def guarded(self, endpoint: Any) -> Any:
         """An endpoint for those who may ask."""

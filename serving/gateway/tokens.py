@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
@@ -61,10 +60,7 @@ def routes(service: Service) -> list[Route]:
     """Takes texts and token ids."""
 
     async def version_of(name: str | None, record: Record) -> tuple[Version, ModelInfo]:
-        name = next(iter(service.clients)) if name is None else name
-        model = service.model(name)
-        record.model = name
-        version = await model.current()
+        version = await service.version_of(name, record)
         if version.info is None:
             raise invalid("This model's export does not tell its tokens", "model")
         return version, version.info
@@ -105,19 +101,10 @@ def routes(service: Service) -> list[Route]:
         return await json_text.response(body)
 
     return [
-        _route(service, "/tokenize", tokenize, "POST"),
-        _route(service, "/detokenize", detokenize, "POST"),
-        _route(service, "/tokenizer_info", tokenizer_info, "GET"),
+        service.route("/tokenize", tokenize, "POST"),
+        service.route("/detokenize", detokenize, "POST"),
+        service.route("/tokenizer_info", tokenizer_info, "GET"),
     ]
-
-
-def _route(
-    service: Service, path: str, answer: Callable[..., Any], method: str
-) -> Route:
-    async def endpoint(request: Request) -> Response:
-        return await service.answered(request, answer)
-
-    return Route(path, service.guarded(endpoint), methods=[method])
 
 
 async def _parsed(service: Service, request: Request, kind: type[_Body]) -> _Body:

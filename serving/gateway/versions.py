@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from grpc import StatusCode
 
 from ..client import AsyncClient, ModelInfo, ServingError, State
 from ..client.base import trouble_of
 from ..export.contract import MODEL_INFO
+from .errors import invalid
 
 
 class Version:
@@ -17,14 +18,32 @@ class Version:
 
     Args:
         client: that asks this version alone.
-        info: what it takes; None of a model that was exported before that was told.
+        signatures: the names of what it answers.
+        info: what it takes; None of a model that was exported before that was told, and
+            of one that says labels.
     """
 
-    def __init__(self, client: AsyncClient, info: ModelInfo | None) -> None:
+    def __init__(
+        self, client: AsyncClient, signatures: Iterable[str], info: ModelInfo | None
+    ) -> None:
         self.client = client
+        self.signatures = frozenset(signatures)
         self.info = info
         self._tokens: Sequence[str] = ()
         self._lock = asyncio.Lock()
+
+    def require(self, signature: str) -> None:
+        """Refuses a request that needs a signature which there is not.
+
+        Raises:
+            ApiError: 400, with what there is.
+        """
+        if signature not in self.signatures:
+            raise invalid(
+                f"This model does not answer {signature}: it answers "
+                f"{', '.join(sorted(self.signatures))}",
+                "model",
+            )
 
     async def tokens(self) -> Sequence[str]:
         """Each id's token, as it is shown."""
@@ -66,7 +85,9 @@ class ServedModel:
 
     async def _looked_at(self, number: int) -> Version:
         client = self._client.at(number)
-        if MODEL_INFO.name not in (await client.metadata()).signatures:
-            return Version(client, None)
+        known = (await client.metadata()).signatures
+        told = known[MODEL_INFO.name].outputs if MODEL_INFO.name in known else {}
+        if not MODEL_INFO.outputs.keys() <= told.keys():
+            return Version(client, known, None)
         [info] = await client.model_info()
-        return Version(client, info)
+        return Version(client, known, info)

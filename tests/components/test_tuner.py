@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_tuner.errors import FatalError
 from langzoo.components.errors import InputError
 from langzoo.components.progress import as_part, report
+from langzoo.components.text_example_gen.records import Labels
 from langzoo.components.trainer import callbacks
 from langzoo.components.trainer.hyperparameters import with_hyperparameters
 from langzoo.components.trainer.jobs import checkpoint_folder
@@ -56,8 +57,10 @@ def inputs(topics, tmp_path_factory):
         path = folder / "examples" / f"Split-{split}" / "data.gz"
         path.parent.mkdir(parents=True)
         with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
-            for text in texts:
+            for number, text in enumerate(texts):
                 example = tf.train.Example()
+                label = example.features.feature["label"].bytes_list.value
+                label.append([b"odd", b"even"][number % 2])
                 ids = example.features.feature["token_ids"].int64_list.value
                 ids.extend(tokenizer(text[:1500]))
                 writer.write(example.SerializeToString())
@@ -69,16 +72,22 @@ def inputs(topics, tmp_path_factory):
     examples.split_names = artifact_utils.encode_split_names(["train", "eval"])
     graph = standard_artifacts.TransformGraph()
     graph.uri = str(folder / "graph")
-    spec = {"token_ids": tf.io.RaggedFeature(tf.int64, row_splits_dtype=tf.int64)}
+    kinds = {"token_ids": tf.int64, "label": tf.string}
+    spec = {
+        name: tf.io.RaggedFeature(kind, row_splits_dtype=tf.int64)
+        for name, kind in kinds.items()
+    }
     metadata_io.write_metadata(
         dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec)),
         f"{graph.uri}/transformed_metadata",
     )
     tokenizer.save_to_preset(f"{graph.uri}/tokenizer")
+    documents = {"train": {"odd": 3, "even": 3}, "eval": {"odd": 1}}
+    Labels(documents=documents).write(graph.uri)
     return {"examples": [examples], "transform_graph": [graph]}
 
 
-def run_tuner(inputs, folder, model=MODEL, **settings):
+def run_tuner(inputs, folder, model=MODEL, task="causal_lm", **settings):
     """Runs the component's executor; gives the trials and the best hyperparameters."""
     tuner = Tuner(
         examples=Channel(type=standard_artifacts.Examples),
@@ -87,6 +96,7 @@ def run_tuner(inputs, folder, model=MODEL, **settings):
         training=TRAINING,
         search={"trials": 13, "steps": 9, "seed": 0, "space": SPACE, **settings},
         checkpoint_root=str(folder / "checkpoints"),
+        task=task,
     )
     outputs = {}
     for name, channel in tuner.outputs.items():
@@ -139,6 +149,29 @@ def test_a_trial_that_goes_on_ends_as_one_that_was_not_stopped(
     assert whole.steps == 9
     assert whole.figure == pytest.approx(longest.figure, abs=1e-6)
     assert whole.parameters == longest.parameters
+
+
+def test_classifiers_are_searched_by_the_cross_entropy_of_the_label(
+    inputs, tmp_path, listening
+):
+    space = {
+        "trainer.classifier.pooling": ["mean", "last"],
+        "trainer.classifier.random_swap": [0.2],
+    }
+    with listening() as shown:
+        trials, best = run_tuner(
+            *(inputs, tmp_path),
+            task="text_classifier",
+            algorithm="random",
+            trials=2,
+            steps=3,
+            space=space,
+        )
+    poolings = {trial.values["trainer.classifier.pooling"] for trial in trials}
+    assert poolings == {"mean", "last"}
+    assert best == trials[0].values
+    assert trials[0].figure <= trials[1].figure
+    assert "cross entropy after 3 steps" in " ".join(shown)
 
 
 def test_the_artifact_has_the_trials_as_a_table(hyperband):

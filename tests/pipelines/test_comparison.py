@@ -16,6 +16,7 @@ from langzoo.pipelines.report.data import ComparisonReport
 from langzoo.pipelines.report.reading import Runs
 from rich.console import Console
 
+MASKED = "name: a\ntask: masked_lm\nmodel: {family: bert}"
 SHARED = ("TextExampleGen", "StatisticsGen", "TokenizerTrainer", "Transform")
 
 
@@ -182,6 +183,11 @@ def test_the_first_configuration_gives_the_pipeline_and_the_gate(tmp_path):
         ),
         ("name: b\nmodel: {family: gruu}", [], "'gruu' is not known"),
         ("name: b\nmodel: {family: gru}", ["gru_tiny"], "give one, not 2"),
+        (
+            f"{MASKED}\ntokenizer: {{vocabulary_size: 600}}",
+            [],
+            r"\(tokenizer.vocabulary_size 600 instead of ",
+        ),
         (None, [], "two models or more"),
         (None, ["gru_tiny", "gru_tinny"], "did you mean gru_tiny"),
     ],
@@ -190,7 +196,8 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(
     tmp_path, second, presets, said
 ):
     files = [tmp_path / "a.yaml"]
-    files[0].write_text("name: a\nmodel: {family: lstm}\n")
+    masked = second and second.startswith(MASKED)
+    files[0].write_text(MASKED if masked else "name: a\nmodel: {family: lstm}\n")
     if second:
         files.append(tmp_path / "b.yaml")
         files[1].write_text(second)

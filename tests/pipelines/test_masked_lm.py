@@ -8,8 +8,10 @@ import pytest
 import unchecked
 from langzoo import cli
 from langzoo.components.evaluator import judging
+from langzoo.models import ByteTokenizer, build
 from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.kubeflow.compiler import compile_pipeline
+from langzoo.serving.export import saved_model
 
 SETTINGS = [
     "name=masked",
@@ -52,6 +54,23 @@ def test_a_model_of_another_task_is_none_to_compare_with(masked, first, export_o
     paths = {name: str(export_of(run[1])) for name, run in models.items()}
     left_out, *_ = judging._measure_exports(paths, judging.EVAL, [], "masked_lm")
     assert left_out == {"last_blessed": "it is of task causal_lm, and not masked_lm"}
+
+
+def test_a_model_of_another_tokenizer_is_none_to_compare_with(
+    masked, export_of, tmp_path
+):
+    model = build("bert", ByteTokenizer(), 16, task="masked_lm", num_layers=1)
+    with unchecked.exports():
+        saved_model.export(model, tmp_path / "bytes", task="masked_lm")
+    own = str(export_of(masked[1]))
+    paths = {"candidate": own, "last_blessed": str(tmp_path / "bytes")}
+    left_out, measured, _ = judging._measure_exports(
+        paths, judging.EVAL, ["The statement"], "masked_lm"
+    )
+    assert measured.keys() == {"candidate"}
+    assert "it has another tokenizer than the candidate" in left_out["last_blessed"]
+    same = {"candidate": own, "last_blessed": own}
+    assert not judging._measure_exports(same, judging.EVAL, ["a"], "masked_lm")[0]
 
 
 def test_page_and_card_say_what_it_is_measured_in(masked):

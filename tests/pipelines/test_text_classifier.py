@@ -12,10 +12,16 @@ import pytest
 import tensorflow as tf
 import unchecked
 from langzoo import cli
+from langzoo.cli import judging
+from langzoo.components.evaluator.records import Measure
 from langzoo.components.push_folder.records import CARD_FILE
 from langzoo.components.text_example_gen import demo_corpus
+from langzoo.models.tasks import TASKS
 from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.kubeflow import compiler
+from langzoo.pipelines.local import comparison
+from langzoo.pipelines.report import data, page
+from langzoo.pipelines.report.reading import Runs
 from langzoo.serving.client import Client, RestClient
 from tensorflow_serving.apis import classification_pb2, prediction_service_pb2_grpc
 from typer.testing import CliRunner
@@ -92,12 +98,43 @@ def test_what_was_measured_is_told_by_label(run):
     assert "| method |" in card
 
 
+def test_classifiers_are_ranked_by_cross_entropy(run, capsys):
+    config, result, _ = run
+    runs = Runs(config.folder)
+    report = runs.read(runs.find(None))
+    worse = report.model_copy(deep=True)
+    worse.metrics["cross_entropy"] = Measure(value=9.0)
+    candidates = [
+        data.Candidate(name="worse", run=worse),
+        data.Candidate(name="better", run=report),
+    ]
+    task = TASKS["text_classifier"]
+    comparison_ = data.ComparisonReport(
+        pipeline=config.name,
+        started=report.started,
+        seconds=1.0,
+        task=task.name,
+        metric=task.metric,
+        definitions=report.evaluation.definitions,
+        candidates=comparison.ranked(candidates, task),
+    )
+    judging.print_ranking(comparison_)
+    shown = capsys.readouterr().out
+    assert shown.index("cross entropy") < shown.index("better") < shown.index("worse")
+    page_ = page.comparison_page(comparison_, config.folder)
+    assert "macro F1" in page_
+    assert "Samples" not in page_
+    assert "Samples" not in result.report.read_text()
+
+
 def test_it_answers_in_text(server):
     texts = ["Return the number of items.", "é"]
     with Client(server.grpc_address) as client:
         answers = client.classify(texts)
         scores = client.score_labels(texts, "method")
         assert client.score_labels(texts, ["x", ""]) == [float("-inf")] * 2
+        [info] = client.label_info()
+        assert (info.labels, info.multi_label) == (tuple(LABELS), False)
     with RestClient(str(server.rest_address)) as client:
         assert client.classify(texts)[0].labels == answers[0].labels
     for answer, score in zip(answers, scores, strict=True):

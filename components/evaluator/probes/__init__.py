@@ -7,6 +7,7 @@ nothing.
 |---|---|---|
 | robustness | what typing errors, case and white space cost | `robustness.py` |
 | counterfactual | what a group word changes in a sentence | `counterfactual.py` |
+| both, of labels | what these change in a classifier's answer | `labels.py` |
 | memorization | whether training texts come back verbatim | `memorization.py` |
 | contamination | whether training has the evaluation's texts | `contamination.py` |
 
@@ -24,7 +25,7 @@ from ....serving.export import contract
 from ...errors import InputError
 from ...text_example_gen.records import Contamination
 from ..measures.metric import Metric
-from . import contamination, counterfactual, memorization, robustness
+from . import contamination, counterfactual, labels, memorization, robustness
 from .probed import Probed
 from .settings import ProbeSettings
 
@@ -33,6 +34,8 @@ __all__ = ["NAMES", "ProbeSettings", "Probed", "names_of", "run"]
 NAMES: dict[str, Metric] = {
     **robustness.NAMES,
     **counterfactual.NAMES,
+    **labels.ROBUSTNESS,
+    **labels.COUNTERFACTUAL,
     **memorization.NAMES,
     **contamination.NAMES,
 }
@@ -41,6 +44,8 @@ NAMES: dict[str, Metric] = {
 _ASKED = (
     (robustness.NAMES, (contract.SCORE,)),
     (counterfactual.NAMES, (contract.SCORE, contract.TOKEN_SCORES)),
+    (labels.ROBUSTNESS, (contract.LABELS, contract.LABEL_INFO)),
+    (labels.COUNTERFACTUAL, (contract.LABELS, contract.LABEL_INFO)),
     (memorization.NAMES, (contract.GENERATE,)),
     (contamination.NAMES, ()),
 )
@@ -91,18 +96,7 @@ def run(
         raise InputError(
             f"the probes know no metric {name}: they know {', '.join(NAMES)}"
         )
-    probes: list[tuple[Collection[str], Callable[[ExportedModel], Probed]]] = [
-        (robustness.NAMES, lambda one: robustness.probe(one, eval_texts, settings)),
-        (counterfactual.NAMES, lambda model: counterfactual.probe(model, settings)),
-        (
-            memorization.NAMES,
-            lambda model: memorization.probe(model, train_texts, eval_texts, settings),
-        ),
-        (
-            contamination.NAMES,
-            lambda _: contamination.probe(train_texts, eval_texts, known),
-        ),
-    ]
+    probes = _probes(eval_texts, train_texts, settings, known)
     wanted = [probe for known, probe in probes if not set(names).isdisjoint(known)]
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {}
@@ -117,3 +111,26 @@ def run(
     except ServingError as error:
         raise InputError(f"the model cannot be probed: {error}") from error
     return Probed(metrics, details)
+
+
+def _probes(
+    eval_texts: Iterable[str],
+    train_texts: Iterable[str],
+    settings: ProbeSettings,
+    known: Contamination | None,
+) -> list[tuple[Collection[str], Callable[[Any], Probed]]]:
+    """The metrics of each probe, and what asks an exported model; see `run`."""
+    return [
+        (robustness.NAMES, lambda one: robustness.probe(one, eval_texts, settings)),
+        (counterfactual.NAMES, lambda model: counterfactual.probe(model, settings)),
+        (labels.ROBUSTNESS, lambda one: labels.robustness(one, eval_texts, settings)),
+        (labels.COUNTERFACTUAL, lambda model: labels.counterfactual(model, settings)),
+        (
+            memorization.NAMES,
+            lambda model: memorization.probe(model, train_texts, eval_texts, settings),
+        ),
+        (
+            contamination.NAMES,
+            lambda _: contamination.probe(train_texts, eval_texts, known),
+        ),
+    ]

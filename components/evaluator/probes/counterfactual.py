@@ -22,11 +22,10 @@ References:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .probed import Probed, by_name, lower_is_better
+from .probed import Probed, by_name, lower_is_better, mean
 from .settings import ProbeSettings
 from .templates import Pair, read_pairs
 
@@ -160,12 +159,7 @@ def context_gap(first: TokenScores, second: TokenScores) -> float:
 def _summary(gaps: Sequence[Gap]) -> dict[str, Any]:
     return {
         "pairs": len(gaps),
-        "mean_absolute_gap": _mean(abs(gap.gap) for gap in gaps),
-        "mean_absolute_context_gap": _mean(abs(gap.context_gap) for gap in gaps),
-        "mean_gap": _mean(gap.gap for gap in gaps),
+        "mean_absolute_gap": mean(abs(gap.gap) for gap in gaps),
+        "mean_absolute_context_gap": mean(abs(gap.context_gap) for gap in gaps),
+        "mean_gap": mean(gap.gap for gap in gaps),
     }
-
-
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return math.fsum(listed) / len(listed)

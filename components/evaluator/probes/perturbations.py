@@ -6,6 +6,13 @@ import random
 import re
 from collections.abc import Callable
 
+PERTURBATIONS = {
+    "noise": "typing errors (swapped, dropped, inserted and neighbouring keys)",
+    "lower": "all letters made lower-case",
+    "upper": "all letters made upper-case",
+    "whitespace": "some runs of white space doubled, or made a tab or a line break",
+}
+"""What each perturbation does, by name."""
 # Each row of keys begins so far to the right of the first, in widths of a key.
 _ROWS = {"qwertyuiop": 0.0, "asdfghjkl": 0.25, "zxcvbnm": 0.75}
 _REACH = 1.26

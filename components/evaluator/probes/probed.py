@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..measures.metric import Metric
@@ -29,3 +31,9 @@ def lower_is_better(
 def by_name(*metrics: Metric) -> dict[str, Metric]:
     """Metrics by their names."""
     return {metric.name: metric for metric in metrics}
+
+
+def mean(values: Iterable[float]) -> float:
+    """The mean of values; NaN where there are none."""
+    listed = list(values)
+    return math.fsum(listed) / len(listed) if listed else math.nan

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..measures.metric import Metric
-from .perturbations import perturbations
+from .perturbations import PERTURBATIONS, perturbations
 from .probed import Probed, by_name, lower_is_better
 from .samples import sample
 from .settings import ProbeSettings
@@ -19,12 +19,6 @@ from .settings import ProbeSettings
 if TYPE_CHECKING:
     from ....serving.in_process import ExportedModel
 
-_WHAT = {
-    "noise": "typing errors (swapped, dropped, inserted and neighbouring keys)",
-    "lower": "all letters made lower-case",
-    "upper": "all letters made upper-case",
-    "whitespace": "some runs of white space doubled, or made a tab or a line break",
-}
 _SOURCE = (
     "Belinkov and Bisk 2018, 'Synthetic and natural noise both break neural machine "
     "translation'; Pruthi et al. 2019, 'Combating adversarial misspellings'; bits per "
@@ -61,7 +55,7 @@ def _metrics(name: str, what: str) -> tuple[Metric, ...]:
 
 
 NAMES = by_name(
-    *(metric for name, what in _WHAT.items() for metric in _metrics(name, what))
+    *(metric for name, what in PERTURBATIONS.items() for metric in _metrics(name, what))
 )
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import keras_hub
+import numpy as np
 import tensorflow as tf
 
+from ....models.tasks.classifying import ClassifierSettings
 from ...errors import InputError
 from .settings import AugmentationSettings
-from .windows import TokenStream
+from .windows import PADDING, TokenStream
+
+_Batch = tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]
 
 
 def hidden(
@@ -63,9 +68,7 @@ def augmented(
             "set token_dropout and span_masking to 0, or take another tokenizer.type"
         )
 
-    def hide(
-        step: tf.Tensor, batch: tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+    def hide(step: tf.Tensor, batch: _Batch) -> _Batch:
         features, targets, weights = batch
         ids = features["token_ids"]
         draw = tf.stack([tf.constant(seed, tf.int64), step])
@@ -76,3 +79,61 @@ def augmented(
         return {**features, "token_ids": noisy}, targets, weights
 
     return batches.enumerate(first_step).map(hide).prefetch(tf.data.AUTOTUNE)
+
+
+def edited(
+    batches: tf.data.Dataset,
+    stream: TokenStream,
+    own: ClassifierSettings,
+    *,
+    seed: int,
+    first_step: int,
+) -> tf.data.Dataset:
+    """Swaps and leaves out tokens of texts, of which each is a row of its own.
+
+    `<s>` and `</s>` stay. What becomes of a step's batch is decided by seed and step.
+
+    Args:
+        batches: Of `stream`, from `first_step` on.
+        stream: It knows the special tokens.
+        own: How many tokens.
+        seed: Of the draw.
+        first_step: Step of the first batch.
+
+    References:
+        - [Wei and Zou, 2019](https://arxiv.org/abs/1901.11196) (EDA)
+    """
+    layers = [
+        layer(rate)
+        for layer, rate in (
+            (keras_hub.layers.RandomSwap, own.random_swap),
+            (keras_hub.layers.RandomDeletion, own.random_deletion),
+        )
+        if rate
+    ]
+    if not layers:
+        return batches
+
+    def edit(step: np.int64, ids: np.ndarray, inside: np.ndarray) -> np.ndarray:
+        generator = np.random.default_rng((seed, int(step)))
+        rows = [row[is_in].tolist() for row, is_in in zip(ids, inside, strict=True)]
+        texts = [row[1:-1] for row in rows]
+        for layer in layers:
+            changed = layer(texts, rng=generator)
+            texts = [new or old[:1] for new, old in zip(changed, texts, strict=True)]
+        edited_ids = np.full_like(ids, PADDING)
+        for into, row, text in zip(edited_ids, rows, texts, strict=True):
+            framed = [*row[:1], *text, *row[1:][-1:]]
+            into[: len(framed)] = framed
+        return edited_ids
+
+    def change(step: tf.Tensor, batch: _Batch) -> _Batch:
+        features, targets, weights = batch
+        ids, inside = features["token_ids"], features["padding_mask"]
+        new = tf.numpy_function(edit, [step, ids, inside], ids.dtype, stateful=False)
+        new = tf.ensure_shape(new, ids.shape)
+        there = new != PADDING
+        new = tf.where(there, new, stream.pad_id)
+        return {"token_ids": new, "padding_mask": there}, targets, weights
+
+    return batches.enumerate(first_step).map(change).prefetch(tf.data.AUTOTUNE)

@@ -17,6 +17,7 @@ from ....models.tokenizers.base import TextTokenizer
 from ...errors import InputError
 from ...text_example_gen.records import Labels
 from ...text_example_gen.settings import LABEL
+from .augmentation import edited
 from .packing import PackedWindows
 from .windows import read_features, read_lengths, write_token_ids
 
@@ -94,7 +95,7 @@ class LabelledRows(PackedWindows):
     Args:
         path: File that `write_documents` has written.
         context_length: Tokens that the longest row has room for.
-        settings: How much labels count.
+        settings: How much labels count, and what of texts changes in training.
 
     Raises:
         InputError: Where they name a label that there is not.
@@ -126,6 +127,9 @@ class LabelledRows(PackedWindows):
     ) -> tf.data.Dataset:
         batches = super().training_batches(
             batch_size, seed=seed, first_step=first_step, last_step=last_step
+        )
+        batches = edited(
+            batches, self, self._settings, seed=seed, first_step=first_step
         )
         if self._settings.class_weights is None:
             return batches
@@ -176,7 +180,7 @@ class LabelledRows(PackedWindows):
             is_row = tf.reshape(is_row, (rows, *[1] * (self.labels.ndim - 1)))
             inside = ids >= 0
             features = {
-                "token_ids": tf.where(inside, ids, self._pad_id),
+                "token_ids": tf.where(inside, ids, self.pad_id),
                 "padding_mask": inside,
             }
             weights = tf.cast(is_row, tf.float32)

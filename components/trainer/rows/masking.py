@@ -92,6 +92,9 @@ class MaskedWindows(TokenStream):
         batches = self._windows.evaluation_batches(batch_size, most)
         return batches.map(self._hide_by_hash).prefetch(tf.data.AUTOTUNE)
 
+    def __len__(self) -> int:
+        return len(self._windows)
+
     def steps_an_epoch(self, batch_size: int) -> int:
         return self._windows.steps_an_epoch(batch_size)
 

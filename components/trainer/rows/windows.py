@@ -18,7 +18,7 @@ import tensorflow_transform as tft
 from ....models.tokenizers.base import TextTokenizer
 from ...documents import batched
 
-_PADDING = -1  # no token: the padding token can be one of the text, too
+PADDING = -1  # no token: the padding token can be one of the text, too
 
 
 class TokenStream:
@@ -46,7 +46,7 @@ class TokenStream:
         self.start_id = layout["start_id"]
         self.end_id = layout["end_id"]
         self.unk_id = layout["unk_id"]
-        self._pad_id = layout["pad_id"]
+        self.pad_id = layout["pad_id"]
         self.context_length = context_length
         self.num_tokens = len(self._stream)
 
@@ -106,6 +106,10 @@ class TokenStream:
         """
         raise NotImplementedError
 
+    def __len__(self) -> int:
+        """How many rows there are."""
+        raise NotImplementedError
+
     def steps_an_epoch(self, batch_size: int) -> int:
         """Batches that hold every token once as a target, some of them padded."""
         raise NotImplementedError
@@ -144,8 +148,8 @@ class TokenStream:
         def split(
             pairs: tf.Tensor,
         ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-            inside = pairs != _PADDING
-            ids = tf.where(inside, pairs, self._pad_id)
+            inside = pairs != PADDING
+            ids = tf.where(inside, pairs, self.pad_id)
             inputs, targets = ids[0], ids[1]
             # Start, end and padding may be one token, as GPT-2's are.
             begins = (targets == self.start_id) & (inputs == self.end_id)
@@ -163,7 +167,7 @@ class TokenStream:
     def _read(self, places: np.ndarray) -> np.ndarray:
         inside = places < self.num_tokens
         ids = self._stream[np.where(inside, places, 0)].astype(np.int32)
-        return np.where(inside, ids, np.int32(_PADDING))
+        return np.where(inside, ids, np.int32(PADDING))
 
     def _let_go(self) -> None:
         """All that was read would stay in memory until others want it."""

@@ -13,6 +13,9 @@ from typing import Any
 class History:
     """The course of a training, kept with its checkpoints.
 
+    Args:
+        has_perplexity: Whether its losses have one that means something.
+
     Attributes:
         rows: What `TrainingResult.history` holds.
         evaluations: What `TrainingResult.evaluations` holds.
@@ -21,7 +24,8 @@ class History:
         seconds: Time spent in training so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, has_perplexity: bool = True) -> None:
+        self._has_perplexity = has_perplexity
         self.rows: list[dict[str, float]] = []
         self.evaluations: list[dict[str, float]] = []
         self.samples: list[dict[str, Any]] = []
@@ -30,7 +34,12 @@ class History:
 
     def to_json(self) -> str:
         """Returns the history as JSON."""
-        return json.dumps(vars(self))
+        kept = {name: value for name, value in vars(self).items() if name[0] != "_"}
+        return json.dumps(kept)
+
+    def curves_of(self, row: dict[str, float]) -> dict[str, float]:
+        """What there is to see of a row."""
+        return curves_of(row, self._has_perplexity)
 
     def load_json(self, text: str) -> None:
         """Takes up a history that `to_json` gave, in the lists that are there."""
@@ -40,9 +49,11 @@ class History:
             getattr(self, name)[:] = values
 
 
-def curves_of(row: dict[str, float]) -> dict[str, float]:
+def curves_of(row: dict[str, float], has_perplexity: bool) -> dict[str, float]:
     """What there is to see of a row of a history, by name; perplexity is added."""
     values = {name: row[name] for name in row if name not in ("step", "time")}
+    if not has_perplexity:
+        return values
     return {**values, "perplexity": perplexity_of(row["loss"])}
 
 

@@ -21,7 +21,7 @@ from ....models.tasks.causal_lm import CausalLM
 from ...errors import line_of
 from ...progress import report
 from .event_files import EventFile
-from .history import History, curves_of
+from .history import History
 from .sampling import Sampler
 from .settings import WatchSettings
 from .weights_and_biases import WandbRun, require_installed
@@ -93,7 +93,7 @@ class Watching:
         self._history = history
         settings = self._settings
         if settings.wandb_project:
-            run = WandbRun(settings.wandb_project, self._folder, self._run)
+            run = WandbRun(settings.wandb_project, self._folder, self._run, history)
             self._displays.append(run)
         if not settings.tensorboard:
             return []
@@ -160,6 +160,7 @@ class _TensorBoardLogs:
 
     def __init__(self, folder: str, history: History, graph: tf.Graph | None) -> None:
         self._folder = folder
+        self._history = history
         self._files: dict[str, EventFile] = {}
         self._flushed = time.monotonic()
         with self._or_not_at_all():
@@ -181,7 +182,8 @@ class _TensorBoardLogs:
             if file := self._files.get(group):
                 # A checkpoint of before there were times has none.
                 seconds = row.get("time", time.time())
-                file.scalars(curves_of(row), step=int(row["step"]), seconds=seconds)
+                curves = self._history.curves_of(row)
+                file.scalars(curves, step=int(row["step"]), seconds=seconds)
         if time.monotonic() - self._flushed >= _FLUSH_EVERY_SECONDS:
             self._flush()
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ...errors import InputError
 from ...progress import report
-from .history import curves_of
+from .history import History
 
 _ID_FILE = "wandb-id"
 
@@ -37,12 +37,15 @@ class WandbRun:
         folder: Where its files lie, and its identity, which a resumed training takes
             up; it outlives the process.
         settings: What the run is shown to be configured with.
+        history: That of the training, which says what there is to see of its rows.
 
     Raises:
         InputError: Where the package is not installed, or cannot begin.
     """
 
-    def __init__(self, project: str, folder: str, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, project: str, folder: str, settings: dict[str, Any], history: History
+    ) -> None:
         require_installed()
         import wandb
 
@@ -61,6 +64,7 @@ class WandbRun:
             reason = " ".join(str(error).split())
             raise InputError(f"watch.wandb_project: {reason}") from error
         self._table = wandb.Table
+        self._history = history
         if self._run.url:  # It has none offline.
             report(f"watch it: {self._run.url}")
 
@@ -70,7 +74,8 @@ class WandbRun:
         Steps before the last one that the run has had, which a training that was killed
         does again, it leaves as they are.
         """
-        values = {f"{group}/{name}": value for name, value in curves_of(row).items()}
+        curves = self._history.curves_of(row)
+        values = {f"{group}/{name}": value for name, value in curves.items()}
         self._run.log(values, step=int(row["step"]))
 
     def write(self, group: str, sample: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from ..scoring import Reading, has_hidden_states, map_in_order
+from ..in_order import Reading, has_hidden_states, map_in_order
 from .settings import LARGEST_CACHE, NeuralCache
 
 _EMPTY = -1  # no token's id

@@ -24,7 +24,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ....models.tasks.scoring import Chunk, Inputs, Windows, map_windows
+from ....models.tasks.windows import Chunk, Inputs, Windows, map_windows
 from .. import contract
 from ..document_sums import binned
 from ..settings import ExportSettings

@@ -36,10 +36,7 @@ def routes(service: Service) -> list[Route]:
             record.done(200, completion.usage)
             return await json_text.response(body, asked.size)
 
-    async def completions(request: Request) -> Response:
-        return await service.answered(request, answer)
-
-    return [Route("/v1/completions", service.guarded(completions), methods=["POST"])]
+    return [service.route("/v1/completions", answer, "POST")]
 
 
 def _check_size(asked: CompletionRequest, most: int) -> None:

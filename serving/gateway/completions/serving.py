@@ -80,6 +80,7 @@ class Completion:
             ServingError: the model server refuses, or does not answer.
         """
         version = await model.current()
+        version.require(GENERATE.name)
         if version.info is None:
             _require_older(request)
         reading = Reading(

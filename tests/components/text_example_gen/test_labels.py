@@ -104,6 +104,15 @@ def test_what_no_classifier_can_learn_of_is_a_line(train, said):
         labels.require_enough(Labels(documents={"train": train}), 2)
 
 
+def test_a_split_of_unknown_labels_alone_is_a_line():
+    documents = {"train": {"a": 9, "b": 9}, "eval": {"z": 3}}
+    said = "no document of eval has a label that train has: there are 'z' \\(3\\), and"
+    with pytest.raises(InputError, match=said):
+        labels.require_enough(Labels(documents=documents), 2)
+    # Where a document may have none, it is one without labels.
+    labels.require_enough(Labels(documents=documents, multi_label=True), 2)
+
+
 def test_labels_that_train_has_not_are_counted_and_told():
     found = Labels(documents={"train": {"b": 2, "a": 9}, "eval": {"a": 1, "z": 3}})
     labels.require_enough(found, 2)

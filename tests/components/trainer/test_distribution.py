@@ -15,7 +15,7 @@ from langzoo.components.trainer.settings import TrainerSettings
 
 # TensorFlow divides its one CPU only before it is used, so in a process of its own.
 SCRIPT = """
-import gc, json, pydoc_data.topics, sys
+import gc, json, pathlib, pydoc_data.topics, sys
 
 gc.disable()
 import keras, numpy as np, tensorflow as tf
@@ -26,10 +26,11 @@ tf.config.set_logical_device_configuration(cpu, [half, half])
 
 from langzoo.components.trainer import callbacks, distribution, training
 from langzoo.components.trainer.networks import network_of, prepared
+from langzoo.components.trainer.rows.labelled import LabelledRows
 from langzoo.components.trainer.rows.packing import make_windows
 from langzoo.components.trainer.rows.windows import TokenStream
 from langzoo.components.trainer.settings import TrainerSettings
-from langzoo.models import ByteTokenizer, build_causal_lm
+from langzoo.models import ByteTokenizer, build
 
 gc.freeze()
 gc.enable()
@@ -48,17 +49,31 @@ TokenStream.write(
 )
 
 
+def labelled(several, settings):
+    labels = np.arange(len(text.split("\\n\\n"))) % 3
+    labels = np.eye(3)[labels] if several else labels
+    np.save(f"{folder}/stream.labels.npy", labels.astype(np.int32))
+    pathlib.Path(f"{folder}/stream.labels.json").write_text(json.dumps(list("xyz")))
+    options = {
+        "task": "text_classifier",
+        "of_task": {"labels": list("xyz"), "multi_label": several, "dropout": 0},
+    }
+    return LabelledRows(f"{folder}/stream", 16, settings.classifier), options
+
+
 sizes = {"num_layers": 1, "hidden_dim": 16, "ngram_embeddings": 2}
 
 
-def train(strategy, family, checkpoints, **settings):
+def train(strategy, family, checkpoints, several=None, **settings):
     defaults = {"steps": 6, "batch_size": 4, "eval_every_steps": 3}
     settings = TrainerSettings(**{**defaults, "jit_compile": False, **settings})
     settings = settings.of_family(family)
-    windows = make_windows(f"{folder}/stream", 16, settings.packing)
+    windows, options = make_windows(f"{folder}/stream", 16, settings.packing), {}
+    if several is not None:
+        windows, options = labelled(several, settings)
     keras.utils.set_random_seed(0)
     with distribution.make_strategy(strategy).scope():
-        model = build_causal_lm(family, tokenizer, 16, **sizes)
+        model = build(family, tokenizer, 16, **sizes, **options)
         network = network_of(prepared(model, settings), settings)
     path = f"{folder}/{checkpoints}"
     result = training.train(network, windows, windows, settings, path)
@@ -101,6 +116,26 @@ CASES = {
         },
     ),
     "schedule-free": ("rnn", {"optimizer": "schedule_free_adamw"}),
+    "labels, changed texts": (
+        "gated_conv",
+        {
+            "several": False,
+            "classifier": {
+                "class_weights": {"x": 3.0},
+                "random_swap": 0.2,
+                "random_deletion": 0.2,
+            },
+        },
+    ),
+    "several labels, layers apart": (
+        "gru",
+        {
+            "several": True,
+            "classifier": {"class_weights": "balanced"},
+            "layer_rates": {"recurrent_*": 0.5},
+            "unfreeze": {"token_embedding": 3},
+        },
+    ),
     "resumed": ("rnn", {"schedule": "constant", "warmup_steps": 0}),
 }
 

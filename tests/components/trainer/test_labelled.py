@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from langzoo.components.errors import InputError
+from langzoo.components.trainer import callbacks, training
+from langzoo.components.trainer.evaluation import Texts
+from langzoo.components.trainer.networks import network_of, prepared
 from langzoo.components.trainer.rows.labelled import LabelledRows, balanced
 from langzoo.components.trainer.rows.windows import write_token_ids
-from langzoo.models import ByteTokenizer
+from langzoo.components.trainer.settings import TrainerSettings
+from langzoo.models import ByteTokenizer, build
 from langzoo.models.tasks.classifying import ClassifierSettings
 from langzoo.models.tasks.text_classifier import TextClassifierPreprocessor
 from sklearn.utils.class_weight import compute_class_weight
@@ -113,3 +118,85 @@ def test_a_weight_of_no_label_is_refused_in_a_line(rows):
     labelled = rows(class_weights={"w": 2.0})
     with pytest.raises(InputError, match="has the label 'w': there are x, y, z"):
         labelled.training_batches(2, seed=0, first_step=0, last_step=1)
+
+
+def changed(labelled, first_step=0, seed=0):
+    """The tokens of rows of some steps, without padding, and their labels."""
+    batches = labelled.training_batches(
+        2, seed=seed, first_step=first_step, last_step=9
+    )
+    return [row[:2] for row in read(batches)]
+
+
+def test_texts_are_changed_by_seed_and_step(rows):
+    start, end = (getattr(ByteTokenizer(), f"{n}_token_id") for n in ("start", "end"))
+    plain = changed(rows())
+    swapped = changed(rows(random_swap=0.5))
+    deleted = changed(rows(random_deletion=0.5))
+    assert swapped == changed(rows(random_swap=0.5))
+    assert swapped != changed(rows(random_swap=0.5), seed=1) != plain
+    for (ids, label), (other, same), (fewer, alike) in zip(
+        plain, swapped, deleted, strict=True
+    ):
+        assert label == same == alike
+        for one in (ids, other, fewer):
+            assert (one[0], one[-1]) == (start, end)
+        assert sorted(other) == sorted(ids)
+        assert min(len(ids), 3) <= len(fewer) <= len(ids)
+        left = iter(ids)
+        assert all(token in left for token in fewer)  # in their order
+    lost = 1 - sum(len(row) - 2 for row, _ in deleted) / sum(
+        len(r) - 2 for r, _ in plain
+    )
+    assert 0.3 < lost < 0.7
+    # And where a training goes on, it does as it would have.
+    whole = rows(random_swap=0.5, random_deletion=0.2)
+    late = changed(whole, first_step=4)
+    assert changed(whole)[-len(late) :] == late
+
+
+def train(labelled, folder):
+    """A classifier of the rows after ten steps, and what training says it did."""
+    settings = TrainerSettings(
+        steps=10,
+        batch_size=2,
+        jit_compile=False,
+        eval_every_steps=4,
+        early_stopping_patience=9,
+        layer_rates={"block_*": 0.3},
+        unfreeze={"block_0": 5},
+        warmup_steps=2,
+    ).of_family("gated_conv")
+    keras.utils.set_random_seed(0)
+    model = build(
+        *("gated_conv", ByteTokenizer(), CONTEXT),
+        task="text_classifier",
+        of_task={"labels": ["x", "y", "z"], "dropout": 0.2},
+        num_layers=1,
+        hidden_dim=8,
+    )
+    network = network_of(prepared(model, settings), settings)
+    texts = Texts(6, 60, task="text_classifier")
+    result = training.train(network, labelled, labelled, settings, str(folder), texts)
+    return model, result
+
+
+def test_an_interrupted_training_ends_alike(
+    rows, tmp_path, interrupted, listening, monkeypatch
+):
+    monkeypatch.setattr(callbacks, "_SHOW_EVERY_SECONDS", 0)
+    labelled = rows(class_weights="balanced", random_swap=0.3, random_deletion=0.2)
+    with listening() as said:
+        whole, expected = train(labelled, tmp_path / "whole")
+    assert "texts/s" in " ".join(said)
+    assert "perplexity" not in " ".join(said)
+    expected.write_tables(str(tmp_path))
+    assert "perplexity" not in (tmp_path / "history.csv").read_text()
+    with interrupted("step 7/"):
+        train(labelled, tmp_path / "parts")
+    resumed, result = train(labelled, tmp_path / "parts")
+    assert result.resumed_at == 7
+    for one, other in zip(whole.weights, resumed.weights, strict=True):
+        np.testing.assert_allclose(other.numpy(), one.numpy(), atol=1e-6)
+    losses = [[row["loss"] for row in one.evaluations] for one in (expected, result)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)

@@ -147,6 +147,11 @@ STATEFUL = {
         "freeze": ["token_embedding"],
         "jit_compile": True,
     },
+    "rates of layers, unfreezing, accumulation": {
+        "layer_rates": {"block_*": 0.5, "token_embedding": 0.1},
+        "unfreeze": {"block_0": 3, "token_embedding": 6},
+        "gradient_accumulation_steps": 2,
+    },
     "nt_asgd": {
         "optimizer": "nt_asgd",
         "learning_rate": 60.0,  # so high that the loss does not only fall

@@ -21,16 +21,17 @@ def harness():
     case.tearDown()
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", [*TINY, "bag"])
 def test_backbone(harness, family):
+    sizes = {**TINY, "bag": {"hidden_dim": 8}}[family]
     harness.run_backbone_test(
         cls=models.FAMILIES[family],
-        init_kwargs={"vocabulary_size": VOCABULARY, **TINY[family]},
+        init_kwargs={"vocabulary_size": VOCABULARY, **sizes},
         input_data={
             "token_ids": np.ones((2, 5), "int32"),
             "padding_mask": np.ones((2, 5), "bool"),
         },
-        expected_output_shape=(2, 5, TINY[family].get("hidden_dim", VOCABULARY)),
+        expected_output_shape=(2, 5, sizes.get("hidden_dim", VOCABULARY)),
     )
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import keras
 import keras_hub
 import numpy as np
 import pytest
-from langzoo.models import ByteTokenizer, KerasHubCausalLM, build_causal_lm
-from langzoo.models.learning.freezing import freeze
+from langzoo.models import (
+    ByteTokenizer,
+    KerasHubCausalLM,
+    build,
+    build_causal_lm,
+)
+from langzoo.models.learning.freezing import freeze, set_pace
+from langzoo.models.learning.recipe import Recipe
 
 
 def make_gpt2():
@@ -74,3 +81,83 @@ def test_a_pattern_that_matches_nothing_names_the_layers():
 def test_something_must_be_left_to_train():
     with pytest.raises(ValueError, match="must be left to train"):
         freeze(make_lstm(), ["*"])
+
+
+def stepped(model, texts, steps=3, **recipe):
+    """The weights by layer after so many steps, from the same ones on."""
+    network = keras.Model(model.input, model.output)
+    optimizer = Recipe(warmup_steps=0, **recipe).make_optimizer(paced=True)
+    network.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(True))
+    x, y, sample_weight = model.preprocessor(texts[:4])
+    for _ in range(steps):
+        network.train_on_batch(x, y, sample_weight)
+    return weights_by_layer(model)
+
+
+def drawn_lstm():
+    keras.utils.set_random_seed(0)
+    return make_lstm()
+
+
+def moved(before, after):
+    return {
+        name: [b - a for a, b in zip(before[name], after[name], strict=True)]
+        for name in before
+    }
+
+
+def test_a_layer_learns_at_its_share_of_the_rate(shakespeare):
+    plain = {"optimizer": "sgd", "momentum": 0.0, "clip_norm": 0.0, "weight_decay": 0.1}
+    before = weights_by_layer(drawn_lstm())
+    whole = moved(before, stepped(drawn_lstm(), shakespeare, 1, **plain))
+    model = drawn_lstm()
+    set_pace(model, {"recurrent_*": 0.25})
+    slow = moved(before, stepped(model, shakespeare, 1, **plain))
+    for name, changes in whole.items():
+        share = 0.25 if name.startswith("recurrent_") else 1.0
+        for expected, change in zip(changes, slow[name], strict=True):
+            np.testing.assert_allclose(change, share * expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
+def test_a_layer_that_does_not_learn_yet_is_as_a_frozen_one(optimizer, shakespeare):
+    frozen, late = drawn_lstm(), drawn_lstm()
+    freeze(frozen, ["recurrent_*"])
+    set_pace(late, starts={"recurrent_*": 3})
+    options = {"optimizer": optimizer, "clip_norm": 0.01}
+    expected = stepped(frozen, shakespeare, **options)
+    before = weights_by_layer(drawn_lstm())
+    for name, weights in stepped(late, shakespeare, **options).items():
+        for one, other in zip(weights, expected[name], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6)
+        if name.startswith("recurrent_"):
+            assert all(map(np.array_equal, weights, before[name]))
+    model = drawn_lstm()
+    set_pace(model, starts={"recurrent_*": 3})
+    after = moved(before, stepped(model, shakespeare, 4, **options))
+    assert all(np.any(change) for change in after["recurrent_0"])
+
+
+def test_what_a_task_puts_behind_the_backbone_always_learns():
+    model = build(
+        *("gated_conv", ByteTokenizer(), 16),
+        task="text_classifier",
+        of_task={"labels": ["a", "b"]},
+        num_layers=1,
+        hidden_dim=8,
+    )
+    freeze(model, ["*"])
+    assert {weight.path.split("/")[0] for weight in model.trainable_weights} == {"head"}
+
+
+@pytest.mark.parametrize(
+    ("rates", "starts", "said"),
+    [
+        ({"block_*": 0.1}, {}, "match one of the layers token_embedding"),
+        ({}, {"block_*": 2}, "match one of the layers token_embedding"),
+        ({"recurrent_*": 0.1, "recurrent_0": 1.0}, {}, "the layer recurrent_0"),
+    ],
+)
+def test_a_pace_of_no_layer_or_two_of_one_are_refused(rates, starts, said):
+    with pytest.raises(ValueError, match=said):
+        set_pace(make_lstm(), rates, starts)

@@ -11,7 +11,7 @@ from langzoo.models import (
     NeuralCache,
     build_causal_lm,
 )
-from langzoo.models.tasks import scoring
+from langzoo.models.tasks import scoring, windows
 from tiny_models import KINDS, TINY
 
 CONTEXT = 8
@@ -100,7 +100,7 @@ def test_a_cache_is_the_mixture_that_it_says(models, family, stride):
 
 def test_a_cache_goes_on_with_a_state(lstm, monkeypatch):
     for positions in (1, 16, 1024):
-        monkeypatch.setattr(scoring, "CHUNK_POSITIONS", positions)
+        monkeypatch.setattr(windows, "CHUNK_POSITIONS", positions)
         lstm.cached_score_function = None
         scores = lstm.score(TEXTS, stride=0, adapt=CACHE)
         for row, text in zip(scores, TEXTS, strict=True):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import unchecked
 from langzoo.models import build_causal_lm
-from langzoo.models.tasks import scoring
+from langzoo.models.tasks import scoring, windows
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.pipelines.configuration.loading import ConfigError, load
 from langzoo.serving.server.servable import load_servable
@@ -37,7 +37,7 @@ def read_at_once(model, text):
 
 @pytest.mark.parametrize("positions", [1, 2 * CONTEXT, 1024])
 def test_with_stride_0_a_document_is_read_as_if_at_once(model, positions, monkeypatch):
-    monkeypatch.setattr(scoring, "CHUNK_POSITIONS", positions)
+    monkeypatch.setattr(windows, "CHUNK_POSITIONS", positions)
     model.score_function = None
     scores = model.score(TEXTS, stride=0)
     for row, text in zip(scores, TEXTS, strict=True):

@@ -157,6 +157,9 @@ def test_a_backbone_of_keras_hub_serves_as_well(sentences, tmp_path):
     np.testing.assert_allclose(
         model.predict(sentences[0][:2], verbose=0), expected, atol=1e-5
     )
+    found = models.attribute(model, sentences[0][0], "question")
+    assert found.method == "integrated_gradients"
+    assert abs(found.residual) <= 0.011
 
 
 def test_too_few_labels_are_refused():
@@ -246,6 +249,11 @@ def test_what_speaks_for_a_label_sums_to_what_it_says(sentences, family):
         assert abs(found.residual) <= 0.011
     with pytest.raises(ValueError, match="must be one of question, statement"):
         models.attribute(model, text, "answer")
+    # Of a longer text that is explained which is read.
+    found = models.attribute(model, text * 9, "question")
+    assert len(found.tokens) == 32
+    told = model.classify(text * 9)["question"]
+    assert np.exp(found.output) == pytest.approx(told, rel=1e-3)
 
 
 def test_a_classifier_begins_with_what_a_language_model_has_learned(tmp_path):

@@ -58,6 +58,8 @@ def test_every_preset_can_stand_in_the_demo(name):
     can = family_of(preset.family).can
     task = next(name for name, task in TASKS.items() if can(task))
     settings = [setting, "gate={}", f"task={task}"]
+    if TASKS[task].learns_from:
+        settings.append("corpus.label_field=kind")
     assert loading.load(settings=settings).model.family == preset.family
 
 
@@ -243,6 +245,11 @@ def test_the_folders_of_a_root_in_a_store_have_one_slash_between_them():
         ("trainer.precision=float8", "trainer.precision: 'float8' cannot be"),
         ("trainer.label_smoothing=1", "trainer.label_smoothing: 1 cannot be"),
         ("trainer.freeze=norm", "trainer.freeze: 'norm' cannot be"),
+        ("trainer.layer_rates={x: 0}", "trainer.layer_rates.x: 0 cannot be"),
+        (
+            "trainer={unfreeze: {x: 9}, optimizer: schedule_free_adamw}",
+            "trainer.layer_rates and trainer.unfreeze need another",
+        ),
         ("watch.tensorbord=true", "watch.tensorbord: did you mean tensorboard?"),
         ("watch={tensorboard: false, graph: true}", "graph needs watch.tensorboard tr"),
         ("watch.profile_steps=[3]", "watch.profile_steps: [3] cannot be"),

@@ -19,6 +19,8 @@ def load(family="transformer", **search):
     task = next(name for name, task in TASKS.items() if can(task))
     settings = [f"model={json.dumps(model)}", f"search={json.dumps(search)}"]
     settings += ["gate={}", f"task={task}"]
+    if TASKS[task].learns_from:
+        settings.append("corpus.label_field=kind")
     return loading.load(settings=settings)
 
 

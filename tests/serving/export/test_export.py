@@ -172,7 +172,7 @@ one_export = pytest.mark.parametrize("export", KINDS[:1], indirect=True)
 
 
 def reference_scores(export: Export, text: str) -> list[float]:
-    """The windows of the module docstring of `scoring`, as a plain loop."""
+    """The windows of the module docstring of `windows`, as a plain loop."""
     document = [START, *export.ids(text), END]
     scores: list[float] = []
     start = 0
@@ -426,7 +426,7 @@ def test_more_windows_than_a_chunk_holds_change_nothing(export, monkeypatch):
         dtype=tf.int32,
     )
     whole = token_log_probabilities(export.model, documents, stride=STRIDE)
-    monkeypatch.setattr("langzoo.models.tasks.scoring.CHUNK_POSITIONS", 3 * CONTEXT)
+    monkeypatch.setattr("langzoo.models.tasks.windows.CHUNK_POSITIONS", 3 * CONTEXT)
     chunked = token_log_probabilities(export.model, documents, stride=STRIDE)
     np.testing.assert_allclose(chunked.flat_values, whole.flat_values, rtol=1e-4)
 

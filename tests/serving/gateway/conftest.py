@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import langzoo  # noqa: F401  (sets the environment, so it comes first)
+import numpy as np
 import openai
 import pytest
 import unchecked
 from asgi import running
+from langzoo.models import build
 from langzoo.models.tokenizers.byte import ByteTokenizer
 from langzoo.models.tokenizers.sentence_piece import train_sentencepiece
+from langzoo.serving.export import saved_model
 from langzoo.serving.gateway.app import Gateway
 from langzoo.serving.gateway.command import Upstream
 from langzoo.serving.gateway.options import GatewayOptions
@@ -36,16 +39,14 @@ def gateway_models(
     return {name: drawn_export(one, ASKED) for name, one in tokenizers.items()}
 
 
-@pytest.fixture(scope="package")
-def gateway_server(
-    gateway_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ModelServer]:
-    """A model server of `gateway_models`."""
+@contextlib.contextmanager
+def served(models: Mapping[str, Path], folder: Path) -> Iterator[ModelServer]:
+    """A model server of base paths by name, with its file in a folder."""
     configs = "".join(
         f'config {{ name: "{name}" base_path: "{path}" model_platform: "tensorflow" }}'
-        for name, path in gateway_models.items()
+        for name, path in models.items()
     )
-    config_file = tmp_path_factory.mktemp("gateway") / "models.config"
+    config_file = folder / "models.config"
     config_file.write_text(f"model_config_list {{ {configs} }}")
     with ModelServer(
         config_file=str(config_file),
@@ -56,6 +57,44 @@ def gateway_server(
     ) as server:
         assert server.wait_ready(timeout=120)
         yield server
+
+
+@pytest.fixture(scope="package")
+def gateway_server(
+    gateway_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ModelServer]:
+    """A model server of `gateway_models`."""
+    with served(gateway_models, tmp_path_factory.mktemp("gateway")) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def answering_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    """A model server of a classifier and of a masked language model."""
+    of_task = {"of_task": {"labels": ["good", "bad", "odd"]}}
+    kinds: dict[str, tuple[str, str, dict[str, Any]]] = {
+        "labels": ("text_classifier", "gated_conv", of_task),
+        "gaps": ("masked_lm", "bert", {"num_heads": 2}),
+    }
+    folder = tmp_path_factory.mktemp("answering")
+    for name, (task, family, more) in kinds.items():
+        sizes = {"num_layers": 1, "hidden_dim": 8, **more}
+        model = build(family, ByteTokenizer(), 64, task=task, **sizes)
+        generator = np.random.default_rng(7)
+        for weight in model.trainable_variables:
+            weight.assign(generator.normal(scale=0.5, size=weight.shape))
+        with unchecked.exports():
+            saved_model.export(model, folder / name / "1", task=task)
+    with served({name: folder / name for name in kinds}, folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def answering_url(answering_server: ModelServer) -> Iterator[str]:
+    """The address of a gateway to `answering_server`."""
+    models = {name: name for name in ("labels", "gaps")}
+    with gateway(answering_server.grpc_address, models=models) as url:
+        yield url
 
 
 @contextlib.contextmanager

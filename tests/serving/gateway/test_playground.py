@@ -149,6 +149,46 @@ def test_it_scores_a_text(page: Page, subwords: Client) -> None:
 
 
 @in_chromium
+def test_a_classifier_shows_its_labels(
+    open_page: Callable[[str], Page], answering_url: str, answering_server: ModelServer
+) -> None:
+    page = open_page(answering_url)
+    with Client(answering_server.grpc_address, "labels") as client:
+        [expected] = client.classify(["To be?"])
+    expect(page.get_by_role("tab")).to_have_text(["Classify"])
+    page.get_by_label("Text to classify").fill("To be?")
+    page.keyboard.press("Control+Enter")
+    rows = page.locator("#output tr")
+    expect(rows).to_have_count(3)
+    assert rows.locator("th").all_inner_texts() == list(expected.labels)
+    expect(rows.first).to_contain_text(f"{100 * expected.probabilities[0]:.0f} %")
+    page.set_viewport_size({"width": 320, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+@in_chromium
+def test_a_masked_model_fills_gaps(
+    open_page: Callable[[str], Page], answering_url: str
+) -> None:
+    page = open_page(answering_url)
+    page.get_by_label("Model").select_option("gaps")
+    expect(page.get_by_role("tab")).to_have_text(["Fill"])
+    page.get_by_label("Text with gaps").fill("To [MASK], or not to [MASK]")
+    page.get_by_role("button", name="Fill").click()
+    expect(page.locator("#output table")).to_have_count(2)
+    expect(page.locator("#output table").first.locator("tr")).to_have_count(10)
+    expect(page.locator(".filled")).to_have_count(2)
+    page.get_by_label("Text with gaps").fill("no gap")
+    page.get_by_role("button", name="Fill").click()
+    expect(page.get_by_role("alert")).to_have_text(
+        "Write [MASK] where a piece is missing"
+    )
+    # And back to a model that says labels.
+    page.get_by_label("Model").select_option("labels")
+    expect(page.get_by_role("tab")).to_have_text(["Classify"])
+
+
+@in_chromium
 def test_it_takes_a_megabyte(page: Page) -> None:
     line, put = "The value of an object, and more.\n", "(field, it) => field.value = it"
     page.get_by_label("Model").select_option("subwords")
@@ -225,5 +265,10 @@ def test_the_page_loads_nothing_else() -> None:
     links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", html)
     assert all(link.startswith("data:") for link in links), links
     fetched = re.findall(r"fetch\(\"([^\"]+)", html)
-    known = ["tokenizer_info?model=", "v1/completions", "v1/models"]
+    known = [
+        "signatures?model=",
+        "tokenizer_info?model=",
+        "v1/completions",
+        "v1/models",
+    ]
     assert sorted(set(fetched)) == known
