@@ -247,6 +247,8 @@ class GateSettings(Section):
     document's label, or of all its labels together."""
     max_nats_per_masked_token: Annotated[float, Field(gt=0)] = 6.0
     """A candidate above it is refused, where the task is `masked_lm`."""
+    max_nats_per_tag: Annotated[float, Field(gt=0)] = 1.0
+    """A candidate above it is refused, where the task is `token_classifier`."""
     min_improvement: _Number = 0.0
     """Bits per byte, or what else its task is measured in, that a candidate must be
     better than the last blessed model; below 0, how much worse it may be."""
