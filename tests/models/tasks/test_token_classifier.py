@@ -194,3 +194,8 @@ def test_the_floor_counts_and_is_saved(tmp_path):
         iter(ids), [row[1 : len(i) + 1] for row, i in zip(tags, ids, strict=True)]
     )
     np.testing.assert_allclose(again.predict(TEXTS[:2], verbose=0), logits, rtol=1e-6)
+
+
+def test_what_speaks_for_an_answer_is_not_told_of_taggers():
+    with pytest.raises(ValueError, match="known of text classifiers"):
+        models.attribute(built(), "Ann came")
