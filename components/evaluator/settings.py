@@ -187,7 +187,7 @@ class EvaluatorSettings(Section):
     slice_values: int = 50
     """As `GateSettings`."""
     features: list[str] = []
-    """Features that the examples have besides their text."""
+    """Features of the examples that they can be sliced by."""
     task: str = CAUSAL_LM.name
     """What the candidate has learned to do."""
     probes: _Probes = None

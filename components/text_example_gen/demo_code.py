@@ -77,7 +77,7 @@ def _spans(function: ast.FunctionDef) -> dict[_Place, tuple[str, _Place]]:
     """What begins at places, and where it ends."""
     nodes = list(ast.walk(function))
     parameters = {node.arg for node in nodes if isinstance(node, ast.arg)}
-    found = {
+    found: dict[ast.expr, str] = {
         node: "PARAMETER"
         for node in nodes
         if isinstance(node, ast.Name) and node.id in parameters

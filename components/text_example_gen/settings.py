@@ -213,6 +213,11 @@ class CorpusSettings(_Reading):
         return sorted(named | self.targets)
 
     @property
+    def sliced_by(self) -> list[str]:
+        """Those of them that are of a document as a whole."""
+        return [name for name in self.features if name not in self.targets - {LABEL}]
+
+    @property
     def targets(self) -> set[str]:
         """Those of them that a task can learn."""
         return set().union(*(source.targets for source in self.all_sources))

@@ -308,7 +308,7 @@ class Config(Section):
 
     @pydantic.model_validator(mode="after")
     def _rules_can_be_kept(self) -> Config:
-        self.gate.require_measurable(self.corpus.features, self.task)
+        self.gate.require_measurable(self.corpus.sliced_by, self.task)
         return self
 
     @pydantic.model_validator(mode="after")

@@ -86,7 +86,7 @@ def test_what_was_measured_is_told_by_tag_and_by_type(run):
     assert [sum(row) for row in confusion] == words
     # Names and places are known by heart from their own tokens.
     assert evaluation.of("ngram")["span_f1"].value == 1.0
-    assert evaluation.of("ngram")["nats_per_tag"].value < 0.1
+    assert evaluation.of("ngram")["nats_per_tag"].value < 0.2
     page = result.report.read_text()
     assert "<h3>Spans</h3>" in page
     assert "<h3>Tags</h3>" in page

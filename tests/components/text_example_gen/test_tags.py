@@ -10,6 +10,8 @@ import pytest
 import tensorflow as tf
 from langzoo.components.errors import InputError
 from langzoo.components.text_example_gen import demo_code, labels, readers
+from langzoo.components.text_example_gen.cleaning import digest
+from langzoo.components.text_example_gen.documents import Document
 from langzoo.components.text_example_gen.executor import to_example
 from langzoo.components.text_example_gen.records import Labels, Summary
 from langzoo.components.text_example_gen.settings import CorpusSettings, SourceSettings
@@ -189,6 +191,21 @@ def test_cleaning_that_parts_words_is_refused():
         with pytest.raises(loading.ConfigError, match="may part words or join them"):
             loading.load(path, [f"cleaning.{step}"])
     loading.load(path, ["cleaning.normalize=NFC", "cleaning.mask_emails=true"])
+
+
+def test_documents_are_not_sliced_by_the_tags_of_their_words():
+    path = loading.DEMO_CONFIG.with_name("tagging.yaml")
+    with pytest.raises(loading.ConfigError, match="no feature 'tag' to slice by"):
+        loading.load(path, ["gate.slices=[tag]"])
+
+
+def test_equal_texts_with_other_tags_are_no_duplicates():
+    first, second, third = (
+        Document(name, "a b", tags=tags)
+        for name, tags in (("x", ("O", "B")), ("y", ("O", "O")), ("z", ("O", "B")))
+    )
+    assert digest(first) == digest(third) != digest(second)
+    assert digest(first, frozenset()) == digest(second, frozenset())
 
 
 def test_pythons_own_functions_have_tags():
