@@ -108,7 +108,7 @@ def test_it_answers_in_words(server):
     assert answers[0].words == ("Ann", "Lee", "lived", "in", "Rome", "7")
     assert set(answers[0].tags) <= set(TAGS)
     likely = math.fsum(map(math.log, answers[0].probabilities))
-    assert scores == [pytest.approx(likely, rel=1e-4), -math.inf]
+    assert scores == [pytest.approx(likely, abs=1e-5), -math.inf]
 
 
 @pytest.mark.parametrize("rest", [False, True])
