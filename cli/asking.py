@@ -157,6 +157,24 @@ def classify(
 
 @app.command()
 @asks()
+def tag(
+    client: SyncClient, texts: Texts = None, file: File = None, as_json: Json = False
+) -> None:
+    """Say which tag each word of texts has."""
+    for text, answer in _answers(client.tag, texts, file):
+        if as_json:
+            print_json(text=text, **fields_of(answer))
+            continue
+        print_text(text)
+        width = max(map(len, answer.tags), default=0)
+        for word, label, probability in zip(
+            answer.words, answer.tags, answer.probabilities, strict=True
+        ):
+            print_text(f"  {probability:7.2%}  {label:{width}}  {word}")
+
+
+@app.command()
+@asks()
 def embed(
     client: SyncClient, texts: Texts = None, file: File = None, as_json: Json = False
 ) -> None:

@@ -94,7 +94,7 @@ def judge(
         decision = judging.judge(
             folders,
             documents,
-            config.gate.asked(config.corpus.features, config.task),
+            config.gate.asked(config.corpus.sliced_by, config.task),
             str(Path(scratch, "analysis")),
             lambda: beam.Pipeline(options=options),
             train_texts=train_texts,

@@ -151,7 +151,7 @@ def _judge(config: Config, choices: Choices, nodes: _Nodes) -> _Nodes:
     told: dict[str, Any] = {
         "examples": nodes["TextExampleGen"].outputs["examples"],
         "model": nodes["Trainer"].outputs["model"],
-        "settings": config.gate.asked(config.corpus.features, config.task),
+        "settings": config.gate.asked(config.corpus.sliced_by, config.task),
     }
     if told["settings"].adapt.dynamic:
         told["model_run"] = nodes["Trainer"].outputs["model_run"]

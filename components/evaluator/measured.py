@@ -11,6 +11,7 @@ import numpy as np
 
 from ...models.tasks import CAUSAL_LM
 from ...models.tasks.adaptation.settings import AdaptSettings
+from ...models.tasks.tagging import span_types
 from .measures.metric import Metric
 from .measures.sums import NAMES, CorpusSums, interval
 from .measures.tables import adapted_of, measures_of
@@ -45,7 +46,7 @@ class Measured:
         left_out: Why models were not measured, by name.
         missing_signatures: Signatures that the candidate should have, and has not.
         seconds: How long each part took.
-        labels: Those that each model knows, if it is a classifier.
+        labels: Those that each model knows, if it is a classifier or tagger.
         own: The user's metrics by name, beside those of all tasks.
         adapt: How the models adapted besides.
     """
@@ -129,18 +130,20 @@ class Measured:
         return found.model_copy(update={"metrics": {**found.metrics, **others}})
 
     def _by_label(self, model: str) -> dict[str, Any]:
-        """What is told of a classifier's labels."""
+        """What is told of a classifier's labels, or a tagger's."""
         if model not in self.labels or OVERALL not in self.sums[model]:
             return {}
-        by_label = self.sums[model][OVERALL].by_label[0].round().astype(int)
-        counted = zip(self.labels[model], by_label[:, :3].tolist(), strict=True)
-        return {
-            "labels": [
-                LabelMeasures(label=label, documents=has, said=said, right=right)
-                for label, (has, said, right) in counted
-            ],
+        sums, labels = self.sums[model][OVERALL], self.labels[model]
+        by_label = sums.by_label[0].round().astype(int)
+        found = {
+            "labels": _counted(labels, by_label),
             "confusion": by_label[:, 3:].tolist(),
         }
+        if not math.isnan(sums["spans"][0]):
+            types = span_types(labels)
+            by_type = sums.by_span[0, : len(types)].round().astype(int)
+            found["spans"] = _counted(types, by_type)
+        return found
 
     def _measured(self, sums: CorpusSums) -> Slice:
         metrics = {
@@ -160,6 +163,16 @@ class Measured:
             adapted=adapted,
             calibration=sums.calibration[0].tolist(),
         )
+
+
+def _counted(labels: list[str], counts: np.ndarray) -> list[LabelMeasures]:
+    """Of each label how many have it, are said to, and both, `[C, 3]` or more."""
+    return [
+        LabelMeasures(label=label, documents=has, said=said, right=right)
+        for label, (has, said, right) in zip(
+            labels, counts[:, :3].tolist(), strict=True
+        )
+    ]
 
 
 def _with_interval(values: np.ndarray) -> Measure:

@@ -46,11 +46,12 @@ class Slice(Record):
 
 
 class LabelMeasures(Record):
-    """How a classifier does with the documents of a label."""
+    """How a classifier does with the documents of a label, a tagger with the words of a
+    tag, or with the spans of a type."""
 
     label: str
     documents: int
-    """How many have it."""
+    """How many have it, or are of it."""
     said: int
     """How many are said to have it."""
     right: int
@@ -78,9 +79,11 @@ class Evaluated(Record):
 
     slices: dict[str, Slice] = {}
     labels: list[LabelMeasures] = []
-    """Of a classifier: of all documents, by label."""
+    """Of a classifier: of all documents, by label; of a tagger: of words, by tag."""
     confusion: list[list[int]] = []
-    """Of a classifier, by label that documents have: how many are said to have each."""
+    """By label that they have: how many are said to have each."""
+    spans: list[LabelMeasures] = []
+    """Of a tagger: of all spans, by type."""
 
     @property
     def overall(self) -> dict[str, Measure]:
@@ -157,6 +160,11 @@ class Evaluation(FileRecord):
     def labels(self) -> list[LabelMeasures]:
         """How the candidate does with the documents of each label, if it says such."""
         return self.models[CANDIDATE].labels if CANDIDATE in self.models else []
+
+    @property
+    def spans(self) -> list[LabelMeasures]:
+        """How it does with the spans of each type, if it finds such."""
+        return self.models[CANDIDATE].spans if CANDIDATE in self.models else []
 
     def of(self, model: str) -> dict[str, Measure]:
         """A model's measures of all documents; none where there is no such model."""

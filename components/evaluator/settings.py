@@ -187,7 +187,7 @@ class EvaluatorSettings(Section):
     slice_values: int = 50
     """As `GateSettings`."""
     features: list[str] = []
-    """Features that the examples have besides their text."""
+    """Features of the examples that they can be sliced by."""
     task: str = CAUSAL_LM.name
     """What the candidate has learned to do."""
     probes: _Probes = None
@@ -247,6 +247,8 @@ class GateSettings(Section):
     document's label, or of all its labels together."""
     max_nats_per_masked_token: Annotated[float, Field(gt=0)] = 6.0
     """A candidate above it is refused, where the task is `masked_lm`."""
+    max_nats_per_tag: Annotated[float, Field(gt=0)] = 1.0
+    """A candidate above it is refused, where the task is `token_classifier`."""
     min_improvement: _Number = 0.0
     """Bits per byte, or what else its task is measured in, that a candidate must be
     better than the last blessed model; below 0, how much worse it may be."""

@@ -18,6 +18,8 @@ _NAMES = {
     "token_accuracy_at_5": "token accuracy at 5",
     "macro_f1": "macro F1",
     "micro_f1": "micro F1",
+    "span_f1": "span F1",
+    "macro_span_f1": "macro span F1",
     "out_of_vocabulary_rate": "out-of-vocabulary rate",
 }
 

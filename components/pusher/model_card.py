@@ -69,6 +69,7 @@ def model_card(
         evaluation=evaluation,
         metrics=metrics,
         labels=evaluation.labels if evaluation else [],
+        spans=evaluation.spans if evaluation else [],
         selected_on=selected_on.metrics if selected_on else {},
         probes=evaluation.probes if evaluation else {},
         task=evaluation.gated if evaluation else CAUSAL_LM,

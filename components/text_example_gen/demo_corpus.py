@@ -21,13 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .demo_code import Function
+from .demo_code import functions as tagged_functions
 
 # What stands for it where a path is asked for.
 NAME = "demo"
 KINDS = "demo-kinds"
 """Likewise for the same documents as records of JSON: `text` and the `kind` of what is
 documented."""
-_FOLDERS = {NAME: "demo-corpus", KINDS: KINDS}
+CODE = "demo-code"
+"""Likewise for functions of the standard library as records of JSON: `words` and
+`tags`, see `demo_code`."""
+_FOLDERS = {NAME: "demo-corpus", KINDS: KINDS, CODE: CODE}
 _RECORDS = "documents.jsonl"
 # Shorter ones ("See above.") teach a language model nothing.
 _MIN_CHARACTERS = 20
@@ -72,6 +77,18 @@ def documents() -> Iterator[Document]:
         yield Document(unique, text, kind)
 
 
+def functions() -> Iterator[Function]:
+    """Yields functions of the standard library with their tags, each once."""
+    known: set[tuple[str, ...]] = set()
+    for _, file in _stdlib_modules():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about escapes in somebody else's strings
+            for function in tagged_functions(file.read_text("utf-8", "replace")):
+                if tuple(function.words) not in known:
+                    known.add(tuple(function.words))
+                    yield function
+
+
 def found(path: str, parent: Path) -> str:
     """Where a corpus of this name lies: one of these is written, others are paths.
 
@@ -85,12 +102,14 @@ def found(path: str, parent: Path) -> str:
     if path not in _FOLDERS:
         return path
     folder = Path(parent, _FOLDERS[path]).absolute()
-    write(folder, as_records=path == KINDS)
+    write(folder, path)
     return str(folder)
 
 
-def write(path: str | os.PathLike[str], *, as_records: bool = False) -> int:
+def write(path: str | os.PathLike[str], corpus: str = NAME) -> int:
     """Writes each document into a UTF-8 text file, `<path>/<module>/<name>.txt`.
+
+    Corpora of records are one file of JSON Lines in place of them.
 
     The folder appears whole or not at all. A record beside it, `<path>.json`, says
     which interpreter's documents it holds; where these are there already, nothing is
@@ -98,7 +117,7 @@ def write(path: str | os.PathLike[str], *, as_records: bool = False) -> int:
 
     Args:
         path: The folder; its parents are created.
-        as_records: Whether to write one file of JSON Lines in place of them.
+        corpus: The name of the corpus.
 
     Returns:
         The number of files.
@@ -118,7 +137,7 @@ def write(path: str | os.PathLike[str], *, as_records: bool = False) -> int:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".demo-corpus-", dir=folder.parent) as work:
         new = Path(work, "new")
-        (_write_records if as_records else _write_files)(documents(), new)
+        _write(corpus, new)
         record = _record(new)
         if not record["documents"]:
             raise InputError(
@@ -192,8 +211,18 @@ def _docstrings(node: ast.AST, prefix: str) -> Iterator[tuple[str, str, str]]:
         yield from _docstrings(child, name)
 
 
-def _write_files(texts: Iterable[Document], folder: Path) -> None:
+def _write(corpus: str, folder: Path) -> None:
     folder.mkdir()
+    if corpus == CODE:
+        _write_records((function._asdict() for function in functions()), folder)
+    elif corpus == KINDS:
+        told = ({"text": it.text, "kind": it.kind} for it in documents())
+        _write_records(told, folder)
+    else:
+        _write_files(documents(), folder)
+
+
+def _write_files(texts: Iterable[Document], folder: Path) -> None:
     for document in texts:
         group, _, topic = document.name.partition("/")
         group = group.partition(".")[0]
@@ -203,11 +232,9 @@ def _write_files(texts: Iterable[Document], folder: Path) -> None:
         file.write_bytes(document.text.encode("utf-8", errors="replace") + b"\n")
 
 
-def _write_records(texts: Iterable[Document], folder: Path) -> None:
-    folder.mkdir()
+def _write_records(records: Iterable[dict[str, Any]], folder: Path) -> None:
     with open(folder / _RECORDS, "w", encoding="utf-8", errors="replace") as file:
-        for document in texts:
-            record = {"text": document.text, "kind": document.kind}
+        for record in records:
             file.write(f"{json.dumps(record, ensure_ascii=False)}\n")
 
 

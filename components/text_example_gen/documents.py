@@ -23,6 +23,7 @@ class Document:
         fields: Further fields that travel with the text, such as a label or a
             target, by name.
         labels: What it is labelled, where documents have labels.
+        tags: A tag for each of its words, where words have such.
         split: The split that it is for; "" where a hash decides.
         group: What is hashed for its split, in place of its text; "" for that.
         weight: How often it counts in the training split, next to a document of
@@ -33,6 +34,7 @@ class Document:
     text: str
     fields: dict[str, str] = dataclasses.field(default_factory=dict)
     labels: tuple[str, ...] | None = None
+    tags: tuple[str, ...] | None = None
     weight: float = 1.0
     split: str = ""
     group: str = ""

@@ -36,7 +36,7 @@ from . import (
 )
 from .documents import Document
 from .records import Contamination, Labels, LastRun, Profile, Splitting, Summary
-from .settings import LABEL, CleaningSettings, SourceSettings
+from .settings import LABEL, TAG, CleaningSettings, SourceSettings
 from .shards import write_shards
 from .streams import BrokenOffError, UnusableError
 from .values import Broken
@@ -168,10 +168,10 @@ class Executor(BaseExampleGenExecutor):
             for name in splits:
                 weigh = _repeat if name == "train" else _once
                 splits[name] |= f"Weigh[{name}]" >> beam.FlatMap(weigh)
-        if _has_labels(_sources(exec_properties)):
+        for feature in _targets(_sources(exec_properties)):
             for name, examples in splits.items():
                 path = os.path.join(self._scratch, f"labels-{name}")
-                _ = examples | f"Labels[{name}]" >> labels.Count(path)
+                _ = examples | f"Labels[{name}]" >> labels.Count(path, feature)
         for name, examples in splits.items():
             _ = (
                 examples
@@ -193,15 +193,18 @@ class Executor(BaseExampleGenExecutor):
         return {}
 
     def _labels(self, exec_properties: Properties) -> Labels | None:
-        """How many documents have each label; reports it.
+        """How many documents have each label, or words each tag; reports it.
 
         Raises:
             InputError: Where nothing can be learned of them.
         """
         sources = _sources(exec_properties)
-        if not _has_labels(sources):
+        targets = _targets(sources)
+        if not targets:
             return None
+        (feature,) = targets
         found = Labels(
+            feature=feature,
             multi_label=sources[0].multi_label,
             documents={
                 name: read_json(os.path.join(self._scratch, f"labels-{name}"))
@@ -267,8 +270,8 @@ def _sources(exec_properties: Properties) -> list[SourceSettings]:
     return [SourceSettings(**source) for source in told]
 
 
-def _has_labels(corpus: list[SourceSettings]) -> bool:
-    return any(source.label_field for source in corpus)
+def _targets(corpus: list[SourceSettings]) -> set[str]:
+    return set().union(*(source.targets for source in corpus))
 
 
 class ReadDocuments(beam.DoFn):
@@ -438,6 +441,8 @@ def to_example(document: Document) -> tf.train.Example:
     }
     if document.labels is not None:
         features[LABEL] = feature(*document.labels)
+    if document.tags is not None:
+        features[TAG] = feature(*document.tags)
     if document.weight != 1:
         features[_WEIGHT_FEATURE] = tf.train.Feature(
             float_list=tf.train.FloatList(value=[document.weight])

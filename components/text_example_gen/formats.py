@@ -28,6 +28,7 @@ _FORMATS = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",
+    ".conll": "conll",
     ".tar": "tar",
     ".zip": "zip",
 }

@@ -23,7 +23,7 @@ from apache_beam.pvalue import AsSingleton
 from .alike import later_alike, mix
 from .documents import Document
 from .repeated_keys import RepeatedKeys, Sieve
-from .settings import LABEL
+from .settings import LABEL, TAG
 
 NUM_HASHES = 128
 RECALL = 0.99
@@ -169,10 +169,11 @@ def counting(
     document: Document, fields: Collection[str] | None
 ) -> list[tuple[str, str]]:
     """The fields that must be equal in duplicates, all or those named."""
-    labels = ((LABEL, label) for label in document.labels or ())
+    labels = [(LABEL, label) for label in document.labels or ()]
+    tags = [] if document.tags is None else [(TAG, " ".join(document.tags))]
     return sorted(
         (name, value)
-        for name, value in (*document.fields.items(), *labels)
+        for name, value in (*document.fields.items(), *labels, *tags)
         if fields is None or name in fields
     )
 

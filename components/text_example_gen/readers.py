@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import printable
 from . import archives, formats, hubs
+from .conll import read_sentences
 from .documents import Document
 from .json_values import read_values
 from .parquet import read_parquet
@@ -127,6 +128,8 @@ def _read_file(
         raise UnusableError(reason)
     if file_format == formats.TEXT:
         yield from _read_text(stream, path, source, encoding)
+    elif file_format == "conll":
+        yield from _read_conll(stream, path, source, encoding)
     elif file_format in ("csv", "tsv"):
         yield from _read_table(stream, path, source, file_format, encoding)
     elif _is_json_of_many_lines(stream, encoding):
@@ -206,7 +209,8 @@ def _read_text(
     if source.means_records:
         raise UnusableError(
             "text without fields: corpus.fields, corpus.text_field, corpus.label_field "
-            "and corpus.split_by need JSON, CSV, TSV or Parquet"
+            "and corpus.split_by need JSON, CSV, TSV or Parquet, and corpus.tags_field "
+            "one of these or format conll"
         )
     if source.documents == "file":
         content = stream.read(_LARGEST + 1)
@@ -272,6 +276,18 @@ def _read_table(
             continue
         record = dict(zip(rows.header, row.columns, strict=True))
         yield document_of(path, source, number, place, record, encoding)
+
+
+def _read_conll(
+    stream: io.BufferedReader, path: str, source: SourceSettings, encoding: str
+) -> Iterator[Document | Broken]:
+    lines = _lines(stream, encoding)
+    for number, sentence in enumerate(read_sentences(lines, source.delimiter)):
+        place = f"line {sentence.line}"
+        if sentence.problem:
+            yield Broken(place, sentence.problem)
+            continue
+        yield document_of(path, source, number, place, sentence.columns, encoding)
 
 
 def _require_columns(columns: list[str], source: SourceSettings) -> None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from ..records import FileRecord, Record, differences
 from . import sketches
-from .settings import CleaningSettings, SourceSettings
+from .settings import LABEL, CleaningSettings, SourceSettings
 
 BINS_AN_OCTAVE = 8
 
@@ -199,14 +199,18 @@ class Splitting(FileRecord):
 
 
 class Labels(FileRecord):
-    """Which labels the documents have; it lies in the examples and transform graph."""
+    """Which labels the documents have, or which tags their words; it lies in the
+    examples and transform graph."""
 
     FILE: ClassVar = "labels.json"
 
+    feature: str = LABEL
+    """The feature of the examples that has them."""
     multi_label: bool = False
     """Whether a document has any number of them, and not exactly one."""
     documents: dict[str, dict[str, int]]
-    """How many documents of each split have each label, repetitions included."""
+    """How many documents of each split have each label, or words each tag, repetitions
+    included."""
 
     @property
     def names(self) -> list[str]:

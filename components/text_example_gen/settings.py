@@ -14,12 +14,23 @@ from ...models.references import PATTERN
 from ...models.settings import PathText, Section
 from . import demo_corpus, formats
 
-_FieldName = Annotated[str, Field(min_length=1)]
+# Columns without a name have a number, which YAML reads as one.
+_FieldName = Annotated[
+    str,
+    pydantic.BeforeValidator(lambda name: str(name) if type(name) is int else name),
+    Field(min_length=1),
+]
 _Length = Annotated[int, Field(ge=1)]
 # Features of the examples, raw and transformed, and what is sliced by bytes.
-_TAKEN = ("text", "id", "token_ids", "length")
+_TAKEN = ("text", "id", "token_ids", "word_tokens", "length")
 LABEL = "label"
 """The feature of the examples that has the labels of a document."""
+TAG = "tag"
+"""The feature that has a tag for each of its words."""
+WORD_TOKENS = "word_tokens"
+"""Of transformed examples with tags: how many tokens each word has."""
+TARGET_FIELDS = {LABEL: "label_field", TAG: "tags_field"}
+"""The settings that name the fields of what is learned of texts, by the feature."""
 _TEXT_FIELD = "text"
 _BY_NO_FIELD = ("text", "file")
 
@@ -43,10 +54,14 @@ class _Reading(Section):
     `.zst`), on any filesystem of Beam's or `s3://`; of `{SPAN}` and `{VERSION}` in it
     the highest number is read. Or a dataset, `hf://NAME:CONFIGURATION@SPLIT` or
     `tfds://NAME@SPLIT`. `demo` is Python's own documentation; `demo-kinds` is the same
-    as records, each with the `kind` of what it documents."""
-    format: Literal["auto", "text", "json", "jsonl", "csv", "tsv", "parquet"] = "auto"
+    as records, each with the `kind` of what it documents; `demo-code` are Python's own
+    functions as `words` and `tags`."""
+    format: Literal[
+        "auto", "text", "json", "jsonl", "csv", "tsv", "parquet", "conll"
+    ] = "auto"
     """`auto` goes by the ending of each file's name: `.json` (an array, or a record a
-    line), `.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.parquet`, before that of the
+    line), `.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.parquet`, `.conll` (a word a line,
+    with its columns, and a blank line behind each document), before that of the
     compression; others are text. Of `.tar` and `.zip` each file in them is read."""
     encoding: Annotated[str, pydantic.AfterValidator(_known_encoding)] = "utf-8"
     """Of text, JSON, CSV and TSV: such as `cp1252`, `latin-1` or `utf-16-le`. A mark at
@@ -58,7 +73,9 @@ class _Reading(Section):
     in other formats it is a record."""
     text_field: _FieldName = _TEXT_FIELD
     """The field or column that holds the text, where documents are records; `data.text`
-    is the field `text` within the field `data`, here and in `fields`."""
+    is the field `text` within the field `data`, here and in `fields`. Of CoNLL's files
+    columns are numbers from 1, or from -1 at the end of a line, and the text is the
+    first, unless it is told."""
     fields: dict[str, _FieldName] = {}
     """Fields or columns that travel with the text, by the name of the feature that they
     become, such as `{label: sentiment}`; as strings, into the transformed examples. A
@@ -72,6 +89,11 @@ class _Reading(Section):
     `label_separator` between them, where "" is none."""
     label_separator: Annotated[str, Field(min_length=1)] = ","
     """What stands between several labels in one text."""
+    tags_field: _FieldName | None = None
+    """The field or column that has a tag for each word (`task: token_classifier`), such
+    as `B-PER`, `I-PER` and `O`. Words and tags are lists, or text with white space in
+    between; the text is the words with blanks between them. The tags become the feature
+    `tag`; a document with too few or too many is none."""
     split_by: _FieldName = "text"
     """What stays together in one split, as a hash of it decides: `text`, so that copies
     do; `file`, all documents of a file; or a field, all records with one value of it,
@@ -107,8 +129,13 @@ class SourceSettings(_Reading):
     @property
     def columns(self) -> list[str]:
         """The fields that are read of a record."""
-        others = filter(None, (self.split_field, self.label_field))
-        return sorted({self.text_field, *self.fields.values(), *others})
+        others = (self.split_field, self.label_field, self.tags_field)
+        return sorted({self.text_field, *self.fields.values(), *filter(None, others)})
+
+    @property
+    def targets(self) -> set[str]:
+        """The features that it has for a task to learn."""
+        return {name for name, field in TARGET_FIELDS.items() if getattr(self, field)}
 
     def format_of(self, path: str) -> str:
         """How a file is read: as it is told, or as its name says."""
@@ -122,7 +149,7 @@ class SourceSettings(_Reading):
     @property
     def of_texts(self) -> dict[str, Any]:
         """What decides which documents there are, and how their texts read."""
-        labels = {"label_field", "multi_label", "label_separator"}
+        labels = {*TARGET_FIELDS.values(), "multi_label", "label_separator"}
         return self.model_dump(exclude={"path", "fields", "weight", *labels})
 
     @pydantic.model_validator(mode="before")
@@ -150,7 +177,8 @@ class CorpusSettings(_Reading):
     allow_fewer_documents: bool = False
     """Whether to go on where the last run had ten times as many documents."""
     min_label_documents: Annotated[int, Field(ge=1)] = 2
-    """The fewest documents of the training split that a label must have."""
+    """The fewest documents of the training split that a label must have, or words of it
+    that a tag must have."""
     strict: bool = False
     """Whether a file or record that cannot be used is an error instead of skipped."""
 
@@ -182,12 +210,17 @@ class CorpusSettings(_Reading):
     def features(self) -> list[str]:
         """Features that the examples have besides the text."""
         named = {name for source in self.all_sources for name in source.fields}
-        return sorted(named | ({LABEL} if self.has_labels else set()))
+        return sorted(named | self.targets)
 
     @property
-    def has_labels(self) -> bool:
-        """Whether documents have labels for a classifier."""
-        return any(source.label_field for source in self.all_sources)
+    def sliced_by(self) -> list[str]:
+        """Those of them that are of a document as a whole."""
+        return [name for name in self.features if name not in self.targets - {LABEL}]
+
+    @property
+    def targets(self) -> set[str]:
+        """Those of them that a task can learn."""
+        return set().union(*(source.targets for source in self.all_sources))
 
     @pydantic.field_validator("sources")
     @classmethod
@@ -253,22 +286,27 @@ class CorpusSettings(_Reading):
 
     @pydantic.model_validator(mode="after")
     def _sources_are_labelled_alike(self) -> CorpusSettings:
-        if not self.has_labels:
-            return self
-        for source in self.all_sources:
-            if not source.label_field:
-                raise ValueError(
-                    f"corpus.sources: {source.path} has no label_field, and others have"
-                )
-            if source.multi_label != self.all_sources[0].multi_label:
-                raise ValueError(
-                    "corpus.sources: multi_label is of all of them, or of none"
-                )
-            if LABEL in source.fields:
-                raise ValueError(
-                    f"corpus.fields: the feature {LABEL} is that of corpus.label_field:"
-                    " take another name"
-                )
+        if len(self.targets) > 1:
+            raise ValueError(
+                "corpus.label_field and corpus.tags_field: give one, as a model "
+                "learns either"
+            )
+        for feature in self.targets:
+            key = TARGET_FIELDS[feature]
+            for source in self.all_sources:
+                if not source.targets:
+                    raise ValueError(
+                        f"corpus.sources: {source.path} has no {key}, and others have"
+                    )
+                if source.multi_label != self.all_sources[0].multi_label:
+                    raise ValueError(
+                        "corpus.sources: multi_label is of all of them, or of none"
+                    )
+                if feature in source.fields:
+                    raise ValueError(
+                        f"corpus.fields: the feature {feature} is that of corpus.{key}:"
+                        " take another name"
+                    )
         return self
 
     @pydantic.model_validator(mode="after")

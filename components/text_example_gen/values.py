@@ -18,6 +18,8 @@ from .documents import Document
 from .settings import SourceSettings
 
 BLANKS = "\n \t"
+WHITE_SPACE = re.compile("[ \\t-\\r]+")
+"""What stands between words: of ASCII alone, as `tf.strings.split` has it."""
 
 _FIELDS_SHOWN = 8
 _AS_TEXT = (
@@ -60,15 +62,7 @@ def document_of(
     try:
         if not isinstance(record, Mapping):
             raise _BrokenRecordError("no JSON object")
-        text = _value(record, source.text_field)
-        if text is None:
-            raise _BrokenRecordError(f"{source.text_field!r} is null")
-        if not isinstance(text, str):
-            kind = type(text).__name__
-            raise _BrokenRecordError(f"{source.text_field!r} is {kind}, not a string")
-        text = unify_line_ends(text)
-        if not text.strip(BLANKS):
-            raise _BrokenRecordError(f"{source.text_field!r} is empty")
+        text, tags = _text_and_tags(record, source)
         fields = {
             name: told
             for name, column in source.fields.items()
@@ -78,11 +72,12 @@ def document_of(
         group = _as_text(record, source.split_field) if source.split_field else None
     except _BrokenRecordError as error:
         return Broken(place, str(error))
-    known = (text, *fields.values(), *(labels or ()), group or "")
+    known = (text, *fields.values(), *(labels or ()), *(tags or ()), group or "")
     if not all(map(is_unicode, known)):
         return Broken(place, no_text_of(encoding))
     name = f"{path}#{number}"
-    return make_document(name, text, path, source, fields, group, labels)
+    document = make_document(name, text, path, source, fields, group)
+    return dataclasses.replace(document, labels=labels, tags=tags)
 
 
 def make_document(
@@ -92,7 +87,6 @@ def make_document(
     source: SourceSettings,
     fields: dict[str, str] | None = None,
     group: str | None = None,
-    labels: tuple[str, ...] | None = None,
 ) -> Document:
     """A document of a file, with what its source says of all of them."""
     if source.split_by == "file":
@@ -101,7 +95,6 @@ def make_document(
         name,
         text,
         fields or {},
-        labels,
         weight=source.weight,
         split=source.split or "",
         group=group or "",
@@ -165,6 +158,53 @@ def _look_up(record: Mapping[str, Any], name: str) -> Any:
     if not inner or not isinstance(within, Mapping):
         raise _BrokenRecordError(no_field(name, record))
     return _look_up(within, inner)
+
+
+def _text_and_tags(
+    record: Mapping[str, Any], source: SourceSettings
+) -> tuple[str, tuple[str, ...] | None]:
+    """The text of a document, and where its words have tags, these."""
+    name, of_tags = source.text_field, source.tags_field
+    if of_tags:
+        words, tags = _words(record, name), _words(record, of_tags)
+        if len(words) != len(tags):
+            raise _BrokenRecordError(
+                f"{of_tags!r} has {len(tags)} for the {len(words)} words of {name!r}"
+            )
+        return " ".join(words), tags
+    text = _value(record, name)
+    if text is None:
+        raise _BrokenRecordError(f"{name!r} is null")
+    if not isinstance(text, str):
+        kind = type(text).__name__
+        raise _BrokenRecordError(f"{name!r} is {kind}, not a string")
+    text = unify_line_ends(text)
+    if not text.strip(BLANKS):
+        raise _BrokenRecordError(f"{name!r} is empty")
+    return text, None
+
+
+def _words(record: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """The words of a document, or their tags: a list, or text with blanks between."""
+    value = _value(record, name)
+    if isinstance(value, pa.Scalar):
+        value = value.as_py()
+    if value is None:
+        raise _BrokenRecordError(f"{name!r} is null")
+    if isinstance(value, str):
+        values = WHITE_SPACE.sub(" ", value).strip(" ").split(" ")
+    elif isinstance(value, (list, tuple, np.ndarray)):
+        values = [_text_of(one, name) or "" for one in value]
+    else:
+        kind = type(value).__name__
+        raise _BrokenRecordError(f"{name!r} is {kind}, neither a list nor a string")
+    if not any(values):
+        raise _BrokenRecordError(f"{name!r} is empty")
+    for number, word in enumerate(values, 1):
+        if not word or WHITE_SPACE.search(word):
+            what = f"has white space in {word!r}" if word else "is empty"
+            raise _BrokenRecordError(f"{name!r}, number {number}, {what}")
+    return tuple(values)
 
 
 def _labels(record: Mapping[str, Any], source: SourceSettings) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from ...models.learning.recipe import (
     check_together,
 )
 from ...models.tasks.classifying import ClassifierSettings
+from ...models.tasks.tagging import TaggerSettings
 from .rows.settings import AugmentationSettings, MaskingSettings, Packing
 
 WITHOUT_EFFECT = frozenset(
@@ -65,6 +66,7 @@ class TrainerSettings(RecipeChanges):
     augmentation: AugmentationSettings = AugmentationSettings()
     masking: MaskingSettings = MaskingSettings()
     classifier: ClassifierSettings = ClassifierSettings()
+    tagger: TaggerSettings = TaggerSettings()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of a target's probability that is spread over the vocabulary in training;
     the losses shown and evaluated are without."""

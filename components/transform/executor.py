@@ -16,6 +16,7 @@ from .. import large_buffers, storage
 from ..documents import batch_by_bytes
 from ..progress import report
 from ..text_example_gen.records import Labels, Splitting
+from ..text_example_gen.settings import TAG
 from ..types import Artifacts, Properties
 from . import token_statistics
 
@@ -34,6 +35,9 @@ class Executor(tfx_executor.Executor):
         inputs = dict(input_dict)
         tokenizer_uri = artifact_utils.get_single_uri(inputs.pop(TOKENIZER_KEY))
         config = json_utils.loads(exec_properties["custom_config"])
+        examples_uri = artifact_utils.get_single_uri(input_dict["examples"])
+        labels = Labels.find(examples_uri)
+        config["has_tags"] = labels is not None and labels.feature == TAG
         with storage.read_here(tokenizer_uri) as folder:
             config[TOKENIZER_KEY] = folder
             properties = {
@@ -45,7 +49,6 @@ class Executor(tfx_executor.Executor):
         graph_uri = artifact_utils.get_single_uri(output_dict["transform_graph"])
         io_utils.copy_dir(tokenizer_uri, _tokenizer_folder(graph_uri))
         # An export says what was learned from, and has this graph to ask.
-        examples_uri = artifact_utils.get_single_uri(input_dict["examples"])
         for record in (Splitting, Labels):
             if found := record.find(examples_uri):
                 found.write(graph_uri)

@@ -10,7 +10,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from ...models.tasks.words import tokens_of_words, words_of
 from ...models.tokenizers.table import restored
+from ..text_example_gen.settings import WORD_TOKENS
 
 
 def preprocessing_fn(
@@ -21,16 +23,22 @@ def preprocessing_fn(
     Args:
         inputs: `text`, string `[batch, 1]`; any other feature, such as a label, of one
             value a document, or sparse or ragged where it may be missing.
-        custom_config: `tokenizer`, the folder of a KerasHub tokenizer preset.
+        custom_config: `tokenizer`, the folder of a KerasHub tokenizer preset, and
+            `has_tags`, whether words have tags.
 
     Returns:
         `token_ids`, ragged int64 `[batch, None]`, without start and end tokens, and the
-        other features, ragged `[batch, None]`: no value where one is missing.
+        other features, ragged `[batch, None]`: no value where one is missing. Where
+        words have tags, also `word_tokens`, how many tokens each has.
     """
     tokenizer = restored(custom_config["tokenizer"])
-    labels = {name: _ragged(inputs[name]) for name in inputs if name != "text"}
-    token_ids = tokenizer(tf.reshape(inputs["text"], [-1]))
-    return {**labels, "token_ids": tf.cast(token_ids, tf.int64)}
+    others = {name: _ragged(inputs[name]) for name in inputs if name != "text"}
+    text = tf.reshape(inputs["text"], [-1])
+    if custom_config["has_tags"]:
+        token_ids, others[WORD_TOKENS] = tokens_of_words(tokenizer, words_of(text))
+    else:
+        token_ids = tokenizer(text)
+    return {**others, "token_ids": tf.cast(token_ids, tf.int64)}
 
 
 def _ragged(values: Any) -> tf.RaggedTensor:

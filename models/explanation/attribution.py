@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
+import keras_hub
 import numpy as np
 import tensorflow as tf
 
@@ -438,6 +439,12 @@ def _ends(backbone: Any) -> tuple[list[Any], Callable[[Tensor], Tensor]]:
 def _question(model: Any, text: str, target: str | None) -> _Question:
     if isinstance(model, TextClassifier):
         return _label_question(model, text, target)
+    require(
+        isinstance(model, keras_hub.models.CausalLM),
+        "What speaks for an answer is known of text classifiers and language models "
+        "that go on with a text.",
+        model=type(model).__name__,
+    )
     ids = _ids(model, text)
     if target is None:
         _require_fits(model, len(ids))

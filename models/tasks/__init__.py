@@ -59,7 +59,26 @@ TEXT_CLASSIFIER = Task(
     command='langzoo classify "Some text"',
 )
 
+TOKEN_CLASSIFIER = Task(
+    name="token_classifier",
+    model="langzoo.models.tasks.token_classifier:TokenClassifier",
+    metric="nats_per_tag",
+    unit="nats",
+    beside=("span_f1", "tag_accuracy"),
+    needs="has_hidden_states",
+    target="tag",
+    learns_from=("tag",),
+    hub="token-classification",
+    model_noun="A tagger of words",
+    intended_use="To say which of the tags that it was trained on each word of a text "
+    "has, in text of the kind that it was trained on. Every word gets some tag, also "
+    "where none fits, and whom it finds or misses may be as unfair as its training "
+    "data. It is not meant for decisions about people.",
+    command='langzoo tag "Some text"',
+)
+
 TASKS: dict[str, Task] = {
-    task.name: task for task in (CAUSAL_LM, MASKED_LM, TEXT_CLASSIFIER)
+    task.name: task
+    for task in (CAUSAL_LM, MASKED_LM, TEXT_CLASSIFIER, TOKEN_CLASSIFIER)
 }
 """The tasks, by the name used in configurations."""

@@ -1,7 +1,6 @@
 """What masked language models say of documents of any length, in bounded memory.
 
-A document longer than the context is read in windows that overlap, those of `windows`,
-and each token is told by the window that it is most in the middle of.
+A document longer than the context is read in the windows of `both_ways`.
 
 A pseudo-log-likelihood is the sum over the tokens of a text of the log-probability of
 each where it alone is hidden. It is no logarithm of a probability of the text, and so
@@ -13,78 +12,14 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
 from ..backbone import require
+from .both_ways import told_windows
 from .scoring import ScoreFunction, checked_stride, of_texts
-from .windows import Chunk, Inputs, Windows, map_windows, overlapping_windows
-
-
-class _Told(NamedTuple):
-    """Windows, and the columns of each whose tokens it tells, from first to last."""
-
-    windows: Windows
-    first: tf.Tensor
-    last: tf.Tensor
-
-
-def _told_windows(documents: tf.RaggedTensor, context: int, stride: int) -> _Told:
-    ids, starts = documents.flat_values, documents.row_starts()
-    lengths = documents.row_lengths()
-    windows, of, _ = overlapping_windows(
-        ids, starts, lengths, context=context, stride=stride
-    )
-    offset = windows.begin - tf.gather(starts, of)
-    margin = (context - stride) // 2
-    is_last = offset + windows.length == tf.gather(lengths, of)
-    return _Told(
-        windows,
-        tf.where(offset == 0, tf.zeros_like(offset), margin),
-        tf.where(is_last, windows.length, stride + margin),
-    )
-
-
-def map_hidden(
-    model: Any,
-    documents: tf.RaggedTensor,
-    is_asked: tf.Tensor,
-    function: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]],
-    specs: tuple[tf.TensorSpec, ...],
-    *,
-    stride: int,
-) -> tuple[tf.Tensor, ...]:
-    """What a function says of some tokens, all of which are hidden at once.
-
-    Args:
-        model: a `MaskedLM`.
-        documents: int32 `[b, (t)]`, as the model reads them, none of them empty.
-        is_asked: bool `[n]`, of which of their flat values.
-        function: from float32 logits `[m, v]`, and which of the flat values these are
-            of, int64 `[m]`, to tensors `[m, ...]`.
-        specs: shapes `[None, ...]` and dtypes of these.
-        stride: int in [1, context length]. Distance between windows.
-
-    Returns:
-        `[k, ...]` for each tensor of the function: of all that is asked, in order.
-    """
-    told = _told_windows(documents, model.context_length, stride)
-
-    def of_chunk(features: Inputs, chunk: Chunk) -> tuple[tf.Tensor, ...]:
-        column = tf.range(tf.shape(chunk.position, tf.int64)[1])
-        is_told = chunk.inside_from(told.first)
-        is_told &= column < tf.gather(told.last, chunk.rows)[:, tf.newaxis]
-        is_told &= tf.gather(is_asked, chunk.position)
-        states = model.hidden_states(features)  # [c, w, D]
-        position = chunk.position[is_told]
-        return position, *function(model.logits(states[is_told]), position)
-
-    specs = (tf.TensorSpec([None], tf.int64), *specs)
-    position, *results = map_windows(model, told.windows, of_chunk, specs)
-    order = tf.argsort(position)
-    return tuple(tf.gather(result, order) for result in results)
+from .windows import Chunk, Inputs, Windows, map_windows
 
 
 def token_log_probabilities(
@@ -102,7 +37,7 @@ def token_log_probabilities(
     """
     ids, lengths = documents.flat_values, documents.row_lengths()
     mask_id = int(model.preprocessor.tokenizer.mask_token_id)
-    told = _told_windows(documents, model.context_length, stride)
+    told = told_windows(documents, model.context_length, stride)
     # A window for each token that one tells.
     count = told.last - told.first
     window = tf.repeat(tf.range(tf.size(count, tf.int64)), count)

@@ -92,6 +92,9 @@ def of_texts(
     return scores if texts.shape.rank else scores[0]
 
 
+_DOCUMENTS = tf.RaggedTensorSpec([None, None], tf.int32, row_splits_dtype=tf.int64)
+
+
 class ScoreFunction:
     """Scores of documents by a model, traced once, for calls from Python.
 
@@ -102,15 +105,17 @@ class ScoreFunction:
         model: the model.
         settings: what else the graph is made by.
         scores: from documents to their scores.
+        spec: of what it takes, if not of documents.
     """
 
     def __init__(
         self,
         model: Any,
         settings: tuple,
-        scores: Callable[[tf.RaggedTensor], tf.RaggedTensor],
+        scores: Callable[[Any], Any],
+        spec: Any = None,
     ) -> None:
-        spec = tf.RaggedTensorSpec([None, None], tf.int32, row_splits_dtype=tf.int64)
+        spec = spec or _DOCUMENTS
         self._variables, self._settings = list(model.variables), settings
         self._function = tf.function(scores, input_signature=[spec], autograph=False)
 
@@ -120,16 +125,17 @@ class ScoreFunction:
         model: Any,
         name: str,
         settings: tuple,
-        scores: Callable[[tf.RaggedTensor], tf.RaggedTensor],
+        scores: Callable[[Any], Any],
+        spec: Any = None,
     ) -> ScoreFunction:
         """The one that a model has as an attribute, made anew where it does not fit."""
         graph = getattr(model, name, None)
         if graph is None or not graph.fits(model, settings):
-            graph = cls(model, settings, scores)
+            graph = cls(model, settings, scores, spec)
             setattr(model, name, graph)
         return graph
 
-    def __call__(self, documents: tf.RaggedTensor) -> tf.RaggedTensor:
+    def __call__(self, documents: Any) -> Any:
         return self._function(documents)
 
     def fits(self, model: Any, settings: tuple) -> bool:
@@ -164,6 +170,23 @@ def framed_ids(tokenizer: Any, ids: tf.RaggedTensor) -> tf.RaggedTensor:
     flat = tf.fill([splits[-1]], int(tokenizer.end_token_id))
     flat = tf.tensor_scatter_nd_update(flat, splits[:-1, tf.newaxis], start)
     flat = tf.tensor_scatter_nd_update(flat, at[:, tf.newaxis], ids.flat_values)
+    return tf.RaggedTensor.from_row_splits(flat, splits, validate=False)
+
+
+def joined(first: tf.RaggedTensor, second: tf.RaggedTensor) -> tf.RaggedTensor:
+    """Row by row the ids of the first, and then those of the second, int32 `[b, (t)]`.
+
+    By hand, as TensorFlow's own concatenation is a large graph.
+    """
+    places = [
+        tf.range(tf.size(own.flat_values, tf.int64))
+        + tf.gather(before, own.value_rowids())
+        for own, before in ((first, second.row_starts()), (second, first.row_limits()))
+    ]
+    splits = first.row_splits + second.row_splits
+    values = tf.concat([first.flat_values, second.flat_values], axis=0)
+    flat = tf.scatter_nd(tf.concat(places, axis=0)[:, tf.newaxis], values, splits[-1:])
+    flat = tf.ensure_shape(flat, [None])
     return tf.RaggedTensor.from_row_splits(flat, splits, validate=False)
 
 

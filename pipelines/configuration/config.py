@@ -18,7 +18,8 @@ from ...components.evaluator.settings import GateSettings
 from ...components.push_folder.settings import ServingSettings
 from ...components.pusher.settings import CardSettings
 from ...components.text_example_gen.settings import (
-    LABEL,
+    TAG,
+    TARGET_FIELDS,
     CleaningSettings,
     CorpusSettings,
 )
@@ -75,7 +76,8 @@ class Config(Section):
     task: Annotated[str, pydantic.AfterValidator(_task)] = CAUSAL_LM.name
     """What the model learns to do, and so what it is judged by and how it answers:
     `causal_lm`, to go on with a text; `masked_lm`, to say what is hidden in one;
-    `text_classifier`, to say its label."""
+    `text_classifier`, to say its label; `token_classifier`, to say the tag of each of
+    its words."""
     model: ModelSettings
     trainer: TrainerSettings = TrainerSettings()
     watch: WatchSettings = WatchSettings()
@@ -191,11 +193,12 @@ class Config(Section):
 
     @pydantic.model_validator(mode="after")
     def _there_is_what_the_task_learns_from(self) -> Config:
-        if LABEL in TASKS[self.task].learns_from and not self.corpus.has_labels:
-            raise ValueError(
-                f"task {self.task} learns from labels: corpus.label_field must name "
-                "the field that has them"
-            )
+        for feature in TASKS[self.task].learns_from:
+            if feature not in self.corpus.targets:
+                raise ValueError(
+                    f"task {self.task} learns from {feature}s: corpus."
+                    f"{TARGET_FIELDS[feature]} must name the field that has them"
+                )
         family = family_named(self.model.family)
         first = self.trainer.classifier.pooling == "first"
         if first and family.backbone and not family.fills_gaps:
@@ -288,6 +291,22 @@ class Config(Section):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _words_keep_their_tags(self) -> Config:
+        cleaning = self.cleaning
+        parts_words = {
+            "normalize NFKC": cleaning.normalize == "NFKC",
+            "remove_control_characters": cleaning.remove_control_characters,
+            "mask_phones": cleaning.mask_phones,
+        }
+        for step, is_on in parts_words.items():
+            if is_on and TAG in self.corpus.targets:
+                raise ValueError(
+                    f"cleaning.{step} may part words or join them, and each has a tag "
+                    "of corpus.tags_field: leave it out"
+                )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _duplicates_have_the_fields(self) -> Config:
         known = self.corpus.features
         for name in self.cleaning.duplicate_fields or ():
@@ -300,7 +319,7 @@ class Config(Section):
 
     @pydantic.model_validator(mode="after")
     def _rules_can_be_kept(self) -> Config:
-        self.gate.require_measurable(self.corpus.features, self.task)
+        self.gate.require_measurable(self.corpus.sliced_by, self.task)
         return self
 
     @pydantic.model_validator(mode="after")

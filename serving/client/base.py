@@ -138,6 +138,8 @@ class Asker(ABC):
     next_tokens = asks(questions.next_tokens)
     classify = asks(questions.classify)
     score_labels = asks(questions.score_labels)
+    tag = asks(questions.tag)
+    score_tags = asks(questions.score_tags)
     score = asks(questions.score)
     fill_mask = asks(questions.fill_mask)
     token_scores = asks(questions.token_scores)

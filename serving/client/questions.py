@@ -39,6 +39,7 @@ from .results import (
     Score,
     ShownTokens,
     Signature,
+    Tagged,
     TokenAlternatives,
     TokenScores,
 )
@@ -238,14 +239,78 @@ def score_labels(
         _utf8(label) if isinstance(label, Text) else b"\n".join(map(_utf8, label))
         for label in _each("labels", labels, len(texts), is_one)
     ]
+    return _score_of(contract.SCORE_LABEL, texts, given, timeout)
+
+
+def tag(
+    texts: Sequence[Text | Sequence[Text]], *, timeout: float | None = None
+) -> Question[Tagged]:
+    """The tag of each word of each text, which may also be a list of words.
+
+    Raises:
+        ValueError: a word has white space in it, or nothing.
+    """
+
+    def read(answer: Answer) -> list[Tagged]:
+        return [
+            Tagged(_tokens(words, n), _tokens(tags, n), tuple(probabilities[:n]))
+            for words, tags, probabilities, n in answer.rows(*contract.TAGS.outputs)
+        ]
+
+    return _question(contract.TAGS, _texts("texts", texts), read, timeout)
+
+
+def score_tags(
+    texts: Sequence[Text | Sequence[Text]],
+    tags: Sequence[Text | Sequence[Text]],
+    *,
+    timeout: float | None = None,
+) -> Question[float]:
+    """The log-probability in nats of tags of the words of each text, one for each word.
+
+    It is -inf where there is no such tag, or not one for each word.
+
+    Raises:
+        ValueError: as of `tag`, or there are not as many lists of tags as texts.
+    """
+    given = _each("tags", _texts("tags", tags), len(texts), is_one=False)
+    return _score_of(contract.SCORE_TAGS, _texts("texts", texts), given, timeout)
+
+
+def _score_of(
+    signature: contract.Signature,
+    texts: Texts,
+    given: Sequence[Text],
+    timeout: float | None,
+) -> Question[float]:
+    """What a signature `score` says of texts and what is given beside them."""
 
     def read(answer: Answer) -> list[float]:
         return [value for (value,) in answer.rows("log_probability")]
 
-    [text, label] = contract.SCORE_LABEL.required
-    question = _question(contract.SCORE_LABEL, texts, read, timeout, required=text)
-    columns = {**question.columns, label: Column(DType.STRING, given)}
+    [text, other] = signature.required
+    question = _question(signature, texts, read, timeout, required=text)
+    columns = {**question.columns, other: Column(DType.STRING, [*map(_utf8, given)])}
     return replace(question, columns=columns)
+
+
+def _texts(name: str, texts: Sequence[Text | Sequence[Text]]) -> list[Text]:
+    """Texts, of which some may be lists of words."""
+    if isinstance(texts, Text):
+        raise TypeError(f"{name}: give a list of texts, not a single one")
+    joined: list[Text] = []
+    for text in texts:
+        if not isinstance(text, Text):
+            words = [_utf8(word) for word in text]
+            for word in words:
+                if len(word.split()) != 1 or word.strip() != word:
+                    raise ValueError(
+                        f"{name}: a word has something in it, and no white space. "
+                        f"Received: {_shown(word)!r}"
+                    )
+            text = b" ".join(words)
+        joined.append(text)
+    return joined
 
 
 def score(texts: Texts, *, timeout: float | None = None) -> Question[Score]:

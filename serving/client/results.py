@@ -34,6 +34,15 @@ class Classification:
 
 
 @dataclass(frozen=True)
+class Tagged:
+    """The words of a text, each with its likeliest tag, and how likely that is."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Score:
     """How well a model predicts a text.
 

@@ -466,10 +466,62 @@ to have it, and both; then, if it has it, each label that it is said to have
     """)
     | _CALIBRATION,
 )
+TAGS = Signature(
+    "serving_default",
+    "The tag of each word of each text.",
+    _TEXT,
+    _tensors("""
+    word             string[n]   each word: what stands between white space
+    tag              string[n]   of each
+    probability      float32[n]  of each of these, among all tags
+    length           int32       how many words there are
+    """),
+)
+SCORE_TAGS = Signature(
+    "score",
+    "How likely tags are of the words of each text.",
+    _TEXT | _tensors("tag string a tag for each word, with blanks in between"),
+    _tensors("""
+    log_probability  float32     in nats, of all together; -inf: there is no such tag, \
+or not one for each word
+    """),
+)
+TAG_INFO = Signature(
+    "model_info",
+    "What the model takes and says, the same in each row.",
+    _TEXT,
+    _tensors("""
+    context_length   int32       tokens that it can see; a longer text is read in parts
+    vocabulary_size  int32       ids are below it
+    tag              string[n]   every tag that there is
+    """),
+)
+EVALUATE_TAGS = Signature(
+    "evaluate",
+    "Sums over the words of each document, of which metrics are made.",
+    _tensors(
+        "examples string serialized `tf.train.Example`s with a `text` and a `tag` for \
+each of its words"
+    ),
+    _tensors("""
+    nll              float32     nats of the words' tags, of those that are known
+    labelled         int64       words that `nll` is of
+    judged           int64       words that have a tag at all
+    unknown_labels   int64       tags of words that the model does not know
+    correct          int64       words whose answer is right
+    by_label         float32[n,n]  for each tag the words that have it, are said to \
+have it, and both; then, of those that have it, how many are said to have each tag
+    spans            int64       that the words' tags make
+    said_spans       int64       that the answers make
+    right_spans      int64       that both make: of one type, from one word to one word
+    by_span          float32[n,3]  these three for each type, by its name
+    """)
+    | _CALIBRATION,
+)
 # Inputs of signatures that are examples.
 OF_EXAMPLES = {
     name
-    for signature in (EVALUATE, EVALUATE_LABELS, CLASSIFY)
+    for signature in (EVALUATE, EVALUATE_LABELS, EVALUATE_TAGS, CLASSIFY)
     for name in signature.inputs
 }
 
@@ -569,6 +621,15 @@ SIGNATURES: dict[str, tuple[Signature, ...]] = {
         EMBED,
         LABEL_INFO,
         EVALUATE_LABELS,
+    ),
+    "token_classifier": (
+        TAGS,
+        SCORE_TAGS,
+        TOKENIZE,
+        DETOKENIZE,
+        EMBED,
+        TAG_INFO,
+        EVALUATE_TAGS,
     ),
 }
 

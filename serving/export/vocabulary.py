@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from ...models.tasks.scoring import framed, framed_ids
+from ...models.tasks.scoring import framed, framed_ids, joined
 from ...models.tokenizers.base import SPECIAL_ATTRIBUTES
 from ...models.tokenizers.display import display_strings
 from .contract import ALTERNATIVES, MAX_ALTERNATIVES
@@ -243,23 +243,6 @@ def asked_alternatives(alternatives: tf.Tensor) -> tf.Tensor:
     """How many of the likeliest tokens a row of int32 `[b]` asks for, int32 scalar."""
     most = tf.reduce_max(tf.concat([alternatives, [0]], axis=0))
     return tf.minimum(most, MAX_ALTERNATIVES)
-
-
-def joined(first: tf.RaggedTensor, second: tf.RaggedTensor) -> tf.RaggedTensor:
-    """Row by row the ids of the first, and then those of the second, int32 `[b, (t)]`.
-
-    By hand, as TensorFlow's own concatenation is a large graph.
-    """
-    places = [
-        tf.range(tf.size(own.flat_values, tf.int64))
-        + tf.gather(before, own.value_rowids())
-        for own, before in ((first, second.row_starts()), (second, first.row_limits()))
-    ]
-    splits = first.row_splits + second.row_splits
-    values = tf.concat([first.flat_values, second.flat_values], axis=0)
-    flat = tf.scatter_nd(tf.concat(places, axis=0)[:, tf.newaxis], values, splits[-1:])
-    flat = tf.ensure_shape(flat, [None])
-    return tf.RaggedTensor.from_row_splits(flat, splits, validate=False)
 
 
 def last_tokens(sequences: tf.RaggedTensor, count: tf.Tensor) -> tf.RaggedTensor:

@@ -33,6 +33,7 @@ from ....serving.export.contract import (
     CALIBRATION_BINS,
     EVALUATE,
     EVALUATE_LABELS,
+    EVALUATE_TAGS,
 )
 
 BLOCKS = 1024
@@ -43,7 +44,7 @@ MIN_DOCUMENTS = 10
 SCALARS = list(
     dict.fromkeys(
         name
-        for signature in (EVALUATE, EVALUATE_LABELS)
+        for signature in (EVALUATE, EVALUATE_LABELS, EVALUATE_TAGS)
         for name, tensor in signature.outputs.items()
         if not tensor.shape
     )
@@ -63,7 +64,8 @@ class CorpusSums:
     Attributes:
         blocks: float64 `[N, K]`: the sums over each block of documents, in an order
             that is the same for every model. The columns are those of `NAMES`, the
-            calibration's `[15, 3]` and, of a model of C labels, theirs `[C, 3 + C]`.
+            calibration's `[15, 3]` and, of a model of C labels, theirs `[C, 6 + C]`:
+            `by_span`, filled up with zeros, and `by_label`.
     """
 
     blocks: np.ndarray
@@ -107,10 +109,19 @@ class CorpusSums:
     @property
     def by_label(self) -> np.ndarray:
         """What `evaluate` says by label, `[1 + N, C, 3 + C]`; without any, C is 0."""
+        return self._of_labels[:, :, 3:]
+
+    @property
+    def by_span(self) -> np.ndarray:
+        """What it says by type of spans, and then zeros, `[1 + N, C, 3]`."""
+        return self._of_labels[:, :, :3]
+
+    @property
+    def _of_labels(self) -> np.ndarray:
         columns = self.values[:, _COLUMNS:]
-        # So many labels have C (3 + C) columns.
-        count = round((math.sqrt(9 + 4 * columns.shape[1]) - 3) / 2)
-        return columns.reshape(-1, count, 3 + count)
+        # So many labels have C (6 + C) columns.
+        count = round(math.sqrt(9 + columns.shape[1])) - 3
+        return columns.reshape(-1, count, 6 + count)
 
 
 class Blocks:
@@ -180,7 +191,12 @@ def row(outputs: dict[str, Any]) -> np.ndarray:
         outputs.get("calibration", np.full(CALIBRATION_BINS * 3, math.nan))
     )
     by_label = np.ravel(outputs.get("by_label", ()))
-    return np.array([1.0, *scalars, *calibration, *by_label], np.float64)
+    # So many labels have C (3 + C) numbers.
+    count = round((math.sqrt(9 + 4 * by_label.size) - 3) / 2)
+    by_span = np.ravel(outputs.get("by_span", ()))
+    by_span = np.pad(by_span, (0, 3 * count - by_span.size)).reshape(count, 3)
+    both = np.concatenate([by_span, by_label.reshape(count, 3 + count)], axis=1)
+    return np.array([1.0, *scalars, *calibration, *np.ravel(both)], np.float64)
 
 
 def seed_of(text: bytes) -> int:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from ....models.tasks import CAUSAL_LM, MASKED_LM, TEXT_CLASSIFIER
+from ....models.tasks import (
+    CAUSAL_LM,
+    MASKED_LM,
+    TEXT_CLASSIFIER,
+    TOKEN_CLASSIFIER,
+)
 from ....serving.export import contract
-from . import adapted, causal_lm, exported, masked_lm, text_classifier
+from . import (
+    adapted,
+    causal_lm,
+    exported,
+    masked_lm,
+    text_classifier,
+    token_classifier,
+)
 from .metric import Metric
 
 TASK_MEASURES: dict[str, tuple[Metric, ...]] = {
     CAUSAL_LM.name: causal_lm.METRICS,
     MASKED_LM.name: masked_lm.METRICS,
     TEXT_CLASSIFIER.name: text_classifier.METRICS,
+    TOKEN_CLASSIFIER.name: token_classifier.METRICS,
 }
 """The metrics that are functions of the corpus sums, by task."""
 

@@ -18,16 +18,17 @@ from .sums import CorpusSums
 
 
 class ByLabel(NamedTuple):
-    """Documents by label, each `[1 + N, C]`: that have it, are said to, and both."""
+    """Documents by label, each `[1 + N, C]`: that have it, are said to, and both; or
+    spans by type."""
 
     has: np.ndarray
     said: np.ndarray
     right: np.ndarray
 
     @classmethod
-    def of(cls, sums: CorpusSums) -> ByLabel:
-        """Those of a corpus."""
-        return cls(*np.moveaxis(sums.by_label[:, :, :3], -1, 0))
+    def of(cls, counts: np.ndarray) -> ByLabel:
+        """Those of a corpus, `[1 + N, C, 3]` or more."""
+        return cls(*np.moveaxis(counts[:, :, :3], -1, 0))
 
     @property
     def precision(self) -> np.ndarray:
@@ -69,9 +70,13 @@ def macro_f1(sums: CorpusSums) -> np.ndarray:
     Unit: share from 0 to 1. Rare labels count as much as frequent ones. Source: Opitz
     and Burst 2019, "Macro F1 and macro F1".
     """
-    f1 = ByLabel.of(sums).f1
-    occurs = ~np.isnan(f1)
-    return ratio(np.where(occurs, f1, 0.0).sum(axis=1), occurs.sum(axis=1) * 1.0)
+    return mean_f1(ByLabel.of(sums.by_label))
+
+
+def mean_f1(by: ByLabel) -> np.ndarray:
+    """The mean of the F1 of what occurs, `[1 + N]`."""
+    occurs = ~np.isnan(by.f1)
+    return ratio(np.where(occurs, by.f1, 0.0).sum(axis=1), occurs.sum(axis=1) * 1.0)
 
 
 def micro_f1(sums: CorpusSums) -> np.ndarray:
@@ -80,7 +85,7 @@ def micro_f1(sums: CorpusSums) -> np.ndarray:
     Unit: share from 0 to 1. Where each document has one label, it is the accuracy.
     Source: Manning et al. 2008, "Introduction to information retrieval", section 13.6.
     """
-    by = ByLabel.of(sums)
+    by = ByLabel.of(sums.by_label)
     has = by.has.sum(axis=1) + sums["unknown_labels"]
     return ratio(2 * by.right.sum(axis=1), has + by.said.sum(axis=1))
 

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ....models.tasks import CAUSAL_LM, MASKED_LM, TEXT_CLASSIFIER
+from ....models.tasks import (
+    CAUSAL_LM,
+    MASKED_LM,
+    TEXT_CLASSIFIER,
+    TOKEN_CLASSIFIER,
+)
 
 
 class Rows(NamedTuple):
@@ -53,6 +58,14 @@ ROWS: dict[str, Rows] = {
         figure="langzoo.components.trainer.rows.labelled:cross_entropy",
         settings="classifier",
         of_model="langzoo.components.trainer.rows.labelled:of_model",
+        packs=False,
+    ),
+    TOKEN_CLASSIFIER.name: Rows(
+        write="langzoo.components.trainer.rows.tagged:write_documents",
+        read="langzoo.components.trainer.rows.tagged:read_rows",
+        figure="langzoo.components.trainer.rows.masking:nats",
+        settings="tagger",
+        of_model="langzoo.components.trainer.rows.tagged:of_model",
         packs=False,
     ),
 }

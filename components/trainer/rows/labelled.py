@@ -178,11 +178,7 @@ class LabelledRows(PackedWindows):
             ids = tf.ensure_shape(ids, shape)
             targets = tf.ensure_shape(targets, (rows, *self.labels.shape[1:]))
             is_row = tf.reshape(is_row, (rows, *[1] * (self.labels.ndim - 1)))
-            inside = ids >= 0
-            features = {
-                "token_ids": tf.where(inside, ids, self.pad_id),
-                "padding_mask": inside,
-            }
+            features = self._features(ids)
             weights = tf.cast(is_row, tf.float32)
             return features, targets, tf.broadcast_to(weights, tf.shape(targets))
 

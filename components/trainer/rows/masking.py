@@ -29,7 +29,7 @@ def read_windows(
 
 
 def nats(loss: float, texts: Any) -> float:
-    """What the gate makes of a mean loss of hidden tokens, see `Rows.figure`."""
+    """What the gate makes of a mean loss of its own targets, see `Rows.figure`."""
     del texts
     return loss
 

@@ -176,7 +176,7 @@ class PackedWindows(TokenStream):
         for row, into in zip(rows, places, strict=True):
             if row >= 0:
                 pieces = slice(*self._splits[row : row + 2])
-                held = _ranges(self._starts[pieces], self._sizes[pieces])
+                held = ranges(self._starts[pieces], self._sizes[pieces])
                 into[: len(held)] = held
         return places
 
@@ -212,7 +212,7 @@ def _cut(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     pieces = -(-predictions // size)
     first_sizes = predictions - (pieces - 1) * size
     document = np.repeat(np.arange(len(lengths)), pieces)
-    number = _ranges(np.zeros_like(pieces), pieces)
+    number = ranges(np.zeros_like(pieces), pieces)
     offsets = np.where(number == 0, 0, first_sizes[document] + (number - 1) * size)
     sizes = np.where(number == 0, first_sizes[document], size)
     return begins[document] + offsets, sizes
@@ -272,7 +272,7 @@ def best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
     return row_of
 
 
-def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """`start, start + 1, ...`, as many as its size, for each start in turn."""
     ends = np.cumsum(sizes)
     return np.repeat(starts - (ends - sizes), sizes) + np.arange(sizes.sum())

@@ -50,8 +50,8 @@ class TokenStream:
         self.context_length = context_length
         self.num_tokens = len(self._stream)
 
-    labels: np.ndarray | None = None
-    """What the documents are labelled, where that is learned."""
+    labels: Sequence[Any] | np.ndarray | None = None
+    """What the documents, or their words, are labelled, where that is learned."""
 
     @property
     def decisions(self) -> int:
@@ -168,6 +168,12 @@ class TokenStream:
         inside = places < self.num_tokens
         ids = self._stream[np.where(inside, places, 0)].astype(np.int32)
         return np.where(inside, ids, np.int32(PADDING))
+
+    def _features(self, ids: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What a model is given of tokens, as `_read` gives them."""
+        inside = ids != PADDING
+        tokens = tf.where(inside, ids, self.pad_id)
+        return {"token_ids": tokens, "padding_mask": inside}
 
     def _let_go(self) -> None:
         """All that was read would stay in memory until others want it."""

@@ -52,7 +52,8 @@ KERAS_HUB = Family(
     tasks={
         "causal_lm": f"{_CLASSES}.presets:build_from_preset",
         "masked_lm": f"{_CLASSES}.masked_lm:build_masked_lm",
-        "text_classifier": f"{_CLASSES}.text_classifier:build_classifier",
+        "text_classifier": f"{_CLASSES}.classifiers:build_classifier",
+        "token_classifier": f"{_CLASSES}.classifiers:build_tagger",
     },
     search_space={
         "trainer.learning_rate": {"min": 0.00001, "max": 0.003, "sampling": "log"},

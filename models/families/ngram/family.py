@@ -33,6 +33,7 @@ NGRAM = Family(
     tasks={
         "causal_lm": f"{_CLASSES}.causal_lm:NgramCausalLM",
         "text_classifier": f"{_CLASSES}.text_classifier:NgramTextClassifier",
+        "token_classifier": f"{_CLASSES}.token_classifier:NgramTokenClassifier",
     },
     presets={"ngram_base": Preset.of(NgramSettings, "ngram", 128, 8192, order=5)},
     # For `search.algorithm: random`.

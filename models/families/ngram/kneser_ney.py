@@ -9,18 +9,17 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 from ...backbone import Tensor, require
 from .counting import PART, Ngrams, count_in_parts, suffixes_of
 from .family import NgramSettings
+from .tables import LAST_KEY, TableLayer, find, lower_bound, upper_bound
 
 # KenLM's, for an order whose counts of counts give none.
 _FALLBACK_DISCOUNTS = np.array([0.5, 1.0, 1.5])
 NO_TOKEN = -1
 """Stands before the beginning of a text."""
 _NO_KEY = -1
-_LAST_KEY = np.iinfo(np.int64).max
 # Stands for a probability of zero, so that every logarithm is finite.
 _TINY = np.finfo(np.float32).tiny
 
@@ -57,9 +56,9 @@ class KneserNeyTables(NamedTuple):
     def uniform(cls, vocabulary_size: int) -> KneserNeyTables:
         """The model that has seen nothing."""
         return cls(
-            context_keys=np.array([_LAST_KEY]),
+            context_keys=np.array([LAST_KEY]),
             backoffs=np.ones(1),
-            ngram_keys=np.array([_LAST_KEY]),
+            ngram_keys=np.array([LAST_KEY]),
             probabilities=np.zeros(1),
             unigrams=np.full(vocabulary_size, 1 / vocabulary_size),
         )
@@ -117,7 +116,7 @@ def estimate_kneser_ney(
     held_back = [_discounts(c)[np.minimum(c, 3) - 1] for c in counts]
 
     tables = KneserNeyTables(
-        np.append(context_keys, _LAST_KEY),
+        np.append(context_keys, LAST_KEY),
         *_higher_orders(orders, counts, held_back, lost, vocabulary_size),
         _unigrams(
             orders[0].keys, counts[0], held_back[0], vocabulary_size, unpredictable
@@ -227,7 +226,7 @@ def _higher_orders(
     probabilities = (count - discount) / totals[context]
     return (
         backoffs / totals,
-        np.append(keys, _LAST_KEY),
+        np.append(keys, LAST_KEY),
         np.append(probabilities, 0.0),
     )
 
@@ -268,7 +267,7 @@ def _cross_entropy(
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
-class KneserNey(keras.layers.Layer):
+class KneserNey(TableLayer):
     """Log-probabilities of the next token, looked up in Kneser-Ney tables.
 
     It stands where other backbones have their token embedding: `layer(token_ids)` is
@@ -297,48 +296,9 @@ class KneserNey(keras.layers.Layer):
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
         self.order = order
-        self.supports_jit = False
 
-    def build(self, input_shape: Any) -> None:
-        self._add_tables(KneserNeyTables.uniform(self.vocabulary_size))
-
-    @property
-    def tables(self) -> KneserNeyTables:
-        """The tables as NumPy arrays."""
-        return KneserNeyTables(*(ops.convert_to_numpy(w) for w in self._tables))
-
-    @tables.setter
-    def tables(self, tables: KneserNeyTables) -> None:
-        self._tracker.unlock()
-        for weight in self._tables:
-            self._untrack_variable(weight)
-        self._add_tables(tables)
-        self._tracker.lock()
-
-    def _add_tables(self, tables: KneserNeyTables) -> None:
-        self._tables = [
-            self.add_weight(
-                name=name,
-                shape=table.shape,
-                # Bound as a default, as initializers run when they are called.
-                initializer=lambda shape, dtype, table=table: ops.convert_to_tensor(
-                    table, dtype
-                ),
-                dtype="int64" if name.endswith("keys") else self.variable_dtype,
-                trainable=False,
-                autocast=False,
-            )
-            for name, table in zip(tables._fields, tables, strict=True)
-        ]
-
-    def save_own_variables(self, store: Any) -> None:
-        for name, weight in zip(KneserNeyTables._fields, self._tables, strict=True):
-            store[name] = weight
-
-    def load_own_variables(self, store: Any) -> None:
-        self.tables = KneserNeyTables(
-            *(np.asarray(store[name]) for name in KneserNeyTables._fields)
-        )
+    def empty_tables(self) -> KneserNeyTables:
+        return KneserNeyTables.uniform(self.vocabulary_size)
 
     def call(self, inputs: Tensor, reverse: bool = False) -> Tensor:
         return inputs if reverse else self.log_probabilities(self.contexts(inputs))
@@ -387,7 +347,7 @@ class KneserNey(keras.layers.Layer):
         nodes, weights = self._nodes(contexts)  # (N, order - 1), (N, order)
         token = tf.cast(tf.reshape(targets, [-1]), tf.int64)  # (N,)
         keys = nodes * self.vocabulary_size + token[:, None]  # (N, order - 1)
-        place, found = _find(ngram_keys, keys)
+        place, found = find(ngram_keys, keys)
         own = tf.where(found, tf.gather(probabilities, place), 0.0)
         probability = tf.reduce_sum(own * weights[:, 1:], axis=-1)  # (N,)
         probability += weights[:, 0] * tf.gather(unigrams, token)
@@ -411,7 +371,7 @@ class KneserNey(keras.layers.Layer):
         for age in range(self.order - 1):
             key = node * self.vocabulary_size + tokens[:, age]  # (N,)
             seen &= tokens[:, age] != NO_TOKEN
-            place, seen = _find(context_keys, tf.where(seen, key, _NO_KEY))
+            place, seen = find(context_keys, tf.where(seen, key, _NO_KEY))
             node = tf.where(seen, place + 1, 0)
             path.append(node)
         nodes = tf.stack(path, axis=-1) if path else tokens  # (N, order - 1)
@@ -429,11 +389,11 @@ class KneserNey(keras.layers.Layer):
             return result
         # Every n-gram that continues a node adds to the row of that node.
         node = tf.reshape(nodes, [-1])  # (N * (order - 1),)
-        begin = _lower_bound(ngram_keys, node * size)
-        number = _lower_bound(ngram_keys, (node + 1) * size) - begin
+        begin = lower_bound(ngram_keys, node * size)
+        number = lower_bound(ngram_keys, (node + 1) * size) - begin
         offset = tf.concat([[0], tf.cumsum(number)], axis=0)
         index = tf.range(offset[-1])  # (M,), an n-gram each, as what follows
-        owner = _upper_bound(offset, index) - 1
+        owner = upper_bound(offset, index) - 1
         ngram = index + tf.gather(begin - offset[:-1], owner)
         token = tf.gather(ngram_keys, ngram) - tf.gather(node, owner) * size
         row = owner // (self.order - 1)
@@ -467,30 +427,3 @@ class KneserNey(keras.layers.Layer):
 def padded_on_the_left(token_ids: Tensor, width: int) -> Tensor:
     """`token_ids` `(B, T)` after `width` columns of -1, which is no token."""
     return tf.pad(token_ids, [[0, 0], [width, 0]], constant_values=NO_TOKEN)
-
-
-def _find(keys: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Where in sorted `keys` each of `wanted` is or would be, and whether it is."""
-    place = _lower_bound(keys, wanted)
-    return place, tf.equal(tf.gather(keys, place), wanted)
-
-
-# `tf.searchsorted` cannot search for nothing, as an empty batch does.
-def _lower_bound(keys: Tensor, wanted: Tensor) -> Tensor:
-    """The first places in sorted `keys` that are not below `wanted`, int64."""
-    place = tf.raw_ops.LowerBound(
-        sorted_inputs=keys[None],
-        values=tf.reshape(wanted, [1, -1]),
-        out_type=tf.int64,
-    )
-    return tf.reshape(place, tf.shape(wanted))
-
-
-def _upper_bound(keys: Tensor, wanted: Tensor) -> Tensor:
-    """The first places in sorted `keys` that are above `wanted`, int64."""
-    place = tf.raw_ops.UpperBound(
-        sorted_inputs=keys[None],
-        values=tf.reshape(wanted, [1, -1]),
-        out_type=tf.int64,
-    )
-    return tf.reshape(place, tf.shape(wanted))

@@ -36,6 +36,17 @@ def tokens(vocabulary: Vocabulary) -> dict[str, Callable]:
     return {"tokenize": tokenize, "detokenize": detokenize}
 
 
+def embed_settings(options: dict[str, Any]) -> tuple[ExportSettings, dict[str, Any]]:
+    """Of an export's options those of `embed`, which alone classifiers have.
+
+    Returns:
+        The settings, and what is noted of them in the export.
+    """
+    own = {"embed_pooling", "embed_normalize"}
+    given = ExportSettings(**{k: v for k, v in options.items() if k in own})
+    return given, given.model_dump(include=own)
+
+
 def embed_signature(
     model: Any, vocabulary: Vocabulary, settings: ExportSettings, closed: bool = False
 ) -> Callable:

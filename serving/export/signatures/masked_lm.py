@@ -22,18 +22,20 @@ from typing import Any
 import tensorflow as tf
 
 from ....models.tasks import hiding
-from ....models.tasks.pseudo_scoring import map_hidden, token_log_probabilities
+from ....models.tasks.both_ways import map_asked
+from ....models.tasks.pseudo_scoring import token_log_probabilities
 from ....models.tasks.scoring import (
     OUTCOME_SPECS,
     TokenOutcomes,
     framed_ids,
+    joined,
     outcomes,
 )
 from .. import contract
 from ..document_sums import document_sums, outcome_sums
 from ..settings import ExportSettings
 from ..traced_model import variables_of
-from ..vocabulary import Alternatives, Vocabulary, asked_alternatives, joined
+from ..vocabulary import Alternatives, Vocabulary, asked_alternatives
 from . import Signatures
 from .common import (
     embed_signature,
@@ -99,7 +101,7 @@ def _filling(model: Any, vocabulary: Vocabulary, stride: int) -> dict[str, Calla
         documents = _with_masks(vocabulary.tokenizer, text)
         is_mask = documents == int(vocabulary.tokenizer.mask_token_id)
         flat = is_mask.flat_values
-        found = map_hidden(model, documents, flat, likeliest, specs, stride=stride)
+        found = map_asked(model, documents, flat, likeliest, specs, stride=stride)
         masks = tf.reduce_sum(tf.cast(is_mask, tf.int64), axis=1)
         values, ids = (
             tf.RaggedTensor.from_row_lengths(part, masks, validate=False).to_tensor()
@@ -188,7 +190,7 @@ def _evaluate(model: Any, vocabulary: Vocabulary, stride: int) -> Callable:
             rows = outcomes(logits[tf.newaxis], target[tf.newaxis])
             return tuple(row[0] for row in rows)
 
-        found = map_hidden(
+        found = map_asked(
             model,
             documents.with_flat_values(tf.where(is_hidden, mask_id, ids)),
             is_hidden,

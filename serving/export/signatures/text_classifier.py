@@ -27,11 +27,16 @@ import tensorflow as tf
 from ....models.tasks.windows import Chunk, Inputs, Windows, map_windows
 from .. import contract
 from ..document_sums import binned
-from ..settings import ExportSettings
 from ..traced_model import variables_of
 from ..vocabulary import Vocabulary
 from . import Signatures
-from .common import embed_signature, same_of_all, text_of_examples, tokens
+from .common import (
+    embed_settings,
+    embed_signature,
+    same_of_all,
+    text_of_examples,
+    tokens,
+)
 from .rows import signature
 
 
@@ -43,8 +48,7 @@ def build(model: Any, **options: Any) -> Signatures:
         options: of `ExportSettings`; those of texts that are written or scored token by
             token have no effect.
     """
-    own = {"embed_pooling", "embed_normalize"}
-    given = ExportSettings(**{k: v for k, v in options.items() if k in own})
+    given, told = embed_settings(options)
     vocabulary = Vocabulary(
         model.preprocessor.tokenizer, model.backbone.vocabulary_size
     )
@@ -58,7 +62,6 @@ def build(model: Any, **options: Any) -> Signatures:
         "model_info": labels.info(),
         "evaluate": labels.evaluate(),
     }
-    told = given.model_dump(include=own)
     told |= {"labels": model.labels, "multi_label": model.multi_label}
     return Signatures(functions, variables_of(model), told)
 

@@ -72,7 +72,7 @@ def test_measures_of_one_label_are_those_of_scikit_learn(answers):
         "unknown_label_rate": 0.0,
     }
     assert {name: value(name, sums) for name in expected} == pytest.approx(expected)
-    by = ByLabel.of(sums)
+    by = ByLabel.of(sums.by_label)
     precision, recall, *_ = sklearn.precision_recall_fscore_support(
         labels, said, labels=np.arange(LABELS - 1)
     )

@@ -10,6 +10,7 @@ test_case = pytest.importorskip("keras_hub.src.tests.test_case")
 
 VOCABULARY = 260
 CLASSIFIERS = {"ngram": models.NgramTextClassifier}
+TAGGERS = {"ngram": models.NgramTokenClassifier}
 TASKS = {"ngram": models.NgramCausalLM, "mixture": models.MixtureCausalLM}
 
 
@@ -64,4 +65,22 @@ def test_classifier(harness, family):
         },
         train_data=(["From fairest creatures", "we desire increase"], [0, 1]),
         expected_output_shape=(2, 2),
+    )
+
+
+@pytest.mark.parametrize("family", ["gated_conv", "ngram"])
+def test_tagger(harness, family):
+    backbone = models.FAMILIES[family](vocabulary_size=VOCABULARY, **TINY[family])
+    preprocessor = models.TokenClassifierPreprocessor(
+        models.ByteTokenizer(), sequence_length=8
+    )
+    harness.run_task_test(
+        cls=TAGGERS.get(family, models.TokenClassifier),
+        init_kwargs={
+            "backbone": backbone,
+            "preprocessor": preprocessor,
+            "labels": ["yes", "no"],
+        },
+        train_data=(["to be or", "be it so"], [[0, 1, 0], [1, 0, -1]]),
+        expected_output_shape=(2, 8, 2),
     )

@@ -11,8 +11,8 @@ from langzoo.models.families.bert.backbone import BertBackbone
 from langzoo.models.families.bert.family import ARCHITECTURES
 from langzoo.models.importing.keras_hub import from_keras_hub
 from langzoo.models.tasks import hiding
+from langzoo.models.tasks.both_ways import map_asked
 from langzoo.models.tasks.masked_lm import MaskedLM, MaskedLMPreprocessor
-from langzoo.models.tasks.pseudo_scoring import map_hidden
 from langzoo.models.tokenizers.bert import BertTokenizer
 
 test_case = pytest.importorskip("keras_hub.src.tests.test_case")
@@ -167,7 +167,7 @@ def test_a_token_is_told_by_the_window_that_it_is_in_the_middle_of(model):
         def logits(states):
             return states
 
-    (found,) = map_hidden(
+    (found,) = map_asked(
         Spy,
         documents,
         tf.ones([100], tf.bool),

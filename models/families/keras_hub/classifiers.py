@@ -1,4 +1,4 @@
-"""Text classifiers on KerasHub's backbones, with or without their weights."""
+"""Classifiers and taggers on KerasHub's backbones, with or without their weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import keras_hub
 
 from ...backbone import require
-from ...tasks.text_classifier import TextClassifier, TextClassifierPreprocessor
+from ...tasks.text_classifier import TextClassifier
+from ...tasks.token_classifier import TokenClassifier
 from ...tokenizers.keras_hub import named_preset
 from .presets import require_tokenizer, untrained_backbone
 
@@ -20,8 +21,9 @@ def build_classifier(
     labels: Sequence[str],
     context_length: int | None = None,
     pretrained: bool = False,
+    cls: Any = TextClassifier,
     **options: Any,
-) -> TextClassifier:
+) -> Any:
     """A classifier on the backbone of a KerasHub preset, causal or not.
 
     Args:
@@ -32,7 +34,8 @@ def build_classifier(
         context_length: int or `None`. Longest input, in tokens. Defaults to `None`, the
             model's own.
         pretrained: bool. As of `presets.build_from_preset`.
-        **options: others of `TextClassifier`.
+        cls: the class of the task.
+        **options: others of that class.
 
     Raises:
         ValueError: if the preset cannot be loaded or reads other things than text, or
@@ -55,5 +58,11 @@ def build_classifier(
         context_length=context_length,
         positions=positions,
     )
-    preprocessor = TextClassifierPreprocessor(tokenizer, sequence_length=length)
-    return TextClassifier(backbone, labels, preprocessor, **options)
+    preprocessor = cls.preprocessor_cls(tokenizer, sequence_length=length)
+    return cls(backbone, labels, preprocessor, **options)
+
+
+def build_tagger(**given: Any) -> TokenClassifier:
+    """A tagger of words on such a backbone; it takes what `build_classifier` does."""
+    tagger: TokenClassifier = build_classifier(cls=TokenClassifier, **given)
+    return tagger
