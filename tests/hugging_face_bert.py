@@ -85,11 +85,11 @@ def save(folder: Path, weights: Tensors, config: Mapping[str, Any] = CONFIG) -> 
 def states(
     weights: Tensors, ids: np.ndarray, config: Mapping[str, Any] = CONFIG
 ) -> np.ndarray:
-    """The hidden states `(T, E)` of ids `(T,)`, in double precision."""
+    """The hidden states `(T, E)` of ids `(T,)`."""
     prefix = "bert." if any(name.startswith("bert.") for name in weights) else ""
 
     def of(name: str) -> np.ndarray:
-        return weights[prefix + name].astype("float64")
+        return weights[prefix + name]
 
     def dense(name: str, x: np.ndarray) -> np.ndarray:
         return x @ of(f"{name}.weight").T + of(f"{name}.bias")

@@ -105,7 +105,8 @@ class _Reader:
             )
         )
         backbone.token_embedding.embeddings.assign(tokens)
-        backbone.position_embedding.position_embeddings.assign(positions + segments)
+        places: Any = backbone.position_embedding
+        places.position_embeddings.assign(positions + segments)
         self._norm(f"{table}.LayerNorm", backbone.embeddings_norm)
         for index, block in enumerate(backbone.blocks):
             self._block(f"{self._encoder}encoder.layer.{index}", block)

@@ -76,8 +76,9 @@ def from_keras_hub(
     segment = theirs.segment_embedding.get_weights()[0][0]
     ours.position_embedding.position_embeddings.assign_add(segment[None])
     _copy(theirs.embeddings_layer_norm, ours.embeddings_norm)
-    head = {"head_activation": "gelu", "head_norm_epsilon": 1e-5}
-    masked = MaskedLM(ours, preprocessor, **head)
+    masked = MaskedLM(
+        ours, preprocessor, head_activation="gelu", head_norm_epsilon=1e-5
+    )
     _copy(model.masked_lm_head, masked.masked_lm_head)
     return masked
 

@@ -17,7 +17,7 @@ from .pseudo_scoring import score_texts
 _ANY_FAMILY = AnyOf(CausalBackbone)
 _ACTIVATIONS = {"gelu": "gelu", "gelu_approximate": gelu_approximate}
 # What all heads had when none of it was noted.
-_OLDER_HEAD = {"head_activation": "gelu", "head_norm_epsilon": 1e-5}
+_OLDER_HEAD: dict[str, Any] = {"head_activation": "gelu", "head_norm_epsilon": 1e-5}
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
