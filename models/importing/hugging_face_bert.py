@@ -112,11 +112,8 @@ class _Reader:
             self._block(f"{self._encoder}encoder.layer.{index}", block)
 
     def read_head(self, model: MaskedLM) -> None:
-        head, dim, size = (
-            model.masked_lm_head,
-            self._dim,
-            model.backbone.vocabulary_size,
-        )
+        head, size = model.masked_lm_head, model.backbone.vocabulary_size
+        dim = self._dim
         self._dense([f"{_HEAD}.transform.dense"], head._intermediate_dense, dim, dim)
         self._norm(f"{_HEAD}.transform.LayerNorm", head._intermediate_layer_norm)
         names = (f"{_HEAD}.bias", f"{_HEAD}.decoder.bias")

@@ -90,7 +90,10 @@ def tokenizer_of(preset: str) -> TextTokenizer:
     """
     folder = Path(preset).expanduser()
     file = folder / _HUGGING_FACE
-    model = _content(file)["model"] if _is_hugging_face(file) else {}
+    try:
+        model = _content(file)["model"] if _is_hugging_face(file) else {}
+    except ValueError as error:
+        raise ValueError(f"tokenizer {file} cannot be used: {error}") from error
     if model.get("type") == "WordPiece" or (folder / _PIECES).is_file():
         return load_tokenizer(folder)
     return preset_tokenizer(preset)

@@ -214,6 +214,9 @@ def test_the_tokenizer_comes_along_whichever_file_it_is_in(lowercase, tmp_path):
     theirs.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "vocab.txt").unlink()
     assert learn_preset(None, _Corpus(str(tmp_path)))(texts) == expected
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match=f"{tmp_path}/tokenizer.json cannot be used"):
+        learn_preset(None, _Corpus(str(tmp_path)))
 
 
 def test_more_ids_than_rows_are_refused(tmp_path):
