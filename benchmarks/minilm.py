@@ -24,6 +24,7 @@ from .apart import run_for
 
 _WARM_UP_SECONDS, _SECONDS = 3.0, 8.0
 _ROWS, _CONTEXT, _LABELS = 32, 64, 2
+_LONGEST = 256  # tokens of a text that is embedded
 _RATE = 5e-5
 _CLIENTS = 4
 BATCH_SIZES = (1, 32)
@@ -87,12 +88,12 @@ def _their_steps() -> float:
     return _rows_a_second(step)
 
 
-def _our_model(task: str) -> Any:
+def _our_model(task: str, context: int = _CONTEXT) -> Any:
     from langzoo.models import from_hugging_face
 
     labels = {"labels": [str(number) for number in range(_LABELS)]}
     of_task = labels if task == "text_classifier" else None
-    return from_hugging_face(folder(), _CONTEXT, task=task, of_task=of_task)
+    return from_hugging_face(folder(), context, task=task, of_task=of_task)
 
 
 def _our_steps(jit_compile: bool) -> float:
@@ -219,7 +220,8 @@ def _our_vectors() -> list[list[float]]:
     from langzoo.serving.in_process import ExportedModel
 
     with tempfile.TemporaryDirectory() as scratch:
-        export(_our_model("masked_lm"), f"{scratch}/1", task="masked_lm")
+        model = _our_model("masked_lm", _LONGEST)
+        export(model, f"{scratch}/1", task="masked_lm")
         with ExportedModel(f"{scratch}/1") as exported:
             return [answer.vector for answer in exported.embed(texts(200))]
 
