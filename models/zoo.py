@@ -95,9 +95,8 @@ def build(
         tokenizer: a tokenizer of `langzoo.models`.
         context_length: int. Longest input, in tokens. Defaults to the preset's; with a
             family it must be given.
-        initial_weights: string or `None`. Folder of a preset of this architecture, with
-            this tokenizer, of any task, or one of Hugging Face's, to begin with: see
-            `families.presets.resolved`. Defaults to newly drawn weights.
+        initial_weights: string or `None`. Folder of a preset, or of Hugging Face's, of
+            this architecture, with this tokenizer, of any task. Defaults to new ones.
         task: a name of a task, of `tasks.TASKS`. Defaults to `"causal_lm"`.
         of_task: what the task's models take besides, such as `labels`.
         **hyperparameters_: those of the family, see `hyperparameters()`, in place of
