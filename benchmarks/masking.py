@@ -114,9 +114,9 @@ def theirs(data: Any, seed: int) -> float:
         wanted = torch.from_numpy(targets).long().flatten()
         return functional.cross_entropy(logits.flatten(0, 1), wanted)
 
-    for step, batch in enumerate(_batches(data, "")):
+    for rate, batch in zip(data["rates"], _batches(data, ""), strict=True):
         for group in optimizer.param_groups:
-            group["lr"] = float(data["rates"][step])
+            group["lr"] = float(rate)
         optimizer.zero_grad(set_to_none=True)
         loss_of(*batch).backward()
         torch.nn.utils.clip_grad_norm_(weights, _CLIP)
