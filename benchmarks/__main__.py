@@ -17,6 +17,7 @@ from . import (
     serving,
     trainer,
     training,
+    understanding,
 )
 
 _BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -25,6 +26,7 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {
     "attention": lambda options: attention.main(options.rounds, options.only),
     "generation": lambda options: generation.main(options.rounds, options.only),
     "serving": lambda options: serving.main(options.rounds, options.only),
+    "understanding": lambda options: understanding.main(options.rounds, options.only),
     "records": lambda options: records.main(options.only, options.seeds, options.data),
     "data": lambda options: data.main(
         options.sizes or data.SIZES, options.rounds, options.only

@@ -50,6 +50,7 @@ _EXPORTS = {
     "KerasHubCausalLM": "families.keras_hub.adapter",
     "preset_tokenizer": "tokenizers.keras_hub",
     "freeze": "learning.freezing",
+    "from_hugging_face": "zoo",
     "from_keras_hub": "importing.keras_hub",
     "PackedNetwork": "tasks.packed",
     "in_precision": "learning.precision",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import keras_hub
+import numpy as np
 from keras_hub.src.utils.preset_utils import (
     TASK_CONFIG_FILE,
     check_config_class,
@@ -17,13 +20,14 @@ from . import families
 from .backbone import CausalBackbone, require
 from .families.family import Family
 from .families.keras_hub.adapter import KerasHubCausalLM
-from .families.presets import PRESETS, resolved
+from .families.presets import PRESETS, imported, resolved
+from .hugging_face import config_of
 from .learning.recipe import COMMON
 from .references import load
 from .tasks import TASKS
 from .tasks.causal_lm import CausalLM
 from .tokenizers import table
-from .tokenizers.keras_hub import preset_tokenizer
+from .tokenizers.files import tokenizer_of
 
 table.register()
 
@@ -91,8 +95,8 @@ def build(
         tokenizer: a tokenizer of `langzoo.models`.
         context_length: int. Longest input, in tokens. Defaults to the preset's; with a
             family it must be given.
-        initial_weights: string or `None`. Folder of a preset of this architecture, with
-            this tokenizer, of any task, to begin with. Defaults to newly drawn weights.
+        initial_weights: string or `None`. Folder of a preset, or of Hugging Face's, of
+            this architecture, with this tokenizer, of any task. Defaults to new ones.
         task: a name of a task, of `tasks.TASKS`. Defaults to `"causal_lm"`.
         of_task: what the task's models take besides, such as `labels`.
         **hyperparameters_: those of the family, see `hyperparameters()`, in place of
@@ -132,6 +136,46 @@ def build(
     if record.learns_by_gradient:
         model.compile(optimizer=(record.recipe or COMMON).make_optimizer())
     return model
+
+
+def from_hugging_face(
+    folder: str | os.PathLike[str],
+    context_length: int | None = None,
+    *,
+    task: str,
+    of_task: Mapping[str, Any] | None = None,
+    **hyperparameters_: Any,
+) -> Any:
+    """A model with the weights and the tokenizer of a folder of Hugging Face's.
+
+    The folder has a `config.json`, weights in `safetensors` (`model.safetensors`, or
+    shards and their index) and a `tokenizer.json` or `vocab.txt`. Pickled weights are
+    never read.
+
+    Args:
+        folder: of BERT's kind (`model_type` `bert`). It becomes a model of the family
+            `bert`, with the hidden states of texts of one segment; a masked language
+            model has the folder's head, too, and the logits, if there is one. Heads of
+            other tasks are left out, and those of `task` drawn.
+        context_length: int or `None`. Longest input, in tokens. Defaults to `None`, as
+            many as the folder's model has positions.
+        task: as of `build`.
+        of_task: as of `build`.
+        **hyperparameters_: such as `dropout`, in place of the folder's.
+
+    Raises:
+        ValueError: in one line, naming what of it is not supported.
+
+    Example:
+    ```python
+    labels = {"labels": ["negative", "positive"]}
+    model = from_hugging_face("bert", 64, task="text_classifier", of_task=labels)
+    ```
+    """
+    given = {} if context_length is None else {"context_length": context_length}
+    folder = os.fspath(folder)
+    model = resolved({"initial_weights": folder, **hyperparameters_, **given})
+    return build(tokenizer=tokenizer_of(folder), task=task, of_task=of_task, **model)
 
 
 def from_preset(preset: str, context_length: int | None = None) -> Any:
@@ -202,23 +246,41 @@ def _require_known(
 def _load(model: Any, tokenizer: Any, preset: str) -> None:
     """Gives a model the weights of a preset, beyond its backbone's where they fit."""
     require(
-        tokenizer.get_vocabulary() == preset_tokenizer(preset).get_vocabulary(),
+        tokenizer.get_vocabulary() == tokenizer_of(preset).get_vocabulary(),
         "`initial_weights` need the tokenizer of their preset.",
         tokenizer=type(tokenizer).__name__,
         initial_weights=preset,
     )
-    saved = keras_hub.models.Backbone.from_preset(preset)
+    if config := config_of(Path(preset)):
+        try:
+            load(imported(config)[1].weights)(model, preset)
+        except ValueError as error:
+            raise ValueError(f"`initial_weights` {preset}: {error}") from error
+        return
+    saved = _shortened(keras_hub.models.Backbone.from_preset(preset), model.backbone)
     require(
-        _shapes(saved) == _shapes(model.backbone),
+        [weight.shape for weight in saved] == _shapes(model.backbone),
         "`initial_weights` must be those of a model of the same sizes.",
         initial_weights=preset,
     )
-    model.backbone.set_weights(saved.get_weights())
+    model.backbone.set_weights(saved)
     task: Any = _task_of(preset)
     if model.has_task_weights() and task is type(model):
         whole = task.from_preset(preset)
-        if _shapes(whole) == _shapes(model):
-            model.set_weights(whole.get_weights())
+        weights = _shortened(whole, model)
+        if [weight.shape for weight in weights] == _shapes(model):
+            model.set_weights(weights)
+
+
+def _shortened(saved: Any, model: Any) -> list[np.ndarray]:
+    """Weights of a model, of learned positions as many as another one has."""
+    backbone, other = (getattr(it, "backbone", it) for it in (saved, model))
+    layer = getattr(backbone, "position_embedding", None)
+    learned = getattr(layer, "position_embeddings", None)
+    return [
+        value[: other.max_sequence_length] if weight is learned else value
+        for weight, value in zip(saved.weights, saved.get_weights(), strict=True)
+    ]
 
 
 def _task_of(preset: str) -> type | None:

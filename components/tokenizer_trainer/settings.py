@@ -46,9 +46,9 @@ class TokenizerSettings(Section):
     path: PathText | None = None
     """For `file`: a SentencePiece model, a `tokenizer.json` of Hugging Face with byte
     pairs of GPT-2's, Llama 2's or Llama 3's kind, Unigram of T5's or WordPiece of
-    BERT's, or the folder of a KerasHub preset. What a vocabulary lacks is spelled in
-    bits per byte; what one normalizes before it cuts a text (case, white space) is not
-    counted, and the run warns of it."""
+    BERT's, a `vocab.txt` of BERT's, or the folder of a KerasHub preset. What a
+    vocabulary lacks is spelled in bits per byte; what one normalizes before it cuts a
+    text (case, white space) is not counted, and the run warns of it."""
 
     @pydantic.model_validator(mode="after")
     def _a_path_goes_with_a_file(self) -> TokenizerSettings:

@@ -107,10 +107,10 @@ class LearnedSettings(FamilySettings):
     """What a person may say of a model that learns by gradient."""
 
     initial_weights: PathText | None = None
-    """Folder of a preset that an earlier run has saved, or of a pipeline (`ROOT/NAME`)
-    for what it trained last: training goes on with those weights, and needs their
-    tokenizer (`tokenizer.type: preset`). Family and hyperparameters are the preset's
-    where they are not given."""
+    """Folder of a preset that an earlier run has saved, of a pipeline (`ROOT/NAME`) for
+    what it trained last, or of Hugging Face's with a BERT in `safetensors`: training
+    goes on with those weights, and needs their tokenizer (`tokenizer.type: preset`).
+    Family and hyperparameters are the preset's where they are not given."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the activations that a training step sets to zero."""
 
@@ -212,6 +212,20 @@ class Preset(NamedTuple):
         }
 
 
+class Imported(NamedTuple):
+    """How a folder of Hugging Face's becomes a model of a family, by references.
+
+    Attributes:
+        hyperparameters: Function from what its `config.json` says to hyperparameters
+            and `context_length`, which raises ValueError in one line that names a key.
+        weights: Function that gives a model of any task the weights, from the model and
+            the folder, and raises ValueError likewise.
+    """
+
+    hyperparameters: str
+    weights: str
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
     """A family: an architecture, and all that others must know of it.
@@ -239,6 +253,8 @@ class Family:
         recipe: How it learns best at its default sizes; `None` for the common recipe.
         presets: Named architectures.
         search_space: What a search tries where the configuration does not say.
+        hugging_face: Folders of Hugging Face's that it takes initial weights of, by the
+            `model_type` that they name.
         learns_by_gradient: Whether the Trainer takes steps, with an optimizer; else
             the task's `fit(documents)` reads the documents once, whole. Of a model of
             several parts it is asked of the family of each: see `families_of`.
@@ -272,6 +288,7 @@ class Family:
     recipe: Recipe | None = None
     presets: Mapping[str, Preset] = dataclasses.field(default_factory=dict)
     search_space: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    hugging_face: Mapping[str, Imported] = dataclasses.field(default_factory=dict)
     learns_by_gradient: bool = True
     carries_state: bool = False
     keeps_documents_apart: bool = False

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..references import is_reference
+from ..hugging_face import config_of, weight_files
+from ..references import is_reference, load
 from . import FAMILIES, family_of
-from .family import Preset
+from .family import Family, Imported, Preset
 
 # From n-grams, whose size is not known, to Transformers, the largest.
 _LISTED = sorted(
@@ -51,6 +52,12 @@ def resolved(model: Mapping[str, Any]) -> dict[str, Any]:
                 f"initial_weights {given['initial_weights']!r} are those of a model of "
                 f"family {saved['family']!r}, not {given['family']!r}"
             )
+        length, most = given.get("context_length"), saved["context_length"]
+        if saved.get("positions") == "learned" and length and length > most:
+            raise ValueError(
+                f"context_length {length} must be at most the {most} positions that "
+                f"initial_weights {given['initial_weights']!r} have learned"
+            )
         del given["initial_weights"]
         return {**saved, **given}
     if "preset" not in given or _has_presets_of_its_own(given.get("family")):
@@ -84,7 +91,7 @@ def saved_model(folder: str, family: str | None = None) -> dict[str, Any]:
 
     Args:
         folder: of the preset; or of a pipeline's runs, which stands for the model that
-            was trained last.
+            was trained last; or one of Hugging Face's that a family takes.
         family: its family, which needs to be given if it is one of the user's own.
 
     Returns:
@@ -95,6 +102,11 @@ def saved_model(folder: str, family: str | None = None) -> dict[str, Any]:
         ValueError: if there is no model that training could go on with.
     """
     preset = _preset_folder(Path(folder).expanduser())
+    try:
+        if config := config_of(preset):
+            return _of_hugging_face(preset, config)
+    except ValueError as error:
+        raise ValueError(f"initial_weights {folder!r}: {error}") from error
     try:
         saved = json.loads((preset / "config.json").read_text(encoding="utf-8"))
         class_name, config = saved["class_name"], dict(saved["config"])
@@ -127,6 +139,34 @@ def saved_model(folder: str, family: str | None = None) -> dict[str, Any]:
         **hyperparameters,
         "initial_weights": str(preset),
     }
+
+
+def imported(config: Mapping[str, Any]) -> tuple[Family, Imported]:
+    """The family that takes a folder of Hugging Face's, and how.
+
+    Args:
+        config: the folder's `config.json`.
+
+    Raises:
+        ValueError: if no family does.
+    """
+    kinds = {kind: it for it in FAMILIES.values() for kind in it.hugging_face}
+    kind = config["model_type"]
+    if kind not in kinds:
+        raise ValueError(
+            f"config.json: model_type must be one of {', '.join(kinds)}, not {kind!r}"
+        )
+    return kinds[kind], kinds[kind].hugging_face[kind]
+
+
+def _of_hugging_face(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    family, how = imported(config)
+    try:
+        found = load(how.hyperparameters)(config)
+    except ValueError as error:
+        raise ValueError(f"config.json: {error}") from error
+    weight_files(folder)
+    return {"family": family.name, **found, "initial_weights": str(folder)}
 
 
 def _preset_folder(folder: Path) -> Path:

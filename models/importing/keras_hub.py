@@ -18,6 +18,8 @@ from ..tasks.causal_lm import CausalLM
 from ..tasks.masked_lm import MaskedLM
 
 _LLAMA_CONTEXT_LENGTH = 4096  # of Llama 2
+# Of its BERT for masked words, whatever the backbone's.
+_HEAD: dict[str, Any] = {"head_activation": "gelu", "head_norm_epsilon": 1e-5}
 
 
 def from_keras_hub(
@@ -76,7 +78,7 @@ def from_keras_hub(
     segment = theirs.segment_embedding.get_weights()[0][0]
     ours.position_embedding.position_embeddings.assign_add(segment[None])
     _copy(theirs.embeddings_layer_norm, ours.embeddings_norm)
-    masked = MaskedLM(ours, preprocessor)
+    masked = MaskedLM(ours, preprocessor, **_HEAD)
     _copy(model.masked_lm_head, masked.masked_lm_head)
     return masked
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import keras_hub
 from keras import ops
+from keras_hub.src.utils.keras_utils import gelu_approximate
 
 from ..backbone import AnyOf, CausalBackbone, Tensor, normal_initializer
 from ..tokenizers.byte import ByteTokenizer
@@ -14,6 +15,9 @@ from .hidden_states import hidden_states
 from .pseudo_scoring import score_texts
 
 _ANY_FAMILY = AnyOf(CausalBackbone)
+_ACTIVATIONS = {"gelu": "gelu", "gelu_approximate": gelu_approximate}
+# What all heads had when none of it was noted.
+_OLDER_HEAD: dict[str, Any] = {"head_activation": "gelu", "head_norm_epsilon": 1e-5}
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
@@ -92,6 +96,10 @@ class MaskedLM(keras_hub.models.MaskedLM):
         backbone: a `CausalBackbone` whose family fills gaps.
         preprocessor: a `MaskedLMPreprocessor`, or `None` if inputs are always token
             ids. Defaults to `None`.
+        head_activation: one of `"gelu"` and `"gelu_approximate"`, or `None` for the
+            backbone's, where it is one of them. Defaults to `None`.
+        head_norm_epsilon: float or `None`, for the backbone's. What the norm of the
+            head adds to the variance. Defaults to `None`.
         **kwargs: `name`.
 
     Call arguments:
@@ -121,15 +129,27 @@ class MaskedLM(keras_hub.models.MaskedLM):
         self,
         backbone: CausalBackbone,
         preprocessor: MaskedLMPreprocessor | None = None,
+        head_activation: str | None = None,
+        head_norm_epsilon: float | None = None,
         **kwargs: Any,
     ) -> None:
+        # === Config ===
+        own = getattr(backbone, "activation", None)
+        self.head_activation = head_activation or (
+            own if own in _ACTIVATIONS else "gelu"
+        )
+        self.head_norm_epsilon = head_norm_epsilon or getattr(
+            backbone, "norm_epsilon", _OLDER_HEAD["head_norm_epsilon"]
+        )
+
         # === Layers ===
         self.backbone = backbone
         self.preprocessor = preprocessor
         self.masked_lm_head = keras_hub.layers.MaskedLMHead(
             vocabulary_size=backbone.vocabulary_size,
             token_embedding=backbone.token_embedding,
-            intermediate_activation="gelu",
+            intermediate_activation=_ACTIVATIONS[self.head_activation],
+            layer_norm_epsilon=self.head_norm_epsilon,
             kernel_initializer=normal_initializer(),
             dtype=backbone.dtype_policy,
             name="mlm_head",
@@ -141,6 +161,17 @@ class MaskedLM(keras_hub.models.MaskedLM):
         states = backbone(backbone.input)  # (B, T, E)
         outputs = ops.cast(self.masked_lm_head(states, positions), "float32")
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "head_activation": self.head_activation,
+            "head_norm_epsilon": self.head_norm_epsilon,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> MaskedLM:
+        return super().from_config({**_OLDER_HEAD, **config})
 
     @property
     def context_length(self) -> int:

@@ -101,6 +101,8 @@ class BertTokenizer(PieceTokenizer):
             return texts
         decomposed = tf_text.normalize_utf8(texts, "NFD")
         plain = tf.strings.regex_replace(decomposed, r"\p{Mn}", "")
+        # A sigma becomes the same small one wherever it stands, unlike Unicode's.
+        plain = tf.strings.regex_replace(plain, "\u03a3", "\u03c3")
         return tf.strings.lower(plain, encoding="utf-8")
 
     @preprocessing_function

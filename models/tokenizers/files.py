@@ -23,6 +23,7 @@ from .word_piece import SUFFIX
 
 _HUGGING_FACE = "tokenizer.json"
 _HUGGING_FACE_CONFIG = "tokenizer_config.json"
+_PIECES = "vocab.txt"
 # The keys of the configuration, and what they usually are.
 _TOKENS = {
     "pad": ("pad_token",),
@@ -44,9 +45,10 @@ def load_tokenizer(path: str | os.PathLike[str]) -> TextTokenizer:
     Args:
         path: a SentencePiece model; a `tokenizer.json` of Hugging Face, byte-pair of
             GPT-2's, Llama 2's or Llama 3's kind, Unigram of T5's or WordPiece of
-            BERT's, or a folder with one; or the folder of a KerasHub preset. A
-            `tokenizer_config.json` beside a `tokenizer.json` names the tokens for
-            start, end and padding.
+            BERT's; a `vocab.txt` of BERT's; or a folder with one of these two, or that
+            of a KerasHub preset. A `tokenizer_config.json` beside them names the tokens
+            for start, end and padding, and of a `vocab.txt` says whether letters are
+            made small.
 
     Raises:
         ValueError: naming the path, and what of it is not supported.
@@ -58,11 +60,17 @@ def load_tokenizer(path: str | os.PathLike[str]) -> TextTokenizer:
     """
     path = Path(path).expanduser()
     try:
-        if path.is_dir() and not _is_hugging_face(path / _HUGGING_FACE):
-            return preset_tokenizer(str(path))
-        file = path / _HUGGING_FACE if path.is_dir() else path
+        file = path
+        if path.is_dir():
+            file = path / _HUGGING_FACE
+            if not _is_hugging_face(file):
+                file = path / _PIECES
+            if not file.is_file():
+                return preset_tokenizer(str(path))
         if file.suffix == ".json":
             return _hugging_face(file)
+        if file.name == _PIECES:
+            return _pieces(file)
         return _sentence_piece(file.read_bytes())
     except KeyError as error:
         raise ValueError(f"tokenizer {path} cannot be used: no key {error}") from error
@@ -71,9 +79,33 @@ def load_tokenizer(path: str | os.PathLike[str]) -> TextTokenizer:
         raise ValueError(f"tokenizer {path} cannot be used: {reason}") from error
 
 
+def tokenizer_of(preset: str) -> TextTokenizer:
+    """The tokenizer of a preset, or of a folder of Hugging Face's.
+
+    That is `preset_tokenizer`'s; but WordPiece of Hugging Face's is `load_tokenizer`'s,
+    as KerasHub reads `vocab.txt` alone.
+
+    Raises:
+        ValueError: as those two do.
+    """
+    folder = Path(preset).expanduser()
+    file = folder / _HUGGING_FACE
+    try:
+        model = _content(file)["model"] if _is_hugging_face(file) else {}
+    except ValueError as error:
+        raise ValueError(f"tokenizer {file} cannot be used: {error}") from error
+    if model.get("type") == "WordPiece" or (folder / _PIECES).is_file():
+        return load_tokenizer(folder)
+    return preset_tokenizer(preset)
+
+
+def _content(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
 def _is_hugging_face(file: Path) -> bool:
     # A KerasHub preset has a file of the same name.
-    return file.is_file() and "model" in json.loads(file.read_text(encoding="utf-8"))
+    return file.is_file() and "model" in _content(file)
 
 
 def _sentence_piece(proto: bytes) -> SentencePieceTokenizer:
@@ -92,7 +124,7 @@ def _sentence_piece(proto: bytes) -> SentencePieceTokenizer:
 
 
 def _hugging_face(file: Path) -> TextTokenizer:
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = _content(file)
     require(
         isinstance(content, dict) and isinstance(content.get("model"), dict),
         "It must be a tokenizer.json of Hugging Face.",
@@ -191,6 +223,28 @@ def _bert(
     )
 
 
+def _pieces(file: Path) -> BertTokenizer:
+    """BERT's WordPiece, of the pieces of a file, a line each in the order of ids."""
+    pieces = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    config = file.parent / _HUGGING_FACE_CONFIG
+    told = _content(config) if config.is_file() else {}
+    normalizer = {
+        "type": "BertNormalizer",
+        "clean_text": True,
+        "handle_chinese_chars": told.get("tokenize_chinese_chars", True),
+        "strip_accents": told.get("strip_accents"),
+        "lowercase": told.get("do_lower_case", True),
+    }
+    content = {
+        "normalizer": normalizer,
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "model": {},
+    }
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    specials = _special_tokens(file.parent, vocabulary, _BERT_TOKENS)
+    return _bert(content, vocabulary, specials)
+
+
 def _split_of(content: Mapping[str, Any]) -> str:
     """The split of a byte-pair `tokenizer.json`, the rest of which is honoured."""
     model = content["model"]
@@ -244,7 +298,7 @@ def _special_tokens(
 ) -> list[str]:
     """Those for padding, unknown, start and end; that for the end where none is."""
     file = folder / _HUGGING_FACE_CONFIG
-    named = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    named = _content(file) if file.is_file() else {}
 
     def known(name: str) -> list[str]:
         key, *tokens = usual[name]
@@ -274,6 +328,15 @@ def _check_merges(tokenizer: BytePairTokenizer, vocabulary: Mapping[str, int]) -
         if ids != [index] and token not in tokenizer.special_pieces
     ]
     require(not other, "model.ignore_merges is not supported.", unmerged=other[:5])
+
+
+def learn_preset(settings: Any, corpus: Corpus) -> TextTokenizer:
+    """The type `preset` of `TOKENIZERS`."""
+    del settings
+    try:
+        return tokenizer_of(corpus.preset)
+    except ValueError as error:
+        raise ValueError(f"model.{error}") from error
 
 
 def learn(settings: Any, corpus: Corpus) -> TextTokenizer:

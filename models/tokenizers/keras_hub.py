@@ -14,7 +14,6 @@ from ..backbone import require
 from .base import TextTokenizer
 from .bert import BertTokenizer
 from .byte_pair import BytePairTokenizer, byte_pair_proto
-from .corpus import Corpus
 from .sentence_piece import SentencePieceTokenizer
 
 # The byte-pair tokenizers whose way of splitting a text into words is known.
@@ -121,12 +120,3 @@ def named_preset(preset: str, kind: str = "") -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"preset {preset!r} cannot be used: {reason}") from error
-
-
-def learn(settings: Any, corpus: Corpus) -> TextTokenizer:
-    """The type `preset` of `TOKENIZERS`."""
-    del settings
-    try:
-        return preset_tokenizer(corpus.preset)
-    except ValueError as error:
-        raise ValueError(f"model.{error}") from error

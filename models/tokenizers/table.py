@@ -16,7 +16,7 @@ TOKENIZERS: dict[str, str] = {
     "words": "langzoo.models.tokenizers.words:learn",
     "characters": "langzoo.models.tokenizers.sentence_piece:learn_characters",
     "bytes": "langzoo.models.tokenizers.byte:learn",
-    "preset": "langzoo.models.tokenizers.keras_hub:learn",
+    "preset": "langzoo.models.tokenizers.files:learn_preset",
     "file": "langzoo.models.tokenizers.files:learn",
 }
 """The types of tokenizers by the name used in configurations, each a function.

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import hugging_face_bert
 import langzoo
 import pytest
 import typer
@@ -94,6 +95,10 @@ def folder(tmp_path_factory):
         (folder / "texts" / f"{number}.txt").write_text(f"{text}{number}")
     shutil.copy(loading.DEMO_CONFIG, folder / "my.yaml")
     (folder / "tokenizer.json").write_text("{}")
+    (folder / "all-MiniLM-L6-v2").mkdir()
+    sizes = {**hugging_face_bert.CONFIG, "max_position_embeddings": 256}
+    weights = hugging_face_bert.tensors(sizes)
+    hugging_face_bert.save(folder / "all-MiniLM-L6-v2", weights, sizes)
     shutil.copy(templates.SHIPPED, folder / "my_sentences.yaml")
     for name, code in MODULES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -352,7 +357,7 @@ def merged(content, changes):
         key: {**content.get(key, {}), **value} if isinstance(value, dict) else value
         for key, value in changes.items()
     }
-    if {"family", "preset"} & changes.get("model", {}).keys():
+    if {"family", "preset", "initial_weights"} & changes.get("model", {}).keys():
         sections["model"] = changes["model"]
     return {**content, **sections}
 

@@ -9,7 +9,7 @@ import functools
 from typing import Any
 
 from ...learning.recipe import Recipe
-from ..family import Family, Preset
+from ..family import Family, Imported, Preset
 from ..transformer.family import TransformerSettings
 
 
@@ -57,6 +57,12 @@ BERT = Family(
         "model.num_heads": [2, 4, 8],
         "model.hidden_dim": [128, 192],
         "model.dropout": {"min": 0.0, "max": 0.2, "step": 0.1},
+    },
+    hugging_face={
+        "bert": Imported(
+            hyperparameters="langzoo.models.families.bert.hugging_face:hyperparameters",
+            weights="langzoo.models.importing.hugging_face_bert:load_weights",
+        )
     },
     shows_attention=True,
     predicts_next=False,

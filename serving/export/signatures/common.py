@@ -50,7 +50,7 @@ def embed_settings(options: dict[str, Any]) -> tuple[ExportSettings, dict[str, A
 def embed_signature(
     model: Any, vocabulary: Vocabulary, settings: ExportSettings, closed: bool = False
 ) -> Callable:
-    """The signature `embed`; a model that sees both ways reads `</s>`, too."""
+    """The signature `embed`; where a text is `closed`, `</s>` is of it, too."""
 
     @signature(contract.EMBED)
     def embed(text: tf.Tensor, token_ids: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -8,6 +8,8 @@ one label, the probabilities of all sum to one, and its answer is the likeliest.
 it may have several (`multi_label`), each has a probability of its own, and its answer
 are those above a half.
 
+`embed` reads a text of any length, with `<s>` and `</s>`.
+
 `score` says how likely exactly that answer is: with several labels, that the text has
 those and no others, each by itself; "" is no label.
 
@@ -58,7 +60,7 @@ def build(model: Any, **options: Any) -> Signatures:
         "score": labels.score(),
         "classify": labels.classify(),
         **tokens(vocabulary),
-        "embed": embed_signature(model, vocabulary, given),
+        "embed": embed_signature(model, vocabulary, given, closed=True),
         "model_info": labels.info(),
         "evaluate": labels.evaluate(),
     }

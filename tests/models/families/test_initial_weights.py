@@ -13,7 +13,7 @@ from langzoo.models import (
     word_tokenizer,
 )
 from langzoo.models.families.presets import resolved, saved_model
-from tiny_models import GRADIENTS, tiny
+from tiny_models import GRADIENTS, TINY, tiny
 
 
 def make(family="lstm", tokenizer=None, **hyperparameters):
@@ -86,6 +86,19 @@ def test_other_sizes_are_refused(saved):
     found = resolved({"initial_weights": folder, "hidden_dim": 8})
     with pytest.raises(ValueError, match="of a model of the same sizes"):
         build_causal_lm(tokenizer=ByteTokenizer(), **found)
+
+
+def test_a_shorter_context_takes_the_first_learned_positions(tmp_path):
+    settings = {**TINY["transformer"], "post_norm": True, "positions": "learned"}
+    sizes = ("bert", ByteTokenizer(), 24)
+    model = build_causal_lm(*sizes, task="masked_lm", **settings)
+    model.save_to_preset(str(tmp_path))
+    found = resolved({"initial_weights": str(tmp_path), "context_length": 8})
+    again = build_causal_lm(tokenizer=ByteTokenizer(), task="masked_lm", **found)
+    assert again.context_length == 8
+    np.testing.assert_allclose(again.score("to be"), model.score("to be"), atol=1e-5)
+    with pytest.raises(ValueError, match="25 must be at most the 24 positions"):
+        resolved({"initial_weights": str(tmp_path), "context_length": 25})
 
 
 def test_another_family_is_refused(saved):

@@ -232,6 +232,14 @@ def test_weights_go_on_head_and_all(model, tmp_path):
     np.testing.assert_allclose(begun.score(TEXT), model.score(TEXT), atol=1e-6)
 
 
+def test_a_head_is_as_the_backbone_and_older_ones_as_they_were(model):
+    config = model.get_config()
+    head = {name: config.pop(name) for name in [*config] if name.startswith("head_")}
+    own = {"head_activation": "gelu", "head_norm_epsilon": model.backbone.norm_epsilon}
+    assert head == own
+    assert models.MaskedLM.from_config(config).head_norm_epsilon == 1e-5
+
+
 @pytest.mark.parametrize(
     ("family", "task", "said"),
     [("bert", "causal_lm", r"\['masked_lm', "), ("lstm", "masked_lm", "causal_lm")],
