@@ -7,7 +7,9 @@ import ctypes
 from collections.abc import Iterator
 
 _LARGE = 1 << 18  # bytes
-_M_MMAP_THRESHOLD = -3  # of malloc.h
+# Of malloc.h.
+_M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 # Where glibc stops raising the threshold of its own accord.
 _USUAL = 4 << 20 << (ctypes.sizeof(ctypes.c_long) == 8)
 
@@ -21,14 +23,16 @@ def returned() -> Iterator[None]:
     documents they hold some of each. With a threshold set, that does not happen; it is
     for the time of the work alone, as to ask the system costs time.
     """
-    _set_threshold(_LARGE)
+    _set(_M_MMAP_THRESHOLD, _LARGE)
+    _set(_M_ARENA_MAX, 1)
     try:
         yield
     finally:
-        _set_threshold(_USUAL)
+        _set(_M_MMAP_THRESHOLD, _USUAL)
+        _set(_M_ARENA_MAX, 0)
 
 
-def _set_threshold(size: int) -> None:
+def _set(option: int, value: int) -> None:
     # Other systems' libraries have no such function, nor the trouble.
-    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
-        set_option(_M_MMAP_THRESHOLD, size)
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(option, value)

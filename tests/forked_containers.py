@@ -93,4 +93,5 @@ class BeamWorker:
 def _worked(env: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(env)
+    unchecked.hurry_graphs()  # what is traced says so
     beam_worker.sdk_worker_main.main([beam_worker.__name__])

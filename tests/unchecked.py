@@ -26,7 +26,8 @@ AS_IT_IS.graph_options.rewrite_options.disable_meta_optimizer = True
 def hurry_graphs() -> None:
     """Graphs of this process, which run once or twice, are made and run as they are.
 
-    What servers and TensorFlow 1's sessions run is still rewritten.
+    What servers in processes of their own run is still rewritten, and what sessions do
+    that are given a configuration.
     """
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     # An operation remembers the stack that made it, which in a test is a deep one: to

@@ -34,7 +34,7 @@ def preprocessing_fn(
     tokenizer = restored(custom_config["tokenizer"])
     others = {name: _ragged(inputs[name]) for name in inputs if name != "text"}
     text = tf.reshape(inputs["text"], [-1])
-    if custom_config["has_tags"]:
+    if custom_config.get("has_tags"):
         token_ids, others[WORD_TOKENS] = tokens_of_words(tokenizer, words_of(text))
     else:
         token_ids = tokenizer(text)

@@ -1,6 +1,6 @@
 """Documents of any length, read by models that see both ways, in bounded memory.
 
-A document longer than the context is read in windows that overlap, those of `scoring`,
+A document longer than the context is read in windows that overlap, those of `windows`,
 and each token is told by the window that it is most in the middle of.
 """
 

@@ -20,7 +20,8 @@ import unchecked
 from langzoo.models.zoo import build_causal_lm
 from langzoo.serving.export import contract
 from langzoo.serving.export.signatures.rows import signature
-from langzoo.serving.server import ModelServer
+from langzoo.serving.server import ModelServer, ServerOptions
+from tensorflow.core.protobuf import config_pb2
 
 TEXTS = tf.TensorSpec([None], tf.string)
 SYMBOLS = 64
@@ -498,7 +499,13 @@ def example_server(
 
 def _serve(name: str, base_path: Path) -> Iterator[ModelServer]:
     with ModelServer(
-        name, base_path, host="127.0.0.1", grpc_port=0, rest_port=0, poll_seconds=0.05
+        *(name, base_path),
+        host="127.0.0.1",
+        grpc_port=0,
+        rest_port=0,
+        poll_seconds=0.05,
+        # As in a process of its own, see `unchecked.hurry_graphs`.
+        options=ServerOptions(session=config_pb2.ConfigProto()),
     ) as server:
         assert server.wait_ready(timeout=180)
         yield server
