@@ -9,6 +9,7 @@ does not depend on the corpus.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -29,7 +30,7 @@ BOUND = 1500
 
 STAGES = (
     *("ingestion", "statistics", "tokenizer", "Transform"),
-    *("packing", "evaluation"),
+    *("contiguous", "best_fit", "evaluation"),
 )
 _FILES = 200
 _DOCUMENTS = ("file", "paragraph")
@@ -175,8 +176,8 @@ def _evaluation(folder: Path, documents: str) -> tuple[Any, Any]:
     return executor.Executor, component
 
 
-def _pack(folder: Path) -> None:
-    """Packs the training split and goes through it once each way."""
+def _pack(folder: Path, packing: str) -> None:
+    """Packs the training split and goes through it once."""
     from langzoo.components.trainer.rows.packing import make_windows
     from langzoo.components.trainer.rows.windows import write_documents
     from langzoo.components.transform.executor import tokenizer_of
@@ -185,11 +186,10 @@ def _pack(folder: Path) -> None:
     graph, path = str(transformed.with_name("transform_graph")), folder / "packed"
     patterns = [f"{transformed}/Split-train/*"]
     write_documents(path, patterns, graph, tokenizer_of(graph))
-    for packing in ("contiguous", "best_fit"):
-        windows = make_windows(path, _CONTEXT, packing)
-        last = windows.steps_an_epoch(_BATCH)
-        for _ in windows.training_batches(_BATCH, seed=0, first_step=0, last_step=last):
-            pass
+    windows = make_windows(path, _CONTEXT, packing)
+    last = windows.steps_an_epoch(_BATCH)
+    for _ in windows.training_batches(_BATCH, seed=0, first_step=0, last_step=last):
+        pass
 
 
 def _export(folder: Path) -> None:
@@ -213,7 +213,11 @@ _STAGES: dict[str, Callable[[Path, str], tuple[Any, Any]]] = {
     "Transform": _transform,
     "evaluation": _evaluation,
 }
-_ALONE: dict[str, Callable[[Path], None]] = {"packing": _pack, "export": _export}
+_ALONE: dict[str, Callable[[Path], None]] = {
+    "contiguous": functools.partial(_pack, packing="contiguous"),
+    "best_fit": functools.partial(_pack, packing="best_fit"),
+    "export": _export,
+}
 
 
 if __name__ == "__main__":

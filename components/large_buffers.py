@@ -20,19 +20,26 @@ def returned() -> Iterator[None]:
 
     Once a large buffer was freed, glibc takes all up to its size from heaps, of which
     each thread has one, and in which what is freed stays in pieces: after many long
-    documents they hold some of each. With a threshold set, that does not happen; it is
-    for the time of the work alone, as to ask the system costs time.
+    documents they hold some of each. With a threshold set, that does not happen, nor do
+    new threads begin heaps; it is for the time of the work alone, as to ask the system
+    costs time.
     """
-    _set(_M_MMAP_THRESHOLD, _LARGE)
-    _set(_M_ARENA_MAX, 1)
+    _call("mallopt", _M_MMAP_THRESHOLD, _LARGE)
+    _call("mallopt", _M_ARENA_MAX, 1)
     try:
         yield
     finally:
-        _set(_M_MMAP_THRESHOLD, _USUAL)
-        _set(_M_ARENA_MAX, 0)
+        _call("mallopt", _M_MMAP_THRESHOLD, _USUAL)
+        _call("mallopt", _M_ARENA_MAX, 0)
+        trim()
 
 
-def _set(option: int, value: int) -> None:
+def trim() -> None:
+    """Gives back what heaps hold of smaller buffers that are freed."""
+    _call("malloc_trim", 0)
+
+
+def _call(name: str, *arguments: int) -> None:
     # Other systems' libraries have no such function, nor the trouble.
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        mallopt(option, value)
+    if function := getattr(ctypes.CDLL(None), name, None):
+        function(*arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import io
 import json
@@ -62,11 +61,12 @@ def pytest_runtest_teardown():
     yield
     if _resident() > _held + 300e6:
         import tensorflow as tf
+        from langzoo.components import large_buffers
 
         # Of datasets that Keras has made of texts, which keep their models for ever.
         tf.compat.v1.get_default_graph()._py_funcs_used_in_graph = []
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
+        large_buffers.trim()
         _held = _resident()
 
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from ....models.tokenizers.base import TextTokenizer
+from ... import large_buffers
 from ...documents import batched
 
 PADDING = -1  # no token: the padding token can be one of the text, too
@@ -333,6 +334,7 @@ def write_documents(
     )
 
 
+@large_buffers.returned()
 def write_token_ids(
     path: str | os.PathLike[str],
     documents: Iterable[np.ndarray],
