@@ -69,15 +69,17 @@ def test_an_ingestion_counts_and_tells_it(texts, run_example_gen, tmp_path, capl
     others = [altered(text, chance, 50) for text in texts]
     train = [*near, *texts[5:8], *others]
     (tmp_path / "train.txt").write_text("\n".join(train))
+    (tmp_path / "test.txt").write_text("\n".join([train[-1], "some", "more", "texts"]))
     sources = [
         SourceSettings(
             path=f"{tmp_path}/{name}.txt", documents="line", split=name, weight=2
         )
-        for name in ("train", "eval")
+        for name in ("train", "eval", "test")
     ]
     summary = Summary.read(run_example_gen(sources, measured=True).uri)
     assert summary.contamination == {
-        "eval": Contamination(documents=40, exact=3, near=10)
+        "eval": Contamination(documents=40, exact=3, near=10),
+        "test": Contamination(documents=4, exact=1, near=1),
     }
     said = "eval: of 40 documents 25.00% have a near duplicate in train, 7.50% an equal"
     assert f"{said} one" in caplog.messages
