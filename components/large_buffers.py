@@ -7,9 +7,7 @@ import ctypes
 from collections.abc import Iterator
 
 _LARGE = 1 << 18  # bytes
-# Of malloc.h.
-_M_MMAP_THRESHOLD = -3
-_M_ARENA_MAX = -8
+_M_MMAP_THRESHOLD = -3  # of malloc.h
 # Where glibc stops raising the threshold of its own accord.
 _USUAL = 4 << 20 << (ctypes.sizeof(ctypes.c_long) == 8)
 
@@ -20,17 +18,14 @@ def returned() -> Iterator[None]:
 
     Once a large buffer was freed, glibc takes all up to its size from heaps, of which
     each thread has one, and in which what is freed stays in pieces: after many long
-    documents they hold some of each. With a threshold set, that does not happen, nor do
-    new threads begin heaps; it is for the time of the work alone, as to ask the system
-    costs time.
+    documents they hold some of each. With a threshold set, that does not happen; it is
+    for the time of the work alone, as to ask the system costs time.
     """
     _call("mallopt", _M_MMAP_THRESHOLD, _LARGE)
-    _call("mallopt", _M_ARENA_MAX, 1)
     try:
         yield
     finally:
         _call("mallopt", _M_MMAP_THRESHOLD, _USUAL)
-        _call("mallopt", _M_ARENA_MAX, 0)
         trim()
 
 

@@ -58,7 +58,6 @@ class Executor(tfx_executor.Executor):
         self, examples: list[types.Artifact], output_dict: Artifacts
     ) -> None:
         graph_uri = artifact_utils.get_single_uri(output_dict["transform_graph"])
-        large_buffers.trim()
         found = token_statistics.gather(
             self._make_beam_pipeline,
             examples,
