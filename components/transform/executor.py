@@ -36,7 +36,7 @@ class Executor(tfx_executor.Executor):
         tokenizer_uri = artifact_utils.get_single_uri(inputs.pop(TOKENIZER_KEY))
         config = json_utils.loads(exec_properties["custom_config"])
         examples_uri = artifact_utils.get_single_uri(input_dict["examples"])
-        labels = Labels.find(examples_uri)
+        splitting, labels = Splitting.find(examples_uri), Labels.find(examples_uri)
         config["has_tags"] = labels is not None and labels.feature == TAG
         with storage.read_here(tokenizer_uri) as folder:
             config[TOKENIZER_KEY] = folder
@@ -49,9 +49,9 @@ class Executor(tfx_executor.Executor):
         graph_uri = artifact_utils.get_single_uri(output_dict["transform_graph"])
         io_utils.copy_dir(tokenizer_uri, _tokenizer_folder(graph_uri))
         # An export says what was learned from, and has this graph to ask.
-        for record in (Splitting, Labels):
-            if found := record.find(examples_uri):
-                found.write(graph_uri)
+        for record in (splitting, labels):
+            if record:
+                record.write(graph_uri)
         self._gather_statistics(input_dict["examples"], output_dict)
 
     def _gather_statistics(

@@ -8,12 +8,12 @@ import random
 from pathlib import Path
 
 import pytest
+import unchecked
 from langzoo import cli
 from langzoo.components.push_folder.records import CARD_FILE
 from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.kubeflow import compiler
 from langzoo.serving.client import Client, RestClient
-from langzoo.serving.server.app import ModelServer
 from typer.testing import CliRunner
 
 TAGS = ["B-LOC", "B-PER", "I-PER", "O"]
@@ -57,11 +57,7 @@ def run(run_pipeline, tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(run):
     config, *_ = run
-    with ModelServer(
-        *("langzoo", config.push_folder), host="127.0.0.1", grpc_port=0, rest_port=0
-    ) as running:
-        with Client(running.grpc_address) as client:
-            client.wait_until_ready(120)
+    with unchecked.server(config.push_folder) as running:
         yield running
 
 

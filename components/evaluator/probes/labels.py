@@ -16,9 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .perturbations import PERTURBATIONS, perturbations
+from .perturbations import PERTURBATIONS, perturbed
 from .probed import Probed, by_name, lower_is_better, mean
-from .samples import sample
 from .settings import ProbeSettings
 from .templates import Pair, read_pairs
 
@@ -127,19 +126,14 @@ def robustness(
         The metrics of `ROBUSTNESS`, NaN without documents; as details, for each
         perturbation the text that it shifts most.
     """
-    chosen = sample(texts, settings.documents, settings.seed, str.strip)
-    clean = [text[: settings.characters] for text in chosen]
+    clean, changed = perturbed(texts, settings)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {"documents": len(clean)}
-    changes = perturbations(
-        settings.noise_rate, settings.whitespace_rate, settings.seed
-    )
-    for name, change in changes.items():
-        perturbed = [change(text) for text in clean]
-        shifts = _shifts(model, list(zip(clean, perturbed, strict=True)))
+    for name, others in changed.items():
+        shifts = _shifts(model, list(zip(clean, others, strict=True)))
         metrics[f"{name}_label_shift"] = mean(shift.size for shift in shifts)
         metrics[f"{name}_label_flips"] = mean(shift.flips for shift in shifts)
-        largest = sorted(zip(shifts, perturbed, strict=True), key=_largest_first)
+        largest = sorted(zip(shifts, others, strict=True), key=_largest_first)
         details[name] = [
             {"text": text[:200], **shift._asdict()} for shift, text in largest[:1]
         ]

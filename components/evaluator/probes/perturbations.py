@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+from .samples import sample
+from .settings import ProbeSettings
 
 PERTURBATIONS = {
     "noise": "typing errors (swapped, dropped, inserted and neighbouring keys)",
@@ -121,4 +124,23 @@ def perturbations(
         "whitespace": lambda text: other_white_space(
             text, whitespace_rate, chance(text)
         ),
+    }
+
+
+def perturbed(
+    texts: Iterable[str], settings: ProbeSettings
+) -> tuple[list[str], dict[str, list[str]]]:
+    """The beginnings of a sample of texts, and what each perturbation makes of them.
+
+    Args:
+        texts: Documents, of which some are taken.
+        settings: How many, how much of them, and the rates.
+    """
+    chosen = sample(texts, settings.documents, settings.seed, str.strip)
+    clean = [text[: settings.characters] for text in chosen]
+    changes = perturbations(
+        settings.noise_rate, settings.whitespace_rate, settings.seed
+    )
+    return clean, {
+        name: [change(text) for text in clean] for name, change in changes.items()
     }

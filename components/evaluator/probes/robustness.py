@@ -11,9 +11,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..measures.metric import Metric
-from .perturbations import PERTURBATIONS, perturbations
+from .perturbations import PERTURBATIONS, perturbed
 from .probed import Probed, by_name, lower_is_better
-from .samples import sample
 from .settings import ProbeSettings
 
 if TYPE_CHECKING:
@@ -72,20 +71,15 @@ def probe(
     Returns:
         The metrics of `NAMES`, NaN without documents; as details, bits and bytes.
     """
-    chosen = sample(texts, settings.documents, settings.seed, str.strip)
-    clean = [text[: settings.characters] for text in chosen]
+    clean, changed = perturbed(texts, settings)
     bits, original_bytes = _sums(model, clean)
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {
         "documents": len(clean),
         "clean": {"bits": bits, "bytes": original_bytes},
     }
-    changes = perturbations(
-        settings.noise_rate, settings.whitespace_rate, settings.seed
-    )
-    for name, change in changes.items():
-        perturbed = [change(text) for text in clean]
-        perturbed_bits, perturbed_bytes = _sums(model, perturbed)
+    for name, others in changed.items():
+        perturbed_bits, perturbed_bytes = _sums(model, others)
         per_byte = _ratio(perturbed_bits, perturbed_bytes)
         metrics[f"{name}_bits_per_byte"] = per_byte
         metrics[f"{name}_bits_per_original_byte"] = _ratio(
@@ -95,7 +89,7 @@ def probe(
         details[name] = {
             "bits": perturbed_bits,
             "bytes": perturbed_bytes,
-            "example": perturbed[0][:200] if perturbed else "",
+            "example": others[0][:200] if others else "",
         }
     return Probed(metrics, {"robustness": details})
 

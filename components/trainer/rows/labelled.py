@@ -19,7 +19,7 @@ from ...text_example_gen.records import Labels
 from ...text_example_gen.settings import LABEL
 from .augmentation import edited
 from .packing import PackedWindows
-from .windows import read_features, read_lengths, write_token_ids
+from .windows import in_steps, read_features, read_lengths, write_token_ids
 
 
 def write_documents(
@@ -182,11 +182,7 @@ class LabelledRows(PackedWindows):
             weights = tf.cast(is_row, tf.float32)
             return features, targets, tf.broadcast_to(weights, tf.shape(targets))
 
-        return (
-            tf.data.Dataset.range(first, last)
-            .map(read, num_parallel_calls=1)
-            .prefetch(tf.data.AUTOTUNE)
-        )
+        return in_steps(read, first, last)
 
     def _class_weights(self) -> np.ndarray:
         """How much each label's examples count, `[c]`."""

@@ -15,7 +15,7 @@ from ....models.tokenizers.base import TextTokenizer
 from ...text_example_gen.records import Labels
 from ...text_example_gen.settings import TAG, WORD_TOKENS
 from .packing import PackedWindows, ranges
-from .windows import read_features, read_lengths, write_token_ids
+from .windows import in_steps, read_features, read_lengths, write_token_ids
 
 _NONE = -1  # no tag: of tokens that are not the last of a word
 
@@ -119,11 +119,7 @@ class TaggedRows(PackedWindows):
             weights = tf.cast(tags != _NONE, tf.float32)
             return self._features(ids), tf.maximum(tags, 0), weights
 
-        return (
-            tf.data.Dataset.range(first, last)
-            .map(read, num_parallel_calls=1)
-            .prefetch(tf.data.AUTOTUNE)
-        )
+        return in_steps(read, first, last)
 
 
 def _tags_path(path: str | os.PathLike[str]) -> str:

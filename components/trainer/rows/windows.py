@@ -142,13 +142,9 @@ class TokenStream:
             self._let_go()
             return pairs
 
-        def read(step: tf.Tensor) -> tf.Tensor:
+        def read(step: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
             pairs = tf.numpy_function(load, [step], tf.int32, stateful=False)
-            return tf.ensure_shape(pairs, (2, *shape))
-
-        def split(
-            pairs: tf.Tensor,
-        ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+            pairs = tf.ensure_shape(pairs, (2, *shape))
             inside = pairs != PADDING
             ids = tf.where(inside, pairs, self.pad_id)
             inputs, targets = ids[0], ids[1]
@@ -158,12 +154,7 @@ class TokenStream:
             features = {"token_ids": inputs, "padding_mask": inside[0]}
             return features, targets, tf.cast(~ignored, tf.float32)
 
-        return (
-            tf.data.Dataset.range(first, last)
-            .map(read, num_parallel_calls=1)
-            .map(split)
-            .prefetch(tf.data.AUTOTUNE)
-        )
+        return in_steps(read, first, last)
 
     def _read(self, places: np.ndarray) -> np.ndarray:
         inside = places < self.num_tokens
@@ -179,6 +170,17 @@ class TokenStream:
     def _let_go(self) -> None:
         """All that was read would stay in memory until others want it."""
         self._mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def in_steps(
+    read: Callable[[tf.Tensor], Any], first: int, last: int
+) -> tf.data.Dataset:
+    """What is read for each step, from the first to before the last, in advance."""
+    return (
+        tf.data.Dataset.range(first, last)
+        .map(read, num_parallel_calls=1)
+        .prefetch(tf.data.AUTOTUNE)
+    )
 
 
 class TokenWindows(TokenStream):

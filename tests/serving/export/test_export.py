@@ -30,6 +30,7 @@ from langzoo.serving.export.saved_model import (
 from langzoo.serving.export.vocabulary import display_strings
 from langzoo.serving.server.servable import load_servable
 from langzoo.serving.server.warmup import warm_up
+from serialized import example
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis import prediction_log_pb2
 from tiny_models import GRADIENTS, KINDS, TINY, VARIANTS, narrow
@@ -485,14 +486,6 @@ def test_a_score_does_not_depend_on_its_batch(export):
 
 
 def test_evaluate_scores_the_texts_of_examples(export):
-    def example(**features: list[bytes]) -> bytes:
-        feature = {
-            key: tf.train.Feature(bytes_list=tf.train.BytesList(value=value))
-            for key, value in features.items()
-        }
-        features_proto = tf.train.Features(feature=feature)
-        return tf.train.Example(features=features_proto).SerializeToString()
-
     examples = [
         example(text=[LONG.encode()], id=[b"1"]),
         example(text=[b"two words"]),

@@ -10,22 +10,12 @@ from langzoo import models
 from langzoo.models import zoo
 from langzoo.serving.export import contract, saved_model
 from scipy import special
+from serialized import example
 from tiny_models import TINY
 
 LABELS = ["a", "b", "c"]
 CONTEXT = 16
 TEXTS = ["", "short", "né", "a text that is longer than the context is long", "b"]
-
-
-def example(text, *labels):
-    def feature(*values):
-        encoded = [value.encode() for value in values]
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=encoded))
-
-    features = {"text": feature(text), "label": feature(*labels)}
-    return tf.train.Example(
-        features=tf.train.Features(feature=features)
-    ).SerializeToString()
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +74,7 @@ def test_labels_come_best_first_with_the_model_s_probabilities(
         told["probability"], np.take_along_axis(expected, order, 1), atol=1e-5
     )
     classified = loaded.signatures["classify"](
-        inputs=tf.constant([example(text) for text in TEXTS])
+        inputs=tf.constant([example(text=[text]) for text in TEXTS])
     )
     np.testing.assert_array_equal(classified["classes"], told["label"])
     np.testing.assert_array_equal(classified["scores"], told["probability"])
@@ -130,7 +120,10 @@ def test_sums_of_a_document_are_those_of_its_labels(exported, multi_label):
     model, loaded, _ = exported(multi_label=multi_label)
     labels = [["a"], ["x"], [], ["b", "c"] if multi_label else ["b"]]
     logits = model.predict(TEXTS[:4], verbose=0)
-    examples = [example(t, *own) for t, own in zip(TEXTS[:4], labels, strict=True)]
+    examples = [
+        example(text=[text], label=own)
+        for text, own in zip(TEXTS[:4], labels, strict=True)
+    ]
     told = loaded.signatures["evaluate"](examples=tf.constant(examples))
     told = {name: tensor.numpy() for name, tensor in told.items()}
     has = np.array([[name in own for name in LABELS] for own in labels])

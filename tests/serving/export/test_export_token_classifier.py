@@ -12,6 +12,7 @@ from langzoo.models.tasks.tagging import span_types
 from langzoo.serving.export import saved_model
 from langzoo.serving.export.spans import spans_of
 from scipy import special
+from serialized import example
 from tiny_models import TINY
 
 TAGS = ["B-LOC", "B-PER", "I-LOC", "I-PER", "O"]
@@ -38,17 +39,6 @@ def chunks(tags):
             begin = place
         before = part, kind
     return found
-
-
-def example(text, *tags):
-    def feature(*values):
-        encoded = [value.encode() for value in values]
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=encoded))
-
-    features = {"text": feature(text), "tag": feature(*tags)}
-    return tf.train.Example(
-        features=tf.train.Features(feature=features)
-    ).SerializeToString()
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +122,9 @@ def test_a_score_is_of_a_tag_for_each_word(exported):
 def test_sums_are_those_of_the_words_in_any_batch(exported):
     model, signatures = exported()
     tags = [[], ["B-PER", "O", "B-NEW"], ["O", "B-LOC", "I-LOC"], ["O"] * 9, []]
-    examples = [example(text, *own) for text, own in zip(TEXTS, tags, strict=True)]
+    examples = [
+        example(text=[text], tag=own) for text, own in zip(TEXTS, tags, strict=True)
+    ]
     together = signatures["evaluate"](examples=tf.constant(examples))
     alone = [signatures["evaluate"](examples=tf.constant([one])) for one in examples]
     for name, tensor in together.items():
