@@ -566,6 +566,7 @@ def test_a_hugging_face_dataset_is_read_by_name(ingest, tmp_path):
 def test_a_tensorflow_dataset_is_read_by_name(tmp_path):
     class LangzooSample(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")
+        pkg_dir_path = Path(__file__).parent  # which tests run alone do not tell
 
         def _info(self):
             features = {"text": tfds.features.Text(), "label": np.int64}
@@ -606,12 +607,6 @@ def test_memory_stays_flat_as_a_file_grows(tmp_path):
     assert peak < 6e6
 
 
-def memory(kind):
-    """Bytes of this process: `VmRSS`, now, or `VmHWM`, at most since the last reset."""
-    (line,) = re.findall(f"{kind}:(.*) kB", Path("/proc/self/status").read_text())
-    return int(line) * 1024
-
-
 @pytest.fixture
 def usual_collections():
     """Collects garbage as often as a fresh process does, and not as one of tests.
@@ -634,20 +629,23 @@ def usual_collections():
 def test_memory_stays_flat_as_the_corpus_grows(ingest, tmp_path, monkeypatch, steps):
     monkeypatch.setattr(repeated_keys, "_BITS", 1 << 20)
     path = tmp_path / "x.txt"
+    text = ("padding" * 60 + " ") * 760
 
     def peak(documents):
-        """Bytes of memory, at most, while so many of 32 kB are ingested."""
+        """Bytes allocated, at most, while so many of 320 kB are ingested."""
         with open(path, "w") as file:
-            file.writelines(f"{n} {'padding ' * 4000}\n" for n in range(documents))
-        Path("/proc/self/clear_refs").write_text("5")
+            file.writelines(f"{n} {text}\n" for n in range(documents))
         source = SourceSettings(path=str(path), documents="line")
+        tracemalloc.start()
         ingest(source, cleaning=steps, measured=True)
-        return memory("VmHWM")
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
 
-    before = peak(250)  # with what is loaded and reserved once
-    grown = peak(1750) - before
-    assert path.stat().st_size > 55e6
-    assert grown < 40e6
+    before = peak(25)  # with what is loaded and reserved once
+    grown = peak(100) - before
+    assert path.stat().st_size > 30e6
+    assert grown < 18e6  # where the corpus has grown by 24 MB
 
 
 def test_shards_follow_the_size_and_keep_the_order(ingest, tmp_path, monkeypatch):
