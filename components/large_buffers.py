@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 from collections.abc import Iterator
 
 _LARGE = 1 << 18  # bytes
@@ -20,13 +21,32 @@ def returned() -> Iterator[None]:
     each thread has one, and in which what is freed stays in pieces: after many long
     documents they hold some of each. With a threshold set, that does not happen; it is
     for the time of the work alone, as to ask the system costs time.
+
+    Nor does Python look for cycles of what is no longer needed as long as there is much
+    that has lasted: what there was before the work, TensorFlow's modules among it, does
+    not count while it goes on.
     """
     _call("mallopt", _M_MMAP_THRESHOLD, _LARGE)
     try:
-        yield
+        with _nothing_lasting():
+            yield
     finally:
         _call("mallopt", _M_MMAP_THRESHOLD, _USUAL)
         trim()
+
+
+@contextlib.contextmanager
+def _nothing_lasting() -> Iterator[None]:
+    if gc.get_freeze_count():  # by who called this
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    gc.collect()  # finds that nothing has lasted
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def trim() -> None:

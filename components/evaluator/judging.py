@@ -16,6 +16,7 @@ from ...models.tasks import TASKS
 from ...serving.errors import ServingError
 from ...serving.export import contract, saved_model
 from ...serving.in_process import ExportedModel, signatures
+from .. import large_buffers
 from ..documents import Documents
 from ..errors import InputError
 from ..limits import LONGEST
@@ -304,7 +305,7 @@ def _analyzed(
     make_pipeline: Callable[[], beam.Pipeline],
     adapting: Adapting = NOT_ADAPTING,
 ) -> analysis.Sums:
-    with make_pipeline() as pipeline:
+    with large_buffers.returned(), make_pipeline() as pipeline:
         analysis.analyze(
             pipeline,
             models,

@@ -8,16 +8,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from ..backbone import require
-from .windows import (
-    Chunk,
-    Windows,
-    arrays_of,
-    by_document,
-    chunk_of,
-    concatenated,
-    inputs_of,
-    rows_in_chunk,
-)
+from .results import Into, Results, added
+from .windows import Chunk, Windows, chunk_of, inputs_of, rows_in_chunk
 
 
 class Reading(NamedTuple):
@@ -37,19 +29,19 @@ class Reading(NamedTuple):
 def map_in_order(
     model: Any,
     documents: tf.RaggedTensor,
-    function: Callable[[Reading, Any], tuple[tuple[tf.Tensor, ...], Any]],
-    specs: tuple[tf.TensorSpec, ...],
+    function: Callable[[Reading, Any], tuple[Results, Any]],
+    into: Into,
     *,
     stride: int,
     memory: Callable[[tf.Tensor, tf.Tensor], Any] = lambda rows, longest: (),
-) -> tuple[tf.RaggedTensor, ...]:
+) -> Any:
     """What a function says of every token, which remembers the document so far.
 
     The windows are those of `map_tokens`; with stride 0 the model's state goes on from
     one to the next.
 
     Args:
-        model: as of `map_tokens`; likewise `documents`, `specs` and `stride`.
+        model: as of `map_tokens`; likewise `documents`, `into` and `stride`.
         function: from a `Reading` and the memory of its documents to tensors
             `[c, n, ...]` and the next memory.
         memory: the one before any token, a nest of tensors `[c, ...]`, given c and the
@@ -63,35 +55,33 @@ def map_in_order(
         "A stride of 0 is for recurrent models, whose state goes on.",
         backbone=model.backbone.name,
     )
-    reader = _InOrder(model, documents, function, stride, memory)
+    reader = _InOrder(model, documents, function, into, stride, memory)
     count = tf.size(reader.lengths)
-    specs = (tf.TensorSpec([None], tf.int64), *specs)
-
-    def body(
-        first: tf.Tensor, at: tf.Tensor, step: tf.Tensor, carried: Any, arrays: tuple
-    ) -> tuple:
-        following, carried, results = reader.read(first, at, carried)
-        written = tuple(
-            array.write(step, result)
-            for array, result in zip(arrays, results, strict=True)
-        )
-        return *following, step + 1, carried, written
 
     # Of no document, but with room for those that there are: sizes that are not known.
     empty = reader.fresh(tf.constant(0), tf.reduce_max(reader.lengths))
-    arrays = arrays_of(specs)
-    rows_unknown = tf.nest.map_structure(
-        lambda tensor: tf.TensorShape([None, *tensor.shape[1:]]), empty
+    found = into.start(reader.lengths)
+    scalar = tf.TensorShape([])
+    rows_unknown, of_found = (
+        tf.nest.map_structure(shape, part)
+        for shape, part in ((_of_any_rows, empty), (_shape, found))
     )
-    scalars, of_arrays = [tf.TensorShape([])] * 3, [tf.TensorShape(None)] * len(arrays)
-    *_, arrays = tf.while_loop(
+    *_, found = tf.while_loop(
         lambda first, *_: first < count,
-        body,
-        (0, tf.constant(0, tf.int64), 0, empty, arrays),
-        shape_invariants=(*scalars, rows_unknown, tuple(of_arrays)),
+        reader.read,
+        (0, tf.constant(0, tf.int64), empty, found),
+        shape_invariants=(scalar, scalar, rows_unknown, of_found),
         parallel_iterations=1,
     )
-    return by_document(concatenated(arrays, specs), reader.lengths)
+    return into.end(found, reader.lengths)
+
+
+def _of_any_rows(tensor: tf.Tensor) -> tf.TensorShape:
+    return tf.TensorShape([None, *tensor.shape[1:]])
+
+
+def _shape(found: Any) -> tf.TensorShape:
+    return found.shape if tf.is_tensor(found) else tf.TensorShape(None)
 
 
 class _InOrder:
@@ -105,12 +95,13 @@ class _InOrder:
         self,
         model: Any,
         documents: tf.RaggedTensor,
-        function: Callable[[Reading, Any], tuple[tuple[tf.Tensor, ...], Any]],
+        function: Callable[[Reading, Any], tuple[Results, Any]],
+        into: Into,
         stride: int,
         memory: Callable[[tf.Tensor, tf.Tensor], Any],
     ) -> None:
         self._model, self._stride = model, stride
-        self._function, self._memory = function, memory
+        self._function, self._into, self._memory = function, into, memory
         self._ids, self._starts = documents.flat_values, documents.row_starts()
         self.lengths = documents.row_lengths() - 1
         self._order = tf.argsort(self.lengths, direction="DESCENDING", stable=True)
@@ -122,13 +113,12 @@ class _InOrder:
         return tf.nest.map_structure(tf.convert_to_tensor, carried)
 
     def read(
-        self, first: tf.Tensor, at: tf.Tensor, carried: tuple[Any, Any]
-    ) -> tuple[tuple[tf.Tensor, tf.Tensor], tuple[Any, Any], tuple[tf.Tensor, ...]]:
+        self, first: tf.Tensor, at: tf.Tensor, carried: tuple[Any, Any], found: Any
+    ) -> tuple[tf.Tensor, tf.Tensor, tuple[Any, Any], Any]:
         """Reads the window at token `at` of a chunk, the first in it being `first`.
 
         Returns:
-            The next of both, what is carried there, and of each new token its position
-            and the results.
+            The next of both, what is carried there, and what is found with it.
         """
         context, stride = self._model.context_length, self._stride
         longest = self.lengths[self._order[first]]
@@ -140,18 +130,20 @@ class _InOrder:
         width = tf.minimum(longest - at, context)
         # Of a document that has ended before, its last token is read.
         windows = Windows(self._ids, self._starts + at, self.lengths - at)
-        chunk = chunk_of(windows, self._order[first:last], width)
+        rows = tf.cast(self._order[first:last], tf.int64)
+        chunk = chunk_of(windows, rows, width)
         seen = tf.where(at == 0, 0, context - stride) if stride else 0
         reading, state = self._reading(chunk, state, seen)
         results, remembered = self._function(reading, remembered)
         position, inside = chunk.position[:, seen:], chunk.inside[:, seen:]
+        found = added(self._into, found, inside, position, rows, results)
         is_read = at + width >= longest
-        following = (
+        return (
             tf.where(is_read, last, first),
             tf.where(is_read, tf.zeros_like(at), at + (stride or width)),
+            (state, remembered),
+            found,
         )
-        told = tuple(result[inside] for result in (position, *results))
-        return following, (state, remembered), told
 
     def _reading(
         self, chunk: Chunk, state: Any, seen: tf.Tensor | int

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from ..backbone import require
 from .in_order import Reading, map_in_order
+from .results import Into, PerToken, Results
 from .windows import Chunk, Inputs, Windows, map_tokens, map_windows
 
 # Of a byte, or the end of a spelling, when all 257 are equally likely.
@@ -163,9 +164,13 @@ def framed(tokenizer: Any, text: tf.Tensor) -> tf.RaggedTensor:
 
 def framed_ids(tokenizer: Any, ids: tf.RaggedTensor) -> tf.RaggedTensor:
     """`<s>`, ids int32 `[b, (t)]`, and `</s>`: int32 `[b, (t + 2)]`."""
-    # By hand: TensorFlow's own concatenation is a tenth of the graph of an export.
+    # By hand: TensorFlow's own concatenation is a tenth of the graph of an export, and
+    # takes many times the memory of a long text.
     splits = ids.row_splits + 2 * tf.range(ids.nrows() + 1)
-    at = tf.range(tf.size(ids.flat_values, tf.int64)) + 2 * ids.value_rowids() + 1
+    steps = tf.ones([tf.size(ids.flat_values) + 1], tf.int32)
+    others = ids.row_splits[1:-1, tf.newaxis]  # of which each begins two later
+    twos = tf.fill([tf.size(others)], 2)
+    at = tf.cumsum(tf.tensor_scatter_nd_add(steps, others, twos))[:-1]
     start = tf.fill([ids.nrows()], int(tokenizer.start_token_id))
     flat = tf.fill([splits[-1]], int(tokenizer.end_token_id))
     flat = tf.tensor_scatter_nd_update(flat, splits[:-1, tf.newaxis], start)
@@ -227,52 +232,28 @@ def token_log_probabilities(
         float32 `[b, (t)]`.
     """
 
-    def log_probability(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def log_probability(logits: tf.Tensor, targets: tf.Tensor) -> Results:
         return (-tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits),)
 
-    def score(features: Inputs, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def score(features: Inputs, targets: tf.Tensor) -> Results:
         return (model.token_log_probabilities(features, targets),)
 
-    specs = (tf.TensorSpec([None], tf.float32),)
+    into = PerToken(tf.TensorSpec([None], tf.float32))
     if stride:
-        (scores,) = map_tokens(model, documents, score, specs, stride=stride)
+        (scores,) = map_tokens(model, documents, score, into, stride=stride)
     else:
-        (scores,) = map_logits(model, documents, log_probability, specs, stride=0)
+        (scores,) = map_logits(model, documents, log_probability, into, stride=0)
     return scores
 
 
-class TokenOutcomes(NamedTuple):
-    """How every token but a document's first was predicted, each `[b, (t)]`.
+def outcomes(logits: tf.Tensor, following: tf.Tensor) -> Results:
+    """How tokens `[c, w]` were predicted, by logits `[c, w, v]`.
 
-    `log_probability` float32, in nats; `rank` int32, how many tokens were likelier, at
-    most `OUTCOME_RANKS`; of equally likely ones the lower id comes first;
-    `confidence` float32, the probability of the likeliest token.
+    Returns:
+        Each `[c, w]`: float32, the log-probability in nats; int32, how many tokens were
+        likelier, at most `OUTCOME_RANKS` (of equally likely ones the lower id comes
+        first); float32, the probability of the likeliest token.
     """
-
-    log_probability: tf.RaggedTensor
-    rank: tf.RaggedTensor
-    confidence: tf.RaggedTensor
-
-
-def token_outcomes(
-    model: Any, documents: tf.RaggedTensor, *, stride: int
-) -> TokenOutcomes:
-    """What `token_log_probabilities` gives, with each token's rank and the confidence.
-
-    It needs all logits, of any family, in chunks.
-
-    Args:
-        model: a `CausalLM`.
-        documents: as of `token_log_probabilities`.
-        stride: likewise.
-    """
-
-    found = map_logits(model, documents, outcomes, OUTCOME_SPECS, stride=stride)
-    return TokenOutcomes(*found)
-
-
-def outcomes(logits: tf.Tensor, following: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """The fields of `TokenOutcomes` of tokens `[c, w]`, by logits `[c, w, v]`."""
     score = -tf.nn.sparse_softmax_cross_entropy_with_logits(following, logits)
     best, ids = tf.math.top_k(logits, min(OUTCOME_RANKS, logits.shape[-1]))
     likelier = tf.cast(ids != following[..., tf.newaxis], tf.int32)  # [c, w, 5]
@@ -284,11 +265,11 @@ def outcomes(logits: tf.Tensor, following: tf.Tensor) -> tuple[tf.Tensor, ...]:
 def map_logits(
     model: Any,
     documents: tf.RaggedTensor,
-    function: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]],
-    specs: tuple[tf.TensorSpec, ...],
+    function: Callable[[tf.Tensor, tf.Tensor], Results],
+    into: Into,
     *,
     stride: int,
-) -> tuple[tf.RaggedTensor, ...]:
+) -> Any:
     """As `map_tokens`, of a function of logits, float32 `[c, w, v]`.
 
     Raises:
@@ -296,16 +277,16 @@ def map_logits(
     """
     if stride:
 
-        def of_inputs(features: Inputs, following: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def of_inputs(features: Inputs, following: tf.Tensor) -> Results:
             logits = model(features, training=False)  # [c, w, v]
             return function(tf.cast(logits, tf.float32), following)
 
-        return map_tokens(model, documents, of_inputs, specs, stride=stride)
+        return map_tokens(model, documents, of_inputs, into, stride=stride)
 
-    def of_reading(reading: Reading, memory: tuple) -> tuple[tuple, tuple]:
+    def of_reading(reading: Reading, memory: tuple) -> tuple[Results, tuple]:
         return function(reading.logits, reading.following), memory
 
-    return map_in_order(model, documents, of_reading, specs, stride=0)
+    return map_in_order(model, documents, of_reading, into, stride=0)
 
 
 def next_token_logits(model: Any, sequences: tf.RaggedTensor) -> tf.Tensor:

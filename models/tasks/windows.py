@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from .results import Into, Listed, Results, added
+
 Inputs = dict[str, tf.Tensor]
 
 # A chunk holds at most so many input positions, and logits of at most so many bytes.
@@ -54,11 +56,11 @@ class Chunk(NamedTuple):
 def map_tokens(
     model: Any,
     documents: tf.RaggedTensor,
-    function: Callable[[Inputs, tf.Tensor], tuple[tf.Tensor, ...]],
-    specs: tuple[tf.TensorSpec, ...],
+    function: Callable[[Inputs, tf.Tensor], Results],
+    into: Into,
     *,
     stride: int,
-) -> tuple[tf.RaggedTensor, ...]:
+) -> Any:
     """What a function says of every token but a document's first.
 
     Args:
@@ -66,14 +68,11 @@ def map_tokens(
         documents: int32 `[b, (t + 1)]`, each row at least 2 long: `<s> ... </s>`.
         function: from inputs of the model, each `[c, w]`, and the tokens that follow,
             int32 `[c, w]`, to tensors `[c, w, ...]`.
-        specs: shapes `[None, ...]` and dtypes of these for each token.
+        into: what becomes of these.
         stride: int in [1, context length]. Distance between windows.
-
-    Returns:
-        `[b, (t), ...]` for each tensor of `function`.
     """
     ids, lengths = documents.flat_values, documents.row_lengths() - 1
-    windows, _, first_new = overlapping_windows(
+    windows, document, first_new = overlapping_windows(
         ids,
         documents.row_starts(),
         lengths,
@@ -81,15 +80,15 @@ def map_tokens(
         stride=stride,
     )
 
-    def of_chunk(features: Inputs, chunk: Chunk) -> tuple[tf.Tensor, ...]:
+    def of_chunk(features: Inputs, chunk: Chunk, found: Any) -> Any:
         following = tf.gather(ids, chunk.position + 1)  # [c, w]
         results = function(features, following)
         scored = chunk.inside_from(first_new)  # [c, w]
-        return chunk.position[scored], *(result[scored] for result in results)
+        of = tf.gather(document, chunk.rows)  # [c]
+        return added(into, found, scored, chunk.position, of, results)
 
-    position_spec = tf.TensorSpec([None], tf.int64)
-    results = map_windows(model, windows, of_chunk, (position_spec, *specs))
-    return by_document(results, lengths)
+    found = fold_windows(model, windows, of_chunk, into.start(lengths))
+    return into.end(found, lengths)
 
 
 def overlapping_windows(
@@ -123,9 +122,9 @@ def overlapping_windows(
 def map_windows(
     model: Any,
     windows: Windows,
-    function: Callable[[Inputs, Chunk], tuple[tf.Tensor, ...]],
+    function: Callable[[Inputs, Chunk], Results],
     specs: tuple[tf.TensorSpec, ...],
-) -> tuple[tf.Tensor, ...]:
+) -> Results:
     """Calls `function` on windows in chunks, and concatenates what it returns.
 
     Args:
@@ -135,64 +134,47 @@ def map_windows(
             that match `specs`.
         specs: shapes and dtypes of the results, the first dimension unknown.
     """
+    listed = Listed(specs)
+    found = fold_windows(
+        model,
+        windows,
+        lambda features, chunk, found: listed.add(found, function(features, chunk)),
+        listed.start(),
+    )
+    return listed.end(found)
+
+
+def fold_windows(
+    model: Any,
+    windows: Windows,
+    function: Callable[[Inputs, Chunk, Any], Any],
+    start: Any,
+) -> Any:
+    """Calls `function` on windows in chunks, one after the other.
+
+    Args:
+        model: as of `map_windows`; likewise `windows`.
+        function: from inputs of the model, their `Chunk`, and what those before it have
+            come to, a nest of tensors, to what they come to with it.
+        start: that before any chunk.
+    """
     order = tf.argsort(windows.length, direction="DESCENDING", stable=True)
     count = tf.size(order)
-    arrays = arrays_of(specs)
 
-    def body(start: tf.Tensor, step: tf.Tensor, arrays: tuple) -> tuple:
+    def body(start: tf.Tensor, found: Any) -> tuple[tf.Tensor, Any]:
         width = windows.length[order[start]]
         stop = tf.minimum(start + rows_in_chunk(model, width), count)
         rows = tf.cast(order[start:stop], tf.int64)
         chunk = chunk_of(windows, rows, width)
-        results = function(inputs_of(model, windows.ids, chunk), chunk)
-        written = tuple(
-            array.write(step, result)
-            for array, result in zip(arrays, results, strict=True)
-        )
-        return stop, step + 1, written
+        return stop, function(inputs_of(model, windows.ids, chunk), chunk, found)
 
-    _, _, arrays = tf.while_loop(
-        lambda start, *_: start < count,
+    _, found = tf.while_loop(
+        lambda start, _: start < count,
         body,
-        (0, 0, arrays),
+        (0, start),
         parallel_iterations=1,  # more would hold several chunks' logits at a time
     )
-    return concatenated(arrays, specs)
-
-
-def by_document(
-    results: tuple[tf.Tensor, ...], lengths: tf.Tensor
-) -> tuple[tf.RaggedTensor, ...]:
-    """Puts positions, and what is of each, in order, and cuts them by document."""
-    # Every position is in there once, but the last of each document.
-    position, *others = results
-    order = tf.argsort(position)
-    return tuple(
-        tf.RaggedTensor.from_row_lengths(tf.gather(r, order), lengths, validate=False)
-        for r in others
-    )
-
-
-def arrays_of(specs: tuple[tf.TensorSpec, ...]) -> tuple[tf.TensorArray, ...]:
-    return tuple(
-        tf.TensorArray(
-            spec.dtype,
-            size=0,
-            dynamic_size=True,
-            infer_shape=False,
-            element_shape=spec.shape,
-        )
-        for spec in specs
-    )
-
-
-def concatenated(
-    arrays: tuple[tf.TensorArray, ...], specs: tuple[tf.TensorSpec, ...]
-) -> tuple[tf.Tensor, ...]:
-    return tuple(
-        tf.ensure_shape(array.concat(), spec.shape)
-        for array, spec in zip(arrays, specs, strict=True)
-    )
+    return found
 
 
 def rows_in_chunk(model: Any, width: tf.Tensor) -> tf.Tensor:

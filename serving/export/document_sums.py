@@ -6,30 +6,37 @@ from typing import Any
 
 import tensorflow as tf
 
-from ...models.tasks.scoring import TokenOutcomes, spelling_nll, token_outcomes
+from ...models.tasks.results import Results, Summed
+from ...models.tasks.scoring import OUTCOME_SPECS, map_logits, outcomes, spelling_nll
 from .contract import CALIBRATION_BINS
 from .vocabulary import Vocabulary
 
 
 def document_sums(
-    vocabulary: Vocabulary, text: tf.Tensor, scores: tf.RaggedTensor
+    vocabulary: Vocabulary, text: tf.Tensor, nll: tf.Tensor, tokens: tf.Tensor
 ) -> dict[str, tf.Tensor]:
     """What the signature `score` says of documents.
 
     Args:
         vocabulary: the model's.
         text: string `[b]`.
-        scores: float32 `[b, (t)]`, the log-probability of every token and of `</s>`.
+        nll: float64 `[b]`, nats of all tokens and of `</s>`.
+        tokens: int64 `[b]`, how many these are.
     """
-    # A long document's float32 sum would lose digits that a gate compares.
-    nll = -tf.reduce_sum(tf.cast(scores, tf.float64), axis=1)
     return {
         "nll": tf.cast(nll, tf.float32),
         "spelling_nll": spelling_nll(vocabulary.tokenizer, text),
-        "tokens": scores.row_lengths(),
+        "tokens": tokens,
         "bytes": tf.cast(tf.strings.length(text), tf.int64),
         "words": tf.strings.split(text).row_lengths(),
     }
+
+
+def total(scores: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """`nll` and `tokens` of log-probabilities of all tokens, float32 `[b, (t)]`."""
+    # A long document's float32 sum would lose digits that a gate compares.
+    nll = -tf.reduce_sum(tf.cast(scores, tf.float64), axis=1)
+    return nll, scores.row_lengths()
 
 
 def evaluation_sums(
@@ -44,36 +51,62 @@ def evaluation_sums(
         stride: distance between the windows in which a long document is scored.
     """
     documents = vocabulary.documents(text)
-    outcomes = token_outcomes(model, documents, stride=stride)
-    return outcome_sums(vocabulary, text, documents, outcomes)
+    into = Summed(outcome_sums, *OUTCOME_SPECS)
+    sums = map_logits(model, documents, outcomes, into, stride=stride)
+    return told_sums(vocabulary, text, documents, sums, documents.row_lengths() - 1)
 
 
-def outcome_sums(
+def told_sums(
     vocabulary: Vocabulary,
     text: tf.Tensor,
     documents: tf.RaggedTensor,
-    outcomes: TokenOutcomes,
+    sums: dict[str, tf.Tensor],
+    tokens: tf.Tensor,
 ) -> dict[str, tf.Tensor]:
-    """Those sums, by how tokens of the documents were predicted."""
-    unknown = documents[:, 1:-1] == int(vocabulary.tokenizer.unk_token_id)
+    """What `evaluate` says of documents.
+
+    Args:
+        vocabulary: the model's.
+        text: string `[b]`.
+        documents: int32 `[b, (t + 2)]`: `<s> ... </s>`.
+        sums: see `outcome_sums`.
+        tokens: int64 `[b]`, of how many tokens they are.
+    """
+    tokenizer = vocabulary.tokenizer
+    unknown = int(tokenizer.unk_token_id)
+    framing = [tokenizer.start_token_id, tokenizer.end_token_id].count(unknown)
     characters = tf.strings.length(text, unit="UTF8_CHAR")
     return {
-        **document_sums(vocabulary, text, outcomes.log_probability),
+        **sums,
+        **document_sums(vocabulary, text, sums["nll"], tokens),
         "characters": tf.cast(characters, tf.int64),
-        "unknown_tokens": _count(unknown),
-        "correct_at_1": _count(outcomes.rank < 1),
-        "correct_at_5": _count(outcomes.rank < 5),
-        "calibration": binned(
-            outcomes.confidence.flat_values,
-            outcomes.rank.flat_values < 1,
-            outcomes.rank.value_rowids(),
-            outcomes.rank.nrows(),
-        ),
+        "unknown_tokens": tf.reduce_sum(tf.cast(documents == unknown, tf.int64), axis=1)
+        - framing,
     }
 
 
-def _count(mask: tf.RaggedTensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.cast(mask, tf.int64), axis=1)
+def outcome_sums(
+    outcomes: Results, rows: tf.Tensor, count: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Sums by document of how tokens were predicted, each `[b, ...]`.
+
+    Args:
+        outcomes: each `[k]`; see `models.tasks.scoring.outcomes`.
+        rows: int64 `[k]`. Which document each is of.
+        count: int64 scalar, b.
+    """
+    score, rank, confidence = outcomes
+
+    def sum_of(values: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+        return tf.math.unsorted_segment_sum(tf.cast(values, dtype), rows, count)
+
+    return {
+        # A long document's float32 sum would lose digits that a gate compares.
+        "nll": -sum_of(score, tf.float64),
+        "correct_at_1": sum_of(rank < 1, tf.int64),
+        "correct_at_5": sum_of(rank < 5, tf.int64),
+        "calibration": binned(confidence, rank < 1, rows, count),
+    }
 
 
 def binned(

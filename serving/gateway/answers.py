@@ -1,8 +1,11 @@
-"""`/classify`, as vLLM has it, `/fill` and `/signatures`: models that write no text."""
+"""`/classify`, as vLLM has it, `/fill`, `/tag` and `/signatures`.
+
+That is for models that write no text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field
@@ -10,13 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..client import Classification, Filled
+from ..client import Classification, Filled, Tagged
 from ..client.async_client import unblocked
-from ..export.contract import ALTERNATIVES, CLASSIFY, FILL_MASK, MAX_ALTERNATIVES
+from ..export.contract import ALTERNATIVES, CLASSIFY, FILL_MASK, MAX_ALTERNATIVES, TAGS
 from . import json_text
 from .fields import Body, parse
 from .metrics import Record
 from .service import Service, unless_gone
+from .versions import Version
 
 MAX_INPUTS = 2048
 _ENTRY_BYTES = 60  # of JSON, for a label or the pieces of a gap, about
@@ -33,8 +37,8 @@ Texts = Annotated[
 ]
 
 
-class ClassifyRequest(Body):
-    """The body of `POST /classify`, as vLLM has it.
+class TextsRequest(Body):
+    """The body of `POST /classify`, as vLLM has it, and of `POST /tag`.
 
     Attributes:
         model: one of those that `GET /v1/models` lists; the first of them unless given.
@@ -45,11 +49,11 @@ class ClassifyRequest(Body):
     input: Texts
 
 
-class FillRequest(ClassifyRequest):
+class FillRequest(TextsRequest):
     """The body of `POST /fill`.
 
     Attributes:
-        model, input: as of `ClassifyRequest`; a text has the model's mask, such as
+        model, input: as of `TextsRequest`; a text has the model's mask, such as
             `[MASK]`, for each gap.
         alternatives: pieces that are told for each.
     """
@@ -57,37 +61,48 @@ class FillRequest(ClassifyRequest):
     alternatives: int = Field(ALTERNATIVES, ge=1, le=MAX_ALTERNATIVES)
 
 
-_Request = TypeVar("_Request", bound=ClassifyRequest)
+_Request = TypeVar("_Request", bound=TextsRequest)
 
 
 def routes(service: Service) -> list[Route]:
-    """Takes requests for labels and for pieces, and tells what there is."""
+    """Takes requests for labels, pieces and tags, and tells what there is."""
 
     async def classified(request: Request, record: Record) -> Response:
         return await _answered(
-            *(service, request, record, ClassifyRequest, CLASSIFY.name),
+            *(service, request, record, TextsRequest),
+            lambda version: version.require(CLASSIFY.name),
             lambda client, asked: client.classify(asked.input),
             _labels,
         )
 
     async def filled(request: Request, record: Record) -> Response:
         return await _answered(
-            *(service, request, record, FillRequest, FILL_MASK.name),
+            *(service, request, record, FillRequest),
+            lambda version: version.require(FILL_MASK.name),
             lambda client, asked: client.fill_mask(
                 asked.input, alternatives=asked.alternatives
             ),
             _pieces,
         )
 
+    async def tagged(request: Request, record: Record) -> Response:
+        return await _answered(
+            *(service, request, record, TextsRequest),
+            lambda version: version.require(TAGS.name, "tag"),
+            lambda client, asked: client.tag(asked.input),
+            _words,
+        )
+
     async def signatures(request: Request, record: Record) -> Response:
         version = await service.version_of(request.query_params.get("model"), record)
         record.done(200)
-        body = {"model": record.model, "signatures": sorted(version.signatures)}
+        body = {"model": record.model, "signatures": version.signatures}
         return await json_text.response(body)
 
     return [
         service.route("/classify", classified, "POST"),
         service.route("/fill", filled, "POST"),
+        service.route("/tag", tagged, "POST"),
         service.route("/signatures", signatures, "GET"),
     ]
 
@@ -97,18 +112,19 @@ async def _answered(
     request: Request,
     record: Record,
     kind: type[_Request],
-    signature: str,
+    require: Callable[[Version], None],
     ask: Callable[[Any, _Request], Awaitable[list[Any]]],
     shown: Callable[[Any], dict[str, Any]],
 ) -> Response:
-    """What a model's signature says of each text, as `shown`."""
+    """What a model says of each text, as `shown`, where it answers what is required."""
     data = await service.body(request)
     asked = await unblocked(len(data), parse, kind, data, service.options.strict)
     version = await service.version_of(asked.model, record)
-    version.require(signature)
+    require(version)
     found = await unless_gone(request, ask(version.client, asked))
     rows = [{"index": i, **shown(one)} for i, one in enumerate(found)]
-    entries = sum(len(row.get("labels") or row["alternatives"]) for row in rows)
+    listed = (it for row in rows for it in row.values() if isinstance(it, Sequence))
+    entries = sum(map(len, listed))
     record.done(200)
     body = {"object": "list", "model": record.model, "data": rows}
     return await json_text.response(body, _ENTRY_BYTES * entries)
@@ -133,3 +149,7 @@ def _pieces(found: Filled) -> dict[str, Any]:
             for of_gap in found.alternatives
         ],
     }
+
+
+def _words(found: Tagged) -> dict[str, Any]:
+    return {"words": found.words, "tags": found.tags, "probs": found.probabilities}

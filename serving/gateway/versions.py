@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from grpc import StatusCode
 
@@ -18,29 +18,33 @@ class Version:
 
     Args:
         client: that asks this version alone.
-        signatures: the names of what it answers.
+        signatures: what it answers: the names of outputs, by those of signatures.
         info: what it takes; None of a model that was exported before that was told, and
             of one that says labels.
     """
 
     def __init__(
-        self, client: AsyncClient, signatures: Iterable[str], info: ModelInfo | None
+        self,
+        client: AsyncClient,
+        signatures: Mapping[str, Sequence[str]],
+        info: ModelInfo | None,
     ) -> None:
         self.client = client
-        self.signatures = frozenset(signatures)
+        self.signatures = signatures
         self.info = info
         self._tokens: Sequence[str] = ()
         self._lock = asyncio.Lock()
 
-    def require(self, signature: str) -> None:
-        """Refuses a request that needs a signature which there is not.
+    def require(self, signature: str, output: str = "") -> None:
+        """Refuses a request that needs a signature, or its output, that is not there.
 
         Raises:
             ApiError: 400, with what there is.
         """
-        if signature not in self.signatures:
+        told = self.signatures.get(signature)
+        if told is None or (output and output not in told):
             raise invalid(
-                f"This model does not answer {signature}: it answers "
+                f"This model does not answer {output or signature}: it answers "
                 f"{', '.join(sorted(self.signatures))}",
                 "model",
             )
@@ -86,8 +90,8 @@ class ServedModel:
     async def _looked_at(self, number: int) -> Version:
         client = self._client.at(number)
         known = (await client.metadata()).signatures
-        told = known[MODEL_INFO.name].outputs if MODEL_INFO.name in known else {}
-        if not MODEL_INFO.outputs.keys() <= told.keys():
-            return Version(client, known, None)
+        told = {name: sorted(known[name].outputs) for name in sorted(known)}
+        if not MODEL_INFO.outputs.keys() <= {*told.get(MODEL_INFO.name, ())}:
+            return Version(client, told, None)
         [info] = await client.model_info()
-        return Version(client, known, info)
+        return Version(client, told, info)

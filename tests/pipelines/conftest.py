@@ -7,6 +7,7 @@ import functools
 import http.server
 import io
 import json
+import os
 import pydoc_data.topics
 import ssl
 import subprocess
@@ -19,11 +20,15 @@ from pathlib import Path
 import pytest
 import trustme
 import unchecked
+from forked_containers import run_forked
 from gcp_storage_emulator import server as emulator
 from gcp_storage_emulator import storage as emulated
 from gcp_storage_emulator.handlers import buckets
 from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.configuration.config import Config
+from langzoo.pipelines.kubeflow import container
+from langzoo.pipelines.kubeflow import rehearsal as rehearsal_module
+from langzoo.pipelines.kubeflow.rehearsal import run_measured
 from langzoo.pipelines.local import runner
 from quick_beam import quick_beam  # noqa: F401
 from rich.console import Console
@@ -74,6 +79,25 @@ def run_pipeline(settings):
         return config, result, output.getvalue()
 
     return run
+
+
+@pytest.fixture(scope="module")
+def as_containers():
+    """A rehearsal's containers are forks, which find the components; gives what runs.
+
+    It is what `run_measured` is to a rehearsal.
+    """
+
+    def run_container(command, **options):
+        run = run_forked if container.__name__ in command else run_measured
+        return run(command, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Processes do not know how pytest found them.
+        root = str(Path(loading.__file__).parents[2])
+        patch.setenv("PYTHONPATH", root, prepend=os.pathsep)
+        patch.setattr(rehearsal_module, "run_measured", run_container)
+        yield run_container
 
 
 @pytest.fixture(scope="session")

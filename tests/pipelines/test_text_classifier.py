@@ -8,21 +8,25 @@ from pathlib import Path
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 import tensorflow as tf
 import unchecked
 from langzoo import cli
 from langzoo.cli import judging
-from langzoo.components.evaluator.records import Measure
+from langzoo.components.evaluator.gate.decision import Decision
+from langzoo.components.evaluator.records import OVERALL, Measure
 from langzoo.components.push_folder.records import CARD_FILE
 from langzoo.components.text_example_gen import demo_corpus
 from langzoo.models.tasks import TASKS
 from langzoo.pipelines.configuration import loading
 from langzoo.pipelines.kubeflow import compiler
+from langzoo.pipelines.kubeflow.rehearsal import rehearse
 from langzoo.pipelines.local import comparison
 from langzoo.pipelines.report import data, page
 from langzoo.pipelines.report.reading import Runs
 from langzoo.serving.client import Client, RestClient
+from langzoo.serving.in_process import ExportedModel
 from tensorflow_serving.apis import classification_pb2, prediction_service_pb2_grpc
 from typer.testing import CliRunner
 
@@ -35,8 +39,8 @@ RULES = [
 
 
 @pytest.fixture(scope="module")
-def run(run_pipeline, tmp_path_factory):
-    """Configuration, result, and what was shown, of a run on some docstrings."""
+def changes(tmp_path_factory):
+    """What the small pipeline lacks for a run on some docstrings."""
     path = tmp_path_factory.mktemp("labelled") / "docstrings.jsonl"
     kinds = dict.fromkeys(LABELS, 60)
     with open(path, "w") as file:
@@ -46,7 +50,7 @@ def run(run_pipeline, tmp_path_factory):
                 record = {"text": document.text[:300], "kind": document.kind}
                 file.write(f"{json.dumps(record)}\n")
         file.write(json.dumps({"text": "No label."}) + "\n")
-    return run_pipeline(
+    return [
         "name=classifier",
         "task=text_classifier",
         f"corpus.path={path}",
@@ -55,7 +59,13 @@ def run(run_pipeline, tmp_path_factory):
         "trainer.steps=60",
         "trainer.classifier.class_weights=balanced",
         f"gate={json.dumps({'slices': ['label'], 'rules': RULES})}",
-    )
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(run_pipeline, changes):
+    """Configuration, result, and what was shown."""
+    return run_pipeline(*changes)
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +199,33 @@ def test_the_example_configuration_compiles_for_kubeflow(tmp_path):
     config = loading.load(path, ["root=gs://bucket", "kubeflow.image=image"])
     compiler.compile_pipeline(config, tmp_path / "pipeline.yaml")
     assert "label_field" in (tmp_path / "pipeline.yaml").read_text()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("as_containers")
+def test_its_containers_do_what_the_local_run_does(run, settings, changes, tmp_path):
+    config = loading.load(settings=[*settings, *changes, f"root={tmp_path}/runs"])
+    compiler.compile_pipeline(config, tmp_path / "pipeline.yaml")
+    result = rehearse(tmp_path / "pipeline.yaml", [])
+    found = Decision.read(
+        result.uri("Evaluator", "evaluation"), result.uri("Evaluator", "blessing")
+    )
+    assert found.blessed
+    _, local, _ = run
+    expected = local.decision.evaluation
+    assert found.evaluation.models["candidate"].confusion == pytest.approx(
+        np.array(expected.models["candidate"].confusion), abs=1
+    )
+    for name, one in found.evaluation.models.items():
+        ours, theirs = (
+            it.slices[OVERALL].metrics["cross_entropy"].value
+            for it in (one, expected.models[name])
+        )
+        assert ours == pytest.approx(theirs, 1e-3)
+    version = result.metadata("Pusher", "pushed_model")["pushed_destination"]
+    with ExportedModel(version) as model:
+        [answer] = model.classify(["Return the number of items."])
+    assert sorted(answer.labels) == LABELS
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,16 @@ from tfx_bsl.coders import example_coder
 from tfx_bsl.tfxio.record_based_tfxio import AppendRawRecordColumn
 
 from ....serving.export.contract import EVALUATE
+from ... import large_buffers
 from ...documents import in_batches
 from . import metrics
 from .adapting import NOT_ADAPTING, Adapt, Adapting
 from .slices import LENGTH, OTHERS, OVERALL, Told, length_bucket
 from .sums import CorpusSums
 from .tables import measures_of
+
+# Bytes of records; a batch of several has fewer.
+_LONG = 1 << 20
 
 Sums = dict[str, dict[str, CorpusSums]]
 
@@ -111,6 +115,8 @@ def analyze(
 
 def _decoded(records: list[bytes]) -> pa.RecordBatch:
     """Examples as TFMA takes them."""
+    if sum(map(len, records)) > _LONG:
+        large_buffers.trim()  # of what the one before has taken
     batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(records)
     return AppendRawRecordColumn(batch, tfma.ARROW_INPUT_COLUMN, records)
 

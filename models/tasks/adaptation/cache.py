@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from ..in_order import Reading, has_hidden_states, map_in_order
+from ..results import PerToken
 from .settings import LARGEST_CACHE, NeuralCache
 
 _EMPTY = -1  # no token's id
@@ -101,10 +102,8 @@ def cached_log_probabilities(
         mixed = _mixed(own, keys, known, targets, slots, settings)
         return (mixed,), known.last(slots)
 
-    specs = (tf.TensorSpec([None], tf.float32),)
-    (scores,) = map_in_order(
-        model, documents, score, specs, stride=stride, memory=empty
-    )
+    into = PerToken(tf.TensorSpec([None], tf.float32))
+    (scores,) = map_in_order(model, documents, score, into, stride=stride, memory=empty)
     return scores
 
 

@@ -52,6 +52,7 @@ import tensorflow as tf
 
 from ....models.tasks.adaptation.cache import CacheInputs, cached_log_probabilities
 from ....models.tasks.adaptation.settings import NeuralCache
+from ....models.tasks.results import PerToken, Results
 from ....models.tasks.scoring import (
     map_logits,
     next_token_logits,
@@ -59,7 +60,7 @@ from ....models.tasks.scoring import (
 )
 from .. import contract
 from ..beam_search import beam_search, for_beams
-from ..document_sums import document_sums, evaluation_sums
+from ..document_sums import document_sums, evaluation_sums, total
 from ..generation import generate
 from ..prompts import Prompts
 from ..sampling import Penalties, Sampling
@@ -163,7 +164,7 @@ def _scoring(
     @signature(contract.SCORE)
     def score(text: tf.Tensor) -> dict[str, tf.Tensor]:
         _, scores = log_probabilities(text)
-        return document_sums(vocabulary, text, scores)
+        return document_sums(vocabulary, text, *total(scores))
 
     @signature(contract.TOKEN_SCORES)
     def token_scores(text: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -190,7 +191,7 @@ def _alternatives(
 ) -> dict[str, Callable]:
     most = vocabulary.most_alternatives
 
-    def likeliest(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def likeliest(logits: tf.Tensor, targets: tf.Tensor) -> Results:
         # Of all tokens, as in `token_scores`, though only some are shown.
         normalizer = tf.reduce_logsumexp(logits, axis=-1)
         masked = vocabulary.mask_unproposable(logits)
@@ -198,7 +199,7 @@ def _alternatives(
         target = tf.gather(logits, targets, axis=-1, batch_dims=2)
         return target - normalizer, values - normalizer[..., tf.newaxis], ids
 
-    specs = (
+    into = PerToken(
         tf.TensorSpec([None], tf.float32),
         tf.TensorSpec([None, most], tf.float32),
         tf.TensorSpec([None, most], tf.int32),
@@ -211,7 +212,7 @@ def _alternatives(
         autograph=False,
     )
     def scored(documents: tf.RaggedTensor) -> tuple[tf.RaggedTensor, ...]:
-        return map_logits(model, documents, likeliest, specs, stride=stride)
+        return map_logits(model, documents, likeliest, into, stride=stride)
 
     @signature(contract.TOKEN_ALTERNATIVES)
     def token_alternatives(text: tf.Tensor) -> dict[str, tf.Tensor]:

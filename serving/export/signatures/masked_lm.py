@@ -26,13 +26,12 @@ from ....models.tasks.both_ways import map_asked
 from ....models.tasks.pseudo_scoring import token_log_probabilities
 from ....models.tasks.scoring import (
     OUTCOME_SPECS,
-    TokenOutcomes,
     framed_ids,
     joined,
     outcomes,
 )
 from .. import contract
-from ..document_sums import document_sums, outcome_sums
+from ..document_sums import document_sums, outcome_sums, told_sums, total
 from ..settings import ExportSettings
 from ..traced_model import variables_of
 from ..vocabulary import Alternatives, Vocabulary, asked_alternatives
@@ -160,7 +159,7 @@ def _scoring(model: Any, vocabulary: Vocabulary, stride: int) -> dict[str, Calla
     @signature(contract.PSEUDO_SCORE)
     def score(text: tf.Tensor) -> dict[str, tf.Tensor]:
         _, scores = log_probabilities(text)
-        sums = document_sums(vocabulary, text, scores)
+        sums = document_sums(vocabulary, text, *total(scores))
         return {"pseudo_nll": sums.pop("nll"), **sums}
 
     @signature(contract.PSEUDO_TOKEN_SCORES)
@@ -199,10 +198,8 @@ def _evaluate(model: Any, vocabulary: Vocabulary, stride: int) -> Callable:
             stride=stride,
         )
         count = tf.reduce_sum(tf.cast(hidden.is_there, tf.int64), axis=1)
-        by_document = (
-            tf.RaggedTensor.from_row_lengths(part, count, validate=False)
-            for part in found
-        )
-        return outcome_sums(vocabulary, text, documents, TokenOutcomes(*by_document))
+        rows = tf.repeat(tf.range(documents.nrows()), count)
+        sums = outcome_sums(found, rows, documents.nrows())
+        return told_sums(vocabulary, text, documents, sums, count)
 
     return evaluate

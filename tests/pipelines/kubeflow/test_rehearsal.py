@@ -11,11 +11,9 @@ import dataclasses
 import json
 import os
 import threading
-from pathlib import Path
 
 import pytest
 import yaml
-from forked_containers import run_forked
 from langzoo.components import storage
 from langzoo.components.errors import InputError
 from langzoo.components.evaluator.executor import RECORD_KEY
@@ -40,24 +38,19 @@ from langzoo.pipelines.kubeflow.rehearsal import (
 from langzoo.pipelines.versions import roll_back, versions
 from tfx.utils import io_utils
 
-# The components must be found by processes that do not know how pytest found them.
-PACKAGE_ROOT = str(Path(loading.__file__).parents[2])
 
-
-@pytest.fixture(scope="module")
-def as_containers():
-    """Where a rehearsal's containers find the components, and are processes."""
+@pytest.fixture(scope="module", autouse=True)
+def first_training_apart(as_containers):
+    """The first training is a process as a container is, and no fork."""
     trained = []
 
     def run_container(command, **options):
         is_first = options["cwd"].name == "Trainer" and not trained
         if is_first:
             trained.append(command)
-        forked = container.__name__ in command and not is_first
-        return (run_forked if forked else run_measured)(command, **options)
+        return (run_measured if is_first else as_containers)(command, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", PACKAGE_ROOT, prepend=os.pathsep)
         patch.setattr(rehearsal_module, "run_measured", run_container)
         yield
 
@@ -88,7 +81,7 @@ def specification(settings, store, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def rehearsed(as_containers, specification, settings, store):
+def rehearsed(specification, settings, store):
     """Rehearses it with the corpus and the steps of the local run."""
     given = dict(setting.split("=", 1) for setting in settings)
     io_utils.copy_dir(given["corpus.path"], f"{store}/texts")

@@ -70,11 +70,13 @@ def gateway_server(
 
 @pytest.fixture(scope="package")
 def answering_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    """A model server of a classifier and of a masked language model."""
+    """A model server of a classifier, of a masked language model and of a tagger."""
     of_task = {"of_task": {"labels": ["good", "bad", "odd"]}}
+    tags = {"of_task": {"labels": ["B-X", "I-X", "O"]}}
     kinds: dict[str, tuple[str, str, dict[str, Any]]] = {
         "labels": ("text_classifier", "gated_conv", of_task),
         "gaps": ("masked_lm", "bert", {"num_heads": 2}),
+        "tags": ("token_classifier", "gated_conv", tags),
     }
     folder = tmp_path_factory.mktemp("answering")
     for name, (task, family, more) in kinds.items():
@@ -92,7 +94,7 @@ def answering_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model
 @pytest.fixture(scope="package")
 def answering_url(answering_server: ModelServer) -> Iterator[str]:
     """The address of a gateway to `answering_server`."""
-    models = {name: name for name in ("labels", "gaps")}
+    models = {name: name for name in ("labels", "gaps", "tags")}
     with gateway(answering_server.grpc_address, models=models) as url:
         yield url
 

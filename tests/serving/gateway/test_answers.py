@@ -1,4 +1,4 @@
-"""`/classify`, `/fill` and `/signatures`, beside what the model server says."""
+"""`/classify`, `/fill`, `/tag` and `/signatures`, beside what the model server says."""
 
 from __future__ import annotations
 
@@ -49,6 +49,22 @@ def test_pieces_are_told_for_each_gap(
     assert all(-math.inf < one["logprob"] <= 0 for one in row["alternatives"][1])
 
 
+def test_words_are_told_with_their_tags(
+    answering_url: str, answering_server: ModelServer
+) -> None:
+    with Client(answering_server.grpc_address, "tags") as client:
+        expected = client.tag(TEXTS)
+    body = {"model": "tags", "input": TEXTS}
+    told = httpx.post(f"{answering_url}/tag", json=body).json()["data"]
+    for index, (row, one) in enumerate(zip(told, expected, strict=True)):
+        assert row == {
+            "index": index,
+            "words": list(one.words),
+            "tags": list(one.tags),
+            "probs": pytest.approx(one.probabilities),
+        }
+
+
 def test_what_a_model_answers_is_told(answering_url: str, gateway_url: str) -> None:
     def signatures(url: str, name: str) -> Any:
         answer = httpx.get(f"{url}/signatures", params={"model": name})
@@ -56,6 +72,7 @@ def test_what_a_model_answers_is_told(answering_url: str, gateway_url: str) -> N
 
     assert {"classify", "embed"} <= {*signatures(answering_url, "labels")}
     assert "fill_mask" in signatures(answering_url, "gaps")
+    assert "tag" in signatures(answering_url, "tags")["serving_default"]
     assert "generate" in signatures(gateway_url, "subwords")
 
 
@@ -72,6 +89,7 @@ def test_a_classifier_gives_vectors(answering_url: str) -> None:
     ("path", "body", "message"),
     [
         ("classify", {"model": "gaps", "input": "a"}, "does not answer classify: it"),
+        ("tag", {"model": "labels", "input": "a"}, "does not answer tag: it answers"),
         ("classify", {"model": "nobody", "input": "a"}, "does not exist"),
         ("classify", {"model": "labels"}, "must provide a input"),
         ("classify", {"model": "labels", "input": [1]}, "'input.0'"),
