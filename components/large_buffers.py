@@ -51,6 +51,7 @@ def _nothing_lasting() -> Iterator[None]:
 
 def trim() -> None:
     """Gives back what heaps hold of smaller buffers that are freed."""
+    gc.collect()
     _call("malloc_trim", 0)
 
 

@@ -23,8 +23,7 @@ from .slices import LENGTH, OTHERS, OVERALL, Told, length_bucket
 from .sums import CorpusSums
 from .tables import measures_of
 
-# Bytes of records; a batch of several has fewer.
-_LONG = 1 << 20
+_LONG = 1 << 20  # bytes
 
 Sums = dict[str, dict[str, CorpusSums]]
 
@@ -115,8 +114,6 @@ def analyze(
 
 def _decoded(records: list[bytes]) -> pa.RecordBatch:
     """Examples as TFMA takes them."""
-    if sum(map(len, records)) > _LONG:
-        large_buffers.trim()  # of what the one before has taken
     batch = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(records)
     return AppendRawRecordColumn(batch, tfma.ARROW_INPUT_COLUMN, records)
 
@@ -125,6 +122,8 @@ def _add_slices(extracts: dict[str, Any], told: Told) -> dict[str, Any]:
     features = dict(extracts[tfma.FEATURES_KEY])
     text = b"".join(np.ravel(features[metrics.TEXT]))
     features[LENGTH] = np.array([length_bucket(text).encode()], object)
+    if len(text) > _LONG:
+        large_buffers.trim()  # after the models
     for name, values in told.items():
         if features.get(name) is not None:
             sliced = [
