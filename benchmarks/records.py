@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import functools
 import importlib
 import json
 import statistics
@@ -70,6 +71,9 @@ class Task(Section):
     budget: Budget = Budget()
     cut: Cut | None = None
     """What the paths of the corpus come from, if they are no files of their own."""
+    labelled: list[str] = []
+    """Likewise: `NAME.txt` in the folder of texts, of lines with a label before the
+    first blank, becomes `NAME.jsonl`, with the fields `label` and `text`."""
     configuration: dict[str, Any]
     """What all its records have in common."""
 
@@ -79,6 +83,9 @@ class Entry(Section):
 
     configuration: dict[str, Any] = {}
     """What it has besides the task's."""
+    pretraining: dict[str, Any] = {}
+    """What a run has besides the task's configuration whose weights are the initial
+    ones; it is not measured, nor its time."""
     peer: str = ""
     """In its place: a module of `benchmarks/` with `measure(folder, seed)`."""
     seeds: int = SEEDS
@@ -177,12 +184,11 @@ def configured(
         ConfigError: in a line.
     """
     told, entry = task_of(task, folder), entry_of(task, name, folder)
-    ours = {"name": task, "root": str(root), "trainer": {"seed": seed}}
-    content = _merged(_merged(told.configuration, entry.configuration), ours)
-    for source in content.get("corpus", {}).get("sources", []):
-        source["path"] = str(texts / source["path"])
-    path = root / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    parts = [told.configuration, entry.configuration]
+    if entry.pretraining:
+        before = pretraining(task, name, seed, texts, root, folder)
+        parts.append({"model": {"initial_weights": str(before.folder)}})
+    path, content = _written(root / f"{name}.yaml", parts, task, seed, texts)
     config = load(path)
     if told.budget.tokens and "steps" not in content["trainer"]:
         tokens_a_step = config.trainer.batch_size * config.model.context_length
@@ -190,10 +196,37 @@ def configured(
     return config
 
 
+def pretraining(
+    task: str, name: str, seed: int, texts: Path, root: Path, folder: Path = FOLDER
+) -> Config:
+    """The configuration of the run before that of `configured`, if there is one."""
+    parts = [
+        task_of(task, folder).configuration,
+        entry_of(task, name, folder).pretraining,
+    ]
+    path = root / f"{name}_pretraining.yaml"
+    return load(_written(path, parts, f"{task}_pretraining_{seed}", seed, texts)[0])
+
+
+def _written(
+    path: Path, parts: list[dict[str, Any]], name: str, seed: int, texts: Path
+) -> tuple[Path, dict[str, Any]]:
+    """The file of a configuration of parts, the last going over the others."""
+    own = {"name": name, "root": str(path.parent), "trainer": {"seed": seed}}
+    content = functools.reduce(_merged, [*parts, own])
+    for source in content.get("corpus", {}).get("sources", []):
+        source["path"] = str(texts / source["path"])
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return path, content
+
+
 def _merged(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """Nested mappings in one; theirs go over ours."""
+    """Nested mappings in one; theirs go over ours, and null takes a key away."""
     merged = copy.deepcopy(ours)
     for key, value in theirs.items():
+        if value is None:
+            merged.pop(key, None)
+            continue
         old = merged.get(key)
         nested = isinstance(old, dict) and isinstance(value, dict)
         merged[key] = _merged(old, value) if nested else copy.deepcopy(value)
@@ -203,7 +236,8 @@ def _merged(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
 def lacking(task: Task, texts: Path | None) -> str:
     """What a task needs and is not in the folder of texts, in words."""
     sources = task.configuration.get("corpus", {}).get("sources", [])
-    needed = [task.cut.file] if task.cut else [source["path"] for source in sources]
+    paths = [source["path"] for source in sources]
+    needed = [task.cut.file] if task.cut else task.labelled or paths
     if needed and texts is None:
         return f"it needs --data FOLDER with {', '.join(needed)}"
     missing = [name for name in needed if texts and not (texts / name).is_file()]
@@ -212,12 +246,19 @@ def lacking(task: Task, texts: Path | None) -> str:
 
 def laid_out(task: Task, texts: Path | None, scratch: Path) -> Path:
     """The folder that the paths of a task's corpus are in."""
-    if task.cut is None or texts is None:
+    if texts is None or not (task.cut or task.labelled):
         return (texts or scratch).absolute()
-    content = (texts / task.cut.file).read_bytes()
-    end = int(task.cut.share * len(content))
-    (scratch / "train.txt").write_bytes(content[:end])
-    (scratch / "eval.txt").write_bytes(content[end:])
+    for name in task.labelled:
+        lines = (texts / name).read_text(encoding="utf-8").splitlines()
+        pairs = (line.partition(" ") for line in lines)
+        records = [{"label": label, "text": text} for label, _, text in pairs]
+        text = "".join(f"{json.dumps(record)}\n" for record in records)
+        (scratch / name).with_suffix(".jsonl").write_text(text)
+    if task.cut:
+        content = (texts / task.cut.file).read_bytes()
+        end = int(task.cut.share * len(content))
+        (scratch / "train.txt").write_bytes(content[:end])
+        (scratch / "eval.txt").write_bytes(content[end:])
     return scratch
 
 
@@ -233,8 +274,11 @@ def measure(
     from langzoo.pipelines.local.console import libraries_to_log
     from langzoo.pipelines.report.reading import Runs
 
-    config = configured(task, name, seed, texts, root, folder)
     with libraries_to_log(root / "log") as console:
+        if entry.pretraining:
+            before = pretraining(task, name, seed, texts, root, folder)
+            runner.execute(before, console, compared=True)
+        config = configured(task, name, seed, texts, root, folder)
         run_id = runner.execute(config, console, compared=True)
     run = Runs(config.folder).read(run_id)
     assert run.training is not None

@@ -79,6 +79,7 @@ def told_sums(
     return {
         **sums,
         **document_sums(vocabulary, text, sums["nll"], tokens),
+        "calibration": tf.cast(sums["calibration"], tf.float32),
         "characters": tf.cast(characters, tf.int64),
         "unknown_tokens": tf.reduce_sum(tf.cast(documents == unknown, tf.int64), axis=1)
         - framing,
@@ -89,6 +90,8 @@ def outcome_sums(
     outcomes: Results, rows: tf.Tensor, count: tf.Tensor
 ) -> dict[str, tf.Tensor]:
     """Sums by document of how tokens were predicted, each `[b, ...]`.
+
+    A long document's float32 sums would lose digits that a gate compares.
 
     Args:
         outcomes: each `[k]`; see `models.tasks.scoring.outcomes`.
@@ -101,11 +104,10 @@ def outcome_sums(
         return tf.math.unsorted_segment_sum(tf.cast(values, dtype), rows, count)
 
     return {
-        # A long document's float32 sum would lose digits that a gate compares.
         "nll": -sum_of(score, tf.float64),
         "correct_at_1": sum_of(rank < 1, tf.int64),
         "correct_at_5": sum_of(rank < 5, tf.int64),
-        "calibration": binned(confidence, rank < 1, rows, count),
+        "calibration": binned(tf.cast(confidence, tf.float64), rank < 1, rows, count),
     }
 
 
@@ -115,14 +117,14 @@ def binned(
     """Answers, confidence and right ones by bin of the confidence, `[b, 15, 3]`.
 
     Args:
-        confidence: float32 `[n]`. The probability of each answer.
+        confidence: `[n]`. The probability of each answer, in the sums' dtype.
         right: bool `[n]`.
         rows: int64 `[n]`. Which row each answer is of.
         count: int64 scalar, b.
     """
     bins = tf.cast(confidence * CALIBRATION_BINS, tf.int64)
     bins = tf.clip_by_value(bins, 0, CALIBRATION_BINS - 1)
-    told = [tf.ones_like(confidence), confidence, tf.cast(right, tf.float32)]
+    told = [tf.ones_like(confidence), confidence, tf.cast(right, confidence.dtype)]
     sums = tf.math.unsorted_segment_sum(
         tf.stack(told, axis=1),
         rows * CALIBRATION_BINS + bins,

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from langzoo.benchmarks import records
 from langzoo.benchmarks.records import Budget, Result
-from langzoo.models import ByteTokenizer, build_causal_lm
+from langzoo.models import ByteTokenizer, build
 from langzoo.pipelines.configuration.loading import ConfigError
 
 RECORDS = [*records.entries()]
@@ -20,17 +20,21 @@ def test_every_record_is_a_configuration_whose_model_can_be_built(task, name, tm
     if entry.peer:
         assert (records.FOLDER.parent / f"{entry.peer}.py").exists()
         return
-    config = records.configured(task, name, 2, tmp_path, tmp_path)
+    # What goes on from weights has the model of the run before.
+    of_which = records.pretraining if entry.pretraining else records.configured
+    config = of_which(task, name, 2, tmp_path, tmp_path)
     assert config.trainer.seed == 2
     model = config.model.model_dump(exclude_none=True)
-    built = build_causal_lm(tokenizer=ByteTokenizer(), **model)
+    own = {"labels": ["0", "1"]} if config.task == "text_classifier" else None
+    built = build(tokenizer=ByteTokenizer(), task=config.task, of_task=own, **model)
     assert built.context_length == config.model.context_length
     settings = config.trainer.of_family(config.model.family)
     if told.budget.tokens and config.model.family != "ngram":
         a_step = settings.batch_size * config.model.context_length
         assert 0 <= told.budget.tokens - settings.steps * a_step < a_step
     # What is written is what `langzoo run` takes.
-    written = yaml.safe_load((tmp_path / f"{name}.yaml").read_text())
+    [path] = tmp_path.glob(f"{name}*.yaml")
+    written = yaml.safe_load(path.read_text())
     assert written["model"]["family"] == config.model.family
 
 
@@ -78,6 +82,36 @@ def test_a_text_is_cut_where_the_task_says(folder, tmp_path):
     config = records.configured("words", "one", 0, scratch, scratch, folder)
     paths = [source.path for source in config.corpus.all_sources]
     assert paths == [str(scratch / "train.txt"), str(scratch / "eval.txt")]
+
+
+def test_lines_with_labels_are_laid_out_as_records(folder, tmp_path):
+    (folder / "lines.txt").write_text("1 good .\n0 bad é\n", encoding="utf-8")
+    task = records.task_of("words", folder)
+    task = task.model_copy(update={"cut": None, "labelled": ["lines.txt"]})
+    assert "needs --data FOLDER with lines.txt" in records.lacking(task, None)
+    assert not records.lacking(task, folder)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    assert records.laid_out(task, folder, scratch) == scratch
+    lines = (scratch / "lines.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"label": "1", "text": "good ."},
+        {"label": "0", "text": "bad é"},
+    ]
+
+
+def test_weights_are_those_of_the_run_before(folder, tmp_path):
+    entry = """
+pretraining: {model: {family: lstm, hidden_dim: 8}, trainer: {steps: 3}}
+configuration: {tokenizer: {type: preset, cut: null}}
+"""
+    (folder / "words" / "one.yaml").write_text(entry)
+    before = records.pretraining("words", "one", 1, tmp_path, tmp_path, folder)
+    assert (before.model.hidden_dim, before.trainer.steps) == (8, 3)
+    with pytest.raises(
+        ConfigError, match=r"initial_weights .*pretraining_1' is neither"
+    ):
+        records.configured("words", "one", 1, tmp_path, tmp_path, folder)
 
 
 def test_a_record_beats_what_was_better_before_it(folder):
