@@ -623,13 +623,11 @@ def usual_collections():
 
 
 @pytest.mark.usefixtures("usual_collections")
-@pytest.mark.parametrize(
-    "steps", [CleaningSettings(), CleaningSettings(drop_duplicates=True)]
-)
-def test_memory_stays_flat_as_the_corpus_grows(ingest, tmp_path, monkeypatch, steps):
+def test_memory_stays_flat_as_the_corpus_grows(ingest, tmp_path, monkeypatch):
     monkeypatch.setattr(repeated_keys, "_BITS", 1 << 20)
     path = tmp_path / "x.txt"
     text = ("padding" * 60 + " ") * 760
+    steps = CleaningSettings(drop_duplicates=True)
 
     def peak(documents):
         """Bytes allocated, at most, while so many of 320 kB are ingested."""

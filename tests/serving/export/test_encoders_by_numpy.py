@@ -37,20 +37,22 @@ def weights() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def exported(weights, tmp_path):
-    """A model of a task with an encoder of these weights, and its signatures.
+    """A model of a task with an encoder of these weights, and one of its signatures.
 
     Its own layer, if it has one, gets a kernel and what `bias_of` says of that.
     """
 
-    def export(task: str, bias_of: Any = None, **of_task: Any) -> tuple[Any, Any]:
+    def export(
+        task: str, name: str, bias_of: Any = None, **of_task: Any
+    ) -> tuple[Any, Any]:
         folder = bert.save(tmp_path, weights, CONFIG)
         model = from_hugging_face(folder, task=task, of_task=of_task)
         if bias_of:
             kernel = 100 * np.random.default_rng(0).normal(size=(16, len(LABELS)))
             model.head.set_weights([kernel, bias_of(model, kernel)])
-        with exports():
+        with exports([name]):
             saved_model.export(model, f"{tmp_path}/1", task=task)
-        return model, tf.saved_model.load(f"{tmp_path}/1").signatures
+        return model, tf.saved_model.load(f"{tmp_path}/1").signatures[name]
 
     return export
 
@@ -79,12 +81,14 @@ def test_probabilities_of_labels(exported, texts, states):
         pooled[:] = [states(ids).mean(axis=0) for ids in documents_of(model, texts)]
         return -np.mean(pooled, axis=0) @ kernel
 
-    model, signatures = exported("text_classifier", centred, labels=LABELS)
+    model, labels = exported(
+        "text_classifier", "serving_default", centred, labels=LABELS
+    )
     kernel, bias = model.head.get_weights()
     expected = special.softmax(pooled @ kernel + bias, axis=1)
     assert np.std(expected, axis=0).min() > 0.05
     by_keras = special.softmax(model.predict(texts, verbose=0), axis=1)
-    told = signatures["serving_default"](text=tf.constant(texts))
+    told = labels(text=tf.constant(texts))
     order = np.argsort(told["label"].numpy().astype(str), axis=1)
     by_export = np.take_along_axis(told["probability"].numpy(), order, axis=1)
     np.testing.assert_allclose(by_keras, expected, atol=1e-4)
@@ -92,12 +96,13 @@ def test_probabilities_of_labels(exported, texts, states):
 
 
 def test_tags_of_words(exported, texts, states):
-    model, signatures = exported(
-        "token_classifier", lambda *_: np.zeros(len(LABELS)), labels=LABELS
+    zeros = np.zeros(len(LABELS))
+    model, tags_of = exported(
+        "token_classifier", "serving_default", lambda *_: zeros, labels=LABELS
     )
     kernel, bias = model.head.get_weights()
     tokenizer = model.preprocessor.tokenizer
-    told = signatures["serving_default"](text=tf.constant(texts))
+    told = tags_of(text=tf.constant(texts))
     by_keras = model.tag(texts)
     start, end = tokenizer.start_token_id, tokenizer.end_token_id
     for row, text in enumerate(texts):
@@ -113,7 +118,7 @@ def test_tags_of_words(exported, texts, states):
 
 
 def test_hidden_tokens(exported, texts, weights, states):
-    model, signatures = exported("masked_lm")
+    model, evaluate = exported("masked_lm", "evaluate")
     tokenizer = model.preprocessor.tokenizer
     documents = documents_of(model, texts)
     hidden = hiding.of_evaluation(
@@ -138,9 +143,7 @@ def test_hidden_tokens(exported, texts, weights, states):
     for row, (_, places, targets) in enumerate(documents):
         logs = tf.nn.log_softmax(model.logits(found[row].numpy()[places])).numpy()
         by_keras[row] = -logs[np.arange(len(places)), targets].sum()
-    told = signatures["evaluate"](
-        examples=tf.constant([example_of(text) for text in texts])
-    )
+    told = evaluate(examples=tf.constant([example_of(text) for text in texts]))
     np.testing.assert_array_equal(told["tokens"], [len(it[1]) for it in documents])
     np.testing.assert_allclose(by_keras, nll, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(told["nll"], nll, rtol=1e-4, atol=1e-4)
