@@ -50,7 +50,7 @@ def exported(weights, tmp_path):
         if bias_of:
             kernel = 100 * np.random.default_rng(0).normal(size=(16, len(LABELS)))
             model.head.set_weights([kernel, bias_of(model, kernel)])
-        with exports([name]):
+        with exports([name, "classify"]):
             saved_model.export(model, f"{tmp_path}/1", task=task)
         return model, tf.saved_model.load(f"{tmp_path}/1").signatures[name]
 
