@@ -335,7 +335,9 @@ def _commit() -> str:
         command = ["git", "-C", str(FOLDER), *arguments]
         return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no")
+    # What was measured before is no change of what is measured.
+    others = (":/", f":(exclude){RESULTS}")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", *others)
     return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
