@@ -26,13 +26,13 @@ def returned() -> Iterator[None]:
     that has lasted: what there was before the work, TensorFlow's modules among it, does
     not count while it goes on.
     """
-    _call("mallopt", _M_MMAP_THRESHOLD, _LARGE)
-    try:
-        with _nothing_lasting():
+    with _nothing_lasting():
+        _call("mallopt", _M_MMAP_THRESHOLD, _LARGE)
+        try:
             yield
-    finally:
-        _call("mallopt", _M_MMAP_THRESHOLD, _USUAL)
-        trim()
+        finally:
+            _call("mallopt", _M_MMAP_THRESHOLD, _USUAL)
+            trim()
 
 
 @contextlib.contextmanager

@@ -20,7 +20,6 @@ from . import json_text
 from .fields import Body, parse
 from .metrics import Record
 from .service import Service, unless_gone
-from .versions import Version
 
 MAX_INPUTS = 2048
 _ENTRY_BYTES = 60  # of JSON, for a label or the pieces of a gap, about
@@ -69,16 +68,14 @@ def routes(service: Service) -> list[Route]:
 
     async def classified(request: Request, record: Record) -> Response:
         return await _answered(
-            *(service, request, record, TextsRequest),
-            lambda version: version.require(CLASSIFY.name),
+            *(service, request, record, TextsRequest, (CLASSIFY.name,)),
             lambda client, asked: client.classify(asked.input),
             _labels,
         )
 
     async def filled(request: Request, record: Record) -> Response:
         return await _answered(
-            *(service, request, record, FillRequest),
-            lambda version: version.require(FILL_MASK.name),
+            *(service, request, record, FillRequest, (FILL_MASK.name,)),
             lambda client, asked: client.fill_mask(
                 asked.input, alternatives=asked.alternatives
             ),
@@ -87,8 +84,7 @@ def routes(service: Service) -> list[Route]:
 
     async def tagged(request: Request, record: Record) -> Response:
         return await _answered(
-            *(service, request, record, TextsRequest),
-            lambda version: version.require(TAGS.name, "tag"),
+            *(service, request, record, TextsRequest, (TAGS.name, "tag")),
             lambda client, asked: client.tag(asked.input),
             _words,
         )
@@ -112,15 +108,15 @@ async def _answered(
     request: Request,
     record: Record,
     kind: type[_Request],
-    require: Callable[[Version], None],
+    needed: tuple[str, ...],
     ask: Callable[[Any, _Request], Awaitable[list[Any]]],
     shown: Callable[[Any], dict[str, Any]],
 ) -> Response:
-    """What a model says of each text, as `shown`, where it answers what is required."""
+    """What a model says of texts, as `shown`; for `needed` see `Version.require`."""
     data = await service.body(request)
     asked = await unblocked(len(data), parse, kind, data, service.options.strict)
     version = await service.version_of(asked.model, record)
-    require(version)
+    version.require(*needed)
     found = await unless_gone(request, ask(version.client, asked))
     rows = [{"index": i, **shown(one)} for i, one in enumerate(found)]
     listed = (it for row in rows for it in row.values() if isinstance(it, Sequence))
