@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import io
 import json
@@ -36,9 +37,9 @@ gc.disable()
 def pytest_collection_finish():
     """Leaves what imports have made out of collections, which are rare."""
     if "tensorflow" in sys.modules:
-        import unchecked
+        from hurried import hurry
 
-        unchecked.hurry_graphs()
+        hurry()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     gc.enable()
@@ -61,12 +62,11 @@ def pytest_runtest_teardown():
     yield
     if _resident() > _held + 300e6:
         import tensorflow as tf
-        from langzoo.components import large_buffers
 
         # Of datasets that Keras has made of texts, which keep their models for ever.
         tf.compat.v1.get_default_graph()._py_funcs_used_in_graph = []
         gc.collect()
-        large_buffers.trim()
+        ctypes.CDLL(None).malloc_trim(0)
         _held = _resident()
 
 

@@ -12,11 +12,14 @@ import runpy
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from multiprocessing import connection
 from typing import IO, Any
 
 import quick_beam
 import unchecked
+from hurried import hurry
+from langzoo import cli
 from langzoo.pipelines.kubeflow import container
 from langzoo.pipelines.kubeflow.resources import Resources
 from langzoo.pipelines.local import beam_worker
@@ -57,22 +60,25 @@ def _contained(arguments: list[str], env: dict[str, str], cwd: str, log: str) ->
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     os.chdir(cwd)
-    os.environ.clear()
-    os.environ.update(env)
+    _begin(env)
     sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = arguments
-    unchecked.hurry_graphs()
     with quick_beam.remembering(), unchecked.pipelines():
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
 
 
-class BeamWorker:
-    """What `subprocess.Popen` is to Beam, which starts a worker process with it."""
+class Fork:
+    """What `subprocess.Popen` is of a command of `langzoo`."""
 
-    def __init__(self, command: str, *, shell: bool, env: dict[str, str]) -> None:
+    def __init__(self, words: list[str], env: dict[str, str]) -> None:
+        self._start(_commanded, words, env)
+
+    def _start(self, target: Callable[..., None], *arguments: Any) -> None:
         with _ONE:
-            self._process = _FORKS.Process(target=_worked, args=(env,))
+            self._process = _FORKS.Process(target=target, args=arguments)
             self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
 
     @property
     def returncode(self) -> int | None:
@@ -81,17 +87,36 @@ class BeamWorker:
     def poll(self) -> int | None:
         return self._process.exitcode
 
-    def wait(self) -> None:
+    def wait(self) -> int | None:
         connection.wait([self._process.sentinel])
         with _ONE:
             self._process.join()
+        return self._process.exitcode
 
     def kill(self) -> None:
-        os.kill(self._process.pid, signal.SIGKILL)
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+class BeamWorker(Fork):
+    """What it is to Beam, which starts a worker process with it."""
+
+    def __init__(self, command: str, *, shell: bool, env: dict[str, str]) -> None:
+        self._start(_worked, env)
+
+
+def _begin(env: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(env)
+    hurry()  # what is traced says so
+
+
+def _commanded(words: list[str], env: dict[str, str]) -> None:
+    _begin(env)
+    with quick_beam.remembering(), unchecked.pipelines():
+        cli.app(words)
 
 
 def _worked(env: dict[str, str]) -> None:
-    os.environ.clear()
-    os.environ.update(env)
-    unchecked.hurry_graphs()  # what is traced says so
+    _begin(env)
     beam_worker.sdk_worker_main.main([beam_worker.__name__])

@@ -11,29 +11,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-import tensorflow as tf
 from langzoo.serving.export import checks, saved_model
 from langzoo.serving.export.signatures import Signatures
 from langzoo.serving.server.app import ModelServer, ServerOptions
 from tensorflow.core.protobuf import config_pb2
-from tensorflow.python.util import tf_stack
 
 # Before a graph's first run TensorFlow rewrites it, which takes a second a signature.
 AS_IT_IS = config_pb2.ConfigProto()
 AS_IT_IS.graph_options.rewrite_options.disable_meta_optimizer = True
-
-
-def hurry_graphs() -> None:
-    """Graphs of this process, which run once or twice, are made and run as they are.
-
-    What servers in processes of their own run is still rewritten, and what sessions do
-    that are given a configuration.
-    """
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    # An operation remembers the stack that made it, which in a test is a deep one: to
-    # walk them takes a sixth of the time.
-    stack = tf_stack.extract_stack()
-    tf_stack.extract_stack = lambda stacklevel=1: stack
 
 
 # What a pipeline asks of a model.

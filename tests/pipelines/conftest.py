@@ -158,15 +158,18 @@ class Resumed:
 
 
 @pytest.fixture(scope="session")
-def resumed(first, settings, run_pipeline, run_command):
-    """The second run: its model keeps all rules but that of the margin."""
+def resumed(first, settings, run_pipeline, run_command, tmp_path_factory):
+    """The second run: its model keeps all rules but that of the margin.
+
+    The process that is killed has said nothing on the error stream.
+    """
     rules = [
         {"metric": "bits_per_byte", "against": "ngram", "margin": -9.0},
         {"metric": "latency_ms", "max": 1e4},
         {"metric": "memorization_rate", "max": 1.0},
     ]
     changes = [
-        "trainer.steps=1500",
+        "trainer.steps=800",
         "trainer.jit_compile=true",
         "trainer.checkpoint_seconds=0.3",
         "gate.min_improvement=5.0",
@@ -175,11 +178,10 @@ def resumed(first, settings, run_pipeline, run_command):
     folder = first[0].folder
     versions = sorted((folder / "serving").iterdir())
     kept = set(folder.glob("checkpoints/*/checkpoint"))
-    process = subprocess.Popen(
-        run_command(*settings, *changes),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    errors = tmp_path_factory.mktemp("resumed") / "errors"
+    with errors.open("w") as file:
+        command = run_command(*settings, *changes)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
     try:
         deadline = time.monotonic() + 300
         while kept == set(folder.glob("checkpoints/*/checkpoint")):
@@ -189,6 +191,7 @@ def resumed(first, settings, run_pipeline, run_command):
     finally:
         process.kill()
         process.wait()
+    assert errors.read_text() == ""
     config, result, shown = run_pipeline(*changes)
     return Resumed(config, result, shown, versions, lambda: run_pipeline(*changes)[1])
 

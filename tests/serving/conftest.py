@@ -504,7 +504,7 @@ def _serve(name: str, base_path: Path) -> Iterator[ModelServer]:
         grpc_port=0,
         rest_port=0,
         poll_seconds=0.05,
-        # As in a process of its own, see `unchecked.hurry_graphs`.
+        # As in a process of its own, see `hurried.hurry`.
         options=ServerOptions(session=config_pb2.ConfigProto()),
     ) as server:
         assert server.wait_ready(timeout=180)

@@ -6,12 +6,11 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
 
 import psutil
 import pytest
+from forked_containers import Fork
 from langzoo.cli import EXIT_REFUSED
 from langzoo.components.trainer.records import TrainingResult
 
@@ -57,17 +56,13 @@ def test_two_processes_of_which_one_dies_train_what_one_does(first, settings):
         "trainer.checkpoint_steps=10",
         "gate.max_bits_per_byte=0.1",  # so that no other test meets the model
     ]
-    options = [
-        option
-        for change in (*settings, *changes, "trainer.strategy=multi_worker")
-        for option in ("--set", change)
-    ]
-    command = [sys.executable, "-m", "langzoo"]
+    changes += ["trainer.strategy=multi_worker"]
+    options = [f"--set={setting}" for setting in (*settings, *changes)]
     ports = free_ports(2)
     # With what has been trained, nothing would be left to do.
     shutil.rmtree(root / "demo" / "checkpoints")
-    chief = subprocess.Popen([*command, "run", *options], env=member(0, ports))
-    worker = subprocess.Popen([*command, "worker", *options], env=member(1, ports))
+    chief = Fork(["run", *options], env=member(0, ports))
+    worker = Fork(["worker", *options], env=member(1, ports))
     try:
         while not list(root.glob("demo/checkpoints/*/ckpt-*.index")):
             assert chief.poll() is None
