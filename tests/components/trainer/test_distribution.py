@@ -104,8 +104,15 @@ CASES = {
             "augmentation": {"token_dropout": 0.2},
         },
     ),
-    "smoothed": ("transformer", {"label_smoothing": 0.1, "packing": "best_fit"}),
-    "averaged": ("rnn", {"ema_momentum": 0.9, "early_stopping_patience": 2}),
+    "smoothed, averaged": (
+        "transformer",
+        {
+            "label_smoothing": 0.1,
+            "packing": "best_fit",
+            "ema_momentum": 0.9,
+            "early_stopping_patience": 2,
+        },
+    ),
     "muon, decaying cautiously": (
         "rnn",
         {
@@ -115,10 +122,10 @@ CASES = {
             "repack": True,
         },
     ),
-    "schedule-free": ("rnn", {"optimizer": "schedule_free_adamw"}),
-    "labels, changed texts": (
+    "schedule-free, labels, changed texts": (
         "gated_conv",
         {
+            "optimizer": "schedule_free_adamw",
             "several": False,
             "classifier": {
                 "class_weights": {"x": 3.0},
