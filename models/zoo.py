@@ -17,7 +17,8 @@ from keras_hub.src.utils.preset_utils import (
 )
 
 from . import families
-from .backbone import CausalBackbone, require
+from .backbone import CausalBackbone, FamilyBackbone, require
+from .encoder_decoder import EncoderDecoderBackbone
 from .families.family import Family
 from .families.keras_hub.adapter import KerasHubCausalLM
 from .families.presets import PRESETS, imported, resolved
@@ -26,13 +27,14 @@ from .learning.recipe import COMMON
 from .references import load
 from .tasks import TASKS
 from .tasks.causal_lm import CausalLM
+from .tasks.task import Task
 from .tokenizers import table
 from .tokenizers.files import tokenizer_of
 
 table.register()
 
 
-def backbone_cls(family: Family) -> type[CausalBackbone]:
+def backbone_cls(family: Family) -> type[FamilyBackbone]:
     """The class of a family's backbones, imported.
 
     Raises:
@@ -42,9 +44,11 @@ def backbone_cls(family: Family) -> type[CausalBackbone]:
         cls = load(family.backbone)
     except ImportError as error:
         raise ValueError(str(error)) from error
+    kind = EncoderDecoderBackbone if family.reads_a_source else CausalBackbone
     require(
-        isinstance(cls, type) and issubclass(cls, CausalBackbone),
-        f"The backbone of family {family.name!r} must be a subclass of CausalBackbone.",
+        isinstance(cls, type) and issubclass(cls, kind),
+        f"The backbone of family {family.name!r} must be a subclass of "
+        f"{kind.__name__}.",
         backbone=family.backbone,
     )
     require(
@@ -55,7 +59,7 @@ def backbone_cls(family: Family) -> type[CausalBackbone]:
     return cls
 
 
-FAMILIES: dict[str, type[CausalBackbone]] = {
+FAMILIES: dict[str, type[FamilyBackbone]] = {
     name: backbone_cls(family)
     for name, family in families.FAMILIES.items()
     if family.backbone
@@ -82,8 +86,9 @@ def build(
     context_length: int | None = None,
     initial_weights: str | None = None,
     *,
-    task: str = "causal_lm",
+    task: str | Task = "causal_lm",
     of_task: Mapping[str, Any] | None = None,
+    source_tokenizer: Any = None,
     **hyperparameters_: Any,
 ) -> Any:
     """Builds an untrained model of a family, or after a preset.
@@ -93,12 +98,15 @@ def build(
             `module:NAME` for a `Family` of your own. `"keras_hub"` takes `preset` and
             `pretrained`, see `keras_hub.presets.build_from_preset`.
         tokenizer: a tokenizer of `langzoo.models`.
-        context_length: int. Longest input, in tokens. Defaults to the preset's; with a
-            family it must be given.
+        context_length: int. Longest input, or target, in tokens. Defaults to the
+            preset's; with a family it must be given.
         initial_weights: string or `None`. Folder of a preset, or of Hugging Face's, of
             this architecture, with this tokenizer, of any task. Defaults to new ones.
-        task: a name of a task, of `tasks.TASKS`. Defaults to `"causal_lm"`.
+        task: a name of a task, of `tasks.TASKS`, or a `Task`. Defaults to
+            `"causal_lm"`.
         of_task: what the task's models take besides, such as `labels`.
+        source_tokenizer: of a model that reads a source, the tokenizer of that.
+            Defaults to `None`, `tokenizer`.
         **hyperparameters_: those of the family, see `hyperparameters()`, in place of
             the preset's and of their defaults.
 
@@ -120,20 +128,18 @@ def build(
         given = {} if context_length is None else {"context_length": context_length}
         model = resolved({"preset": family, **hyperparameters_, **given})
         model["initial_weights"] = initial_weights
-        return build(tokenizer=tokenizer, task=task, of_task=of_task, **model)
+        given = {"task": task, "source_tokenizer": source_tokenizer}
+        return build(tokenizer=tokenizer, of_task=of_task, **given, **model)
     record = families.family_of(family)
+    task = _task(task)
     _require_known(record, family, task, initial_weights, hyperparameters_)
-    cls: Any = load(record.tasks.get(task, TASKS[task].model))
-    more = of_task or {}
-    if not record.backbone:
-        lengths = {"context_length": context_length}
-        return cls(tokenizer=tokenizer, **lengths, **more, **hyperparameters_)
-    backbone = _backbone(record, tokenizer, context_length, hyperparameters_)
-    preprocessor = cls.preprocessor_cls(tokenizer, sequence_length=context_length)
-    model = cls(backbone=backbone, preprocessor=preprocessor, **more)
+    model = _untrained(
+        *(record, task, tokenizer, context_length, source_tokenizer),
+        *(of_task or {}, hyperparameters_),
+    )
     if initial_weights is not None:
         _load(model, tokenizer, initial_weights)
-    if record.learns_by_gradient:
+    if record.backbone and record.learns_by_gradient:
         model.compile(optimizer=(record.recipe or COMMON).make_optimizer())
     return model
 
@@ -142,7 +148,7 @@ def from_hugging_face(
     folder: str | os.PathLike[str],
     context_length: int | None = None,
     *,
-    task: str,
+    task: str | Task,
     of_task: Mapping[str, Any] | None = None,
     **hyperparameters_: Any,
 ) -> Any:
@@ -186,7 +192,10 @@ def from_preset(preset: str, context_length: int | None = None) -> Any:
         context_length: of a causal model of KerasHub's, as of `KerasHubCausalLM`.
     """
     task: Any = _task_of(preset)
-    if task is not None and not issubclass(task, keras_hub.models.CausalLM):
+    kind = keras_hub.models.CausalLM
+    if task is not None and (
+        not issubclass(task, kind) or issubclass(task, keras_hub.models.Seq2SeqLM)
+    ):
         return task.from_preset(preset)
     model = keras_hub.models.CausalLM.from_preset(preset)
     if isinstance(model, CausalLM):
@@ -198,12 +207,63 @@ build_causal_lm = build
 """`build`, by the name of its default task."""
 
 
+def _untrained(
+    record: Family,
+    task: Task,
+    tokenizer: Any,
+    context_length: int | None,
+    source_tokenizer: Any,
+    of_task: Mapping[str, Any],
+    hyperparameters_: dict[str, Any],
+) -> Any:
+    """A model as `build` makes it, its weights drawn; see there."""
+    require(
+        source_tokenizer is None or record.reads_a_source,
+        "`source_tokenizer` is for families of the zoo that read a source.",
+        family=record.name,
+    )
+    cls: Any = load(record.tasks.get(task.name, task.model))
+    if not record.backbone:
+        given = {"context_length": context_length, **of_task, **hyperparameters_}
+        return cls(tokenizer=tokenizer, **given)
+    if source_tokenizer is not None:
+        size = source_tokenizer.vocabulary_size()
+        hyperparameters_ = {**hyperparameters_, "source_vocabulary_size": size}
+    backbone = _backbone(record, tokenizer, context_length, hyperparameters_)
+    lengths = _lengths(backbone, source_tokenizer)
+    preprocessor = cls.preprocessor_cls(tokenizer, **lengths)
+    return cls(backbone=backbone, preprocessor=preprocessor, **of_task)
+
+
+def _task(task: str | Task) -> Task:
+    """The task of a name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if isinstance(task, Task):
+        return task
+    require(task in TASKS, f"`task` must be one of {sorted(TASKS)}.", task=task)
+    return TASKS[task]
+
+
+def _lengths(backbone: Any, source_tokenizer: Any) -> dict[str, Any]:
+    """What a preprocessor of a backbone's inputs takes besides a tokenizer."""
+    if not backbone.family.reads_a_source:
+        return {"sequence_length": backbone.max_sequence_length}
+    return {
+        "encoder_sequence_length": backbone.max_source_length,
+        "decoder_sequence_length": backbone.max_sequence_length,
+        "source_tokenizer": source_tokenizer,
+    }
+
+
 def _backbone(
     family: Family,
     tokenizer: Any,
     context_length: int | None,
     hyperparameters_: dict[str, Any],
-) -> CausalBackbone:
+) -> FamilyBackbone:
     require(
         context_length is not None and context_length > 0,
         "`context_length` must be positive.",
@@ -222,13 +282,16 @@ def _backbone(
 def _require_known(
     record: Family,
     family: str,
-    task: str,
+    task: Task,
     initial_weights: str | None,
     given: dict[str, Any],
 ) -> None:
-    require(task in TASKS, f"`task` must be one of {sorted(TASKS)}.", task=task)
     can = [known.name for known in TASKS.values() if record.can(known)]
-    require(task in can, f"Models of family {family!r} can learn {can}.", task=task)
+    require(
+        record.can(task),
+        f"Models of family {family!r} can learn {can}.",
+        task=task.name,
+    )
     require(
         initial_weights is None or record.takes_initial_weights,
         "`initial_weights` are for families of the zoo that learn by gradient.",

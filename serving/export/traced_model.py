@@ -8,8 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from ...models.backbone import served_graphs
-from ...models.tasks.causal_lm import CausalLM, log_softmax_of
+from ...models.tasks.causal_lm import CausalLM
 from ...models.tasks.in_order import has_hidden_states
+from ...models.tasks.next_token import log_softmax_of
 from .output_projection import OutputProjection
 
 

@@ -73,10 +73,12 @@ def multiply_adds(graph):
 def test_the_formula_for_operations_counts_those_of_the_graph(case):
     family, hyperparameters = CASES[case]
     length = 9
-    model = models.CausalLM(backbone(family, length, hyperparameters), compile=False)
+    reads_a_source = FAMILIES[family].reads_a_source
+    cls = models.SeqToSeqLM if reads_a_source else models.CausalLM
+    model = cls(backbone(family, length, hyperparameters), compile=False)
     spec = {
-        "token_ids": tf.TensorSpec([1, length], tf.int32),
-        "padding_mask": tf.TensorSpec([1, length], tf.bool),
+        name: tf.TensorSpec([1, length], tensor.dtype)
+        for name, tensor in model.input.items()
     }
     graph = tf.function(lambda x: model(x)).get_concrete_function(spec).graph
     expected = size(family, SMALL, length, hyperparameters).flops_per_token
