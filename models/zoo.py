@@ -105,8 +105,7 @@ def build(
         task: a name of a task, of `tasks.TASKS`, or a `Task`. Defaults to
             `"causal_lm"`.
         of_task: what the task's models take besides, such as `labels`.
-        source_tokenizer: of a model that reads a source, the tokenizer of that.
-            Defaults to `None`, `tokenizer`.
+        source_tokenizer: that of the source, if there is one and it is another.
         **hyperparameters_: those of the family, see `hyperparameters()`, in place of
             the preset's and of their defaults.
 
@@ -127,9 +126,8 @@ def build(
     if family in PRESETS:
         given = {} if context_length is None else {"context_length": context_length}
         model = resolved({"preset": family, **hyperparameters_, **given})
-        model["initial_weights"] = initial_weights
-        given = {"task": task, "source_tokenizer": source_tokenizer}
-        return build(tokenizer=tokenizer, of_task=of_task, **given, **model)
+        model |= {"initial_weights": initial_weights, "task": task, "of_task": of_task}
+        return build(tokenizer=tokenizer, source_tokenizer=source_tokenizer, **model)
     record = families.family_of(family)
     task = _task(task)
     _require_known(record, family, task, initial_weights, hyperparameters_)
