@@ -18,13 +18,14 @@ from .keras_hub.family import KERAS_HUB
 from .mixture.family import MIXTURE
 from .ngram.family import NGRAM
 from .recurrent.family import GRU, LSTM, RNN
+from .recurrent_encoder_decoder.family import RECURRENT_ENCODER_DECODER
 from .transformer.family import TRANSFORMER
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         *(TRANSFORMER, BERT, RNN, GRU, LSTM, GATED_CONV, TCN, NGRAM, MIXTURE),
-        *(BAG, ENCODER_DECODER, KERAS_HUB),
+        *(BAG, ENCODER_DECODER, RECURRENT_ENCODER_DECODER, KERAS_HUB),
     )
 }
 """The families of the zoo, by the name used in configurations."""
