@@ -25,6 +25,7 @@ _EXPORTS = {
     "EncoderDecoderBackbone": "encoder_decoder",
     "SeqToSeqLM": "tasks.seq_to_seq_lm",
     "SeqToSeqLMPreprocessor": "tasks.seq_to_seq_lm",
+    "ConvolutionalEncoderDecoder": "families.convolutional_encoder_decoder.backbone",
     "RecurrentEncoderDecoder": "families.recurrent_encoder_decoder.backbone",
     "TransformerEncoderDecoder": "families.encoder_decoder.backbone",
     "attention_weights": "explanation.attribution",

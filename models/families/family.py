@@ -153,12 +153,26 @@ class ResidualSettings(NetworkSettings):
 class SourceSettings(LearnedSettings):
     """What networks that read a source and write a target have in common."""
 
+    num_layers: Annotated[int, Field(ge=1)] = 4
+    """Layers, or blocks, of the encoder, and of the decoder."""
+    num_encoder_layers: Annotated[int, Field(ge=1)] | None = None
+    """Those of the encoder, where they are not `num_layers`."""
+    num_decoder_layers: Annotated[int, Field(ge=1)] | None = None
+    """Those of the decoder, where they are not `num_layers`."""
     source_context_length: Annotated[int, Field(ge=8, le=65_536)] | None = None
     """Tokens of a source that the model sees, `</s>` among them; a longer one is cut.
     Without, as many as `context_length`, those of a target."""
     share_embeddings: bool = True
     """Whether source and target have the same embeddings. Where each has a tokenizer of
     its own, each has its own embeddings."""
+
+    @property
+    def depths(self) -> tuple[int, int]:
+        """Layers of the encoder and of the decoder."""
+        return (
+            self.num_encoder_layers or self.num_layers,
+            self.num_decoder_layers or self.num_layers,
+        )
 
     def source_tables(self) -> int:
         """How many tables of embeddings the source has for itself."""

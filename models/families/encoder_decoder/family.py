@@ -6,9 +6,7 @@ Importing this module imports neither TensorFlow nor Keras.
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from ...learning.recipe import Recipe
 from ..family import Counts, Family, Preset, SourceSettings
@@ -18,20 +16,8 @@ from ..transformer.family import BlockSettings
 class EncoderDecoderSettings(BlockSettings, SourceSettings):
     """A Transformer encoder-decoder."""
 
-    num_encoder_layers: Annotated[int, Field(ge=1)] | None = None
-    """Those of the encoder, where they are not `num_layers`."""
-    num_decoder_layers: Annotated[int, Field(ge=1)] | None = None
-    """Those of the decoder, where they are not `num_layers`."""
     embeddings_norm: bool = False
     """Whether the embeddings are normalized, too, as in BART."""
-
-    @property
-    def depths(self) -> tuple[int, int]:
-        """Blocks of the encoder and of the decoder."""
-        return (
-            self.num_encoder_layers or self.num_layers,
-            self.num_decoder_layers or self.num_layers,
-        )
 
     def counts(self, vocabulary_size: int) -> Counts:
         hidden_dim, (encoder, decoder) = self.hidden_dim, self.depths

@@ -53,7 +53,7 @@ class RecurrentEncoderDecoder(EncoderDecoderBackbone):
         self.make_embeddings(
             settings.width, dtype, embeddings_initializer=normal_initializer()
         )
-        numbers, half = range(settings.num_layers), settings.hidden_dim // 2
+        numbers, half = range(settings.depths[0]), settings.hidden_dim // 2
         self.norms = [make_norm(f"encoder_norm_{i}", dtype) for i in numbers]
         self.encoder_layers = [
             BothWays(
@@ -70,9 +70,13 @@ class RecurrentEncoderDecoder(EncoderDecoderBackbone):
             keras.layers.Dropout(
                 settings.dropout, dtype=dtype, name=f"encoder_dropout_{i}"
             )
-            for i in range(settings.num_layers + 1)
+            for i in range(len(numbers) + 1)
         ]
         self.decoder = AttentiveDecoder(settings, dtype=dtype, name="decoder")
+
+    @property
+    def trains_on_cudnn(self) -> bool:
+        return any(layer.forward.trains_on_cudnn for layer in self.encoder_layers)
 
     def run_encoder(self, token_ids: Tensor, padding_mask: Tensor) -> Tensor:
         x = self.dropout_layers[0](self.source_embedding(token_ids))  # (B, S, E)

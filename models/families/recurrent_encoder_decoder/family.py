@@ -52,11 +52,11 @@ class RecurrentEncoderDecoderSettings(SourceSettings):
     def decoder_inputs(self) -> list[int]:
         """What each layer of the decoder reads."""
         first = self.width * (2 if self.input_feeding else 1)
-        return [first] + [self.hidden_dim] * (self.num_layers - 1)
+        return [first] + [self.hidden_dim] * (self.depths[1] - 1)
 
     def counts(self, vocabulary_size: int) -> Counts:
         cell, units, width = _OF_CELLS[self.cell], self.hidden_dim, self.width
-        reading = [width] + [units] * (self.num_layers - 1)
+        reading = [width] + [units] * (self.depths[0] - 1)
         writing = self.decoder_inputs
         gates, num_states = cell.gates * units, 2 if self.cell == "lstm" else 1
         embeddings = vocabulary_size * width
@@ -68,10 +68,10 @@ class RecurrentEncoderDecoderSettings(SourceSettings):
             + 2 * units * width
         )
         # A decoder's first states are made of half a state, once a source.
-        start = (units // 2 + 1) * self.num_layers * num_states * units
+        start = (units // 2 + 1) * len(writing) * num_states * units
         return Counts(
             products=products + embeddings,
-            others=2 * self.num_layers * cell.biases * gates
+            others=sum(self.depths) * cell.biases * gates
             + sum(reading)
             + sum(writing)
             + start
@@ -98,7 +98,7 @@ RECURRENT_ENCODER_DECODER = Family(
             128, 8192, hidden_dim=512, embedding_dim=256, dropout=0.3
         ),
         "rnnsearch": _of(
-            *(50, 30_000, "Bahdanau et al., 2015"),
+            *(50, 30_000, "after Bahdanau et al., 2015"),
             hidden_dim=1000,
             embedding_dim=620,
             attention="additive",

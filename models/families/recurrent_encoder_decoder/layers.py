@@ -90,7 +90,6 @@ class AttentiveDecoder(keras.layers.Layer):
 
     Args:
         settings: resolved.
-        use_cudnn: as of `RecurrentLayer`.
 
     Call arguments:
         x: tensor of shape `(B, T, E)`, embeddings.
@@ -112,7 +111,7 @@ class AttentiveDecoder(keras.layers.Layer):
         super().__init__(**kwargs)
         self.settings = settings
         dtype = self.dtype_policy
-        numbers = range(settings.num_layers)
+        numbers = range(settings.depths[1])
         units, layer_cls = settings.hidden_dim, CELLS[settings.cell]
         self.layers = [
             layer_cls(units, dtype=dtype, name=f"recurrent_{i}") for i in numbers
@@ -122,7 +121,7 @@ class AttentiveDecoder(keras.layers.Layer):
             settings.dropout, dtype=dtype, name="dropout"
         )
         self.start = keras.layers.Dense(
-            settings.num_layers * self.layers[0].cell.num_states * units,
+            len(numbers) * self.layers[0].cell.num_states * units,
             activation="tanh",
             dtype=dtype,
             name="start",
