@@ -54,6 +54,7 @@ _EXPORTS = {
     "GatedConvBackbone": "families.convolutional.backbone",
     "TCNBackbone": "families.convolutional.backbone",
     "KerasHubCausalLM": "families.keras_hub.adapter",
+    "KerasHubSeqToSeqLM": "families.keras_hub.seq_to_seq_lm",
     "preset_tokenizer": "tokenizers.keras_hub",
     "freeze": "learning.freezing",
     "from_hugging_face": "zoo",

@@ -87,11 +87,7 @@ class EncoderDecoderBackbone(FamilyBackbone):
             )
 
     def make_inputs(self) -> dict[str, keras.KerasTensor]:
-        return {
-            f"{side}_{name}": keras.Input((None,), dtype=dtype, name=f"{side}_{name}")
-            for side in (SOURCE, TARGET)
-            for name, dtype in (("token_ids", "int32"), ("padding_mask", "bool"))
-        }
+        return pair_inputs()
 
     def run_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         mask = inputs["encoder_padding_mask"]
@@ -205,6 +201,15 @@ class EncoderDecoderBackbone(FamilyBackbone):
         shape = ops.shape(token_ids)
         cache = self.empty_cache(shape[0], shape[1], memory)
         return read_in_turn(step, token_ids, length, cache)
+
+
+def pair_inputs() -> dict[str, keras.KerasTensor]:
+    """The symbolic inputs: of each side token ids, and where they are no padding."""
+    return {
+        f"{side}_{name}": keras.Input((None,), dtype=dtype, name=f"{side}_{name}")
+        for side in (SOURCE, TARGET)
+        for name, dtype in (("token_ids", "int32"), ("padding_mask", "bool"))
+    }
 
 
 def by_source(x: Tensor, like: Tensor) -> Tensor:

@@ -21,12 +21,14 @@ from .backbone import CausalBackbone, FamilyBackbone, require
 from .encoder_decoder import EncoderDecoderBackbone
 from .families.family import Family
 from .families.keras_hub.adapter import KerasHubCausalLM
+from .families.keras_hub.seq_to_seq_lm import KerasHubSeqToSeqLM
 from .families.presets import PRESETS, imported, resolved
 from .hugging_face import config_of
 from .learning.recipe import COMMON
 from .references import load
 from .tasks import TASKS
 from .tasks.causal_lm import CausalLM
+from .tasks.seq_to_seq_lm import SeqToSeqLM
 from .tasks.task import Task
 from .tokenizers import table
 from .tokenizers.files import tokenizer_of
@@ -187,14 +189,15 @@ def from_preset(preset: str, context_length: int | None = None) -> Any:
 
     Args:
         preset: the folder.
-        context_length: of a causal model of KerasHub's, as of `KerasHubCausalLM`.
+        context_length: of a model of KerasHub's that writes, as of `KerasHubCausalLM`.
     """
     task: Any = _task_of(preset)
-    kind = keras_hub.models.CausalLM
-    if task is not None and (
-        not issubclass(task, kind) or issubclass(task, keras_hub.models.Seq2SeqLM)
-    ):
+    if task is not None and not issubclass(task, keras_hub.models.CausalLM):
         return task.from_preset(preset)
+    if task is not None and issubclass(task, keras_hub.models.Seq2SeqLM):
+        if issubclass(task, SeqToSeqLM):
+            return task.from_preset(preset)
+        return KerasHubSeqToSeqLM.from_preset(preset, context_length=context_length)
     model = keras_hub.models.CausalLM.from_preset(preset)
     if isinstance(model, CausalLM):
         return model

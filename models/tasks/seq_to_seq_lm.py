@@ -6,6 +6,7 @@ targets in a row; V `vocabulary_size`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -41,6 +42,11 @@ class SeqToSeqLMPreprocessor(keras_hub.models.Seq2SeqLMPreprocessor):
             1024.
         source_tokenizer: that of the source, if it is another. A preset has it in
             `source_tokenizer.json`. Defaults to `None`.
+        source_start_ids: sequence of ints. What stands before a source. Defaults to
+            `()`.
+        target_start_ids: sequence of ints or `None`. What stands before a target, for
+            which a decoder is not asked. Defaults to `None`, `<s>` alone.
+        **kwargs: see `keras_hub.models.Seq2SeqLMPreprocessor`.
 
     Call arguments:
         x: dictionary of `encoder_text` and `decoder_text`, each a string, a list of
@@ -71,6 +77,8 @@ class SeqToSeqLMPreprocessor(keras_hub.models.Seq2SeqLMPreprocessor):
         encoder_sequence_length: int = 1024,
         decoder_sequence_length: int = 1024,
         source_tokenizer: Any = None,
+        source_start_ids: Sequence[int] = (),
+        target_start_ids: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -82,6 +90,8 @@ class SeqToSeqLMPreprocessor(keras_hub.models.Seq2SeqLMPreprocessor):
             # As KerasHub keeps the second tokenizer of a preset.
             source_tokenizer.config_file = SOURCE_TOKENIZER_FILE
         self.own_source_tokenizer = source_tokenizer
+        self.source_start_ids = tuple(source_start_ids)
+        self._target_start_ids = target_start_ids and tuple(target_start_ids)
 
     @property
     def source_tokenizer(self) -> Any:
@@ -89,14 +99,9 @@ class SeqToSeqLMPreprocessor(keras_hub.models.Seq2SeqLMPreprocessor):
         return self.own_source_tokenizer or self.tokenizer
 
     @property
-    def source_start_ids(self) -> tuple[int, ...]:
-        """What stands before a source."""
-        return ()
-
-    @property
     def target_start_ids(self) -> tuple[int, ...]:
-        """What stands before a target; a decoder is not asked for it."""
-        return (int(self.tokenizer.start_token_id),)
+        """What stands before a target."""
+        return self._target_start_ids or (int(self.tokenizer.start_token_id),)
 
     def framed_sources(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
         """Ids of sources int32 `[b, (s)]` as the encoder reads them, cut if too long.
@@ -225,6 +230,8 @@ class SeqToSeqLMPreprocessor(keras_hub.models.Seq2SeqLMPreprocessor):
             "encoder_sequence_length": self.encoder_sequence_length,
             "decoder_sequence_length": self.decoder_sequence_length,
             "source_tokenizer": own and keras.layers.serialize(own),
+            "source_start_ids": self.source_start_ids,
+            "target_start_ids": self._target_start_ids,
         }
 
     @classmethod

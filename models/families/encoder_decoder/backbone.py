@@ -189,18 +189,16 @@ class _Side:
         self.dropout = keras.layers.Dropout(
             settings.dropout, dtype=dtype, name=f"{name}_embeddings_dropout"
         )
-        self._embeddings_norm = self._final_norm = None
+        self.embeddings_norm = self._final_norm = None
         if settings.embeddings_norm:
-            self._embeddings_norm = make_norm(
-                settings, f"{name}_embeddings_norm", dtype
-            )
+            self.embeddings_norm = make_norm(settings, f"{name}_embeddings_norm", dtype)
         if not settings.post_norm:
             self._final_norm = make_norm(settings, f"{name}_final_norm", dtype)
 
     def read(self, x: Tensor, index: Tensor | int = 0) -> Tensor:
         """Embeddings of tokens as those of tokens in their places, from `index` on."""
         x = self.places.added(x, index)
-        return x if self._embeddings_norm is None else self._embeddings_norm(x)
+        return x if self.embeddings_norm is None else self.embeddings_norm(x)
 
     def rotation(self, x: Tensor) -> Any:
         """How far the queries and keys of a whole sequence are turned, if they are."""
