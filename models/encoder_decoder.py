@@ -215,8 +215,8 @@ def pair_inputs() -> dict[str, keras.KerasTensor]:
 def by_source(x: Tensor, like: Tensor) -> Tensor:
     """`(N, T, E)` or `(N * T, E)` as `(B, N / B * T, E)`, with B rows as in `like`."""
     rows, width = ops.shape(like)[0], x.shape[-1]
-    # Said in full, as of an empty batch nothing can be inferred.
-    each = ops.size(x) // (ops.maximum(rows, 1) * width)
+    # Said in full, and one at least: of an empty batch nothing can be inferred.
+    each = ops.maximum(ops.size(x) // (ops.maximum(rows, 1) * width), 1)
     return ops.reshape(x, (rows, each, width))
 
 

@@ -91,7 +91,7 @@ class SeqToSeqLMPreprocessor(keras_hub.models.Seq2SeqLMPreprocessor):
             source_tokenizer.config_file = SOURCE_TOKENIZER_FILE
         self.own_source_tokenizer = source_tokenizer
         self.source_start_ids = tuple(source_start_ids)
-        self._target_start_ids = target_start_ids and tuple(target_start_ids)
+        self._target_start_ids = tuple(target_start_ids or ())
 
     @property
     def source_tokenizer(self) -> Any:
@@ -231,7 +231,7 @@ class SeqToSeqLMPreprocessor(keras_hub.models.Seq2SeqLMPreprocessor):
             "decoder_sequence_length": self.decoder_sequence_length,
             "source_tokenizer": own and keras.layers.serialize(own),
             "source_start_ids": self.source_start_ids,
-            "target_start_ids": self._target_start_ids,
+            "target_start_ids": self._target_start_ids or None,
         }
 
     @classmethod

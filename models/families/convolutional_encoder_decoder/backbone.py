@@ -137,7 +137,8 @@ class ConvolutionalEncoderDecoder(EncoderDecoderBackbone):
 
     def prefill(self, token_ids: Tensor, length: Tensor, memory: Memory) -> Cache:
         length = ops.cast(length, "int32")
-        cache = self.empty_cache(*ops.shape(token_ids), memory)
+        rows, columns = ops.shape(token_ids)
+        cache = self.empty_cache(rows, columns, memory)
         return self._consume(prompt_of(token_ids, length), cache, 0, length, memory)[1]
 
     def _consume(

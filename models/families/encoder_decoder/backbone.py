@@ -214,7 +214,7 @@ def _cross_block(
 ) -> CrossBlock:
     cross = CrossAttention(
         settings.num_heads,
-        settings.num_key_value_heads,
+        settings.num_key_value_heads or settings.num_heads,
         dropout=attention_dropout(settings),
         name="cross_attention",
         **drawn_as(settings, dtype, num_branches),

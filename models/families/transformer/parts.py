@@ -105,17 +105,18 @@ def block_parts(
 ) -> dict[str, Any]:
     """The arguments of a `DecoderBlock`; see `make_block`."""
     drawn = drawn_as(settings, dtype, num_branches)
+    width: Any = settings.intermediate_dim
     return {
         "attention": SelfAttention(
             settings.num_heads,
-            settings.num_key_value_heads,
+            settings.num_key_value_heads or settings.num_heads,
             dropout=attention_dropout(settings),
             qk_norm=settings.norm_epsilon if settings.qk_norm else None,
             name="attention",
             **drawn,
         ),
         "feedforward": FeedForward(
-            settings.intermediate_dim, settings.activation, name="feedforward", **drawn
+            width, settings.activation, name="feedforward", **drawn
         ),
         "attention_norm": make_norm(settings, "attention_norm", dtype),
         "feedforward_norm": make_norm(settings, "feedforward_norm", dtype),
