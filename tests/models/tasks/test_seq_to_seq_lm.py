@@ -22,7 +22,6 @@ CASES = {
         "encoder_decoder",
         {**_STACK, **ARCHITECTURES["vaswani"], "num_encoder_layers": 1},
     ),
-    "bart": ("encoder_decoder", {**_STACK, **ARCHITECTURES["bart"]}),
     "gru": ("recurrent_encoder_decoder", {"hidden_dim": 16}),
     "lstm_fed": (
         "recurrent_encoder_decoder",
