@@ -19,7 +19,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ServingError
-from ..export.contract import BeamSettings, FillSettings, GenerateSettings
+from ..export.contract import (
+    AnyBeamSettings,
+    AnyGenerateSettings,
+    BeamSettings,
+    FillSettings,
+    GenerateSettings,
+    TargetBeamSettings,
+    TargetSettings,
+)
 from ..protocol import DType, State
 from .async_client import AsyncClient
 from .base import SyncClient
@@ -55,6 +63,8 @@ __all__ = [
     "Alternative",
     "AsyncClient",
     "Beam",
+    "AnyBeamSettings",
+    "AnyGenerateSettings",
     "BeamSettings",
     "Classification",
     "Client",

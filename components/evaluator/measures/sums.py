@@ -34,6 +34,7 @@ from ....serving.export.contract import (
     EVALUATE,
     EVALUATE_LABELS,
     EVALUATE_TAGS,
+    EVALUATE_TARGET,
 )
 
 BLOCKS = 1024
@@ -44,7 +45,7 @@ MIN_DOCUMENTS = 10
 SCALARS = list(
     dict.fromkeys(
         name
-        for signature in (EVALUATE, EVALUATE_LABELS, EVALUATE_TAGS)
+        for signature in (EVALUATE, EVALUATE_LABELS, EVALUATE_TAGS, EVALUATE_TARGET)
         for name, tensor in signature.outputs.items()
         if not tensor.shape
     )
