@@ -57,31 +57,19 @@ def gather(
     with make_pipeline() as pipeline:
         for (split, feature), path in paths.items():
             spec = {TOKENS_OF[feature]: token_ids[feature]}
-            of = f"{split}, {feature}"
+            texts = functools.partial(_count_text, feature, tokenizer)
+            tokens = functools.partial(_count_tokens, spec, tokenizer)
+            named = f"{split}, {feature}"
             counts = [
-                pipeline
-                | f"Patterns[{of}, {kind}]"
-                >> beam.Create(documents.split(read, split).file_patterns)
-                | f"Read[{of}, {kind}]" >> beam.io.ReadAllFromTFRecord()
-                | f"Batch[{of}, {kind}]" >> documents.in_batches()
-                | f"Count[{of}, {kind}]" >> beam.Map(count)
-                for kind, read, count in (
-                    (
-                        *("text", examples),
-                        functools.partial(_count_text, feature, tokenizer),
-                    ),
-                    (
-                        *("tokens", [transformed]),
-                        functools.partial(_count_tokens, spec, tokenizer),
-                    ),
-                )
+                pipeline | f"Texts[{named}]" >> _Count(examples, split, texts),
+                pipeline | f"Tokens[{named}]" >> _Count([transformed], split, tokens),
             ]
             _ = (
                 counts
-                | f"Join[{of}]" >> beam.Flatten()
-                | f"Sum[{of}]" >> beam.CombineGlobally(_sum)
-                | f"Format[{of}]" >> beam.Map(json.dumps)
-                | f"Write[{of}]" >> write_one(path)
+                | f"Join[{named}]" >> beam.Flatten()
+                | f"Sum[{named}]" >> beam.CombineGlobally(_sum)
+                | f"Format[{named}]" >> beam.Map(json.dumps)
+                | f"Write[{named}]" >> write_one(path)
             )
     counted = {
         key: TokenStatistics(**dict(zip(_COUNTED, read_json(path), strict=True)))
@@ -102,6 +90,29 @@ def features_of(transform_graph_uri: str) -> dict[str, tf.io.RaggedFeature]:
     graph = tft.TFTransformOutput(transform_graph_uri)
     spec = graph.transformed_feature_spec()
     return {name: spec[ids] for name, ids in TOKENS_OF.items() if ids in spec}
+
+
+class _Count(beam.PTransform):
+    """Counts of each batch of the records of a split."""
+
+    def __init__(
+        self,
+        artifacts: list[types.Artifact],
+        split: str,
+        count: Callable[[list[bytes]], list[int]],
+    ) -> None:
+        super().__init__()
+        self._patterns = documents.split(artifacts, split).file_patterns
+        self._count = count
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        return (
+            pipeline
+            | "Patterns" >> beam.Create(self._patterns)
+            | "Read" >> beam.io.ReadAllFromTFRecord()
+            | "Batch" >> documents.in_batches()
+            | "Count" >> beam.Map(self._count)
+        )
 
 
 @functools.lru_cache(maxsize=1)

@@ -23,6 +23,7 @@ from langzoo.components.text_example_gen.settings import (
 )
 from langzoo.components.text_example_gen.streams import UnlikeError, UnusableError
 from langzoo.components.text_example_gen.values import Broken
+from langzoo.pipelines.configuration import loading
 
 BUCKETS = {"train": 800, "test": 100, "eval": 100}
 
@@ -256,6 +257,29 @@ def test_what_is_not_two_text_files_is_refused(tmp_path, names, said):
 def test_what_does_not_go_with_pairs_is_refused(settings, said):
     with pytest.raises(ValueError, match=said):
         CorpusSettings(sources=[settings])
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (
+            "corpus.target_field=de",
+            "and task causal_lm does not: leave it out, or name",
+        ),
+        ("corpus.sources=[{source: a, target: b}]", "and task causal_lm does not"),
+        ("cleaning.max_length_ratio=3", "task causal_lm has none: leave it out"),
+        ("cleaning.drop_copies=true", "cleaning.drop_copies is of documents with a"),
+        ("cleaning.max_target_bytes=3", "cleaning.max_target_bytes is of documents"),
+    ],
+)
+def test_targets_are_of_a_task_that_learns_from_them(setting, said):
+    with pytest.raises(loading.ConfigError, match=said):
+        loading.load(None, [setting])
+
+
+def test_lengths_of_targets_are_as_those_of_texts():
+    with pytest.raises(ValueError, match="min_target_bytes 5 must be at most"):
+        CleaningSettings(min_target_bytes=5, max_target_bytes=4)
 
 
 def test_all_sources_have_targets_or_none():
