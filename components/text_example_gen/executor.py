@@ -535,4 +535,6 @@ def _finer(source: SourceSettings) -> str:
     smaller = {"file": "paragraph", "paragraph": "line"}.get(source.documents)
     if source.split_by != "text":
         return ", or split finer with --set corpus.split_by=text"
-    return f", or split finer with --set corpus.documents={smaller}" if smaller else ""
+    if source.target or not smaller:
+        return ""
+    return f", or split finer with --set corpus.documents={smaller}"

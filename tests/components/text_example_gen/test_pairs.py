@@ -22,7 +22,7 @@ from langzoo.components.text_example_gen.settings import (
     SourceSettings,
 )
 from langzoo.components.text_example_gen.streams import UnlikeError, UnusableError
-from langzoo.components.text_example_gen.values import Broken
+from langzoo.components.text_example_gen.values import Broken, document_of
 from langzoo.pipelines.configuration import loading
 
 BUCKETS = {"train": 800, "test": 100, "eval": 100}
@@ -83,6 +83,14 @@ def test_of_parquet_both_are_columns_also_within_others(tmp_path):
     )
     pairs = told(readers.read(path, source))
     assert pairs == [("a dog", "ein Hund"), ("row 2", "'translation.en' is null")]
+
+
+def test_what_packages_of_datasets_give_as_bytes_is_text():
+    source = SourceSettings(path="tfds://x", text_field="en", target_field="de")
+    record = {"en": b"a dog", "de": "grün".encode()}
+    assert told([document_of("x", source, 0, "record 0", record)]) == [
+        ("a dog", "grün")
+    ]
 
 
 def test_a_record_without_a_target_is_told_with_its_place_and_field(tmp_path):
@@ -365,4 +373,14 @@ def test_unequal_files_end_an_ingestion_in_a_line(run_example_gen, tmp_path):
     (tmp_path / "x.de").write_text("A\n")
     source = {"source": f"{tmp_path}/x.en", "target": f"{tmp_path}/x.de"}
     with pytest.raises(InputError, match=r"x\.en has 2 line\(s\), and .*x\.de has 1: "):
+        run_example_gen([source])
+
+
+def test_too_few_pairs_are_told_without_a_word_of_finer_documents(
+    run_example_gen, tmp_path
+):
+    for name in ("x.en", "x.de"):
+        (tmp_path / name).write_text("a\n")
+    source = {"source": f"{tmp_path}/x.en", "target": f"{tmp_path}/x.de"}
+    with pytest.raises(InputError, match=r"the split '\w+' empty; add documents$"):
         run_example_gen([source])
