@@ -285,8 +285,8 @@ class _CleanEach(beam.DoFn):
         if reason:
             yield beam.pvalue.TaggedOutput(_COUNTED, reason)
         else:
-            names = ("text", "target")[: len(texts)]
-            yield dataclasses.replace(document, **dict(zip(names, texts, strict=True)))
+            changed = texts[1] if target else None
+            yield dataclasses.replace(document, text=texts[0], target=changed)
 
     def _why_dropped(self, text: str, target: str | None = None) -> str | None:
         if not text or target == "":
