@@ -23,13 +23,15 @@ class Rows(NamedTuple):
             of the transformed examples, the folder of the graph that made them, and the
             tokenizer.
         read: Makes batches of them, a `windows.TokenStream`: from the file's path, the
-            context length, the packing, the tokenizer, and what the settings say.
+            context length, the packing, the tokenizer, what the settings say, and with
+            `has_sources` the context length of sources.
         figure: What the gate makes of a mean loss of the targets, in nats, about: from
             that, and `evaluation.Texts`.
         settings: The field of `TrainerSettings` that is of this task alone, if one is.
         of_model: What the task's models take besides a backbone and a preprocessor: a
             dictionary, from the folder of the graph, the family, and these settings.
         packs: Whether documents share rows, and settings say how.
+        has_sources: Whether a model reads a source besides what it predicts.
     """
 
     write: str
@@ -38,6 +40,7 @@ class Rows(NamedTuple):
     settings: str = ""
     of_model: str = ""
     packs: bool = True
+    has_sources: bool = False
 
 
 ROWS: dict[str, Rows] = {
