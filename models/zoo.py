@@ -28,7 +28,7 @@ from .learning.recipe import COMMON
 from .references import load
 from .tasks import TASKS
 from .tasks.causal_lm import CausalLM
-from .tasks.seq_to_seq_lm import SeqToSeqLM
+from .tasks.seq_to_seq_lm import SeqToSeqLM, SeqToSeqLMPreprocessor
 from .tasks.task import Task
 from .tokenizers import table
 from .tokenizers.files import tokenizer_of
@@ -218,20 +218,23 @@ def _untrained(
     hyperparameters_: dict[str, Any],
 ) -> Any:
     """A model as `build` makes it, its weights drawn; see there."""
+    cls: Any = load(record.tasks.get(task.name, task.model))
+    reads = getattr(cls, "preprocessor_cls", None) is SeqToSeqLMPreprocessor
     require(
-        source_tokenizer is None or record.reads_a_source,
-        "`source_tokenizer` is for families of the zoo that read a source.",
+        source_tokenizer is None or reads,
+        "`source_tokenizer` is for models of the zoo that read a source.",
         family=record.name,
     )
-    cls: Any = load(record.tasks.get(task.name, task.model))
     if not record.backbone:
         given = {"context_length": context_length, **of_task, **hyperparameters_}
         return cls(tokenizer=tokenizer, **given)
-    if source_tokenizer is not None:
+    if source_tokenizer is not None and record.reads_a_source:
         size = source_tokenizer.vocabulary_size()
         hyperparameters_ = {**hyperparameters_, "source_vocabulary_size": size}
     backbone = _backbone(record, tokenizer, context_length, hyperparameters_)
-    lengths = _lengths(backbone, source_tokenizer)
+    lengths: dict[str, Any] = {"sequence_length": backbone.max_sequence_length}
+    if reads:
+        lengths = _lengths(backbone, source_tokenizer)
     preprocessor = cls.preprocessor_cls(tokenizer, **lengths)
     return cls(backbone=backbone, preprocessor=preprocessor, **of_task)
 
@@ -249,11 +252,10 @@ def _task(task: str | Task) -> Task:
 
 
 def _lengths(backbone: Any, source_tokenizer: Any) -> dict[str, Any]:
-    """What a preprocessor of a backbone's inputs takes besides a tokenizer."""
-    if not backbone.family.reads_a_source:
-        return {"sequence_length": backbone.max_sequence_length}
+    """What a preprocessor of sources and targets takes besides a tokenizer."""
+    longest = backbone.max_sequence_length
     return {
-        "encoder_sequence_length": backbone.max_source_length,
+        "encoder_sequence_length": getattr(backbone, "max_source_length", longest),
         "decoder_sequence_length": backbone.max_sequence_length,
         "source_tokenizer": source_tokenizer,
     }

@@ -249,6 +249,9 @@ class GateSettings(Section):
     """A candidate above it is refused, where the task is `masked_lm`."""
     max_nats_per_tag: Annotated[float, Field(gt=0)] = 1.0
     """A candidate above it is refused, where the task is `token_classifier`."""
+    max_target_bits_per_byte: Annotated[float, Field(gt=0)] = 3.0
+    """A candidate above it is refused, where the task is `seq_to_seq_lm`: bits of a
+    byte of the target, given its source."""
     min_improvement: _Number = 0.0
     """Bits per byte, or what else its task is measured in, that a candidate must be
     better than the last blessed model; below 0, how much worse it may be."""

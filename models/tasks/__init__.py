@@ -97,6 +97,9 @@ SEQ_TO_SEQ_LM = Task(
 
 TASKS: dict[str, Task] = {
     task.name: task
-    for task in (CAUSAL_LM, MASKED_LM, TEXT_CLASSIFIER, TOKEN_CLASSIFIER)
+    for task in (
+        *(CAUSAL_LM, MASKED_LM, TEXT_CLASSIFIER, TOKEN_CLASSIFIER),
+        SEQ_TO_SEQ_LM,
+    )
 }
 """The tasks, by the name used in configurations."""

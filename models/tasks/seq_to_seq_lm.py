@@ -363,6 +363,11 @@ class SeqToSeqLM(NextToken, keras_hub.models.Seq2SeqLM):
         )
         return self.backbone.logits(hidden_states), hidden_states, cache
 
+    def hidden_states(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Those that the logits of the inputs are made of, `(B, T, hidden_dim)`."""
+        states: Tensor = self.backbone(inputs)["decoder_sequence_output"]
+        return states
+
     def generate_step(
         self,
         inputs: dict[str, Tensor],
@@ -404,7 +409,7 @@ class SeqToSeqLM(NextToken, keras_hub.models.Seq2SeqLM):
             mask=mask,
             stop_token_ids=stop_token_ids,
             # As of a `CausalLM`, for contrastive search.
-            hidden_states=self.backbone(inputs)["decoder_sequence_output"],
+            hidden_states=self.hidden_states(inputs),
             model=self,
         )
         return {

@@ -25,8 +25,6 @@ from ..export.contract import (
     BeamSettings,
     FillSettings,
     GenerateSettings,
-    TargetBeamSettings,
-    TargetSettings,
 )
 from ..protocol import DType, State
 from .async_client import AsyncClient
@@ -61,10 +59,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Alternative",
-    "AsyncClient",
-    "Beam",
     "AnyBeamSettings",
     "AnyGenerateSettings",
+    "AsyncClient",
+    "Beam",
     "BeamSettings",
     "Classification",
     "Client",

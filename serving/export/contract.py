@@ -271,6 +271,11 @@ def _settings(dictionary: type) -> dict[str, Tensor]:
 
 _MOST = {"max_new_tokens": Tensor("int32", _NEW_TOKENS.meaning, setting=_NEW_TOKENS)}
 
+_TARGET_TOKENS = Setting(None, "The most tokens to write.", 0, probe=4)
+_MOST_OF_TARGET = {
+    "max_new_tokens": Tensor("int32", _TARGET_TOKENS.meaning, setting=_TARGET_TOKENS)
+}
+
 
 def _tensors(table: str) -> dict[str, Tensor]:
     """Of lines with name, dtype and what is behind the batch, and meaning."""
@@ -568,7 +573,7 @@ WRITE_TARGET = Signature(
 GENERATE_TARGET = Signature(
     "generate",
     "Writes to each source, which is read once, and cut if it is too long.",
-    _SOURCE | _MOST | _settings(TargetSettings),
+    _SOURCE | _MOST_OF_TARGET | _settings(TargetSettings),
     _tensors("text string `forced_prefix` and what is written behind it, valid UTF-8")
     | _ENDED
     | _tensors("""
@@ -582,7 +587,7 @@ GENERATE_TARGET = Signature(
 BEAM_SEARCH_TARGET = Signature(
     "beam_search",
     "The likeliest texts to each source, best first.",
-    _SOURCE | _MOST | _settings(TargetBeamSettings),
+    _SOURCE | _MOST_OF_TARGET | _settings(TargetBeamSettings),
     BEAM_SEARCH.outputs,
 )
 SCORE_TARGET = Signature(

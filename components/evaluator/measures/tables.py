@@ -5,6 +5,7 @@ from __future__ import annotations
 from ....models.tasks import (
     CAUSAL_LM,
     MASKED_LM,
+    SEQ_TO_SEQ_LM,
     TEXT_CLASSIFIER,
     TOKEN_CLASSIFIER,
 )
@@ -14,6 +15,7 @@ from . import (
     causal_lm,
     exported,
     masked_lm,
+    seq_to_seq_lm,
     text_classifier,
     token_classifier,
 )
@@ -24,6 +26,7 @@ TASK_MEASURES: dict[str, tuple[Metric, ...]] = {
     MASKED_LM.name: masked_lm.METRICS,
     TEXT_CLASSIFIER.name: text_classifier.METRICS,
     TOKEN_CLASSIFIER.name: token_classifier.METRICS,
+    SEQ_TO_SEQ_LM.name: seq_to_seq_lm.METRICS,
 }
 """The metrics that are functions of the corpus sums, by task."""
 

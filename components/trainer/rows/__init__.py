@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ....models.tasks import (
     CAUSAL_LM,
     MASKED_LM,
+    SEQ_TO_SEQ_LM,
     TEXT_CLASSIFIER,
     TOKEN_CLASSIFIER,
 )
@@ -70,6 +71,13 @@ ROWS: dict[str, Rows] = {
         settings="tagger",
         of_model="langzoo.components.trainer.rows.tagged:of_model",
         packs=False,
+    ),
+    SEQ_TO_SEQ_LM.name: Rows(
+        write="langzoo.components.trainer.rows.seq_to_seq:write_documents",
+        read="langzoo.components.trainer.rows.seq_to_seq:read_rows",
+        figure="langzoo.components.trainer.rows.windows:bits_per_byte",
+        packs=False,
+        has_sources=True,
     ),
 }
 """The rows of each task, by its name."""

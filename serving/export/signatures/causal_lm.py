@@ -76,8 +76,8 @@ from .common import (
     scored_tokens,
     shown,
     text_of_examples,
-    told_beams,
     tokens,
+    told_beams,
 )
 from .rows import signature
 

@@ -50,8 +50,8 @@ from .common import (
     model_info,
     scored_tokens,
     text_of_examples,
-    told_beams,
     tokens,
+    told_beams,
 )
 from .rows import signature
 
@@ -70,12 +70,14 @@ def build(
         stride: int in [1, context length]. Distance between the windows in which a
             target longer than the context is scored. Defaults to half the context.
         max_new_tokens: int in [1, context length). The most tokens that a request may
-            generate. Defaults to half the context.
+            generate. Defaults to as many as there is room for.
         **_: `embed_pooling` and `embed_normalize` of `ExportSettings`, which have no
             effect.
     """
-    given = ExportSettings(score_stride=stride, max_new_tokens=max_new_tokens)
-    stride, cap = given.lengths(int(model.context_length))
+    context = int(model.context_length)
+    most = max_new_tokens or context - len(model.preprocessor.target_start_ids)
+    given = ExportSettings(score_stride=stride, max_new_tokens=most)
+    stride, cap = given.lengths(context)
     if not stride:
         raise ValueError(
             "serving.score_stride 0 is for models of task causal_lm: give at least 1"
@@ -146,9 +148,7 @@ class _Scoring:
         @signature(contract.EVALUATE_TARGET)
         def evaluate(examples: tf.Tensor) -> dict[str, tf.Tensor]:
             target = text_of_examples(examples, "target")
-            source_ids = _ids(
-                preprocessor.source_tokenizer, text_of_examples(examples)
-            )
+            source_ids = _ids(preprocessor.source_tokenizer, text_of_examples(examples))
             framed = preprocessor.target_ids(target)
             sums, lengths = self._outcomes(
                 preprocessor.framed_sources(source_ids), framed
@@ -204,8 +204,6 @@ class _Writing:
 
     def __init__(self, model: Any, vocabulary: Vocabulary, cap: int) -> None:
         self._model, self._vocabulary, self._cap = model, vocabulary, cap
-        most = contract.GENERATE_TARGET.settings["max_new_tokens"].default
-        self._defaults = {"max_new_tokens": min(most, cap)}
 
     def likeliest(self) -> Callable:
         """The signature `serving_default`."""
@@ -217,9 +215,7 @@ class _Writing:
         def likeliest(text: tf.Tensor) -> dict[str, tf.Tensor]:
             model, _ = self._given(text)
             rows = tf.shape(text)[0]
-            prompts = self._prompts(
-                tf.fill([rows], ""), tf.fill([rows], self._defaults["max_new_tokens"])
-            )
+            prompts = self._prompts(tf.fill([rows], ""), tf.fill([rows], self._cap))
             new = generate(
                 *(model, self._vocabulary, prompts),
                 *_loop_of({k: tf.fill([rows], v) for k, v in greedy.items()}),
@@ -236,7 +232,7 @@ class _Writing:
     def generate(self) -> Callable:
         """The signature `generate`."""
 
-        @signature(contract.GENERATE_TARGET, **self._defaults)
+        @signature(contract.GENERATE_TARGET, max_new_tokens=self._cap)
         def generate_target(
             prompt: tf.Tensor,
             max_new_tokens: tf.Tensor,
@@ -263,7 +259,7 @@ class _Writing:
     def beam_search(self) -> Callable:
         """The signature `beam_search`."""
 
-        @signature(contract.BEAM_SEARCH_TARGET, **self._defaults)
+        @signature(contract.BEAM_SEARCH_TARGET, max_new_tokens=self._cap)
         def search(
             prompt: tf.Tensor,
             max_new_tokens: tf.Tensor,
