@@ -515,11 +515,18 @@ def model_info(
     """What the model takes, the same for any text."""
 
     def read(answer: Answer) -> list[ModelInfo]:
-        return [
+        found = [
             ModelInfo(context, most, size, tuple(ids), tuple(map(_shown, tokens)))
             for context, most, size, ids, tokens in answer.rows(
                 *contract.MODEL_INFO.outputs
             )
+        ]
+        more = "source_context_length"
+        if more not in answer:
+            return found
+        return [
+            replace(info, source_context_length=length)
+            for info, (length,) in zip(found, answer.rows(more), strict=True)
         ]
 
     return _question(contract.MODEL_INFO, texts, read, timeout)
@@ -645,6 +652,13 @@ def _read_generations(answer: Answer) -> list[Generation]:
             replace(generation, token_ids=tuple(ids[: generation.new_tokens]))
             for generation, (ids,) in zip(
                 generations, answer.rows("token_id"), strict=True
+            )
+        ]
+    if "unread_tokens" in answer:
+        generations = [
+            replace(generation, unread_tokens=unread)
+            for generation, (unread,) in zip(
+                generations, answer.rows("unread_tokens"), strict=True
             )
         ]
     if not all(name in answer for name in _GENERATED_TOKENS):

@@ -18,6 +18,7 @@ from . import (
     seq_to_seq_lm,
     text_classifier,
     token_classifier,
+    written,
 )
 from .metric import Metric
 
@@ -40,6 +41,11 @@ ADAPTED_MEASURES: dict[str, Metric] = {
 }
 """What is measured of models that adapt to a document while they score it, by name."""
 
+WRITTEN_MEASURES: dict[str, Metric] = {
+    metric.name: metric for metric in written.METRICS
+}
+"""What is measured of texts that models write to sources, by name."""
+
 EXPORT_MEASURES: dict[str, Metric] = {
     metric.name: metric for metric in exported.METRICS
 }
@@ -55,3 +61,9 @@ def adapted_of(task: str) -> dict[str, Metric]:
     """What is measured of models of a task as they adapt, by name."""
     adapts = contract.CACHE_SCORES in contract.SIGNATURES[task]
     return ADAPTED_MEASURES if adapts else {}
+
+
+def written_of(task: str) -> dict[str, Metric]:
+    """What is measured of texts that models of a task write, by name."""
+    writes = contract.GENERATE_TARGET in contract.SIGNATURES[task]
+    return WRITTEN_MEASURES if writes else {}
