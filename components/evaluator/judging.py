@@ -148,9 +148,9 @@ def measure(
         _analyzed, settings=settings, told=told, make_pipeline=make_pipeline
     )
     adapting = _adapting(settings, models[CANDIDATE], preset)
-    writing = Writing(models, settings.generate) if settings.generate else None
     with _timed(seconds, "analysis"):
-        sums = analyzed(models, documents, output, adapting=adapting, writing=writing)
+        more = {"adapting": adapting, "writing": _writing(settings, models)}
+        sums = analyzed(models, documents, output, **more)
     selected_on = None
     if of.selected_on:
         only, folder = {CANDIDATE: models[CANDIDATE]}, f"{output}/selected_on"
@@ -196,6 +196,13 @@ def _adapting(settings: EvaluatorSettings, candidate: str, preset: str) -> Adapt
         )
     made = saved_model.read_metadata(candidate)
     return Adapting(settings.adapt, preset, made["stride"], made["context_length"])
+
+
+def _writing(
+    settings: EvaluatorSettings, models: Mapping[str, str]
+) -> Writing | None:
+    """Who writes, if that is measured."""
+    return Writing(models, settings.generate) if settings.generate else None
 
 
 def _labels(models: Mapping[str, str], task: str) -> dict[str, list[str]]:
