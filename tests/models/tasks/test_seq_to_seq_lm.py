@@ -366,6 +366,22 @@ def test_low_rank_changes_are_learned_by_all_attention():
 # --- Learning ---
 
 
+def test_xla_compiles_the_gradient_of_a_loop_that_attends():
+    model = built("lstm_fed", dropout=0.0, num_decoder_layers=1)
+    x, y, weight = model.preprocessor(
+        {"encoder_text": SOURCES, "decoder_text": TARGETS}, sequence_length=4
+    )
+    model.preprocessor = None
+    first, losses = model.get_weights(), []
+    for jit_compile in (False, True):
+        model.set_weights(first)
+        model.compile(optimizer=keras.optimizers.SGD(0.5), jit_compile=jit_compile)
+        steps = [model.train_on_batch(x, y, weight)[0] for _ in range(2)]
+        losses.append(np.array(steps))
+    assert losses[0][1] < losses[0][0] - 0.01
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "family",
     ["encoder_decoder", "recurrent_encoder_decoder", "convolutional_encoder_decoder"],
