@@ -279,6 +279,14 @@ def test_which_sources_are_cut_is_told(preprocessor):
     assert framed.row_lengths().numpy().tolist() == [6, 6, 1]
 
 
+def test_a_source_is_cut_to_what_is_asked_for(preprocessor):
+    texts = {"encoder_text": ["abcde"], "decoder_text": ["c"]}
+    asked = {"encoder_sequence_length": 3}
+    written = preprocessor.generate_preprocess(texts, **asked)
+    for x in (preprocessor(texts, **asked)[0], written):
+        assert x["encoder_token_ids"].numpy().tolist() == [[101, 102, 3]]
+
+
 def test_one_pair_is_no_batch(preprocessor):
     x, y, _ = preprocessor({"encoder_text": "ab", "decoder_text": "c"})
     assert x["encoder_token_ids"].shape == (6,)
