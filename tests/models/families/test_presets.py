@@ -41,15 +41,15 @@ CASES = {
         {"num_key_value_heads": 2, "tie_embeddings": False, "source_context_length": 9},
     ),
     "lstm_with_attention": (
-        "recurrent_encoder_decoder",
+        "rnn_attention",
         {"cell": "lstm", "num_decoder_layers": 2, "embedding_dim": 24},
     ),
     "additive_attention": (
-        "recurrent_encoder_decoder",
+        "rnn_attention",
         {"attention": "additive", "input_feeding": True, "share_embeddings": False},
     ),
     "convolutional_pair": (
-        "convolutional_encoder_decoder",
+        "conv_s2s",
         {"kernel_size": 5, "num_encoder_layers": 2, "share_embeddings": False},
     ),
     "tcn_options": ("tcn", {"filters": 48, "ngram_embeddings": 2}),
@@ -57,7 +57,7 @@ CASES = {
     "tcn_single": ("tcn", {"filters": 48, "num_layers": 1}),
 }
 
-RECURRENT = ("rnn", "gru", "lstm", "recurrent_encoder_decoder")
+RECURRENT = ("rnn", "gru", "lstm", "rnn_attention")
 
 
 def backbone(family, context_length, hyperparameters):

@@ -22,9 +22,9 @@ CASES = {
         "encoder_decoder",
         {**_STACK, **ARCHITECTURES["vaswani"], "num_encoder_layers": 1},
     ),
-    "gru": ("recurrent_encoder_decoder", {"hidden_dim": 16}),
+    "gru": ("rnn_attention", {"hidden_dim": 16}),
     "lstm_fed": (
-        "recurrent_encoder_decoder",
+        "rnn_attention",
         {
             "cell": "lstm",
             "hidden_dim": 16,
@@ -36,7 +36,7 @@ CASES = {
         },
     ),
     "conv": (
-        "convolutional_encoder_decoder",
+        "conv_s2s",
         {"num_layers": 2, "hidden_dim": 16, "share_embeddings": False},
     ),
 }
@@ -342,9 +342,9 @@ def test_families_that_read_a_source_learn_this_task_and_no_other():
         ("encoder_decoder", {"task": "causal_lm"}, "can learn"),
         ("lstm", {"task": SEQ_TO_SEQ_LM}, "can learn"),
         ("lstm", {"source_tokenizer": models.ByteTokenizer()}, "that read a source"),
-        ("recurrent_encoder_decoder", {"hidden_dim": 15}, "15 must be even"),
+        ("rnn_attention", {"hidden_dim": 15}, "15 must be even"),
         (
-            "convolutional_encoder_decoder",
+            "conv_s2s",
             {"kernel_size": 4},
             "4 must be odd",
         ),
@@ -392,13 +392,13 @@ def test_xla_compiles_the_gradient_of_a_loop_that_attends():
 
 @pytest.mark.parametrize(
     "family",
-    ["encoder_decoder", "recurrent_encoder_decoder", "convolutional_encoder_decoder"],
+    ["encoder_decoder", "rnn_attention", "conv_s2s"],
 )
 def test_a_model_learns_to_turn_texts_round(family):
     keras.utils.set_random_seed(0)
     letters = np.random.default_rng(0).choice(list("abcd"), (1024, 4))
     texts = ["".join(row) for row in letters]
-    sizes = {"hidden_dim": 48, "num_layers": 1 if "recurrent" in family else 2}
+    sizes = {"hidden_dim": 48, "num_layers": 1 if family == "rnn_attention" else 2}
     tokenizer = models.ByteTokenizer()
     model = zoo.build(family, tokenizer, 8, task=SEQ_TO_SEQ_LM, **sizes)
     model.compile(
