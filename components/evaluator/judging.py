@@ -198,9 +198,7 @@ def _adapting(settings: EvaluatorSettings, candidate: str, preset: str) -> Adapt
     return Adapting(settings.adapt, preset, made["stride"], made["context_length"])
 
 
-def _writing(
-    settings: EvaluatorSettings, models: Mapping[str, str]
-) -> Writing | None:
+def _writing(settings: EvaluatorSettings, models: Mapping[str, str]) -> Writing | None:
     """Who writes, if that is measured."""
     return Writing(models, settings.generate) if settings.generate else None
 

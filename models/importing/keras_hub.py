@@ -33,15 +33,13 @@ def from_keras_hub(
     """A model of the zoo with the architecture and the weights of one of KerasHub's.
 
     Args:
-        model: a `keras_hub.models.GPT2CausalLM`, `LlamaCausalLM`, `BertMaskedLM` or
-            `BartSeq2SeqLM`.
+        model: a `GPT2CausalLM`, `LlamaCausalLM`, `BertMaskedLM` or `BartSeq2SeqLM`.
         preprocessor: one for its task and vocabulary. Defaults to `None`.
         context_length: int or `None`. Longest input, in tokens, of a Llama; others' is
             the number of their positions. Defaults to `None`, which is 4096.
 
     Returns:
-        A `CausalLM`, a `MaskedLM` or a `SeqToSeqLM` that gives the same logits; BERT's
-        of texts of one segment.
+        A model of the task that gives the same logits; BERT's of texts of one segment.
 
     Raises:
         ValueError: if the architecture is another, or its rotary positions are

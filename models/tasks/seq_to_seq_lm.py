@@ -103,13 +103,19 @@ class SeqToSeqLMPreprocessor(keras_hub.models.Seq2SeqLMPreprocessor):
         """What stands before a target."""
         return self._target_start_ids or (int(self.tokenizer.start_token_id),)
 
-    def framed_sources(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
+    def framed_sources(
+        self, ids: tf.RaggedTensor, length: int | None = None
+    ) -> tf.RaggedTensor:
         """Ids of sources int32 `[b, (s)]` as the encoder reads them, cut if too long.
 
+        Args:
+            ids: as the tokenizer of the source gives them.
+            length: int or `None`. The longest, by default `encoder_sequence_length`.
+
         Returns:
-            int32 `[b, (s')]`, at most `encoder_sequence_length` long, `</s>` the last.
+            int32 `[b, (s')]`, `</s>` the last.
         """
-        ids = cut_to(ids, self._source_room)
+        ids = cut_to(ids, self._source_room(length))
         end = int(self.source_tokenizer.end_token_id)
         return between(self.source_start_ids, ids, (end,))
 
@@ -124,15 +130,15 @@ class SeqToSeqLMPreprocessor(keras_hub.models.Seq2SeqLMPreprocessor):
 
     def is_cut(self, ids: tf.RaggedTensor) -> tf.Tensor:
         """Which sources `[b, (s)]` are longer than the model sees, bool `[b]`."""
-        return ids.row_lengths() > self._source_room
+        return ids.row_lengths() > self._source_room()
 
-    @property
-    def _source_room(self) -> int:
-        return self.encoder_sequence_length - len(self.source_start_ids) - 1
+    def _source_room(self, length: int | None = None) -> int:
+        length = length or self.encoder_sequence_length
+        return length - len(self.source_start_ids) - 1
 
-    def source_ids(self, texts: Any) -> tf.RaggedTensor:
+    def source_ids(self, texts: Any, length: int | None = None) -> tf.RaggedTensor:
         """`framed_sources` of texts, string `[b]`."""
-        return self.framed_sources(_ragged(self.source_tokenizer, texts))
+        return self.framed_sources(_ragged(self.source_tokenizer, texts), length)
 
     def target_ids(self, texts: Any) -> tf.RaggedTensor:
         """`framed_targets` of texts, string `[b]`."""
@@ -177,7 +183,7 @@ class SeqToSeqLMPreprocessor(keras_hub.models.Seq2SeqLMPreprocessor):
         targets = self.framed_targets(cut_to(targets, room))
         width = encoder_sequence_length or self.encoder_sequence_length
         features = {
-            **self.source_inputs(self.source_ids(flat["encoder_text"]), width),
+            **self.source_inputs(self.source_ids(flat["encoder_text"], width), width),
             **self.target_inputs(targets[:, :-1], length),
         }
         y, sample_weight = padded(
@@ -211,7 +217,8 @@ class SeqToSeqLMPreprocessor(keras_hub.models.Seq2SeqLMPreprocessor):
         prefix = given.get("decoder_text", tf.fill(tf.shape(source), ""))
         prefix = tf.convert_to_tensor(prefix)
         width = encoder_sequence_length or self.encoder_sequence_length
-        features = self.source_inputs(self.source_ids(tf.reshape(source, [-1])), width)
+        sources = self.source_ids(tf.reshape(source, [-1]), width)
+        features = self.source_inputs(sources, width)
         ids = self.target_ids(tf.reshape(prefix, [-1]))[:, :-1]
         features |= self.target_inputs(cut_to(ids, length), length)
         end, mask = int(self.tokenizer.end_token_id), features["decoder_padding_mask"]

@@ -48,22 +48,18 @@ class ConvolutionalEncoderDecoderSettings(SourceSettings):
         )
 
 
-_of = functools.partial(
-    Preset.of, ConvolutionalEncoderDecoderSettings, "convolutional_encoder_decoder"
-)
+_of = functools.partial(Preset.of, ConvolutionalEncoderDecoderSettings, "conv_s2s")
 
 CONVOLUTIONAL_ENCODER_DECODER = Family(
-    name="convolutional_encoder_decoder",
+    name="conv_s2s",
     settings=ConvolutionalEncoderDecoderSettings,
     backbone="langzoo.models.families.convolutional_encoder_decoder.backbone:"
     "ConvolutionalEncoderDecoder",
     recipe=Recipe(learning_rate=3e-3),
     presets={
-        "convolutional_encoder_decoder_tiny": _of(),
-        "convolutional_encoder_decoder_small": _of(
-            128, 8192, num_layers=4, hidden_dim=256, dropout=0.3
-        ),
-        "convolutional_encoder_decoder_base": _of(
+        "conv_s2s_tiny": _of(),
+        "conv_s2s_small": _of(128, 8192, num_layers=4, hidden_dim=256, dropout=0.3),
+        "conv_s2s_base": _of(
             *(256, 40_000, "Gehring et al., 2017, English to Romanian"),
             num_layers=20,
             hidden_dim=512,

@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from ...backbone import Tensor, built
-from ..convolutional.layers import EPSILON, CausalConv, GatedConvBlock
+from ..convolutional.layers import EPSILON, GatedConvBlock
 from ..source_attention import dot_weights, seen
 
 
@@ -29,13 +29,7 @@ class CentredBlock(GatedConvBlock):
         self, x: Tensor, padding_mask: Tensor, training: bool | None = None
     ) -> Tensor:
         x = x * ops.cast(padding_mask, x.dtype)[..., None]  # (B, S, E)
-
-        def convolve(conv: CausalConv, x: Tensor) -> Tensor:
-            # A causal convolution's output of as many positions later.
-            later = conv.past // 2
-            return conv(ops.pad(x, ((0, 0), (0, later), (0, 0))))[:, later:]
-
-        return self._forward(x, convolve, training)
+        return self._forward(x, lambda conv, inputs: conv.centred(inputs), training)
 
     def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
         return input_shape

@@ -13,9 +13,12 @@ from ..family import Counts, Family, Preset, SourceSettings
 from ..transformer.family import BlockSettings
 
 
-class EncoderDecoderSettings(BlockSettings, SourceSettings):
+class EncoderDecoderSettings(SourceSettings, BlockSettings):
     """A Transformer encoder-decoder."""
 
+    post_norm: bool = False
+    """Whether the normalizations are behind attention and each feed-forward network
+    instead, as Vaswani et al. have them."""
     embeddings_norm: bool = False
     """Whether the embeddings are normalized, too, as in BART."""
 

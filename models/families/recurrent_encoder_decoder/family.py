@@ -82,19 +82,17 @@ class RecurrentEncoderDecoderSettings(SourceSettings):
         )
 
 
-_of = functools.partial(
-    Preset.of, RecurrentEncoderDecoderSettings, "recurrent_encoder_decoder"
-)
+_of = functools.partial(Preset.of, RecurrentEncoderDecoderSettings, "rnn_attention")
 
 RECURRENT_ENCODER_DECODER = Family(
-    name="recurrent_encoder_decoder",
+    name="rnn_attention",
     settings=RecurrentEncoderDecoderSettings,
     backbone="langzoo.models.families.recurrent_encoder_decoder.backbone:"
     "RecurrentEncoderDecoder",
     recipe=Recipe(learning_rate=3e-3),
     presets={
-        "recurrent_encoder_decoder_tiny": _of(),
-        "recurrent_encoder_decoder_small": _of(
+        "rnn_attention_tiny": _of(),
+        "rnn_attention_small": _of(
             128, 8192, hidden_dim=512, embedding_dim=256, dropout=0.3
         ),
         "rnnsearch": _of(

@@ -148,7 +148,9 @@ class AttentiveDecoder(keras.layers.Layer):
         for layer in (self.key, self.query):
             built(layer, units)
         if self.is_additive:
-            self.score = self.add_weight(shape=(units,), name="score")
+            self.score = self.add_weight(
+                shape=(units,), initializer="random_normal", name="score"
+            )
         built(self.combine, 2 * units)
         built(self.final_norm, self.settings.width)
         self.built = True
@@ -213,21 +215,27 @@ class AttentiveDecoder(keras.layers.Layer):
             x, state = layer.step(norm(x), tuple(states[i * number : (i + 1) * number]))
             after += state
             x = x if masks is None else x * masks[i]  # (N, U)
-        x = self._look(x[:, None], memory)[:, 0]  # (N, E)
+        x = self._look(x, memory)  # (N, E)
         return x, [*after, x] if self.settings.input_feeding else after
 
     def attention_weights(self, query: Tensor, memory: Memory) -> Tensor:
-        """How much outputs `(N, T, U)` attend to each token, `(B, N / B * T, S)`."""
+        """How much outputs, `(N, T, U)` or `(N, U)`, attend to each token.
+
+        Returns:
+            A tensor of shape `(B, N / B * T, S)`; the last axis sums to one.
+        """
         query = self.query(query)
         if not self.is_additive:
             return dot_weights(query, memory.keys, memory.padding_mask)
         query = by_source(query, memory.keys)  # (B, R, U)
         sums = ops.tanh(query[:, :, None] + memory.keys[:, None])  # (B, R, S, U)
-        scores = ops.matmul(sums, ops.cast(self.score, sums.dtype))  # (B, R, S)
+        score = ops.cast(self.score, sums.dtype)  # (U,)
+        # Of a product of a tensor and a vector, XLA cannot do the gradient in a loop.
+        scores = ops.einsum("brsu,u->brs", sums, score)
         return weights_of(scores, memory.padding_mask)
 
     def _look(self, x: Tensor, memory: Memory) -> Tensor:
-        """The states `(N, T, E)` of the last layer's outputs `(N, T, U)`."""
+        """The states, `(N, T, E)` or `(N, E)`, of the last layer's outputs."""
         context = seen(self.attention_weights(x, memory), memory.values, x)
         return self.final_norm(self.combine(ops.concatenate([context, x], axis=-1)))
 

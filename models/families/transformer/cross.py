@@ -81,15 +81,6 @@ class CrossAttention(Attention):
         heads = self._attend(query, *memory, mask, training, is_small)
         return by_target(self.attention_output(heads), x)
 
-    def attention_weights(self, x: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-        """How much each position attends to each of the source, without dropout.
-
-        Returns:
-            A tensor of shape `(B, H, T, S)`; the last axis sums to one.
-        """
-        key, _ = self.keys_and_values(states)
-        return self._weights(self._query(x, key), key, mask)
-
     def _query(self, x: Tensor, like: Tensor) -> Tensor:
         # Of each source all targets together: they do not see each other.
         query = self._in_heads(self.query(by_source(x, like)))

@@ -88,8 +88,8 @@ def test_tagger(harness, family):
 
 READING = {
     "encoder_decoder": {"num_layers": 1, "num_heads": 2},
-    "recurrent_encoder_decoder": {},
-    "convolutional_encoder_decoder": {"num_layers": 1},
+    "rnn_attention": {},
+    "conv_s2s": {"num_layers": 1},
 }
 """Families that read a source, and what makes them small."""
 
@@ -98,7 +98,7 @@ READING = {
 def test_backbone_that_reads_a_source(harness, family):
     inputs = {"token_ids": np.ones((2, 5), "int32")}
     inputs["padding_mask"] = inputs["token_ids"] > 0
-    wide = 16 if family == "convolutional_encoder_decoder" else 8
+    wide = 16 if family == "conv_s2s" else 8
     harness.run_backbone_test(
         cls=models.FAMILIES[family],
         init_kwargs={"vocabulary_size": VOCABULARY, "hidden_dim": 8, **READING[family]},
@@ -115,7 +115,7 @@ def test_backbone_that_reads_a_source(harness, family):
 
 
 def test_task_that_reads_a_source(harness):
-    family = "convolutional_encoder_decoder"
+    family = "conv_s2s"
     backbone = models.FAMILIES[family](VOCABULARY, hidden_dim=8, **READING[family])
     preprocessor = models.SeqToSeqLMPreprocessor(models.ByteTokenizer(), 9, 8)
     harness.run_task_test(

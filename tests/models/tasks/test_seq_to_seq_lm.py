@@ -22,9 +22,9 @@ CASES = {
         "encoder_decoder",
         {**_STACK, **ARCHITECTURES["vaswani"], "num_encoder_layers": 1},
     ),
-    "gru": ("recurrent_encoder_decoder", {"hidden_dim": 16}),
+    "gru": ("rnn_attention", {"hidden_dim": 16}),
     "lstm_fed": (
-        "recurrent_encoder_decoder",
+        "rnn_attention",
         {
             "cell": "lstm",
             "hidden_dim": 16,
@@ -36,7 +36,7 @@ CASES = {
         },
     ),
     "conv": (
-        "convolutional_encoder_decoder",
+        "conv_s2s",
         {"num_layers": 2, "hidden_dim": 16, "share_embeddings": False},
     ),
 }
@@ -279,6 +279,14 @@ def test_which_sources_are_cut_is_told(preprocessor):
     assert framed.row_lengths().numpy().tolist() == [6, 6, 1]
 
 
+def test_a_source_is_cut_to_what_is_asked_for(preprocessor):
+    texts = {"encoder_text": ["abcde"], "decoder_text": ["c"]}
+    asked = {"encoder_sequence_length": 3}
+    written = preprocessor.generate_preprocess(texts, **asked)
+    for x in (preprocessor(texts, **asked)[0], written):
+        assert x["encoder_token_ids"].numpy().tolist() == [[101, 102, 3]]
+
+
 def test_one_pair_is_no_batch(preprocessor):
     x, y, _ = preprocessor({"encoder_text": "ab", "decoder_text": "c"})
     assert x["encoder_token_ids"].shape == (6,)
@@ -334,9 +342,9 @@ def test_families_that_read_a_source_learn_this_task_and_no_other():
         ("encoder_decoder", {"task": "causal_lm"}, "can learn"),
         ("lstm", {"task": SEQ_TO_SEQ_LM}, "can learn"),
         ("lstm", {"source_tokenizer": models.ByteTokenizer()}, "that read a source"),
-        ("recurrent_encoder_decoder", {"hidden_dim": 15}, "15 must be even"),
+        ("rnn_attention", {"hidden_dim": 15}, "15 must be even"),
         (
-            "convolutional_encoder_decoder",
+            "conv_s2s",
             {"kernel_size": 4},
             "4 must be odd",
         ),
@@ -366,15 +374,31 @@ def test_low_rank_changes_are_learned_by_all_attention():
 # --- Learning ---
 
 
+def test_xla_compiles_the_gradient_of_a_loop_that_attends():
+    model = built("lstm_fed", dropout=0.0, num_decoder_layers=1)
+    x, y, weight = model.preprocessor(
+        {"encoder_text": SOURCES, "decoder_text": TARGETS}, sequence_length=4
+    )
+    model.preprocessor = None
+    first, losses = model.get_weights(), []
+    for jit_compile in (False, True):
+        model.set_weights(first)
+        model.compile(optimizer=keras.optimizers.SGD(0.5), jit_compile=jit_compile)
+        steps = [model.train_on_batch(x, y, weight)[0] for _ in range(2)]
+        losses.append(np.array(steps))
+    assert losses[0][1] < losses[0][0] - 0.01
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "family",
-    ["encoder_decoder", "recurrent_encoder_decoder", "convolutional_encoder_decoder"],
+    ["encoder_decoder", "rnn_attention", "conv_s2s"],
 )
 def test_a_model_learns_to_turn_texts_round(family):
     keras.utils.set_random_seed(0)
     letters = np.random.default_rng(0).choice(list("abcd"), (1024, 4))
     texts = ["".join(row) for row in letters]
-    sizes = {"hidden_dim": 48, "num_layers": 1 if "recurrent" in family else 2}
+    sizes = {"hidden_dim": 48, "num_layers": 1 if family == "rnn_attention" else 2}
     tokenizer = models.ByteTokenizer()
     model = zoo.build(family, tokenizer, 8, task=SEQ_TO_SEQ_LM, **sizes)
     model.compile(
