@@ -159,7 +159,7 @@ def option_of(name: str) -> str:
 def _setting_option(signature: Signature, name: str) -> inspect.Parameter:
     setting: Setting = signature.settings[name]
     tensor, help_text = signature.inputs[name], setting.meaning
-    kind = _TYPES[tensor.dtype]
+    kind: Any = _TYPES[tensor.dtype]
     kind = (list[kind] if tensor.shape else kind) | None
     if tensor.shape:
         help_text += r" \n is a line's end, \t a tab, \\ a backslash."

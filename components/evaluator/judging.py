@@ -138,7 +138,6 @@ def measure(
     seconds: dict[str, float] = {}
     with _timed(seconds, "export"):
         reasons, of_exports = _measure_exports(models, of, texts, task)
-        samples = _samples(models[CANDIDATE], documents, task) if texts else []
     left_out = {**(left_out or {}), **reasons}
     for name in left_out.keys() - {CANDIDATE}:
         report(f"{name} is not compared with: {left_out[name]}")
@@ -147,10 +146,9 @@ def measure(
     analyzed = functools.partial(
         _analyzed, settings=settings, told=told, make_pipeline=make_pipeline
     )
-    adapting = _adapting(settings, models[CANDIDATE], preset)
+    besides = _besides(settings, models, preset)
     with _timed(seconds, "analysis"):
-        more = {"adapting": adapting, "writing": _writing(settings, models)}
-        sums = analyzed(models, documents, output, **more)
+        sums = analyzed(models, documents, output, **besides)
     selected_on = None
     if of.selected_on:
         only, folder = {CANDIDATE: models[CANDIDATE]}, f"{output}/selected_on"
@@ -171,7 +169,7 @@ def measure(
         exported=of_exports,
         probes=probed.metrics,
         details=probed.details,
-        samples=samples,
+        samples=_samples(models[CANDIDATE], documents, task) if texts else [],
         left_out=left_out,
         missing_signatures=missing,
         seconds=seconds,
@@ -198,9 +196,15 @@ def _adapting(settings: EvaluatorSettings, candidate: str, preset: str) -> Adapt
     return Adapting(settings.adapt, preset, made["stride"], made["context_length"])
 
 
-def _writing(settings: EvaluatorSettings, models: Mapping[str, str]) -> Writing | None:
-    """Who writes, if that is measured."""
-    return Writing(models, settings.generate) if settings.generate else None
+def _besides(
+    settings: EvaluatorSettings, models: Mapping[str, str], preset: str
+) -> dict[str, Any]:
+    """How the models adapt and write, where that is measured besides their scores."""
+    how = settings.generate
+    return {
+        "adapting": _adapting(settings, models[CANDIDATE], preset),
+        "writing": Writing(models, how) if how else None,
+    }
 
 
 def _labels(models: Mapping[str, str], task: str) -> dict[str, list[str]]:

@@ -603,11 +603,13 @@ SOURCE_INFO = Signature(
     "model_info",
     "What the model takes, the same in each row. Ids and their names are the target's.",
     _TEXT,
-    MODEL_INFO.outputs
-    | _tensors("""
+    {
+        **MODEL_INFO.outputs,
+        **_tensors("""
     context_length   int32     tokens of a target that it can see, `<s>` among them
     source_context_length  int32  tokens of a source, `</s>` among them
     """),
+    },
 )
 EVALUATE_TARGET = Signature(
     "evaluate",
@@ -616,8 +618,12 @@ EVALUATE_TARGET = Signature(
         "examples string serialized `tf.train.Example`s with a `text`, the source, and "
         "its `target`"
     ),
-    EVALUATE.outputs
-    | _tensors("cut_sources int64 1 where the source is longer than the model sees"),
+    {
+        **EVALUATE.outputs,
+        **_tensors(
+            "cut_sources int64 1 where the source is longer than the model sees"
+        ),
+    },
 )
 # Inputs of signatures that are examples.
 OF_EXAMPLES = {

@@ -97,7 +97,7 @@ def build(
         "beam_search": writing.beam_search(),
         **tokens(vocabulary),
         "model_info": model_info(
-            *(traced, vocabulary, cap, contract.SOURCE_INFO), **source_context
+            traced, vocabulary, cap, contract.SOURCE_INFO, **source_context
         ),
         "evaluate": scoring.evaluate(),
     }
