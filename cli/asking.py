@@ -17,7 +17,15 @@ import typer
 
 from .. import importing
 from ..components.text_example_gen import formats
-from ..serving.export.contract import BEAM_SEARCH, CACHE_SCORES, FILL_MASK, GENERATE
+from ..serving.export.contract import (
+    BEAM_SEARCH,
+    BEAM_SEARCH_TARGET,
+    CACHE_SCORES,
+    FILL_MASK,
+    GENERATE,
+    GENERATE_TARGET,
+    Signature,
+)
 from ..serving.wording import in_one_line
 from .common import app, fail, fields_of, print_json, print_text
 from .connecting import asks, option_of
@@ -62,20 +70,60 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Continue texts; with --beams by a search for the likeliest."""
-    searches = "num_beams" in settings
-    fit = (BEAM_SEARCH if searches else GENERATE).settings
+    if _searches(settings, tokens, GENERATE, BEAM_SEARCH):
+        beam_search = functools.partial(client.beam_search, **settings)
+        for prompt, beams in _answers(beam_search, prompts, file):
+            _print_beams(prompt, beams, as_json)
+        return
+    write = functools.partial(client.generate, **settings)
+    for prompt, text in _answers(write, prompts, file):
+        _print_generation(prompt, text, tokens, as_json)
+
+
+@app.command("summarize", help="The same by another name, of a model that summarizes.")
+@app.command()
+@asks(GENERATE_TARGET, BEAM_SEARCH_TARGET)
+def translate(
+    client: SyncClient,
+    texts: Texts = None,
+    file: File = None,
+    *,
+    settings: Any,
+    tokens: Tokens = False,
+    as_json: Json = False,
+) -> None:
+    """Write to texts what a model has learned to, such as their translations.
+
+    It takes the likeliest token each time; with --temperature it draws, with --beams it
+    searches.
+    """
+    if _searches(settings, tokens, GENERATE_TARGET, BEAM_SEARCH_TARGET):
+        beam_search = functools.partial(client.beam_search, **settings)
+        for text, beams in _answers(beam_search, texts, file):
+            _print_beams(text, beams, as_json, shown="")
+        return
+    write = functools.partial(client.generate, **{"temperature": 0.0, **settings})
+    for text, written in _answers(write, texts, file):
+        _print_generation(text, written, tokens, as_json, shown="")
+        if written.unread_tokens:
+            typer.echo(
+                f"{written.unread_tokens} tokens of this text were not read: it is "
+                "longer than the model sees",
+                err=True,
+            )
+
+
+def _searches(
+    settings: Any, tokens: bool, generates: Signature, searches: Signature
+) -> bool:
+    """Whether a search is asked for; the command ends where a setting does not fit."""
+    asked = "num_beams" in settings
+    fit = (searches if asked else generates).settings
     unfit = [option_of(name) for name in settings if name not in fit]
-    unfit += ["--tokens"] if tokens and searches else []
+    unfit += ["--tokens"] if tokens and asked else []
     if unfit:
-        fail(f"{unfit[0]} does not go {'with' if searches else 'without'} --beams")
-    for chunk in _chunks(prompts, file):
-        if searches:
-            found = client.beam_search(chunk, **settings)
-            for prompt, beams in zip(chunk, found, strict=True):
-                _print_beams(prompt, beams, as_json)
-            continue
-        for prompt, text in zip(chunk, client.generate(chunk, **settings), strict=True):
-            _print_generation(prompt, text, tokens, as_json)
+        fail(f"{unfit[0]} does not go {'with' if asked else 'without'} --beams")
+    return asked
 
 
 @app.command()
@@ -298,8 +346,13 @@ def _chunks(texts: list[str] | None, file: str | None) -> Iterator[list[str]]:
 
 
 def _print_generation(
-    prompt: str, generation: Generation, tokens: bool, as_json: bool
+    prompt: str,
+    generation: Generation,
+    tokens: bool,
+    as_json: bool,
+    shown: str | None = None,
 ) -> None:
+    """Prints a text behind its prompt, or behind what is shown in place of that."""
     names = ("tokens", "token_ids", "log_probabilities", "alternatives")
     told = generation.log_probabilities is not None
     if tokens and not told:
@@ -310,9 +363,12 @@ def _print_generation(
         del fields["text_bytes"]
         for name in () if tokens else names:
             del fields[name]
+        if fields["unread_tokens"] is None:
+            del fields["unread_tokens"]
         print_json(prompt=prompt, **fields)
         return
-    print_text(prompt + generation.text_bytes.decode("utf-8", "surrogateescape"))
+    before = prompt if shown is None else shown
+    print_text(before + generation.text_bytes.decode("utf-8", "surrogateescape"))
     if tokens:
         _print_tokens(
             generation.tokens or (), map(math.exp, generation.log_probabilities or ())
@@ -333,12 +389,15 @@ def _print_filled(text: str, answer: Filled, as_json: bool) -> None:
         )
 
 
-def _print_beams(prompt: str, beams: tuple[Beam, ...], as_json: bool) -> None:
+def _print_beams(
+    prompt: str, beams: tuple[Beam, ...], as_json: bool, shown: str | None = None
+) -> None:
     if as_json:
         print_json(prompt=prompt, beams=[fields_of(beam) for beam in beams])
         return
     for beam in beams:
-        print_text(f"{beam.score:8.3f}  {prompt}{beam.text}")
+        before = prompt if shown is None else shown
+        print_text(f"{beam.score:8.3f}  {before}{beam.text}")
 
 
 def _measures(score: Score) -> dict[str, Any]:

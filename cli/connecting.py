@@ -148,7 +148,7 @@ def _spelled(strings: list[str]) -> list[str]:
 
 
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
-_TYPES: dict[str, Any] = {"int32": int, "float32": float, "string": list[str]}
+_TYPES: dict[str, Any] = {"int32": int, "float32": float, "string": str}
 
 
 def option_of(name: str) -> str:
@@ -158,8 +158,10 @@ def option_of(name: str) -> str:
 
 def _setting_option(signature: Signature, name: str) -> inspect.Parameter:
     setting: Setting = signature.settings[name]
-    kind, help_text = _TYPES[signature.inputs[name].dtype] | None, setting.meaning
-    if kind == list[str] | None:
+    tensor, help_text = signature.inputs[name], setting.meaning
+    kind: Any = _TYPES[tensor.dtype]
+    kind = (list[kind] if tensor.shape else kind) | None
+    if tensor.shape:
         help_text += r" \n is a line's end, \t a tab, \\ a backslash."
     option = typer.Option(
         option_of(name), help=help_text, min=setting.lowest, max=setting.highest

@@ -278,12 +278,12 @@ def _print_presets() -> None:
     from ..models.families.presets import PRESETS
 
     table = new_table(
-        caption="Parameters are for that vocabulary, FLOPs for a forward pass over a "
-        "full context."
+        caption="Parameters are for that vocabulary, FLOPs a token's, of a forward "
+        "pass over a full context."
     )
     table.add_column("preset", no_wrap=True)
     table.add_column("family", no_wrap=True)
-    for heading in ("parameters", "vocabulary", "context", "FLOPs a token"):
+    for heading in ("parameters", "vocab", "context", "FLOPs"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, preset in PRESETS.items():
         parameters, flops = map(short, preset.size or (None, None))

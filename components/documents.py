@@ -34,8 +34,15 @@ class Documents:
 
     def __iter__(self) -> Iterator[str]:
         """Reads their texts, in the order of the files."""
+        for (text,) in self.values_of("text"):
+            yield text
+
+    def values_of(self, *names: str) -> Iterator[tuple[str, ...]]:
+        """Reads features that are texts, of each document, in that order."""
         for features in self._features():
-            yield b"".join(features["text"].bytes_list.value).decode()
+            yield tuple(
+                b"".join(features[name].bytes_list.value).decode() for name in names
+            )
 
     def count_values(self, names: Iterable[str]) -> dict[str, Counter[bytes]]:
         """Says how often each value of some features stands in the examples."""

@@ -11,7 +11,19 @@ import textwrap
 import typing
 from typing import Any
 
+_SIZES = {
+    "max_sequence_length": "Longest input that the model is made for.",
+    "source_vocabulary_size": "Number of token ids of the source, if its tokenizer is "
+    "another than the target's.",
+    "dtype": "`keras.DTypePolicy` or its name, of computations and weights.",
+}
 _SETTINGS = re.compile(r"^ +\*\*settings: .*\n(?: {9,}.*\n)*", re.MULTILINE)
+
+
+def sizes_of(family: Any) -> tuple[str, ...]:
+    """The arguments of a family's backbone that are no settings of it."""
+    of_source = ("source_vocabulary_size",) if family.reads_a_source else ()
+    return ("vocabulary_size", *of_source, "max_sequence_length")
 
 
 def signature_of(family: Any) -> inspect.Signature:
@@ -21,6 +33,7 @@ def signature_of(family: Any) -> inspect.Signature:
     arguments: list[tuple[str, Any, Any]] = [
         ("vocabulary_size", int, inspect.Parameter.empty),
         *((name, hints[name], default) for name, default in _defaults(family)),
+        *((name, int | None, None) for name in sizes_of(family)[1:-1]),
         ("max_sequence_length", int, length),
         ("dtype", Any, None),
     ]
@@ -48,9 +61,7 @@ def _defaults(family: Any) -> list[tuple[str, Any]]:
 def with_arguments(text: str | None, family: Any) -> str | None:
     """The docstring of a backbone with all arguments in place of `**settings`."""
     fields = family.settings.model_fields
-    meanings = {name: field.description for name, field in fields.items()}
-    meanings["max_sequence_length"] = "Longest input that the model is made for."
-    meanings["dtype"] = "`keras.DTypePolicy` or its name, of computations and weights."
+    meanings = {name: field.description for name, field in fields.items()} | _SIZES
     lines = []
     for parameter in list(signature_of(family).parameters.values())[1:-1]:
         kind = inspect.formatannotation(parameter.annotation)

@@ -1,11 +1,11 @@
-"""What every causal family shares: the backbone's contract, and how presets find it."""
+"""What families share: the contract of backbones, and how presets find them."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -13,7 +13,7 @@ import keras_hub
 import tensorflow as tf
 from keras import ops
 
-from .arguments import signature_of, with_arguments
+from .arguments import signature_of, sizes_of, with_arguments
 
 Tensor = Any
 Cache = Any
@@ -93,22 +93,13 @@ class AnyOf:
         return False
 
 
-class CausalBackbone(keras_hub.models.Backbone):
-    """Base class of the families' backbones: a KerasHub backbone that has a cache.
-
-    A backbone maps `{"token_ids": int32 (batch_size, sequence_length),
-    "padding_mask": bool (batch_size, sequence_length)}` to hidden states
-    `(batch_size, sequence_length, hidden_dim)`, and the state at a position depends
-    on the tokens up to that position only. Padding is on the right, so causality
-    alone keeps it away from real positions, and `padding_mask` is not read.
+class FamilyBackbone(keras_hub.models.Backbone):
+    """Base class of the families' backbones: made of the settings of a family.
 
     A class names its `family`, whose settings are the constructor's arguments, by
     position or keyword: a subclass has their signature, they are its attributes, and
-    `get_config()` gives them back. It implements `make_layers()`, `run_layers()`,
-    `empty_cache()` and `call_with_cache()`, and overrides `prefill()` if it can consume
-    many tokens faster than one by one. It has an attribute `hidden_dim`, the width of
-    the hidden states. One whose positions see later ones, too, has no cache: its family
-    `fills_gaps`, and it implements `make_layers()` and `run_inputs()`.
+    `get_config()` gives them back. It implements `make_layers()` and `run_inputs()`,
+    and has an attribute `hidden_dim`, the width of the hidden states.
 
     Args:
         vocabulary_size: int. Number of token ids.
@@ -145,8 +136,9 @@ class CausalBackbone(keras_hub.models.Backbone):
 
         # === Config ===
         # First, as making the layers reads it.
-        self.vocabulary_size = given.pop("vocabulary_size")
-        self.max_sequence_length = given.pop("max_sequence_length")
+        sizes = {name: given.pop(name) for name in sizes_of(self.family)}
+        for name, size in sizes.items():
+            setattr(self, name, size)
         length = {"context_length": self.max_sequence_length}
         # Its range is for configurations; here any length can be.
         settings = self.family.settings_of(**given).model_copy(update=length).resolved()
@@ -158,16 +150,15 @@ class CausalBackbone(keras_hub.models.Backbone):
 
         # === Functional Model ===
         # It builds the layers.
-        inputs = token_inputs()
+        inputs = self.make_inputs()
         outputs = self.run_inputs(inputs)
         super().__init__(inputs=inputs, outputs=outputs, dtype=dtype, **others)
 
     def get_config(self) -> dict[str, Any]:
-        names = ("vocabulary_size", *self.family.hyperparameters())
+        names = (*sizes_of(self.family), *self.family.hyperparameters())
         return {
             **super().get_config(),
             **{name: getattr(self, name) for name in names},
-            "max_sequence_length": self.max_sequence_length,
         }
 
     @property
@@ -221,19 +212,12 @@ class CausalBackbone(keras_hub.models.Backbone):
         """
         raise NotImplementedError
 
-    def run_inputs(self, inputs: dict[str, Tensor]) -> Tensor:
-        """As `run_layers`, for a backbone that must know where padding is."""
-        return self.run_layers(inputs["token_ids"])
+    def make_inputs(self) -> dict[str, keras.KerasTensor]:
+        """The symbolic inputs."""
+        raise NotImplementedError
 
-    def run_layers(self, token_ids: Tensor) -> Tensor:
-        """Calls the layers on symbolic token ids.
-
-        Args:
-            token_ids: int32 tensor of shape `(batch_size, sequence_length)`.
-
-        Returns:
-            The hidden states, `(batch_size, sequence_length, hidden_dim)`.
-        """
+    def run_inputs(self, inputs: dict[str, Tensor]) -> Any:
+        """Calls the layers on symbolic inputs, and returns the outputs."""
         raise NotImplementedError
 
     def logits(self, hidden_states: Tensor) -> Tensor:
@@ -263,6 +247,45 @@ class CausalBackbone(keras_hub.models.Backbone):
         if self.logit_softcap is None:
             return logits
         return self.logit_softcap * ops.tanh(logits / self.logit_softcap)
+
+
+class CausalBackbone(FamilyBackbone):
+    """Base class of backbones that read a text and know what is before: with a cache.
+
+    A backbone maps `{"token_ids": int32 (batch_size, sequence_length),
+    "padding_mask": bool (batch_size, sequence_length)}` to hidden states
+    `(batch_size, sequence_length, hidden_dim)`, and the state at a position depends
+    on the tokens up to that position only. Padding is on the right, so causality
+    alone keeps it away from real positions, and `padding_mask` is not read.
+
+    A subclass implements, besides what `FamilyBackbone` asks for, `run_layers()` in
+    place of `run_inputs()`, `empty_cache()` and `call_with_cache()`, and overrides
+    `prefill()` if it can consume many tokens faster than one by one. One whose
+    positions see later ones, too, has no cache: its family `fills_gaps`, and it
+    implements `run_inputs()`.
+
+    Args:
+        vocabulary_size: int. Number of token ids.
+        **settings: the hyperparameters of the family.
+    """
+
+    def make_inputs(self) -> dict[str, keras.KerasTensor]:
+        return token_inputs()
+
+    def run_inputs(self, inputs: dict[str, Tensor]) -> Tensor:
+        """As `run_layers`, for a backbone that must know where padding is."""
+        return self.run_layers(inputs["token_ids"])
+
+    def run_layers(self, token_ids: Tensor) -> Tensor:
+        """Calls the layers on symbolic token ids.
+
+        Args:
+            token_ids: int32 tensor of shape `(batch_size, sequence_length)`.
+
+        Returns:
+            The hidden states, `(batch_size, sequence_length, hidden_dim)`.
+        """
+        raise NotImplementedError
 
     def empty_cache(self, batch_size: Tensor, max_length: Tensor) -> Cache:
         """The cache before any token.
@@ -302,20 +325,36 @@ class CausalBackbone(keras_hub.models.Backbone):
         Returns:
             A cache with room for `max_length` positions.
         """
-        length = ops.cast(length, "int32")
-
-        def consume(index: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
-            column = ops.take(token_ids, index, axis=1)[:, None]
-            _, cache = self.call_with_cache(column, cache, index)
-            return index + 1, cache
-
         shape = ops.shape(token_ids)
-        _, cache = ops.while_loop(
-            lambda index, cache: index < length,
-            consume,
-            (ops.zeros((), "int32"), self.empty_cache(shape[0], shape[1])),
-        )
-        return cache
+        cache = self.empty_cache(shape[0], shape[1])
+        return read_in_turn(self.call_with_cache, token_ids, length, cache)
+
+
+def read_in_turn(
+    step: Callable[[Tensor, Cache, Tensor], tuple[Tensor, Cache]],
+    token_ids: Tensor,
+    length: Tensor,
+    cache: Cache,
+) -> Cache:
+    """The cache after `length` columns, one by one.
+
+    Args:
+        step: as `CausalBackbone.call_with_cache`.
+        token_ids: int32 tensor of shape `(batch_size, max_length)`.
+        length: int32 scalar tensor, from 0 to `max_length`.
+        cache: that before any of them.
+    """
+    length = ops.cast(length, "int32")
+
+    def consume(index: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+        column = ops.take(token_ids, index, axis=1)[:, None]
+        _, cache = step(column, cache, index)
+        return index + 1, cache
+
+    _, cache = ops.while_loop(
+        lambda index, cache: index < length, consume, (ops.zeros((), "int32"), cache)
+    )
+    return cache
 
 
 def require(condition: bool, what: str, **received: object) -> None:

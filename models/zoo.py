@@ -17,22 +17,26 @@ from keras_hub.src.utils.preset_utils import (
 )
 
 from . import families
-from .backbone import CausalBackbone, require
+from .backbone import CausalBackbone, FamilyBackbone, require
+from .encoder_decoder import EncoderDecoderBackbone
 from .families.family import Family
 from .families.keras_hub.adapter import KerasHubCausalLM
+from .families.keras_hub.seq_to_seq_lm import KerasHubSeqToSeqLM
 from .families.presets import PRESETS, imported, resolved
 from .hugging_face import config_of
 from .learning.recipe import COMMON
 from .references import load
 from .tasks import TASKS
 from .tasks.causal_lm import CausalLM
+from .tasks.seq_to_seq_lm import SeqToSeqLM, SeqToSeqLMPreprocessor
+from .tasks.task import Task
 from .tokenizers import table
 from .tokenizers.files import tokenizer_of
 
 table.register()
 
 
-def backbone_cls(family: Family) -> type[CausalBackbone]:
+def backbone_cls(family: Family) -> type[FamilyBackbone]:
     """The class of a family's backbones, imported.
 
     Raises:
@@ -42,9 +46,11 @@ def backbone_cls(family: Family) -> type[CausalBackbone]:
         cls = load(family.backbone)
     except ImportError as error:
         raise ValueError(str(error)) from error
+    kind = EncoderDecoderBackbone if family.reads_a_source else CausalBackbone
     require(
-        isinstance(cls, type) and issubclass(cls, CausalBackbone),
-        f"The backbone of family {family.name!r} must be a subclass of CausalBackbone.",
+        isinstance(cls, type) and issubclass(cls, kind),
+        f"The backbone of family {family.name!r} must be a subclass of "
+        f"{kind.__name__}.",
         backbone=family.backbone,
     )
     require(
@@ -55,7 +61,7 @@ def backbone_cls(family: Family) -> type[CausalBackbone]:
     return cls
 
 
-FAMILIES: dict[str, type[CausalBackbone]] = {
+FAMILIES: dict[str, type[FamilyBackbone]] = {
     name: backbone_cls(family)
     for name, family in families.FAMILIES.items()
     if family.backbone
@@ -82,8 +88,9 @@ def build(
     context_length: int | None = None,
     initial_weights: str | None = None,
     *,
-    task: str = "causal_lm",
+    task: str | Task = "causal_lm",
     of_task: Mapping[str, Any] | None = None,
+    source_tokenizer: Any = None,
     **hyperparameters_: Any,
 ) -> Any:
     """Builds an untrained model of a family, or after a preset.
@@ -93,12 +100,14 @@ def build(
             `module:NAME` for a `Family` of your own. `"keras_hub"` takes `preset` and
             `pretrained`, see `keras_hub.presets.build_from_preset`.
         tokenizer: a tokenizer of `langzoo.models`.
-        context_length: int. Longest input, in tokens. Defaults to the preset's; with a
-            family it must be given.
+        context_length: int. Longest input, or target, in tokens. Defaults to the
+            preset's; with a family it must be given.
         initial_weights: string or `None`. Folder of a preset, or of Hugging Face's, of
             this architecture, with this tokenizer, of any task. Defaults to new ones.
-        task: a name of a task, of `tasks.TASKS`. Defaults to `"causal_lm"`.
+        task: a name of a task, of `tasks.TASKS`, or a `Task`. Defaults to
+            `"causal_lm"`.
         of_task: what the task's models take besides, such as `labels`.
+        source_tokenizer: that of the source, if there is one and it is another.
         **hyperparameters_: those of the family, see `hyperparameters()`, in place of
             the preset's and of their defaults.
 
@@ -119,21 +128,18 @@ def build(
     if family in PRESETS:
         given = {} if context_length is None else {"context_length": context_length}
         model = resolved({"preset": family, **hyperparameters_, **given})
-        model["initial_weights"] = initial_weights
-        return build(tokenizer=tokenizer, task=task, of_task=of_task, **model)
+        model |= {"initial_weights": initial_weights, "task": task, "of_task": of_task}
+        return build(tokenizer=tokenizer, source_tokenizer=source_tokenizer, **model)
     record = families.family_of(family)
+    task = _task(task)
     _require_known(record, family, task, initial_weights, hyperparameters_)
-    cls: Any = load(record.tasks.get(task, TASKS[task].model))
-    more = of_task or {}
-    if not record.backbone:
-        lengths = {"context_length": context_length}
-        return cls(tokenizer=tokenizer, **lengths, **more, **hyperparameters_)
-    backbone = _backbone(record, tokenizer, context_length, hyperparameters_)
-    preprocessor = cls.preprocessor_cls(tokenizer, sequence_length=context_length)
-    model = cls(backbone=backbone, preprocessor=preprocessor, **more)
+    model = _untrained(
+        *(record, task, tokenizer, context_length, source_tokenizer),
+        *(of_task or {}, hyperparameters_),
+    )
     if initial_weights is not None:
         _load(model, tokenizer, initial_weights)
-    if record.learns_by_gradient:
+    if record.backbone and record.learns_by_gradient:
         model.compile(optimizer=(record.recipe or COMMON).make_optimizer())
     return model
 
@@ -142,7 +148,7 @@ def from_hugging_face(
     folder: str | os.PathLike[str],
     context_length: int | None = None,
     *,
-    task: str,
+    task: str | Task,
     of_task: Mapping[str, Any] | None = None,
     **hyperparameters_: Any,
 ) -> Any:
@@ -183,11 +189,15 @@ def from_preset(preset: str, context_length: int | None = None) -> Any:
 
     Args:
         preset: the folder.
-        context_length: of a causal model of KerasHub's, as of `KerasHubCausalLM`.
+        context_length: of a model of KerasHub's that writes, as of `KerasHubCausalLM`.
     """
     task: Any = _task_of(preset)
     if task is not None and not issubclass(task, keras_hub.models.CausalLM):
         return task.from_preset(preset)
+    if task is not None and issubclass(task, keras_hub.models.Seq2SeqLM):
+        if issubclass(task, SeqToSeqLM):
+            return task.from_preset(preset)
+        return KerasHubSeqToSeqLM.from_preset(preset, context_length=context_length)
     model = keras_hub.models.CausalLM.from_preset(preset)
     if isinstance(model, CausalLM):
         return model
@@ -198,12 +208,65 @@ build_causal_lm = build
 """`build`, by the name of its default task."""
 
 
+def _untrained(
+    record: Family,
+    task: Task,
+    tokenizer: Any,
+    context_length: int | None,
+    source_tokenizer: Any,
+    of_task: Mapping[str, Any],
+    hyperparameters_: dict[str, Any],
+) -> Any:
+    """A model as `build` makes it, its weights drawn; see there."""
+    cls: Any = load(record.tasks.get(task.name, task.model))
+    reads = getattr(cls, "preprocessor_cls", None) is SeqToSeqLMPreprocessor
+    require(
+        source_tokenizer is None or reads,
+        "`source_tokenizer` is for models of the zoo that read a source.",
+        family=record.name,
+    )
+    if not record.backbone:
+        given = {"context_length": context_length, **of_task, **hyperparameters_}
+        return cls(tokenizer=tokenizer, **given)
+    if source_tokenizer is not None and record.reads_a_source:
+        size = source_tokenizer.vocabulary_size()
+        hyperparameters_ = {**hyperparameters_, "source_vocabulary_size": size}
+    backbone = _backbone(record, tokenizer, context_length, hyperparameters_)
+    lengths: dict[str, Any] = {"sequence_length": backbone.max_sequence_length}
+    if reads:
+        lengths = _lengths(backbone, source_tokenizer)
+    preprocessor = cls.preprocessor_cls(tokenizer, **lengths)
+    return cls(backbone=backbone, preprocessor=preprocessor, **of_task)
+
+
+def _task(task: str | Task) -> Task:
+    """The task of a name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if isinstance(task, Task):
+        return task
+    require(task in TASKS, f"`task` must be one of {sorted(TASKS)}.", task=task)
+    return TASKS[task]
+
+
+def _lengths(backbone: Any, source_tokenizer: Any) -> dict[str, Any]:
+    """What a preprocessor of sources and targets takes besides a tokenizer."""
+    longest = backbone.max_sequence_length
+    return {
+        "encoder_sequence_length": getattr(backbone, "max_source_length", longest),
+        "decoder_sequence_length": backbone.max_sequence_length,
+        "source_tokenizer": source_tokenizer,
+    }
+
+
 def _backbone(
     family: Family,
     tokenizer: Any,
     context_length: int | None,
     hyperparameters_: dict[str, Any],
-) -> CausalBackbone:
+) -> FamilyBackbone:
     require(
         context_length is not None and context_length > 0,
         "`context_length` must be positive.",
@@ -222,13 +285,16 @@ def _backbone(
 def _require_known(
     record: Family,
     family: str,
-    task: str,
+    task: Task,
     initial_weights: str | None,
     given: dict[str, Any],
 ) -> None:
-    require(task in TASKS, f"`task` must be one of {sorted(TASKS)}.", task=task)
     can = [known.name for known in TASKS.values() if record.can(known)]
-    require(task in can, f"Models of family {family!r} can learn {can}.", task=task)
+    require(
+        record.can(task),
+        f"Models of family {family!r} can learn {can}.",
+        task=task.name,
+    )
     require(
         initial_weights is None or record.takes_initial_weights,
         "`initial_weights` are for families of the zoo that learn by gradient.",

@@ -200,7 +200,7 @@ def _push(config: Config, nodes: _Nodes) -> _Nodes:
             name=config.name,
             model=config.model.model_dump(exclude_none=True),
             tokenizer=config.tokenizer.type,
-            sources=[source.path for source in config.corpus.all_sources],
+            sources=[p for source in config.corpus.all_sources for p in source.paths],
             **config.card.model_dump(),
         ),
         evaluation=nodes["Evaluator"].outputs["evaluation"],

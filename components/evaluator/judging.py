@@ -29,7 +29,9 @@ from .measured import Measured
 from .measures import analysis, exported
 from .measures.adapting import NOT_ADAPTING, Adapting
 from .measures.metric import own
+from .measures.metrics import TEXT
 from .measures.slices import LENGTH, OTHERS, Told, told_apart
+from .measures.writing import TARGET, Writing
 from .records import CANDIDATE, OVERALL, Baseline, Sample
 from .settings import EvaluatorSettings
 
@@ -135,7 +137,7 @@ def measure(
     texts = [] if missing else _beginnings(documents)
     seconds: dict[str, float] = {}
     with _timed(seconds, "export"):
-        reasons, of_exports, samples = _measure_exports(models, of, texts, task)
+        reasons, of_exports = _measure_exports(models, of, texts, task)
     left_out = {**(left_out or {}), **reasons}
     for name in left_out.keys() - {CANDIDATE}:
         report(f"{name} is not compared with: {left_out[name]}")
@@ -144,9 +146,9 @@ def measure(
     analyzed = functools.partial(
         _analyzed, settings=settings, told=told, make_pipeline=make_pipeline
     )
-    adapting = _adapting(settings, models[CANDIDATE], preset)
+    besides = _besides(settings, models, preset)
     with _timed(seconds, "analysis"):
-        sums = analyzed(models, documents, output, adapting=adapting)
+        sums = analyzed(models, documents, output, **besides)
     selected_on = None
     if of.selected_on:
         only, folder = {CANDIDATE: models[CANDIDATE]}, f"{output}/selected_on"
@@ -167,7 +169,7 @@ def measure(
         exported=of_exports,
         probes=probed.metrics,
         details=probed.details,
-        samples=samples,
+        samples=_samples(models[CANDIDATE], documents, task) if texts else [],
         left_out=left_out,
         missing_signatures=missing,
         seconds=seconds,
@@ -192,6 +194,17 @@ def _adapting(settings: EvaluatorSettings, candidate: str, preset: str) -> Adapt
         )
     made = saved_model.read_metadata(candidate)
     return Adapting(settings.adapt, preset, made["stride"], made["context_length"])
+
+
+def _besides(
+    settings: EvaluatorSettings, models: Mapping[str, str], preset: str
+) -> dict[str, Any]:
+    """How the models adapt and write, where that is measured besides their scores."""
+    how = settings.generate
+    return {
+        "adapting": _adapting(settings, models[CANDIDATE], preset),
+        "writing": Writing(models, how) if how else None,
+    }
 
 
 def _labels(models: Mapping[str, str], task: str) -> dict[str, list[str]]:
@@ -233,8 +246,8 @@ def missing_signatures(path: str, task: str) -> list[str]:
 
 def _measure_exports(
     models: Mapping[str, str], of: Split, texts: list[str], task: str
-) -> tuple[dict[str, str], dict[str, dict[str, float]], list[Sample]]:
-    """What is measured of each export, and what the candidate writes.
+) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
+    """What is measured of each export.
 
     And first why models cannot be compared on a split, by name.
 
@@ -243,7 +256,6 @@ def _measure_exports(
     """
     left_out: dict[str, str] = {}
     measured: dict[str, dict[str, float]] = {}
-    samples: list[Sample] = []
     cut: list[Any] = []
     for name, path in models.items():
         try:
@@ -271,10 +283,7 @@ def _measure_exports(
             if texts:
                 latency = exported.latency_ms(model, texts)
                 measured[name][exported.LATENCY.name] = latency
-            writes = contract.GENERATE in contract.SIGNATURES[task]
-            if texts and name == CANDIDATE and writes:
-                samples = _samples(model, texts[:_SAMPLES])
-    return left_out, measured, samples
+    return left_out, measured
 
 
 def _is_of_tokens(path: str, task: str) -> bool:
@@ -304,6 +313,7 @@ def _analyzed(
     told: Told,
     make_pipeline: Callable[[], beam.Pipeline],
     adapting: Adapting = NOT_ADAPTING,
+    writing: Writing | None = None,
 ) -> analysis.Sums:
     with large_buffers.returned(), make_pipeline() as pipeline:
         analysis.analyze(
@@ -316,16 +326,30 @@ def _analyzed(
             told,
             adapting,
             settings.task,
+            writing,
         )
     return analysis.read_sums(output, CANDIDATE)
 
 
-def _samples(model: ExportedModel, texts: list[str]) -> list[Sample]:
-    """What a model writes after the first words of texts."""
-    prompts = [" ".join(text.split()[:_PROMPT_WORDS]) for text in texts]
+def _samples(path: str, documents: Documents, task: str) -> list[Sample]:
+    """What a model writes: after the first words of texts, or to whole ones."""
+    known = contract.SIGNATURES[task]
+    if contract.GENERATE in known:
+        texts = itertools.islice(documents, _SAMPLES)
+        prompts = [" ".join(text[:LONGEST].split()[:_PROMPT_WORDS]) for text in texts]
+        with ExportedModel(path) as model:
+            answers = model.generate(prompts)
+        references = [""] * len(prompts)
+    elif contract.GENERATE_TARGET in known:
+        pairs = itertools.islice(documents.values_of(TEXT, TARGET), _SAMPLES)
+        prompts, references = ([*side] for side in zip(*pairs, strict=True))
+        with ExportedModel(path) as model:
+            answers = model.generate(prompts, temperature=0.0)
+    else:
+        return []
     return [
-        Sample(prompt=prompt, text=written.text)
-        for prompt, written in zip(prompts, model.generate(prompts), strict=True)
+        Sample(prompt=prompt, text=written.text, reference=reference)
+        for prompt, written, reference in zip(prompts, answers, references, strict=True)
     ]
 
 

@@ -14,7 +14,7 @@ from ...models.tasks.adaptation.settings import AdaptSettings
 from ...models.tasks.tagging import span_types
 from .measures.metric import Metric
 from .measures.sums import NAMES, CorpusSums, interval
-from .measures.tables import adapted_of, measures_of
+from .measures.tables import adapted_of, measures_of, written_of
 from .records import (
     CANDIDATE,
     OVERALL,
@@ -82,7 +82,8 @@ class Measured:
 
     def values(self, model: str, slice_name: str, metric: str) -> np.ndarray | None:
         """A metric, `[1]`, or `[1 + N]` as `Metric.values`; None if unknown."""
-        of_sums = {**self._of_sums, **adapted_of(self.task)}.get(metric)
+        others = {**adapted_of(self.task), **written_of(self.task)}
+        of_sums = {**self._of_sums, **others}.get(metric)
         if of_sums is not None:
             sums = self.sums.get(model, {}).get(slice_name)
             return None if sums is None else of_sums.values(sums)
@@ -155,6 +156,9 @@ class Measured:
             for metric in adapted_of(self.task).values()
             if not math.isnan((values := metric.values(sums))[0])
         }
+        if not math.isnan(sums["written"][0]):
+            for metric in written_of(self.task).values():
+                metrics[metric.name] = _with_interval(metric.values(sums))
         found = {key: float(sums[key][0]) for key in NAMES}
         return Slice(
             documents=sums.documents,

@@ -107,7 +107,10 @@ class Sample(Record):
     """A text that a model has written."""
 
     prompt: str = ""
+    """What it goes on from, or is written to."""
     text: str
+    reference: str = ""
+    """What it should be, where that is known."""
 
 
 class Evaluation(FileRecord):

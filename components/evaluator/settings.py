@@ -29,15 +29,19 @@ from .measures.tables import (
     ADAPTED_MEASURES,
     EXPORT_MEASURES,
     MEASURES,
+    WRITTEN_MEASURES,
     adapted_of,
     measures_of,
+    written_of,
 )
+from .measures.written import GenerationSettings
 from .probes.settings import ProbeSettings, check_settings
 from .records import LAST_BLESSED, NGRAM, OVERALL
 
 METRICS: dict[str, Metric] = {
     **MEASURES,
     **ADAPTED_MEASURES,
+    **WRITTEN_MEASURES,
     **EXPORT_MEASURES,
     **probes.NAMES,
 }
@@ -49,6 +53,7 @@ def metrics_of(task: str) -> dict[str, Metric]:
     known = (
         measures_of(task),
         adapted_of(task),
+        written_of(task),
         EXPORT_MEASURES,
         probes.names_of(task),
     )
@@ -194,6 +199,8 @@ class EvaluatorSettings(Section):
     """As `GateSettings`."""
     adapt: AdaptSettings = AdaptSettings()
     """`GateSettings.adapting`."""
+    generate: GenerationSettings | None = None
+    """`GateSettings.writing`."""
     templates: str = ""
     """Changes with the probes' template file, of which TFX's cache sees the name."""
 
@@ -249,6 +256,9 @@ class GateSettings(Section):
     """A candidate above it is refused, where the task is `masked_lm`."""
     max_nats_per_tag: Annotated[float, Field(gt=0)] = 1.0
     """A candidate above it is refused, where the task is `token_classifier`."""
+    max_target_bits_per_byte: Annotated[float, Field(gt=0)] = 3.0
+    """A candidate above it is refused, where the task is `seq_to_seq_lm`: bits of a
+    byte of the target, given its source."""
     min_improvement: _Number = 0.0
     """Bits per byte, or what else its task is measured in, that a candidate must be
     better than the last blessed model; below 0, how much worse it may be."""
@@ -266,6 +276,11 @@ class GateSettings(Section):
     adapt: AdaptSettings = AdaptSettings()
     """Figures of the model as it adapts to each document while it scores it, told apart
     from all others; rules about `cache_...` or `dynamic_...` have them measured too."""
+    generate: GenerationSettings | None = None
+    """How texts are written that are measured beside the references, where the task is
+    `seq_to_seq_lm`: BLEU, chrF, ROUGE and others. It is done where it is given (`{}` is
+    with all defaults), or a rule is about one of them: each model writes to each source
+    of the split."""
     probes: _Probes = None
     """Settings of the probes for robustness, bias and memorization, which then measure
     all that they know (`{}` is with all defaults); without, what rules are about."""
@@ -304,6 +319,13 @@ class GateSettings(Section):
         given = {how: one for how, one in self.adapt if one is not None}
         return AdaptSettings(**{**asked, **given})
 
+    @property
+    def writing(self) -> GenerationSettings | None:
+        """How models write, if what they write is measured."""
+        named = {rule.metric for rule in self.rules}
+        asked = GenerationSettings() if named & WRITTEN_MEASURES.keys() else None
+        return self.generate or asked
+
     def require_measurable(
         self, features: Sequence[str], task: str = CAUSAL_LM.name
     ) -> None:
@@ -324,6 +346,8 @@ class GateSettings(Section):
         for how, one in self.adapting:
             if one is not None and not adapted_of(task):
                 raise ValueError(f"gate.adapt.{how} is not for models of task {task}")
+        if self.generate and not written_of(task):
+            raise ValueError(f"gate.generate is not for models of task {task}")
 
     def asked(
         self, features: Sequence[str], task: str = CAUSAL_LM.name
@@ -337,6 +361,7 @@ class GateSettings(Section):
             features=list(features),
             probes=self.probes,
             adapt=self.adapting,
+            generate=self.writing,
         )
 
 

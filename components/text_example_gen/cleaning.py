@@ -61,6 +61,8 @@ _DROPPED = {
     "empty": "empty",
     "too_short": "too short",
     "too_long": "too long",
+    "unlike_lengths": "with a target of unlike length",
+    "copies": "with a copy for a target",
     "filtered": "by the filter",
     "duplicates": "duplicates",
     "near_duplicates": "near duplicates",
@@ -87,7 +89,7 @@ def mask_phones(text: str) -> str:
     return _PHONE.sub(PHONE_MASK, text)
 
 
-def load_function(name: str) -> Callable[[str], float]:
+def load_function(name: str) -> Callable[..., float]:
     """Imports a function; modules of the working directory count.
 
     Args:
@@ -97,7 +99,7 @@ def load_function(name: str) -> Callable[[str], float]:
         InputError: Where there is no such module or function.
     """
     try:
-        function: Callable[[str], float] = references.load(name)
+        function: Callable[..., float] = references.load(name)
     except ImportError as error:
         raise InputError(f"cleaning.filter {error}") from error
     return function
@@ -265,15 +267,16 @@ class _CleanEach(beam.DoFn):
 
     def process(self, document: Document) -> Iterator[Any]:
         """Yields the document, or nothing, and what is counted."""
-        text = document.text
+        target = [] if document.target is None else [document.target]
+        texts = [document.text, *target]
         for step, rewrite in self._rewrites.items():
-            rewritten = rewrite(text)
-            if rewritten != text:
+            rewritten = [rewrite(text) for text in texts]
+            if rewritten != texts:
                 yield beam.pvalue.TaggedOutput(_COUNTED, step)
-                text = rewritten if rewritten.strip() else ""
-        reason = self._why_dropped(text)
+                texts = [text if text.strip() else "" for text in rewritten]
+        reason = self._why_dropped(*texts)
         try:
-            if not reason and not self._passes_filter(text):
+            if not reason and not self._passes_filter(texts):
                 reason = "filtered"
         except Exception as error:  # The user's function may raise anything.
             message = f"{document.id}: {type(error).__name__}: {error}"
@@ -282,27 +285,41 @@ class _CleanEach(beam.DoFn):
         if reason:
             yield beam.pvalue.TaggedOutput(_COUNTED, reason)
         else:
-            yield dataclasses.replace(document, text=text)
+            changed = texts[1] if target else None
+            yield dataclasses.replace(document, text=texts[0], target=changed)
 
-    def _why_dropped(self, text: str) -> str | None:
-        cleaning = self._cleaning
-        characters, size = len(text), len(text.encode())
-        if not text:
+    def _why_dropped(self, text: str, target: str | None = None) -> str | None:
+        if not text or target == "":
             return "empty"
-        if characters < (cleaning.min_characters or 0) or size < (
-            cleaning.min_bytes or 0
-        ):
-            return "too_short"
-        if characters > (cleaning.max_characters or characters) or size > (
-            cleaning.max_bytes or size
-        ):
-            return "too_long"
+        cleaning = self._cleaning
+        sizes = {"bytes": len(text.encode()), "characters": len(text)}
+        if target is not None:
+            sizes["target_bytes"] = len(target.encode())
+            sizes["target_characters"] = len(target)
+        for unit, size in sizes.items():
+            if size < (getattr(cleaning, f"min_{unit}") or 0):
+                return "too_short"
+            if size > (getattr(cleaning, f"max_{unit}") or size):
+                return "too_long"
+        return None if target is None else self._why_no_pair(text, target)
+
+    def _why_no_pair(self, source: str, target: str) -> str | None:
+        ratio = self._cleaning.max_length_ratio
+        shorter, longer = sorted((len(source), len(target)))
+        if ratio and longer > ratio * shorter:
+            return "unlike_lengths"
+        if self._cleaning.drop_copies and _is_copy(source, target):
+            return "copies"
         return None
 
-    def _passes_filter(self, text: str) -> bool:
+    def _passes_filter(self, texts: list[str]) -> bool:
         if self._filter is None:
             return True
-        return float(self._filter(text)) >= self._cleaning.filter_threshold
+        return float(self._filter(*texts)) >= self._cleaning.filter_threshold
+
+
+def _is_copy(source: str, target: str) -> bool:
+    return source.casefold().split() == target.casefold().split()
 
 
 def _ranked(document: Document) -> Document:
@@ -387,6 +404,6 @@ def _kept(document: Document, dropped: set[int], word: str) -> Iterator[Any]:
 
 
 def digest(document: Document, fields: frozenset[str] | None = None) -> bytes:
-    """Returns a hash of a document's text and fields, of 16 bytes."""
+    """Returns a hash of a document's text, target and fields, of 16 bytes."""
     content = json.dumps([document.text, counting(document, fields)])
     return hashlib.sha256(content.encode()).digest()[:16]

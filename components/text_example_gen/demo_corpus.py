@@ -32,7 +32,10 @@ documented."""
 CODE = "demo-code"
 """Likewise for functions of the standard library as records of JSON: `words` and
 `tags`, see `demo_code`."""
-_FOLDERS = {NAME: "demo-corpus", KINDS: KINDS, CODE: CODE}
+SUMMARIES = "demo-summaries"
+"""Likewise for docstrings as records of JSON: their first lines, `summary`, and what is
+below these, `text`."""
+_FOLDERS = {NAME: "demo-corpus", KINDS: KINDS, CODE: CODE, SUMMARIES: SUMMARIES}
 _RECORDS = "documents.jsonl"
 # Shorter ones ("See above.") teach a language model nothing.
 _MIN_CHARACTERS = 20
@@ -75,6 +78,29 @@ def documents() -> Iterator[Document]:
         names[name] = names.get(name, 0) + 1
         unique = name if names[name] == 1 else f"{name}.{names[name]}"
         yield Document(unique, text, kind)
+
+
+def summaries() -> Iterator[tuple[str, str]]:
+    """Yields docstrings in two parts, no two with the same rest.
+
+    They are those that begin with a line that ends as a sentence does, and a blank one.
+
+    Yields:
+        What is below the first line, at least 20 characters, and that line.
+
+    References:
+        - [PEP 257](https://peps.python.org/pep-0257/#multi-line-docstrings)
+    """
+    known: set[str] = set()
+    for document in documents():
+        summary, _, rest = document.text.partition("\n")
+        rest, is_begun = rest.strip(), rest.startswith("\n")
+        is_sentence = len(summary) >= _MIN_CHARACTERS and summary.endswith(".")
+        if not (is_sentence and is_begun) or len(rest) < _MIN_CHARACTERS:
+            continue
+        if rest not in known:
+            known.add(rest)
+            yield rest, summary
 
 
 def functions() -> Iterator[Function]:
@@ -218,6 +244,9 @@ def _write(corpus: str, folder: Path) -> None:
     elif corpus == KINDS:
         told = ({"text": it.text, "kind": it.kind} for it in documents())
         _write_records(told, folder)
+    elif corpus == SUMMARIES:
+        pairs = ({"text": rest, "summary": line} for rest, line in summaries())
+        _write_records(pairs, folder)
     else:
         _write_files(documents(), folder)
 

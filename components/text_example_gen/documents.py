@@ -20,8 +20,8 @@ class Document:
             path, in an archive with the name of the file in it, followed by `#` and the
             document's number where a file holds many.
         text: Its text, as it is written; never blank.
-        fields: Further fields that travel with the text, such as a label or a
-            target, by name.
+        fields: Further fields that travel with the text, by name.
+        target: The text to be made of it, where documents have such; never blank.
         labels: What it is labelled, where documents have labels.
         tags: A tag for each of its words, where words have such.
         split: The split that it is for; "" where a hash decides.
@@ -33,6 +33,7 @@ class Document:
     id: str
     text: str
     fields: dict[str, str] = dataclasses.field(default_factory=dict)
+    target: str | None = None
     labels: tuple[str, ...] | None = None
     tags: tuple[str, ...] | None = None
     weight: float = 1.0

@@ -36,7 +36,7 @@ from . import (
 )
 from .documents import Document
 from .records import Contamination, Labels, LastRun, Profile, Splitting, Summary
-from .settings import LABEL, TAG, CleaningSettings, SourceSettings
+from .settings import LABEL, TAG, TARGET, CleaningSettings, SourceSettings
 from .shards import write_shards
 from .streams import BrokenOffError, UnusableError
 from .values import Broken
@@ -168,7 +168,7 @@ class Executor(BaseExampleGenExecutor):
             for name in splits:
                 weigh = _repeat if name == "train" else _once
                 splits[name] |= f"Weigh[{name}]" >> beam.FlatMap(weigh)
-        for feature in _targets(_sources(exec_properties)):
+        for feature in _labelled(_sources(exec_properties)):
             for name, examples in splits.items():
                 path = os.path.join(self._scratch, f"labels-{name}")
                 _ = examples | f"Labels[{name}]" >> labels.Count(path, feature)
@@ -199,10 +199,10 @@ class Executor(BaseExampleGenExecutor):
             InputError: Where nothing can be learned of them.
         """
         sources = _sources(exec_properties)
-        targets = _targets(sources)
-        if not targets:
+        labelled = _labelled(sources)
+        if not labelled:
             return None
-        (feature,) = targets
+        (feature,) = labelled
         found = Labels(
             feature=feature,
             multi_label=sources[0].multi_label,
@@ -270,8 +270,10 @@ def _sources(exec_properties: Properties) -> list[SourceSettings]:
     return [SourceSettings(**source) for source in told]
 
 
-def _targets(corpus: list[SourceSettings]) -> set[str]:
-    return set().union(*(source.targets for source in corpus))
+def _labelled(corpus: list[SourceSettings]) -> set[str]:
+    """The feature whose values are counted, if there is one."""
+    targets = set().union(*(source.targets for source in corpus))
+    return targets & labels.COUNTED
 
 
 class ReadDocuments(beam.DoFn):
@@ -306,7 +308,7 @@ class ReadDocuments(beam.DoFn):
             skipped.file = "empty"
         if skipped:
             yield beam.pvalue.TaggedOutput(
-                _SKIPPED, (printable(element.path), str(skipped), skipped.num_records)
+                _SKIPPED, (printable(element.name), str(skipped), skipped.num_records)
             )
 
 
@@ -443,6 +445,8 @@ def to_example(document: Document) -> tf.train.Example:
         features[LABEL] = feature(*document.labels)
     if document.tags is not None:
         features[TAG] = feature(*document.tags)
+    if document.target is not None:
+        features[TARGET] = feature(document.target)
     if document.weight != 1:
         features[_WEIGHT_FEATURE] = tf.train.Feature(
             float_list=tf.train.FloatList(value=[document.weight])
@@ -531,4 +535,6 @@ def _finer(source: SourceSettings) -> str:
     smaller = {"file": "paragraph", "paragraph": "line"}.get(source.documents)
     if source.split_by != "text":
         return ", or split finer with --set corpus.split_by=text"
-    return f", or split finer with --set corpus.documents={smaller}" if smaller else ""
+    if source.target or not smaller:
+        return ""
+    return f", or split finer with --set corpus.documents={smaller}"

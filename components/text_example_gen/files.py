@@ -40,7 +40,8 @@ class File:
 
     Attributes:
         path: Where it is.
-        source: The source that it belongs to.
+        source: The source that it belongs to; of two files side by side, it says where
+            the other is.
         state: Size in bytes and time of last change; of a dataset "".
         span: Which span it belongs to, where the source has spans.
     """
@@ -49,6 +50,11 @@ class File:
     source: SourceSettings
     state: str
     span: Span | None
+
+    @property
+    def name(self) -> str:
+        """What it is called, with the file of its targets where it has one."""
+        return pair_name(self.path, self.source.target)
 
 
 class Found(NamedTuple):
@@ -61,6 +67,11 @@ class Found(NamedTuple):
 
     files: list[File]
     left_out: dict[str, str]
+
+
+def pair_name(path: str, target: str | None) -> str:
+    """What a file is called, or two side by side."""
+    return f"{path} and {target}" if target else path
 
 
 def say_left_out(counts: Mapping[str, int], paths: Iterable[str]) -> str:
@@ -85,10 +96,10 @@ def find(sources: Sequence[SourceSettings]) -> Found:
         files = _find(source, left_out)
         _require_use(source, files)
         for file in files:
-            other = found.setdefault(file.path, file)
+            other = found.setdefault(file.name, file)
             if other is not file:
                 raise InputError(
-                    f"{file.path} belongs to two sources of the corpus, "
+                    f"{file.name} belongs to two sources of the corpus, "
                     f"{other.source.path!r} and {source.path!r}: leave it in one"
                 )
     told = {printable(path): what for path, what in left_out.items()}
@@ -113,6 +124,8 @@ def _find(source: SourceSettings, left_out: dict[str, str]) -> list[File]:
     if hubs.is_dataset(source.path):
         hubs.require_package(source.path)
         return [File(source.path, source, state="", span=None)]
+    if source.target:
+        return [_side_by_side(source, left_out)]
     pattern = source.path
     fixed = re.split(r"[*?\[]|\{SPAN\}|\{VERSION\}", pattern, maxsplit=1)[0]
     if "/" not in fixed and fixed != pattern:
@@ -134,6 +147,38 @@ def _find(source: SourceSettings, left_out: dict[str, str]) -> list[File]:
             "folder of text files or a pattern such as 'texts/*.txt'"
         )
     return [File(file.path, source, _state(file), span) for file in files]
+
+
+def _side_by_side(source: SourceSettings, left_out: dict[str, str]) -> File:
+    """Two files, of which one has the targets of the other's lines."""
+    sides = list[File]()
+    for path in source.paths:
+        found = _find(SourceSettings(path=path), left_out)
+        if len(found) != 1:
+            raise InputError(
+                f"{path}: {len(found)} files, and a source and its target are one file "
+                "each, whose lines belong together: name each pair as a source"
+            )
+        sides += found
+        of_name = formats.kind_of(found[0].path).format
+        if of_name in formats.ARCHIVES or source.format_of(path) != formats.TEXT:
+            raise InputError(
+                f"{found[0].path} is {of_name}, by its name, and a source and its "
+                "target are text, line by line: a table of both needs a path, and "
+                "corpus.text_field and corpus.target_field"
+            )
+    one, other = sides
+    if one.span != other.span:
+        raise InputError(
+            f"{one.path} is of {one.span or 'no span'}, and {other.path} of "
+            f"{other.span or 'no span'}: they must be of the same"
+        )
+    return File(
+        one.path,
+        source.model_copy(update={"target": other.path}),
+        state=f"{one.state}\0{other.path}\0{other.state}",
+        span=one.span,
+    )
 
 
 def _meant(
@@ -167,9 +212,9 @@ def _require_use(source: SourceSettings, files: list[File]) -> None:
         source.format_of(file.path) == formats.TEXT for file in files
     ):
         raise InputError(
-            "corpus.text_field, corpus.label_field, corpus.fields and corpus.split_by "
-            f"by a field are of records, and {source.path} is text, by the name of "
-            f"{files[0].path}: corpus.format can say what it is"
+            "corpus.text_field, corpus.label_field, corpus.target_field, corpus.fields "
+            f"and corpus.split_by by a field are of records, and {source.path} is "
+            f"text, by the name of {files[0].path}: corpus.format can say what it is"
         )
 
 

@@ -29,6 +29,8 @@ _WORDS = {
     LABEL: _Words("label", "documents", "classifier"),
     TAG: _Words("tag", "words", "tagger"),
 }
+COUNTED = frozenset(_WORDS)
+"""The features whose values are labels of documents, or tags of words."""
 
 
 class Count(beam.PTransform):

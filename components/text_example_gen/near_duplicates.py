@@ -23,7 +23,7 @@ from apache_beam.pvalue import AsSingleton
 from .alike import later_alike, mix
 from .documents import Document
 from .repeated_keys import RepeatedKeys, Sieve
-from .settings import LABEL, TAG
+from .settings import LABEL, TAG, TARGET
 
 NUM_HASHES = 128
 RECALL = 0.99
@@ -171,9 +171,10 @@ def counting(
     """The fields that must be equal in duplicates, all or those named."""
     labels = [(LABEL, label) for label in document.labels or ()]
     tags = [] if document.tags is None else [(TAG, " ".join(document.tags))]
+    target = [] if document.target is None else [(TARGET, document.target)]
     return sorted(
         (name, value)
-        for name, value in (*document.fields.items(), *labels, *tags)
+        for name, value in (*document.fields.items(), *labels, *tags, *target)
         if fields is None or name in fields
     )
 

@@ -15,11 +15,18 @@ from ..errors import printable
 from . import archives, formats, hubs
 from .conll import read_sentences
 from .documents import Document
+from .files import pair_name
 from .json_values import read_values
 from .parquet import read_parquet
 from .rows import Rows
 from .settings import SourceSettings
-from .streams import BrokenOffError, UnusableError, decompressed, open_stream
+from .streams import (
+    BrokenOffError,
+    UnlikeError,
+    UnusableError,
+    decompressed,
+    open_stream,
+)
 from .values import (
     BLANKS,
     Broken,
@@ -40,7 +47,7 @@ _WAITS = (1, 5)  # seconds before what broke off is read again
 
 @dataclasses.dataclass(frozen=True)
 class LeftOut:
-    """A file of an archive that no one means, and what it is."""
+    """A file of an archive, or a line, that no one means, and what it is."""
 
     name: str
     what: str
@@ -84,6 +91,9 @@ def read(path: str, source: SourceSettings) -> Iterator[Item]:
 def _read(path: str, source: SourceSettings) -> Iterator[Item]:
     if hubs.is_dataset(path):
         yield from _documents(path, source, "record", enumerate(hubs.read(path)))
+        return
+    if source.target:
+        yield from _read_pairs(path, source.target, source)
         return
     with open_stream(path) as stream:
         if not stream.peek(1):
@@ -208,9 +218,9 @@ def _read_text(
 ) -> Iterator[Document | Broken]:
     if source.means_records:
         raise UnusableError(
-            "text without fields: corpus.fields, corpus.text_field, corpus.label_field "
-            "and corpus.split_by need JSON, CSV, TSV or Parquet, and corpus.tags_field "
-            "one of these or format conll"
+            "text without fields: corpus.fields, corpus.text_field, "
+            "corpus.label_field, corpus.target_field and corpus.split_by need JSON, "
+            "CSV, TSV or Parquet, and corpus.tags_field one of these or format conll"
         )
     if source.documents == "file":
         content = stream.read(_LARGEST + 1)
@@ -230,6 +240,62 @@ def _read_text(
             yield make_document(f"{path}#{number}", text, path, source)
         else:
             yield Broken(f"line {line}", no_text_of(encoding))
+
+
+def _read_pairs(path: str, target_path: str, source: SourceSettings) -> Iterator[Item]:
+    """Reads two files side by side: the lines of one, and their targets.
+
+    A number is that of the line, from 0, whatever lines before it are.
+
+    Raises:
+        UnlikeError: Where one has more lines.
+    """
+    paths = printable(path), printable(target_path)
+    with open_stream(path) as one, open_stream(target_path) as other:
+        lines = [
+            _lines_side_by_side(stream, name, source.encoding)
+            for stream, name in zip((one, other), paths, strict=True)
+        ]
+        for number, pair in enumerate(itertools.zip_longest(*lines)):
+            if None in pair:
+                counts = [
+                    number + (text is not None) + sum(1 for _ in rest)
+                    for text, rest in zip(pair, lines, strict=True)
+                ]
+                raise UnlikeError(dict(zip(paths, counts, strict=True)))
+            place = f"line {number + 1}"
+            blank = [
+                name for name, text in zip(paths, pair, strict=True) if not text.strip()
+            ]
+            if len(blank) == 2:
+                yield LeftOut(place, "pairs of blank lines")
+            elif blank:
+                yield Broken(place, f"blank in {blank[0]}, and not in the other file")
+            elif not all(map(is_unicode, pair)):
+                yield Broken(place, f"not {source.encoding.upper()}")
+            else:
+                name = f"{pair_name(*paths)}#{number}"
+                document = make_document(name, pair[0], path, source)
+                yield dataclasses.replace(document, target=pair[1])
+
+
+def _lines_side_by_side(
+    stream: io.BufferedReader, path: str, encoding: str
+) -> Iterator[str]:
+    r"""The lines of a file, without their ends: nothing but `"\n"` ends one.
+
+    Others that a person, Unicode or `str.splitlines` may take for the end of a line
+    stand within lines, and would put all that follows beside a wrong counterpart.
+    """
+    try:
+        head = stream.peek(_HEAD)[:_HEAD]
+        encoding = formats.encoding_of(head, encoding)
+        if reason := formats.why_no_text(head, encoding):
+            raise UnusableError(reason)
+        for line in _lines(stream, encoding, newline="\n"):
+            yield unify_line_ends(line).removesuffix("\n")
+    except UnusableError as error:
+        raise UnusableError(f"{path}: {error}") from error
 
 
 def _is_json_of_many_lines(stream: io.BufferedReader, encoding: str) -> bool:

@@ -87,7 +87,7 @@ class Summary(FileRecord):
     skipped_records: int = 0
     """Number of records skipped in files that were read."""
     left_out: dict[str, int] = {}
-    """Number of files and folders that no one means, by what they are."""
+    """Number of files, folders and lines that no one means, by what they are."""
     spans: dict[str, str] = {}
     """Span and version that were read of each path with `{SPAN}` in it."""
     cleaning: dict[str, int] = {}
@@ -104,6 +104,10 @@ class Summary(FileRecord):
         return summary.contamination.get(split) if summary else None
 
 
+def _normal(path: str) -> str:
+    return path if "://" in path else os.path.normpath(path)
+
+
 class Splitting(FileRecord):
     """What decides which documents there are, and which of them a model learns from.
 
@@ -114,7 +118,7 @@ class Splitting(FileRecord):
     FILE: ClassVar = "assets.extra/splitting.json"
 
     sources: dict[str, dict[str, Any]]
-    """How each source is read, by its path."""
+    """How each source is read, by its path, or both of one in two files."""
     cleaning: dict[str, Any] = {}
     """The steps that change texts, or choose among those much alike."""
     buckets: dict[str, int]
@@ -134,9 +138,8 @@ class Splitting(FileRecord):
         """What decides it where a corpus is read, cleaned and split so."""
         return cls(
             sources={
-                path if "://" in path else os.path.normpath(path): source.of_texts
+                " and ".join(map(_normal, source.paths)): source.of_texts
                 for source in sources
-                for path in [source.path]
             },
             cleaning=cleaning.of_texts,
             buckets=dict(buckets),

@@ -22,14 +22,18 @@ _FieldName = Annotated[
 ]
 _Length = Annotated[int, Field(ge=1)]
 # Features of the examples, raw and transformed, and what is sliced by bytes.
-_TAKEN = ("text", "id", "token_ids", "word_tokens", "length")
+_TAKEN = ("text", "id", "token_ids", "target_ids", "word_tokens", "length")
 LABEL = "label"
 """The feature of the examples that has the labels of a document."""
 TAG = "tag"
 """The feature that has a tag for each of its words."""
 WORD_TOKENS = "word_tokens"
 """Of transformed examples with tags: how many tokens each word has."""
-TARGET_FIELDS = {LABEL: "label_field", TAG: "tags_field"}
+TARGET = "target"
+"""The feature that has the text to be made of a text."""
+TARGET_IDS = "target_ids"
+"""Of transformed examples with targets: the tokens of these."""
+TARGET_FIELDS = {LABEL: "label_field", TAG: "tags_field", TARGET: "target_field"}
 """The settings that name the fields of what is learned of texts, by the feature."""
 _TEXT_FIELD = "text"
 _BY_NO_FIELD = ("text", "file")
@@ -45,7 +49,7 @@ def _known_encoding(name: str) -> str:
     return name
 
 
-_UNITS = ("bytes", "characters")
+_UNITS = ("bytes", "characters", "target_bytes", "target_characters")
 
 
 class _Reading(Section):
@@ -55,7 +59,8 @@ class _Reading(Section):
     the highest number is read. Or a dataset, `hf://NAME:CONFIGURATION@SPLIT` or
     `tfds://NAME@SPLIT`. `demo` is Python's own documentation; `demo-kinds` is the same
     as records, each with the `kind` of what it documents; `demo-code` are Python's own
-    functions as `words` and `tags`."""
+    functions as `words` and `tags`; `demo-summaries` are docstrings without their first
+    line, which is the `summary`, as `text`."""
     format: Literal[
         "auto", "text", "json", "jsonl", "csv", "tsv", "parquet", "conll"
     ] = "auto"
@@ -94,10 +99,14 @@ class _Reading(Section):
     as `B-PER`, `I-PER` and `O`. Words and tags are lists, or text with white space in
     between; the text is the words with blanks between them. The tags become the feature
     `tag`; a document with too few or too many is none."""
+    target_field: _FieldName | None = None
+    """The field or column that has the text to be made of the text (`task:
+    seq_to_seq_lm`), such as its translation or summary. It becomes the feature
+    `target`; a document without one is none."""
     split_by: _FieldName = "text"
     """What stays together in one split, as a hash of it decides: `text`, so that copies
-    do; `file`, all documents of a file; or a field, all records with one value of it,
-    such as `author`."""
+    do, and all targets of one source; `file`, all documents of a file; or a field, all
+    records with one value of it, such as `author`."""
 
 
 SPLITS = ("train", "test", "eval")
@@ -109,11 +118,23 @@ BUCKETS = 1000
 """Parts of the range of a hash that splits share."""
 
 
+def _is_dataset(path: str) -> bool:
+    return path.startswith(("hf://", "tfds://"))
+
+
+_PLACES = ("path", "target")
+
+
 class SourceSettings(_Reading):
     """Files of one kind, or a dataset. What is not given is as in the corpus."""
 
     path: PathText
     """As of the corpus."""
+    target: PathText | None = None
+    """A text file beside that of `path`, which may then be called `source`: line by
+    line the targets of its lines, as in `{source: train.en, target: train.de}`. Another
+    number of lines is an error; a line without a counterpart is skipped, and so are
+    lines that are blank in both."""
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """How often a document stands in the training split; 2.5 is twice, and half of the
     documents three times; 0.1 keeps a tenth of them. The document's hash decides. The
@@ -129,13 +150,20 @@ class SourceSettings(_Reading):
     @property
     def columns(self) -> list[str]:
         """The fields that are read of a record."""
-        others = (self.split_field, self.label_field, self.tags_field)
-        return sorted({self.text_field, *self.fields.values(), *filter(None, others)})
+        learned = (getattr(self, field) for field in TARGET_FIELDS.values())
+        others = filter(None, (self.split_field, *learned))
+        return sorted({self.text_field, *self.fields.values(), *others})
 
     @property
     def targets(self) -> set[str]:
         """The features that it has for a task to learn."""
-        return {name for name, field in TARGET_FIELDS.items() if getattr(self, field)}
+        told = {name for name, field in TARGET_FIELDS.items() if getattr(self, field)}
+        return told | {TARGET} if self.target else told
+
+    @property
+    def paths(self) -> list[str]:
+        """Where it lies: its path, and that of its targets, where they have one."""
+        return [self.path, self.target] if self.target else [self.path]
 
     def format_of(self, path: str) -> str:
         """How a file is read: as it is told, or as its name says."""
@@ -149,8 +177,22 @@ class SourceSettings(_Reading):
     @property
     def of_texts(self) -> dict[str, Any]:
         """What decides which documents there are, and how their texts read."""
-        labels = {*TARGET_FIELDS.values(), "multi_label", "label_separator"}
-        return self.model_dump(exclude={"path", "fields", "weight", *labels})
+        labels = {"label_field", "tags_field", "multi_label", "label_separator"}
+        return self.model_dump(exclude={*_PLACES, "fields", "weight", *labels})
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _a_source_with_a_target_is_its_path(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "source" not in content:
+            return content
+        if "path" in content or not content.get("target"):
+            raise ValueError(
+                f"corpus.sources: source {content['source']!r} is one of two text "
+                "files side by side, {source: train.en, target: train.de}; all else "
+                "has a path"
+            )
+        others = {key: value for key, value in content.items() if key != "source"}
+        return {"path": content["source"], **others}
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -267,13 +309,12 @@ class CorpusSettings(_Reading):
                 "split, and all of corpus.sources have one"
             )
         for source in self.all_sources:
-            if source.split_by == "file" and "://" in source.path and not source.split:
-                scheme = source.path.partition("://")[0]
-                if scheme in ("hf", "tfds"):
-                    raise ValueError(
-                        f"corpus.split_by: {source.path} has no files to split by: "
-                        "text, or the name of a field"
-                    )
+            by_file = source.split_by == "file" and not source.split
+            if by_file and _is_dataset(source.path):
+                raise ValueError(
+                    f"corpus.split_by: {source.path} has no files to split by: text, "
+                    "or the name of a field"
+                )
         return self
 
     @pydantic.model_validator(mode="after")
@@ -287,9 +328,14 @@ class CorpusSettings(_Reading):
     @pydantic.model_validator(mode="after")
     def _sources_are_labelled_alike(self) -> CorpusSettings:
         if len(self.targets) > 1:
+            given = [f"corpus.{TARGET_FIELDS[name]}" for name in sorted(self.targets)]
             raise ValueError(
-                "corpus.label_field and corpus.tags_field: give one, as a model "
-                "learns either"
+                f"{' and '.join(given)}: give one, as a model learns either"
+            )
+        if TARGET in self.features and TARGET not in self.targets:
+            raise ValueError(
+                f"corpus.fields: the feature {TARGET} is that of corpus.target_field: "
+                "take another name"
             )
         for feature in self.targets:
             key = TARGET_FIELDS[feature]
@@ -310,6 +356,27 @@ class CorpusSettings(_Reading):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _files_side_by_side_are_of_lines(self) -> CorpusSettings:
+        for source in self.all_sources:
+            if not source.target:
+                continue
+            told = {
+                "documents paragraph": source.documents == "paragraph",
+                f"format {source.format}": source.format not in ("auto", formats.TEXT),
+                "text_field, target_field, fields, label_field, tags_field, and "
+                "split_by a field,": source.means_records,
+                "a dataset": any(map(_is_dataset, source.paths)),
+            }
+            for what, is_told in told.items():
+                if is_told:
+                    raise ValueError(
+                        f"corpus.sources: {source.path} and its target "
+                        f"{source.target} are text, line by line, and {what} is of "
+                        "other sources: leave it out"
+                    )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _fields_have_names_of_their_own(self) -> CorpusSettings:
         for name in self.features:
             if not name.isidentifier() or name in _TAKEN:
@@ -322,7 +389,10 @@ class CorpusSettings(_Reading):
 
 
 class CleaningSettings(Section):
-    """What is done to documents before they are split, in this order."""
+    """What is done to documents before they are split, in this order.
+
+    What changes texts does so to targets, too.
+    """
 
     normalize: Literal["NFC", "NFKC"] | None = None
     """Unicode normalization form."""
@@ -342,21 +412,37 @@ class CleaningSettings(Section):
     """Documents of fewer are dropped."""
     max_characters: _Length | None = None
     """Documents of more are dropped."""
+    min_target_bytes: _Length | None = None
+    """Of documents with a target, those with a shorter one are dropped; what is said
+    above is of their sources."""
+    max_target_bytes: _Length | None = None
+    """Those with a longer one are dropped."""
+    min_target_characters: _Length | None = None
+    """Those with one of fewer are dropped."""
+    max_target_characters: _Length | None = None
+    """Those with one of more are dropped."""
+    max_length_ratio: Annotated[float, Field(ge=1)] | None = None
+    """Of documents with a target, those are dropped of which one side has more than so
+    many times the characters of the other."""
+    drop_copies: bool = False
+    """Whether documents whose target is their source are dropped, but for the case of
+    letters and white space."""
     filter: Annotated[str, Field(pattern=PATTERN)] | None = None
     """A function of yours, `module:function`, from a text to a bool or a score, each
-    time the same for the same text."""
+    time the same for the same text; from two texts, source and target, where documents
+    have targets."""
     filter_threshold: float = 0.5
     """Documents that score less are dropped; a bool counts 0 or 1."""
     drop_duplicates: bool = False
-    """Of documents equal in text and fields keeps the one with the smallest id; where
-    sources have splits, here and below, one of `test` or `eval` before those of
+    """Of documents equal in text, target and fields keeps the one with the smallest id;
+    where sources have splits, here and below, one of `test` or `eval` before those of
     `train`."""
     drop_near_duplicates: bool = False
     """Of documents much alike keeps the one with the smallest id (MinHash); also drops
     exact duplicates."""
     duplicate_fields: list[str] | None = None
-    """Features of `corpus.fields` in which duplicates, exact and near, are equal: all
-    where it is not given, none where it is `[]`."""
+    """Features of `corpus.fields`, and `target`, in which duplicates, exact and near,
+    are equal: all where it is not given, none where it is `[]`."""
     near_duplicate_threshold: Annotated[float, Field(ge=0.3, lt=1)] = 0.8
     """Share of their shingles that near duplicates have in common (Jaccard)."""
     shingles: Literal["words", "characters"] = "words"
@@ -376,13 +462,22 @@ class CleaningSettings(Section):
         switches = {
             **rewrites,
             "empty": any(rewrites.values()),
-            "too_short": self.min_bytes or self.min_characters,
-            "too_long": self.max_bytes or self.max_characters,
+            "too_short": any(getattr(self, f"min_{unit}") for unit in _UNITS),
+            "too_long": any(getattr(self, f"max_{unit}") for unit in _UNITS),
+            "unlike_lengths": self.max_length_ratio,
+            "copies": self.drop_copies,
             "filtered": self.filter,
             "duplicates": self.drop_duplicates or self.drop_near_duplicates,
             "near_duplicates": self.drop_near_duplicates,
         }
         return [name for name, on in switches.items() if on]
+
+    @property
+    def of_pairs(self) -> list[str]:
+        """Those of its settings that are given and of documents with a target alone."""
+        names = [f"{end}_{unit}" for unit in _UNITS[2:] for end in ("min", "max")]
+        names += ["max_length_ratio", "drop_copies"]
+        return [name for name in names if getattr(self, name)]
 
     @property
     def of_texts(self) -> dict[str, Any]:
@@ -391,6 +486,7 @@ class CleaningSettings(Section):
         Other steps drop documents, and leave those that stay in their splits.
         """
         drops = {"filter", "filter_threshold", "drop_duplicates"}
+        drops |= {"max_length_ratio", "drop_copies"}
         drops |= {f"{end}_{unit}" for end in ("min", "max") for unit in _UNITS}
         if not self.drop_near_duplicates:
             drops |= {"near_duplicate_threshold", "shingles", "shingle_length"}

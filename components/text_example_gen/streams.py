@@ -8,7 +8,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import zstandard
@@ -48,6 +48,20 @@ class BrokenOffError(InputError):
         told = getattr(error, "strerror", None) or error
         reason = " ".join(str(told).split()) or type(error).__name__
         return cls(path, reason, lasting=isinstance(error, _LASTING))
+
+
+class UnlikeError(BrokenOffError):
+    """Two files that have unlike numbers of lines, which should belong together."""
+
+    def __init__(self, lines: Mapping[str, int]) -> None:
+        (path, number), (other, count) = lines.items()
+        InputError.__init__(
+            self,
+            f"{path} has {number:,} line(s), and {other} has {count:,}: each line "
+            "needs its counterpart, so give files of equally many, or a table with "
+            "corpus.text_field and corpus.target_field",
+        )
+        self.lasting = True
 
 
 @contextlib.contextmanager

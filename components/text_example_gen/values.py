@@ -63,6 +63,7 @@ def document_of(
         if not isinstance(record, Mapping):
             raise _BrokenRecordError("no JSON object")
         text, tags = _text_and_tags(record, source)
+        target = _text(record, source.target_field) if source.target_field else None
         fields = {
             name: told
             for name, column in source.fields.items()
@@ -72,12 +73,13 @@ def document_of(
         group = _as_text(record, source.split_field) if source.split_field else None
     except _BrokenRecordError as error:
         return Broken(place, str(error))
-    known = (text, *fields.values(), *(labels or ()), *(tags or ()), group or "")
+    known = [text, target or "", group or "", *fields.values()]
+    known += [*(labels or ()), *(tags or ())]
     if not all(map(is_unicode, known)):
         return Broken(place, no_text_of(encoding))
     name = f"{path}#{number}"
     document = make_document(name, text, path, source, fields, group)
-    return dataclasses.replace(document, labels=labels, tags=tags)
+    return dataclasses.replace(document, target=target, labels=labels, tags=tags)
 
 
 def make_document(
@@ -172,6 +174,11 @@ def _text_and_tags(
                 f"{of_tags!r} has {len(tags)} for the {len(words)} words of {name!r}"
             )
         return " ".join(words), tags
+    return _text(record, name), None
+
+
+def _text(record: Mapping[str, Any], name: str) -> str:
+    """A field that must have text."""
     text = _value(record, name)
     if text is None:
         raise _BrokenRecordError(f"{name!r} is null")
@@ -181,7 +188,7 @@ def _text_and_tags(
     text = unify_line_ends(text)
     if not text.strip(BLANKS):
         raise _BrokenRecordError(f"{name!r} is empty")
-    return text, None
+    return text
 
 
 def _words(record: Mapping[str, Any], name: str) -> tuple[str, ...]:

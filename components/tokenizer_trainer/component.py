@@ -31,6 +31,7 @@ class TokenizerTrainerSpec(ComponentSpec):
 class TokenizerTrainer(base_beam_component.BaseBeamComponent):
     """Learns a tokenizer from the split `train`, or takes one that is there.
 
+    Where documents have targets, it is of these and of texts, and learned from both.
     Characters and words are counted in the whole split, and pieces of words learned
     from those counts; SentencePiece learns from a bounded, seeded sample of it.
 
@@ -42,7 +43,7 @@ class TokenizerTrainer(base_beam_component.BaseBeamComponent):
     ```
 
     Args:
-        examples: Examples with the feature `text`.
+        examples: Examples with the feature `text`, and perhaps `target`.
         preset: KerasHub preset whose tokenizer the type `"preset"` takes.
         **settings: Those of `TokenizerSettings`.
     """

@@ -21,6 +21,7 @@ from ..documents import in_batches, split
 from ..errors import InputError
 from ..progress import report
 from ..sample import BoundedSample
+from ..text_example_gen.settings import TARGET
 from ..types import Artifacts, Properties
 from .settings import TokenizerSettings
 
@@ -118,7 +119,7 @@ class _Corpus:
                 pipeline
                 | beam.Create(split(self._examples, "train").file_patterns)
                 | beam.io.ReadAllFromTFRecord()
-                | "Text" >> beam.Map(lambda record: _text(record).decode())
+                | "Text" >> beam.FlatMap(_texts)
                 | in_batches()
                 | "Count" >> beam.FlatMap(lambda texts: count(texts).items())
                 | beam.CombinePerKey(sum)
@@ -145,7 +146,8 @@ class _Corpus:
                 pipeline
                 | beam.Create(split(self._examples, "train").file_patterns)
                 | beam.io.ReadAllFromTFRecord()
-                | "Text" >> beam.Map(_text)
+                | "Text" >> beam.FlatMap(_texts)
+                | "Encode" >> beam.Map(str.encode)
                 | "Sample" >> beam.CombineGlobally(sample)
                 | "Documents" >> beam.FlatMap(lambda documents: documents)
                 | "Write" >> beam.io.WriteToTFRecord(path, num_shards=1)
@@ -159,6 +161,8 @@ def _as_json(units: list[tuple[str, int]], total: int) -> bytes:
     return json.dumps([units, total]).encode()
 
 
-def _text(record: bytes) -> bytes:
-    example = tf.train.Example.FromString(record)
-    return example.features.feature["text"].bytes_list.value[0]
+def _texts(record: bytes) -> list[str]:
+    """A document's text, and its target where it has one: one tokenizer is of both."""
+    features = tf.train.Example.FromString(record).features.feature
+    names = [name for name in ("text", TARGET) if name in features]
+    return [features[name].bytes_list.value[0].decode() for name in names]

@@ -268,10 +268,11 @@ class Job:
         """The windows of both splits, by default in the packing of the settings."""
         rows, packing = ROWS[self.task], packing or self.settings.packing
         own = self._own_settings
+        more = [model.source_context_length] if rows.has_sources else []
         for stream in (self.learned, "eval"):
             path = os.path.join(packed, stream)
             yield load(rows.read)(
-                path, model.context_length, packing, self.tokenizer, own
+                path, model.context_length, packing, self.tokenizer, own, *more
             )
 
     @property
@@ -283,7 +284,7 @@ class Job:
     def eval_texts(self, packed: str, decisions: int = 1) -> Texts:
         """What the evaluation split says, by what `pack` and Transform have written."""
         folder = os.path.dirname(os.path.dirname(self.eval_files[0]))
-        counts = Tokens.read(folder).splits["eval"]
+        counts = Tokens.read(folder).splits["eval"].predicted
         lengths = read_lengths(os.path.join(packed, "eval"))
         return Texts(
             targets=int(lengths.sum() + len(lengths)),

@@ -164,8 +164,13 @@ class _Training:
                 verbose=0,
             )
         except LossIsNotFinite as failure:
-            ids = next(iter(self._batches(failure.batch)))[0]["token_ids"]
-            record = {**failure.record, "token_ids": ids.numpy().tolist()}
+            inputs = next(iter(self._batches(failure.batch)))[0]
+            ids = {
+                name: values.numpy().tolist()
+                for name, values in inputs.items()
+                if name.endswith("token_ids")
+            }
+            record = {**failure.record, **ids}
             path = self._checkpoints.note_failure(record)
             raise InputError(f"{failure}; {path} has its batch") from failure
         except tf.errors.OpError:

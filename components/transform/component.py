@@ -27,6 +27,7 @@ class TransformSpec(standard_component_specs.TransformSpec):
 class Transform(base_beam_component.BaseBeamComponent):
     """Tokenizes in the graph: from `text` to ragged `token_ids`, one row a document.
 
+    From `target`, where documents have such, to `target_ids`, by the same tokenizer.
     Other features of the schema, such as a label, go with them. How many tokens each
     split has, how long they are and how many unknown, lies in the transformed examples
     as `tokens.json`.
@@ -43,7 +44,7 @@ class Transform(base_beam_component.BaseBeamComponent):
     that whoever has the graph has the one tokenizer.
 
     Args:
-        examples: Examples with the feature `text`.
+        examples: Examples with the feature `text`, and perhaps `target`.
         schema: Schema of the examples.
         tokenizer: A KerasHub tokenizer preset.
     """

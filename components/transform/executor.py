@@ -62,12 +62,14 @@ class Executor(tfx_executor.Executor):
             self._make_beam_pipeline,
             examples,
             artifact_utils.get_single_instance(output_dict["transformed_examples"]),
-            token_ids=token_statistics.feature_of(graph_uri),
+            token_ids=token_statistics.features_of(graph_uri),
             tokenizer=_tokenizer_folder(graph_uri),
             scratch=os.path.join(self._get_tmp_dir(), "token_statistics"),
         )
         for split, statistics in found.items():
             report(f"{split}: {statistics}")
+            if statistics.target:
+                report(f"{split}, targets: {statistics.target}")
 
 
 def _splits_config(examples: list[types.Artifact]) -> str:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from ...models.tasks.words import tokens_of_words, words_of
 from ...models.tokenizers.table import restored
-from ..text_example_gen.settings import WORD_TOKENS
+from ..text_example_gen.settings import TARGET, TARGET_IDS, WORD_TOKENS
 
 
 def preprocessing_fn(
@@ -21,19 +21,25 @@ def preprocessing_fn(
     """Tokenizes documents; labels go with them as they are.
 
     Args:
-        inputs: `text`, string `[batch, 1]`; any other feature, such as a label, of one
-            value a document, or sparse or ragged where it may be missing.
+        inputs: `text`, string `[batch, 1]`, and where documents have such `target`,
+            likewise; any other feature, such as a label, of one value a document, or
+            sparse or ragged where it may be missing.
         custom_config: `tokenizer`, the folder of a KerasHub tokenizer preset, and
             `has_tags`, whether words have tags.
 
     Returns:
         `token_ids`, ragged int64 `[batch, None]`, without start and end tokens, and the
         other features, ragged `[batch, None]`: no value where one is missing. Where
-        words have tags, also `word_tokens`, how many tokens each has.
+        words have tags, also `word_tokens`, how many tokens each has; where documents
+        have targets, in their place `target_ids`, as `token_ids` are of texts.
     """
     tokenizer = restored(custom_config["tokenizer"])
-    others = {name: _ragged(inputs[name]) for name in inputs if name != "text"}
+    tokenized = ("text", TARGET)
+    others = {name: _ragged(inputs[name]) for name in inputs if name not in tokenized}
     text = tf.reshape(inputs["text"], [-1])
+    if TARGET in inputs:
+        target_ids = tokenizer(tf.reshape(inputs[TARGET], [-1]))
+        others[TARGET_IDS] = tf.cast(target_ids, tf.int64)
     if custom_config.get("has_tags"):
         token_ids, others[WORD_TOKENS] = tokens_of_words(tokenizer, words_of(text))
     else:

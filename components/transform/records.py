@@ -24,6 +24,13 @@ class TokenStatistics(Record):
     """UTF-8 bytes of the texts."""
     symbols: int = 0
     """What spells the unknown ones: their bytes, and an end for each."""
+    target: TokenStatistics | None = None
+    """The same of their targets, where they have such."""
+
+    @property
+    def predicted(self) -> TokenStatistics:
+        """Of what a model learns to write: the targets, where there are such."""
+        return self.target or self
 
     @pydantic.computed_field  # type: ignore[prop-decorator]
     @property
@@ -60,4 +67,4 @@ class Tokens(FileRecord):
         return cls(splits=json.loads(text))
 
     def dump(self) -> str:
-        return json.dumps(self.model_dump()["splits"], indent=1)
+        return json.dumps(self.model_dump(exclude_none=True)["splits"], indent=1)

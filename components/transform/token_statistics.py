@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import apache_beam as beam
 import numpy as np
@@ -18,7 +18,12 @@ from ...models.tokenizers.base import TextTokenizer
 from ...models.tokenizers.table import restored
 from .. import documents, storage
 from ..scratch import read_json, write_one
+from ..text_example_gen.settings import TARGET, TARGET_IDS
 from .records import Tokens, TokenStatistics
+
+TEXT = "text"
+TOKENS_OF = {TEXT: "token_ids", TARGET: TARGET_IDS}
+"""The tokens of each feature that is tokenized."""
 
 
 def gather(
@@ -26,7 +31,7 @@ def gather(
     examples: list[types.Artifact],
     transformed: types.Artifact,
     *,
-    token_ids: tf.io.RaggedFeature,
+    token_ids: Mapping[str, tf.io.RaggedFeature],
     tokenizer: str,
     scratch: str,
 ) -> dict[str, TokenStatistics]:
@@ -34,9 +39,9 @@ def gather(
 
     Args:
         make_pipeline: Gives a Beam pipeline.
-        examples: The examples, with the feature `text`.
+        examples: The examples.
         transformed: The same, transformed.
-        token_ids: How the feature `token_ids` is encoded there.
+        token_ids: How the tokens of each feature that is tokenized are encoded there.
         tokenizer: Folder of the tokenizer's preset.
         scratch: Folder for files that nobody needs afterwards.
 
@@ -44,42 +49,70 @@ def gather(
         The statistics by split.
     """
     splits = artifact_utils.decode_split_names(transformed.split_names)
-    paths = {split: os.path.join(scratch, f"tokens-{split}") for split in splits}
-    count_text = functools.partial(_count_text, tokenizer)
-    count_tokens = functools.partial(_count_tokens, token_ids, tokenizer)
+    paths = {
+        (split, feature): os.path.join(scratch, f"tokens-{split}-{feature}")
+        for split in splits
+        for feature in token_ids
+    }
     with make_pipeline() as pipeline:
-        for split, path in paths.items():
+        for (split, feature), path in paths.items():
+            spec = {TOKENS_OF[feature]: token_ids[feature]}
+            texts = functools.partial(_count_text, feature, tokenizer)
+            tokens = functools.partial(_count_tokens, spec, tokenizer)
+            named = f"{split}, {feature}"
             counts = [
-                pipeline
-                | f"Patterns[{split}, {kind}]"
-                >> beam.Create(documents.split(read, split).file_patterns)
-                | f"Read[{split}, {kind}]" >> beam.io.ReadAllFromTFRecord()
-                | f"Batch[{split}, {kind}]" >> documents.in_batches()
-                | f"Count[{split}, {kind}]" >> beam.Map(count)
-                for kind, read, count in (
-                    ("text", examples, count_text),
-                    ("tokens", [transformed], count_tokens),
-                )
+                pipeline | f"Texts[{named}]" >> _Count(examples, split, texts),
+                pipeline | f"Tokens[{named}]" >> _Count([transformed], split, tokens),
             ]
             _ = (
                 counts
-                | f"Join[{split}]" >> beam.Flatten()
-                | f"Sum[{split}]" >> beam.CombineGlobally(_sum)
-                | f"Format[{split}]" >> beam.Map(json.dumps)
-                | f"Write[{split}]" >> write_one(path)
+                | f"Join[{named}]" >> beam.Flatten()
+                | f"Sum[{named}]" >> beam.CombineGlobally(_sum)
+                | f"Format[{named}]" >> beam.Map(json.dumps)
+                | f"Write[{named}]" >> write_one(path)
             )
-    found = {}
-    for split, path in paths.items():
-        counted = dict(zip(_COUNTED, read_json(path), strict=True))
-        found[split] = TokenStatistics(**counted)
+    counted = {
+        key: TokenStatistics(**dict(zip(_COUNTED, read_json(path), strict=True)))
+        for key, path in paths.items()
+    }
+    found = {
+        split: counted[split, TEXT].model_copy(
+            update={"target": counted.get((split, TARGET))}
+        )
+        for split in splits
+    }
     Tokens(splits=found).write(transformed.uri)
     return found
 
 
-def feature_of(transform_graph_uri: str) -> tf.io.RaggedFeature:
-    """How a transform graph has encoded the feature `token_ids`."""
+def features_of(transform_graph_uri: str) -> dict[str, tf.io.RaggedFeature]:
+    """How a transform graph has encoded the tokens of each feature."""
     graph = tft.TFTransformOutput(transform_graph_uri)
-    return graph.transformed_feature_spec()["token_ids"]
+    spec = graph.transformed_feature_spec()
+    return {name: spec[ids] for name, ids in TOKENS_OF.items() if ids in spec}
+
+
+class _Count(beam.PTransform):
+    """Counts of each batch of the records of a split."""
+
+    def __init__(
+        self,
+        artifacts: list[types.Artifact],
+        split: str,
+        count: Callable[[list[bytes]], list[int]],
+    ) -> None:
+        super().__init__()
+        self._patterns = documents.split(artifacts, split).file_patterns
+        self._count = count
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        return (
+            pipeline
+            | "Patterns" >> beam.Create(self._patterns)
+            | "Read" >> beam.io.ReadAllFromTFRecord()
+            | "Batch" >> documents.in_batches()
+            | "Count" >> beam.Map(self._count)
+        )
 
 
 @functools.lru_cache(maxsize=1)
@@ -92,18 +125,18 @@ def _tokenizer_in(folder: str) -> TextTokenizer:
 _COUNTED = ("tokens", "unknown", "bytes", "symbols")
 
 
-def _count_text(tokenizer: str, records: list[bytes]) -> list[int]:
-    parsed = tf.io.parse_example(records, {"text": tf.io.RaggedFeature(tf.string)})
-    texts = parsed["text"].values
+def _count_text(feature: str, tokenizer: str, records: list[bytes]) -> list[int]:
+    parsed = tf.io.parse_example(records, {feature: tf.io.RaggedFeature(tf.string)})
+    texts = parsed[feature].values
     size = tf.reduce_sum(tf.cast(tf.strings.length(texts), tf.int64))
     symbols = tf.reduce_sum(_tokenizer_in(tokenizer).unknown_symbols(texts))
     return [0, 0, int(size), int(symbols)]
 
 
 def _count_tokens(
-    feature: tf.io.RaggedFeature, tokenizer: str, records: list[bytes]
+    spec: dict[str, tf.io.RaggedFeature], tokenizer: str, records: list[bytes]
 ) -> list[int]:
-    ids = tf.io.parse_example(records, {"token_ids": feature})["token_ids"]
+    (ids,) = tf.io.parse_example(records, spec).values()
     values = ids.values.numpy()
     unknown = np.count_nonzero(values == _tokenizer_in(tokenizer).unk_token_id)
     return [values.size, int(unknown), 0, 0]

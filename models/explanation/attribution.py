@@ -27,8 +27,8 @@ import tensorflow as tf
 
 from ..backbone import CausalBackbone, Tensor, require
 from ..families import family_of_model
-from ..tasks.causal_lm import log_softmax_of
 from ..tasks.hidden_states import of_sequence, text_inputs
+from ..tasks.next_token import log_softmax_of
 from ..tasks.scoring import framed
 from ..tasks.text_classifier import TextClassifier
 from ..tokenizers.display import display_strings

@@ -12,18 +12,22 @@ from ..references import is_reference, load
 from .bag.family import BAG
 from .bert.family import BERT
 from .convolutional.family import GATED_CONV, TCN
+from .convolutional_encoder_decoder.family import CONVOLUTIONAL_ENCODER_DECODER
+from .encoder_decoder.family import ENCODER_DECODER
 from .family import Family, FamilySettings
 from .keras_hub.family import KERAS_HUB
 from .mixture.family import MIXTURE
 from .ngram.family import NGRAM
 from .recurrent.family import GRU, LSTM, RNN
+from .recurrent_encoder_decoder.family import RECURRENT_ENCODER_DECODER
 from .transformer.family import TRANSFORMER
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         *(TRANSFORMER, BERT, RNN, GRU, LSTM, GATED_CONV, TCN, NGRAM, MIXTURE),
-        *(BAG, KERAS_HUB),
+        *(BAG, ENCODER_DECODER, RECURRENT_ENCODER_DECODER),
+        *(CONVOLUTIONAL_ENCODER_DECODER, KERAS_HUB),
     )
 }
 """The families of the zoo, by the name used in configurations."""

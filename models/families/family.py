@@ -150,6 +150,40 @@ class ResidualSettings(NetworkSettings):
         return 2 * num_layers if self.residual_scales else 0
 
 
+class SourceSettings(LearnedSettings):
+    """What networks that read a source and write a target have in common."""
+
+    num_layers: Annotated[int, Field(ge=1)] = 4
+    """Layers, or blocks, of the encoder, and of the decoder."""
+    num_encoder_layers: Annotated[int, Field(ge=1)] | None = None
+    """Those of the encoder, where they are not `num_layers`."""
+    num_decoder_layers: Annotated[int, Field(ge=1)] | None = None
+    """Those of the decoder, where they are not `num_layers`."""
+    source_context_length: Annotated[int, Field(ge=8, le=65_536)] | None = None
+    """Tokens of a source that the model sees, `</s>` among them; a longer one is cut.
+    Without, as many as `context_length`, those of a target."""
+    share_embeddings: bool = True
+    """Whether source and target have the same embeddings. Where each has a tokenizer of
+    its own, each has its own embeddings."""
+
+    @property
+    def depths(self) -> tuple[int, int]:
+        """Layers of the encoder and of the decoder."""
+        return (
+            self.num_encoder_layers or self.num_layers,
+            self.num_decoder_layers or self.num_layers,
+        )
+
+    def source_tables(self) -> int:
+        """How many tables of embeddings the source has for itself."""
+        return 0 if self.share_embeddings else 1
+
+    @property
+    def source_length(self) -> int:
+        """`source_context_length`, with its default."""
+        return self.source_context_length or self.context_length
+
+
 class Preset(NamedTuple):
     """A named architecture: a family with its hyperparameters.
 
@@ -238,9 +272,10 @@ class Family:
       gradient) with a field for each hyperparameter: its type, range and default, its
       meaning in the text under it, validators for what must fit together, `counts()`
       where its size can be told, and `resolved()` where a `None` stands for others;
-    - a subclass of `langzoo.models.CausalBackbone`, registered with Keras, whose
-      attribute `family` is the record. See there for the methods that it needs; those
-      that an ability below asks for besides are named there.
+    - a subclass of `langzoo.models.CausalBackbone`, or of `EncoderDecoderBackbone`,
+      registered with Keras, whose attribute `family` is the record. See there for the
+      methods that it needs; those that an ability below asks for besides are named
+      there.
 
     Attributes:
         name: As it stands in configurations; of a family of your own, in messages.
@@ -276,6 +311,8 @@ class Family:
             place what follows.
         fills_gaps: Whether each place sees the whole text, and says what is hidden
             there: its vocabulary has a token for that, see `TextTokenizer.mask_token`.
+        reads_a_source: Whether it reads a source, all of it, and writes a target: the
+            backbone is an `EncoderDecoderBackbone`.
         pooling: Which of a text's hidden states a classifier reads, unless it is told.
         has_hidden_states: Whether what the backbone gives are states that are alike
             where contexts are. A cache over the text so far goes by that.
@@ -298,6 +335,7 @@ class Family:
     predicts_next: bool = True
     fills_gaps: bool = False
     has_hidden_states: bool = True
+    reads_a_source: bool = False
     pooling: PoolingName = "mean"
 
     def can(self, task: Task) -> bool:

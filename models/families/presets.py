@@ -26,7 +26,10 @@ PRESETS: dict[str, Preset] = {
 """The presets by name; `build_causal_lm` and the configuration know them."""
 
 # What a saved backbone's configuration holds besides hyperparameters.
-_NO_HYPERPARAMETERS = {"name", "trainable", "dtype", "vocabulary_size"}
+_NO_HYPERPARAMETERS = {
+    *("name", "trainable", "dtype"),
+    *("vocabulary_size", "source_vocabulary_size"),
+}
 
 
 def resolved(model: Mapping[str, Any]) -> dict[str, Any]:

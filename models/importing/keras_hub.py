@@ -1,4 +1,4 @@
-"""KerasHub's GPT-2, Llama and BERT models as models of the zoo, weights and all."""
+"""KerasHub's GPT-2, Llama, BERT and BART models as models of the zoo, with weights."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import numpy as np
 from ..backbone import require
 from ..families.bert.backbone import BertBackbone
 from ..families.bert.family import ARCHITECTURES as BERT_ARCHITECTURES
+from ..families.encoder_decoder.backbone import TransformerEncoderDecoder
+from ..families.encoder_decoder.family import ARCHITECTURES as PAIR_ARCHITECTURES
 from ..families.transformer.backbone import TransformerBackbone
 from ..families.transformer.block import DecoderBlock
 from ..families.transformer.family import ARCHITECTURES
 from ..tasks.causal_lm import CausalLM
 from ..tasks.masked_lm import MaskedLM
+from ..tasks.seq_to_seq_lm import SeqToSeqLM
 
 _LLAMA_CONTEXT_LENGTH = 4096  # of Llama 2
 # Of its BERT for masked words, whatever the backbone's.
@@ -26,18 +29,17 @@ def from_keras_hub(
     model: keras_hub.models.Task,
     preprocessor: Any = None,
     context_length: int | None = None,
-) -> CausalLM | MaskedLM:
+) -> CausalLM | MaskedLM | SeqToSeqLM:
     """A model of the zoo with the architecture and the weights of one of KerasHub's.
 
     Args:
-        model: a `keras_hub.models.GPT2CausalLM`, `LlamaCausalLM` or `BertMaskedLM`.
+        model: a `GPT2CausalLM`, `LlamaCausalLM`, `BertMaskedLM` or `BartSeq2SeqLM`.
         preprocessor: one for its task and vocabulary. Defaults to `None`.
         context_length: int or `None`. Longest input, in tokens, of a Llama; others' is
             the number of their positions. Defaults to `None`, which is 4096.
 
     Returns:
-        A `CausalLM`, or a `MaskedLM`, that gives the same logits; BERT's of texts of
-        one segment.
+        A model of the task that gives the same logits; BERT's of texts of one segment.
 
     Raises:
         ValueError: if the architecture is another, or its rotary positions are
@@ -50,9 +52,11 @@ def from_keras_hub(
     ```
     """
     name = type(model.backbone).__name__
+    if name == "BartBackbone":
+        return _of_bart(model.backbone, preprocessor)
     require(
         name in _CONVERTERS,
-        f"The backbone must be one of {sorted(_CONVERTERS)}.",
+        f"The backbone must be one of {sorted([*_CONVERTERS, 'BartBackbone'])}.",
         backbone=name,
     )
     theirs = model.backbone
@@ -119,6 +123,35 @@ def _bert(backbone: Any) -> dict[str, Any]:
 
 
 _CONVERTERS = {"GPT2Backbone": _gpt2, "LlamaBackbone": _llama, "BertBackbone": _bert}
+
+
+def _of_bart(theirs: Any, preprocessor: Any) -> SeqToSeqLM:
+    ours = TransformerEncoderDecoder(
+        vocabulary_size=theirs.vocabulary_size,
+        num_layers=theirs.num_layers,
+        num_heads=theirs.num_heads,
+        hidden_dim=theirs.hidden_dim,
+        intermediate_dim=theirs.intermediate_dim,
+        max_sequence_length=theirs.max_sequence_length,
+        dtype=theirs.dtype_policy,
+        **{**PAIR_ARCHITECTURES["bart"], "dropout": theirs.dropout},
+    )
+    _copy(theirs.token_embedding, ours.token_embedding)
+    for side in ("encoder", "decoder"):
+        own = getattr(ours, side)
+        _copy(getattr(theirs, f"{side}_position_embedding"), own.places.embedding)
+        _copy(getattr(theirs, f"{side}_embeddings_layer_norm"), own.embeddings_norm)
+        layers = getattr(theirs, f"{side}_transformer_layers")
+        for layer, block in zip(layers, own.blocks, strict=True):
+            _copy_block(layer, block)
+    layers = zip(theirs.decoder_transformer_layers, ours.decoder.blocks, strict=True)
+    for layer, block in layers:
+        attention, own = layer._cross_attention_layer, block.cross_attention
+        _join([attention._query_dense], own.query)
+        _join([attention._key_dense, attention._value_dense], own.key_value)
+        _join([attention._output_dense], own.attention_output)
+        _copy(layer._cross_attention_layer_norm, block.cross_norm)
+    return SeqToSeqLM(ours, preprocessor)
 
 
 def _copy_block(theirs: Any, ours: DecoderBlock) -> None:

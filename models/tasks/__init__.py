@@ -77,8 +77,29 @@ TOKEN_CLASSIFIER = Task(
     command='langzoo tag "Some text"',
 )
 
+SEQ_TO_SEQ_LM = Task(
+    name="seq_to_seq_lm",
+    model="langzoo.models.tasks.seq_to_seq_lm:SeqToSeqLM",
+    metric="target_bits_per_byte",
+    unit="bits",
+    beside=("target_perplexity", "target_token_accuracy"),
+    needs="reads_a_source",
+    learns_from=("target",),
+    hub="text2text-generation",
+    model_noun="A model that writes a text to another one",
+    intended_use="To write what belongs to a text, such as its translation or summary, "
+    "where it is of the kind that it was trained on, and to say how likely a given one "
+    "is. It has learned that from its examples and nothing else: what it writes may "
+    "leave out, add or turn round what the text says. It is not meant for decisions "
+    "about people.",
+    command='langzoo translate "Some text"',
+)
+
 TASKS: dict[str, Task] = {
     task.name: task
-    for task in (CAUSAL_LM, MASKED_LM, TEXT_CLASSIFIER, TOKEN_CLASSIFIER)
+    for task in (
+        *(CAUSAL_LM, MASKED_LM, TEXT_CLASSIFIER, TOKEN_CLASSIFIER),
+        SEQ_TO_SEQ_LM,
+    )
 }
 """The tasks, by the name used in configurations."""

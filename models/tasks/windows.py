@@ -149,6 +149,7 @@ def fold_windows(
     windows: Windows,
     function: Callable[[Inputs, Chunk, Any], Any],
     start: Any,
+    least_width: tf.Tensor | int = 0,
 ) -> Any:
     """Calls `function` on windows in chunks, one after the other.
 
@@ -157,13 +158,16 @@ def fold_windows(
         function: from inputs of the model, their `Chunk`, and what those before it have
             come to, a nest of tensors, to what they come to with it.
         start: that before any chunk.
+        least_width: int64 scalar tensor or int. Chunks are as small as those of windows
+            of so many tokens, for what there is beside these. Defaults to 0.
     """
     order = tf.argsort(windows.length, direction="DESCENDING", stable=True)
     count = tf.size(order)
 
     def body(start: tf.Tensor, found: Any) -> tuple[tf.Tensor, Any]:
         width = windows.length[order[start]]
-        stop = tf.minimum(start + rows_in_chunk(model, width), count)
+        widest = tf.maximum(width, tf.cast(least_width, width.dtype))
+        stop = tf.minimum(start + rows_in_chunk(model, widest), count)
         rows = tf.cast(order[start:stop], tf.int64)
         chunk = chunk_of(windows, rows, width)
         return stop, function(inputs_of(model, windows.ids, chunk), chunk, found)

@@ -13,7 +13,7 @@ import keras_hub
 import tensorflow as tf
 from keras_hub.src.utils.tensor_utils import no_convert_scope
 
-from ..backbone import AnyOf, CausalBackbone
+from ..backbone import AnyOf, FamilyBackbone
 
 Tensor = Any
 _CONFIG_FILE = "config.json"
@@ -30,7 +30,7 @@ BYTES = [bytes([value]) for value in range(256)]
 class TextTokenizer(keras_hub.tokenizers.Tokenizer):
     """What both tokenizers share: tensors in, tensors out; strings in, lists out."""
 
-    backbone_cls = AnyOf(CausalBackbone, keras_hub.tokenizers.Tokenizer)
+    backbone_cls = AnyOf(FamilyBackbone, keras_hub.tokenizers.Tokenizer)
 
     def __init__(self, **kwargs: Any) -> None:
         # KerasHub's pure Python path decodes strictly, so that malformed text raises,

@@ -21,10 +21,18 @@ _SPLITS = {
     "GPT2Tokenizer": "gpt2",
     "GPTNeoXTokenizer": "gpt2",
     "OPTTokenizer": "gpt2",
+    "BartTokenizer": "gpt2",
     "Llama3Tokenizer": "llama3",
 }
 
-KINDS = {"causal": keras_hub.models.CausalLM, "masked": keras_hub.models.MaskedLM}
+# Those of them that have a token for padding.
+_PADDED = {"BartTokenizer"}
+
+KINDS = {
+    "causal": keras_hub.models.CausalLM,
+    "masked": keras_hub.models.MaskedLM,
+    "sequence-to-sequence": keras_hub.models.Seq2SeqLM,
+}
 """The tasks of KerasHub whose presets are taken, by the kind of language model."""
 
 
@@ -73,12 +81,13 @@ def preset_tokenizer(preset: str) -> TextTokenizer:
 
 
 def _byte_pair(theirs: Any) -> BytePairTokenizer:
-    start, end = theirs.start_token, theirs.end_token
+    start, end, kind = theirs.start_token, theirs.end_token, type(theirs).__name__
+    # Of others KerasHub pads with id 0, which here is a token of the text.
+    pad = theirs.pad_token if kind in _PADDED else end
     return BytePairTokenizer(
         byte_pair_proto(theirs.vocabulary, theirs.merges, end=end),
-        # KerasHub pads with id 0, which here is a token of the text.
-        special_pieces=(end, end, start, end),
-        split=_SPLITS[type(theirs).__name__],
+        special_pieces=(pad, end, start, end),
+        split=_SPLITS[kind],
     )
 
 
@@ -104,7 +113,7 @@ def named_preset(preset: str, kind: str = "") -> Iterator[None]:
 
     Args:
         preset: a folder, a name or a handle.
-        kind: `"causal"` or `"masked"`, if its model must be such a one.
+        kind: a key of `KINDS`, if its model must be such a one.
     """
     kinds = [KINDS[kind]] if kind else KINDS.values()
     known = [name for task in kinds for name in task.presets]

@@ -19,6 +19,7 @@ from ...components.push_folder.settings import ServingSettings
 from ...components.pusher.settings import CardSettings
 from ...components.text_example_gen.settings import (
     TAG,
+    TARGET,
     TARGET_FIELDS,
     CleaningSettings,
     CorpusSettings,
@@ -38,6 +39,8 @@ from ...serving.export.contract import GENERATE, SIGNATURES
 from . import beam
 from .kubeflow import KubeflowSettings
 from .model import ModelSettings, family_named
+
+_OR_FILES = ", or corpus.sources files of them, {source: train.en, target: train.de}"
 
 
 def _root(folder: str) -> str:
@@ -100,6 +103,10 @@ class Config(Section):
     def _families(self) -> list[Family]:
         """That of the model, or those of its members."""
         return families_of(self.model.model_dump())
+
+    @property
+    def _has_targets(self) -> bool:
+        return TARGET in TASKS[self.task].learns_from
 
     @property
     def folder(self) -> Path:
@@ -198,7 +205,14 @@ class Config(Section):
                 raise ValueError(
                     f"task {self.task} learns from {feature}s: corpus."
                     f"{TARGET_FIELDS[feature]} must name the field that has them"
+                    f"{_OR_FILES if feature == TARGET else ''}"
                 )
+        if TARGET in self.corpus.targets and not self._has_targets:
+            raise ValueError(
+                f"corpus.target_field, or a target of corpus.sources, is what a task "
+                f"learns to make of a text, and task {self.task} does not: leave it "
+                "out, or name the field in corpus.fields"
+            )
         family = family_named(self.model.family)
         first = self.trainer.classifier.pooling == "first"
         if first and family.backbone and not family.fills_gaps:
@@ -303,6 +317,16 @@ class Config(Section):
                 raise ValueError(
                     f"cleaning.{step} may part words or join them, and each has a tag "
                     "of corpus.tags_field: leave it out"
+                )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _pairs_are_cleaned_where_there_are_such(self) -> Config:
+        for name in self.cleaning.of_pairs:
+            if not self._has_targets:
+                raise ValueError(
+                    f"cleaning.{name} is of documents with a target, and task "
+                    f"{self.task} has none: leave it out"
                 )
         return self
 

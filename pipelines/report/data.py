@@ -61,6 +61,7 @@ class Sample(Record):
 
     text: str
     prompt: str = ""
+    reference: str = ""
     step: int | None = None
 
 

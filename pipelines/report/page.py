@@ -161,7 +161,7 @@ def _render(
         in_order=wording.in_order,
     )
     environment.globals.update(interval=wording.interval, version=__version__)
-    writes = GENERATE in SIGNATURES[task.name]
+    writes = GENERATE.name in {known.name for known in SIGNATURES[task.name]}
     named = [(n, n.capitalize()) for n in sections if writes or n != "samples"]
     return environment.get_template(template).render(
         sections=named, task=task, writes=writes, **values
@@ -182,7 +182,7 @@ def _metric_names(report: data.RunReport) -> list[str]:
 def _samples(report: data.RunReport) -> list[data.Sample]:
     """What the exported model wrote, and then the newest of the training."""
     exported = report.evaluation.samples if report.evaluation else []
-    written = [data.Sample(prompt=one.prompt, text=one.text) for one in exported]
+    written = [data.Sample(**one.model_dump()) for one in exported]
     if report.training:
         written += [
             data.Sample(text=sample.text, step=sample.step)

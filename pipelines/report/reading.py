@@ -267,7 +267,12 @@ class _Reader:
         told = self._properties("TextExampleGen")
         sources = json.loads(told["sources"].string_value) if "sources" in told else []
         return data.Corpus(
-            sources=[source["path"] for source in sources],
+            sources=[
+                source[key]
+                for source in sources
+                for key in ("path", "target")
+                if source.get(key)
+            ],
             splits=[
                 data.Split(
                     name=name,

@@ -19,7 +19,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ServingError
-from ..export.contract import BeamSettings, FillSettings, GenerateSettings
+from ..export.contract import (
+    AnyBeamSettings,
+    AnyGenerateSettings,
+    BeamSettings,
+    FillSettings,
+    GenerateSettings,
+)
 from ..protocol import DType, State
 from .async_client import AsyncClient
 from .base import SyncClient
@@ -53,6 +59,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Alternative",
+    "AnyBeamSettings",
+    "AnyGenerateSettings",
     "AsyncClient",
     "Beam",
     "BeamSettings",

@@ -16,11 +16,11 @@ from ..errors import ServingError
 from ..export import contract
 from ..export.contract import (
     MAX_STOPS,
-    BeamSettings,
+    AnyBeamSettings,
+    AnyGenerateSettings,
     CacheSettings,
     Each,
     FillSettings,
-    GenerateSettings,
     Text,
 )
 from ..protocol import DType
@@ -288,8 +288,20 @@ def _score_of(
     def read(answer: Answer) -> list[float]:
         return [value for (value,) in answer.rows("log_probability")]
 
+    return _of_pairs(signature, texts, given, read, timeout)
+
+
+def _of_pairs(
+    signature: contract.Signature,
+    texts: Texts,
+    others: Texts,
+    read: Callable[[Answer], list[Result]],
+    timeout: float | None,
+) -> Question[Result]:
+    """What a signature says of texts and what is given beside each."""
     [text, other] = signature.required
     question = _question(signature, texts, read, timeout, required=text)
+    given = _each(f"{other}s", _no_text(others), len(texts), is_one=False)
     columns = {**question.columns, other: Column(DType.STRING, [*map(_utf8, given)])}
     return replace(question, columns=columns)
 
@@ -313,8 +325,17 @@ def _texts(name: str, texts: Sequence[Text | Sequence[Text]]) -> list[Text]:
     return joined
 
 
-def score(texts: Texts, *, timeout: float | None = None) -> Question[Score]:
-    """How well the model predicts each text; a `PseudoScore` of a masked one."""
+def score(
+    texts: Texts, targets: Texts | None = None, *, timeout: float | None = None
+) -> Question[Score]:
+    """How well the model predicts each text; a `PseudoScore` of a masked one.
+
+    Of a model that reads a source the texts are sources, and the scores those of the
+    `targets`, one for each.
+
+    Raises:
+        ValueError: there are not as many targets as texts.
+    """
     first, *others = [field.name for field in fields(Score)]
 
     def read(answer: Answer) -> list[Score]:
@@ -323,6 +344,8 @@ def score(texts: Texts, *, timeout: float | None = None) -> Question[Score]:
             return [PseudoScore(*row) for row in rows]
         return [Score(*row) for row in answer.rows(first, *others)]
 
+    if targets is not None:
+        return _of_pairs(contract.SCORE_TARGET, texts, targets, read, timeout)
     return _question(contract.SCORE, texts, read, timeout)
 
 
@@ -350,9 +373,16 @@ def fill_mask(
 
 
 def token_scores(
-    texts: Texts, *, timeout: float | None = None
+    texts: Texts, targets: Texts | None = None, *, timeout: float | None = None
 ) -> Question[TokenScores]:
-    """How well the model predicts each token of each text."""
+    """How well the model predicts each token of each text, or target; see `score`.
+
+    Raises:
+        ValueError: there are not as many targets as texts.
+    """
+    if targets is not None:
+        pairs = (contract.TARGET_TOKEN_SCORES, texts, targets)
+        return _of_pairs(*pairs, _read_token_scores, timeout)
     return _question(contract.TOKEN_SCORES, texts, _read_token_scores, timeout)
 
 
@@ -485,11 +515,18 @@ def model_info(
     """What the model takes, the same for any text."""
 
     def read(answer: Answer) -> list[ModelInfo]:
-        return [
+        found = [
             ModelInfo(context, most, size, tuple(ids), tuple(map(_shown, tokens)))
             for context, most, size, ids, tokens in answer.rows(
                 *contract.MODEL_INFO.outputs
             )
+        ]
+        more = "source_context_length"
+        if more not in answer:
+            return found
+        return [
+            replace(info, source_context_length=length)
+            for info, (length,) in zip(found, answer.rows(more), strict=True)
         ]
 
     return _question(contract.MODEL_INFO, texts, read, timeout)
@@ -516,9 +553,9 @@ def generate(
     max_new_tokens: Each[int] | None = None,
     *,
     timeout: float | None = None,
-    **settings: Unpack[GenerateSettings],
+    **settings: Unpack[AnyGenerateSettings],
 ) -> Question[Generation]:
-    """Continues each prompt; see `GenerateSettings`.
+    """Continues each prompt, or writes to each source; see `AnyGenerateSettings`.
 
     Raises:
         TypeError, ValueError: a setting is not as it should be.
@@ -532,9 +569,9 @@ def beam_search(
     max_new_tokens: Each[int] | None = None,
     *,
     timeout: float | None = None,
-    **settings: Unpack[BeamSettings],
+    **settings: Unpack[AnyBeamSettings],
 ) -> Question[tuple[Beam, ...]]:
-    """The likeliest continuations of each prompt, best first; see `BeamSettings`.
+    """The likeliest of what `generate` writes, best first; see `AnyBeamSettings`.
 
     Raises:
         TypeError, ValueError: a setting is not as it should be.
@@ -565,10 +602,10 @@ def _question(
     settings: Mapping[str, Any] | None = None,
     required: str | None = None,
 ) -> Question[Result]:
-    if isinstance(texts, Text):
-        raise TypeError("give a list of texts, not a single one")
-    if unknown := [name for name in settings or () if name not in signature.settings]:
-        known = ", ".join(signature.settings)
+    texts = _no_text(texts)
+    inputs = contract.inputs_of(signature.name)
+    if unknown := [name for name in settings or () if name not in inputs]:
+        known = ", ".join(name for name, tensor in inputs.items() if tensor.setting)
         raise TypeError(
             f"{signature.name} takes {known}. Received: {', '.join(unknown)}"
         )
@@ -576,11 +613,22 @@ def _question(
     columns = {name: Column(DType.STRING, [_utf8(text) for text in texts])}
     for name, value in (settings or {}).items():
         if value is not None:
-            dtype = DType[signature.inputs[name].dtype.upper()]
+            dtype = DType[inputs[name].dtype.upper()]
             columns[name] = Column(dtype, _setting(name, dtype, value, len(texts)))
     return Question(
         signature.name, columns, len(texts), read, timeout, bool(signature.settings)
     )
+
+
+def _no_text(texts: Texts) -> Texts:
+    """Texts, and not a single one.
+
+    Raises:
+        TypeError: it is one.
+    """
+    if isinstance(texts, Text):
+        raise TypeError("give a list of texts, not a single one")
+    return texts
 
 
 def _read_token_scores(answer: Answer) -> list[TokenScores]:
@@ -604,6 +652,13 @@ def _read_generations(answer: Answer) -> list[Generation]:
             replace(generation, token_ids=tuple(ids[: generation.new_tokens]))
             for generation, (ids,) in zip(
                 generations, answer.rows("token_id"), strict=True
+            )
+        ]
+    if "unread_tokens" in answer:
+        generations = [
+            replace(generation, unread_tokens=unread)
+            for generation, (unread,) in zip(
+                generations, answer.rows("unread_tokens"), strict=True
             )
         ]
     if not all(name in answer for name in _GENERATED_TOKENS):
@@ -656,6 +711,8 @@ def _setting(name: str, dtype: DType, value: Any, rows: int) -> list[Any]:
         return [_stop(row) for row in _each(name, value, rows, _is_one_stop(value))]
     is_one = isinstance(value, Text) or not isinstance(value, Sequence)
     values = _each(name, value, rows, is_one)
+    if dtype is DType.STRING:
+        return [_utf8(value) for value in values]
     return [_number(name, dtype, value) for value in values]
 
 

@@ -174,13 +174,13 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Generation:
-    """What a model wrote after a prompt.
+    """What a model wrote after a prompt, or to a source.
 
     A model exported before these were served leaves `prompt_tokens`, `tokens`,
     `log_probabilities` and `alternatives` None.
 
     Attributes:
-        text: the continuation, without the prompt.
+        text: the continuation, without the prompt; with what was forced to begin it.
         new_tokens: how many tokens were generated.
         finish_reason: why it stopped, in the model's word.
         prompt_tokens: how many tokens of the prompt were read.
@@ -191,6 +191,8 @@ class Generation:
         text_bytes: what `text` shows, exactly: to go on from it, send the bytes of
             prompt and continuation, as a character may not be complete yet.
         token_ids: of each new token; None of a model that does not tell them.
+        unread_tokens: of a source, how many were cut off as it is too long; None of a
+            model that reads none.
     """
 
     text: str
@@ -202,6 +204,7 @@ class Generation:
     alternatives: tuple[tuple[Alternative, ...], ...] | None = None
     text_bytes: bytes = field(default=b"", repr=False, compare=False)
     token_ids: tuple[int, ...] | None = None
+    unread_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,8 @@ class ModelInfo:
         vocabulary_size: ids are below it.
         special_ids: of the tokens for padding, unknown, start and end.
         special_tokens: their names, as `tokenizer.json` has them.
+        source_context_length: tokens of a source that it can see; None of a model that
+            reads none.
     """
 
     context_length: int
@@ -240,6 +245,7 @@ class ModelInfo:
     vocabulary_size: int
     special_ids: tuple[int, ...]
     special_tokens: tuple[str, ...]
+    source_context_length: int | None = None
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ Real: TypeAlias = Each[float] | None
 Stop: TypeAlias = Text | Sequence[Text] | Sequence[Sequence[Text]] | None
 # For each row the ids of tokens; as a tensor, in decimal with spaces between.
 Ids: TypeAlias = Sequence[Sequence[int]] | None
+Prefix: TypeAlias = Each[Text] | None
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,8 @@ _ALTERNATIVES = Setting(
 )
 
 
-class GenerateSettings(TypedDict, total=False):
-    """How `generate` writes; what is left out, or None, is the model's default.
+class WriteSettings(TypedDict, total=False):
+    """How `generate` of any task writes; what is left out, or None, is its default.
 
     Each is one value for all prompts or a sequence with one for each. `stop` is a
     string or up to four, for all prompts or, as a sequence of sequences, for each.
@@ -172,11 +173,10 @@ class GenerateSettings(TypedDict, total=False):
         Whole, Setting(0, "Tokens of this text that the seed has drawn before.")
     ]
     alternatives: Annotated[Whole, _ALTERNATIVES]
-    prompt_ids: PromptIds
 
 
-class BeamSettings(TypedDict, total=False):
-    """How `beam_search` searches; as `GenerateSettings`."""
+class SearchSettings(TypedDict, total=False):
+    """How `beam_search` of any task searches; as `WriteSettings`."""
 
     num_beams: Annotated[
         Whole, Setting(MAX_BEAMS, f"Search for so many texts, up to {MAX_BEAMS}.", 1)
@@ -186,11 +186,44 @@ class BeamSettings(TypedDict, total=False):
         Setting(1.0, "Rank by log-probability over length ** this; above 1: long."),
     ]
     stop: Stops
+
+
+class _AfterPrompts(TypedDict, total=False):
     prompt_ids: PromptIds
 
 
+class _OfSources(TypedDict, total=False):
+    forced_prefix: Annotated[
+        Prefix, Setting("", "The text begins with this, whatever the model would say.")
+    ]
+
+
+class GenerateSettings(WriteSettings, _AfterPrompts, total=False):
+    """How `generate` of a causal model writes; see `WriteSettings`."""
+
+
+class BeamSettings(SearchSettings, _AfterPrompts, total=False):
+    """How `beam_search` of a causal model searches; see `WriteSettings`."""
+
+
+class TargetSettings(WriteSettings, _OfSources, total=False):
+    """How `generate` of a model that reads a source writes; see `WriteSettings`."""
+
+
+class TargetBeamSettings(SearchSettings, _OfSources, total=False):
+    """How `beam_search` of such a model searches; see `WriteSettings`."""
+
+
+class AnyGenerateSettings(GenerateSettings, TargetSettings, total=False):
+    """How `generate` writes; see `WriteSettings`. A model may not have all of them."""
+
+
+class AnyBeamSettings(BeamSettings, TargetBeamSettings, total=False):
+    """How `beam_search` searches; see `WriteSettings`. Likewise."""
+
+
 class FillSettings(TypedDict, total=False):
-    """What `fill_mask` tells; as `GenerateSettings`."""
+    """What `fill_mask` tells; as `WriteSettings`."""
 
     alternatives: Annotated[
         Whole,
@@ -204,7 +237,7 @@ class FillSettings(TypedDict, total=False):
 
 
 class CacheSettings(TypedDict, total=False):
-    """The cache of `cache_scores`; as `GenerateSettings`."""
+    """The cache of `cache_scores`; as `WriteSettings`."""
 
     cache_size: Annotated[
         Whole, Setting(None, "Tokens that it holds, the last ones.", 0)
@@ -222,6 +255,7 @@ _KINDS: dict[Any, tuple[str, tuple[int, ...]]] = {
     Real: ("float32", ()),
     Stop: ("string", (MAX_STOPS,)),
     Ids: ("string", ()),
+    Prefix: ("string", ()),
 }
 
 
@@ -236,6 +270,11 @@ def _settings(dictionary: type) -> dict[str, Tensor]:
 
 
 _MOST = {"max_new_tokens": Tensor("int32", _NEW_TOKENS.meaning, setting=_NEW_TOKENS)}
+
+_TARGET_TOKENS = Setting(None, "The most tokens to write.", 0, probe=4)
+_MOST_OF_TARGET = {
+    "max_new_tokens": Tensor("int32", _TARGET_TOKENS.meaning, setting=_TARGET_TOKENS)
+}
 
 
 def _tensors(table: str) -> dict[str, Tensor]:
@@ -255,6 +294,11 @@ _TEXT = _tensors("text string of any bytes")
 _PROMPT = _tensors(
     "prompt string what to continue, or as much as the context has room for"
 )
+_SOURCE = _tensors("prompt string the source: what to write to")
+_PAIR = _tensors("""
+    text             string   the source
+    target           string   what is written to it
+""")
 _SUMS = _tensors("""
     nll              float32  nats of the tokens and of `</s>`
     spelling_nll     float32  nats to spell what is unknown, beyond `<unk>`
@@ -275,6 +319,11 @@ _TOP_ASKED = _tensors("""
     top_token            string[n,n]   the likeliest in each token's place
     top_log_probability  float32[n,n]  of each of these, in nats
 """)
+_ENDED = _tensors("""
+    new_tokens       int32    tokens that the text has a part of, without `</s>`
+    finish_reason    string   `stop` (at `</s>` or a stop string) or `length`
+""")
+_NEW = _tensors("token_id int32[n] each token")
 _IDS = _tensors("token_ids string ids of tokens, in decimal with spaces between")
 
 NEXT = Signature(
@@ -310,13 +359,10 @@ GENERATE = Signature(
     "generate",
     "Continues each prompt.",
     _PROMPT | _MOST | _settings(GenerateSettings),
-    _tensors("""
-    text             string   the continuation, valid UTF-8
-    new_tokens       int32    tokens that the text has a part of, without `</s>`
-    finish_reason    string   `stop` (at `</s>` or a stop string) or `length`
-    prompt_tokens    int32    tokens of the prompt that were read
-    token_id         int32[n] each token
-    """)
+    _tensors("text string the continuation, valid UTF-8")
+    | _ENDED
+    | _tensors("prompt_tokens int32 tokens of the prompt that were read")
+    | _NEW
     | _TOKENS
     | _TOP_ASKED,
 )
@@ -518,10 +564,74 @@ have it, and both; then, of those that have it, how many are said to have each t
     """)
     | _CALIBRATION,
 )
+WRITE_TARGET = Signature(
+    "serving_default",
+    "What the model writes to each source, the likeliest token each time.",
+    _tensors("text string the source"),
+    _tensors("target string what is written, valid UTF-8") | _ENDED,
+)
+GENERATE_TARGET = Signature(
+    "generate",
+    "Writes to each source, which is read once, and cut if it is too long.",
+    _SOURCE | _MOST_OF_TARGET | _settings(TargetSettings),
+    _tensors("text string `forced_prefix` and what is written behind it, valid UTF-8")
+    | _ENDED
+    | _tensors("""
+    prompt_tokens    int32    tokens of the source that were read, `</s>` among them
+    unread_tokens    int32    those that were cut off it
+    """)
+    | _NEW
+    | _TOKENS
+    | _TOP_ASKED,
+)
+BEAM_SEARCH_TARGET = Signature(
+    "beam_search",
+    "The likeliest texts to each source, best first.",
+    _SOURCE | _MOST_OF_TARGET | _settings(TargetBeamSettings),
+    BEAM_SEARCH.outputs,
+)
+SCORE_TARGET = Signature(
+    "score", "How well the model predicts each target, given its source.", _PAIR, _SUMS
+)
+TARGET_TOKEN_SCORES = Signature(
+    "token_scores",
+    "How well the model predicts each token of each target, given its source.",
+    _PAIR,
+    _TOKENS | _LENGTH,
+)
+SOURCE_INFO = Signature(
+    "model_info",
+    "What the model takes, the same in each row. Ids and their names are the target's.",
+    _TEXT,
+    {
+        **MODEL_INFO.outputs,
+        **_tensors("""
+    context_length   int32     tokens of a target that it can see, `<s>` among them
+    source_context_length  int32  tokens of a source, `</s>` among them
+    """),
+    },
+)
+EVALUATE_TARGET = Signature(
+    "evaluate",
+    "Sums over each target, given its source, of which metrics are made.",
+    _tensors(
+        "examples string serialized `tf.train.Example`s with a `text`, the source, and "
+        "its `target`"
+    ),
+    {
+        **EVALUATE.outputs,
+        **_tensors(
+            "cut_sources int64 1 where the source is longer than the model sees"
+        ),
+    },
+)
 # Inputs of signatures that are examples.
 OF_EXAMPLES = {
     name
-    for signature in (EVALUATE, EVALUATE_LABELS, EVALUATE_TAGS, CLASSIFY)
+    for signature in (
+        *(EVALUATE, EVALUATE_LABELS, EVALUATE_TAGS, EVALUATE_TARGET),
+        CLASSIFY,
+    )
     for name in signature.inputs
 }
 
@@ -631,7 +741,29 @@ SIGNATURES: dict[str, tuple[Signature, ...]] = {
         TAG_INFO,
         EVALUATE_TAGS,
     ),
+    "seq_to_seq_lm": (
+        WRITE_TARGET,
+        SCORE_TARGET,
+        TARGET_TOKEN_SCORES,
+        GENERATE_TARGET,
+        BEAM_SEARCH_TARGET,
+        TOKENIZE,
+        DETOKENIZE,
+        SOURCE_INFO,
+        EVALUATE_TARGET,
+    ),
 }
+
+
+def inputs_of(name: str) -> dict[str, Tensor]:
+    """The inputs of signatures of a name, those of all tasks."""
+    return {
+        key: tensor
+        for signatures in SIGNATURES.values()
+        for signature in signatures
+        if signature.name == name
+        for key, tensor in signature.inputs.items()
+    }
 
 
 def probe_of(name: str) -> Any:

@@ -53,15 +53,32 @@ class Prompts(NamedTuple):
         max_new_tokens = tf.clip_by_value(max_new_tokens, 0, cap)
         sequences = vocabulary.prompts(text, ids)
         prompts = last_tokens(sequences, context_length - max_new_tokens)
+        limits = tf.cast(prompts.row_lengths(), tf.int32) + max_new_tokens
+        return cls.until(limits, vocabulary, prompts, vocabulary.said(sequences, ids))
+
+    @classmethod
+    def until(
+        cls,
+        limits: tf.Tensor,
+        vocabulary: Vocabulary,
+        prompts: tf.RaggedTensor,
+        said: tf.Tensor,
+    ) -> Prompts:
+        """Takes ids as they are.
+
+        Args:
+            limits: see above.
+            vocabulary: of the model's tokenizer.
+            prompts: int32 `[b, (t)]`, each with an id at least and none too long.
+            said: int32 `[b]`. How many tokens they are, if none was left out.
+        """
         lengths = tf.cast(prompts.row_lengths(), tf.int32)
-        limits = lengths + max_new_tokens
         # The 1 stands in for the lengths of an empty batch.
         width = tf.reduce_max(tf.concat([limits, [1]], axis=0))
         start = tf.reduce_min(tf.concat([lengths, [width]], axis=0)) - 1
         tokens = prompts.to_tensor(vocabulary.pad_id)
         room = [[0, 0], [0, width - tf.shape(tokens)[1]]]
         tokens = tf.pad(tokens, room, constant_values=vocabulary.pad_id)
-        said = vocabulary.said(sequences, ids)
         return cls(tokens, lengths, limits, start, tf.minimum(said, lengths))
 
     @property

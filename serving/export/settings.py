@@ -20,7 +20,8 @@ class ExportSettings(Section):
     context. With 0 the state of a recurrent model goes on from window to window, to the
     document's end, as published perplexities are measured."""
     max_new_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Most tokens that one request may generate; default half the context."""
+    """Most tokens that one request may generate; default half the context, or where the
+    context is of the target alone, as many as there is room for."""
     embed_pooling: Literal["mean", "last"] = "mean"
     """Which hidden states make a text's embedding: the mean of all, or the last."""
     embed_normalize: bool = True

@@ -8,8 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from ...models.backbone import served_graphs
-from ...models.tasks.causal_lm import CausalLM, log_softmax_of
+from ...models.tasks.causal_lm import CausalLM
 from ...models.tasks.in_order import has_hidden_states
+from ...models.tasks.next_token import log_softmax_of
 from .output_projection import OutputProjection
 
 
@@ -92,13 +93,29 @@ class TracedModel:
         return self._model.token_log_probabilities(inputs, target_ids)
 
     def _step(
-        self, token_ids: tf.Tensor, cache: Any, index: tf.Tensor
+        self, token_ids: tf.Tensor, cache: Any, index: tf.Tensor, *memory: Any
     ) -> tuple[tf.Tensor, tf.Tensor, Any]:
+        inputs = (token_ids, cache, index, *memory)
         if self._projection is None:
-            return self._model.call_with_cache(token_ids, cache, index)
-        backbone = self._model.backbone
-        hidden_states, cache = backbone.call_with_cache(token_ids, cache, index)
+            return self._model.call_with_cache(*inputs)
+        hidden_states, cache = self._model.backbone.call_with_cache(*inputs)
         return self._projection(hidden_states), hidden_states, cache
+
+
+class TracedPairModel(TracedModel):
+    """The same of a model that reads a source.
+
+    Args:
+        model: a `SeqToSeqLM`, or what stands for one.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self._graphs["encode"] = _graph(served_graphs()(model.encode))
+
+    def encode(self, *inputs: Any) -> Any:
+        """See `langzoo.models.SeqToSeqLM.encode`."""
+        return self._graphs["encode"](*inputs)
 
 
 def variables_of(model: Any) -> list[tf.Variable]:

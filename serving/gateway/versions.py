@@ -9,8 +9,10 @@ from grpc import StatusCode
 
 from ..client import AsyncClient, ModelInfo, ServingError, State
 from ..client.base import trouble_of
-from ..export.contract import MODEL_INFO
+from ..export.contract import GENERATE, MODEL_INFO
 from .errors import invalid
+
+_PROMPT_IDS = "prompt_ids"
 
 
 class Version:
@@ -19,8 +21,8 @@ class Version:
     Args:
         client: that asks this version alone.
         signatures: what it answers: the names of outputs, by those of signatures.
-        info: what it takes; None of a model that was exported before that was told, and
-            of one that says labels.
+        info: what it takes; None of a model that was exported before that was told, of
+            one that says labels, and of one whose prompts are sources.
     """
 
     def __init__(
@@ -91,7 +93,11 @@ class ServedModel:
         client = self._client.at(number)
         known = (await client.metadata()).signatures
         told = {name: sorted(known[name].outputs) for name in sorted(known)}
-        if not MODEL_INFO.outputs.keys() <= {*told.get(MODEL_INFO.name, ())}:
+        writes = known.get(GENERATE.name)
+        # One that reads a source takes it as text alone.
+        takes_ids = writes is None or _PROMPT_IDS in writes.inputs
+        info = {*told.get(MODEL_INFO.name, ())}
+        if not (takes_ids and MODEL_INFO.outputs.keys() <= info):
             return Version(client, told, None)
-        [info] = await client.model_info()
-        return Version(client, told, info)
+        [model] = await client.model_info()
+        return Version(client, told, model)

@@ -12,17 +12,25 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from langzoo.components.example_validator.component import ExampleValidator
 from langzoo.components.statistics_gen.component import StatisticsGen
+from langzoo.components.text_example_gen.documents import Document
+from langzoo.components.text_example_gen.executor import to_example
+from langzoo.components.tokenizer_trainer.component import TokenizerTrainer
 from langzoo.components.trainer.jobs import Job
+from langzoo.components.trainer.rows import seq_to_seq
+from langzoo.components.trainer.rows.seq_to_seq import PairedRows
 from langzoo.components.trainer.rows.windows import read_token_ids
 from langzoo.components.transform.component import Transform
-from langzoo.components.transform.records import TokenStatistics
+from langzoo.components.transform.executor import tokenizer_of
+from langzoo.components.transform.records import Tokens, TokenStatistics
 from langzoo.components.types import Tokenizer
 from langzoo.models import word_tokenizer
-from langzoo.models.tasks.scoring import spelling_nll
+from langzoo.models.tasks.scoring import SYMBOL_NLL, spelling_nll
+from tensorflow_transform.tf_metadata import schema_utils
 from tfx.components import SchemaGen
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.channel import Channel
+from tfx.utils import io_utils
 
 RUNNER = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 # By split: text, sentiment, and a source that only some know.
@@ -227,3 +235,90 @@ def test_no_tokens_have_no_rates():
     nothing = TokenStatistics(tokens=0, unknown=0, bytes=5)
     assert str(nothing) == "0 tokens of 0.00 bytes, 0.00% unknown"
     assert np.isfinite(nothing.bytes_per_token)
+
+
+@pytest.fixture(scope="module")
+def pairs(said, tmp_path_factory):
+    """All outputs for documents with targets, of a tokenizer learned from both."""
+    folder = tmp_path_factory.mktemp("pairs")
+    examples = standard_artifacts.Examples()
+    examples.uri = str(folder / "examples")
+    examples.split_names = artifact_utils.encode_split_names(["train", "eval"])
+    for split, (text, target) in {
+        "train": ("a dog a", "ein Hund"),
+        "eval": ("ein dog", "a Pferd"),
+    }.items():
+        path = folder / "examples" / f"Split-{split}" / "data.gz"
+        path.parent.mkdir(parents=True)
+        example = to_example(Document("x", text, target=target))
+        with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
+            writer.write(example.SerializeToString())
+    spec = {name: tf.io.FixedLenFeature([1], tf.string) for name in ("text", "target")}
+    schema = standard_artifacts.Schema()
+    schema.uri = str(folder / "schema")
+    io_utils.write_pbtxt_file(
+        str(folder / "schema" / "schema.pbtxt"),
+        schema_utils.schema_from_feature_spec(spec),
+    )
+    inputs = {"examples": [examples], "schema": [schema]}
+    channel = Channel(type=standard_artifacts.Examples)
+    tokenizer = TokenizerTrainer(channel, type="words")
+    inputs |= execute(tokenizer, {"examples": [examples]}, folder)
+    transform = Transform(
+        examples=channel,
+        schema=Channel(type=standard_artifacts.Schema),
+        tokenizer=Channel(type=Tokenizer),
+    )
+    return execute(transform, inputs, folder)
+
+
+def test_targets_become_tokens_by_the_tokenizer_of_the_texts(pairs):
+    features = read_transformed(pairs, "train")
+    assert set(features) == {"token_ids", "target_ids"}
+    tokenizer = tokenizer_of(pairs["transform_graph"][0].uri)
+    for name, text in (("token_ids", "a dog a"), ("target_ids", "ein Hund")):
+        ids = features[name].to_list()
+        assert ids == tokenizer(tf.constant([text])).to_list()
+        assert tokenizer.unk_token_id not in ids[0]
+
+
+def test_what_targets_are_made_of_is_counted_beside_texts(pairs, said):
+    kept = Tokens.read(pairs["transformed_examples"][0].uri).splits
+    assert kept["train"].bytes == 7
+    assert kept["train"].predicted.bytes == 8
+    target = kept["eval"].target
+    # The word has the blank before it.
+    assert (target.bytes, target.unknown, target.symbols) == (7, 1, 6 + 1)
+    assert kept["eval"].unknown == 0
+    assert f"eval, targets: {target}" in said
+
+
+def test_a_source_alone_is_transformed(pairs):
+    graph = tft.TFTransformOutput(pairs["transform_graph"][0].uri)
+    raw = {"text": tf.constant([["a dog"]])}
+    transformed = graph.transform_raw_features(raw, drop_unused_features=True)
+    tokenizer = tokenizer_of(pairs["transform_graph"][0].uri)
+    expected = tokenizer(tf.constant(["a dog"]))
+    assert transformed["token_ids"].to_list() == expected.to_list()
+
+
+def test_rows_of_transformed_pairs_have_both_and_bits_are_of_targets(pairs, tmp_path):
+    graph = pairs["transform_graph"][0].uri
+    tokenizer = tokenizer_of(graph)
+    uri = artifact_utils.get_split_uri(pairs["transformed_examples"], "eval")
+    path = str(tmp_path / "eval")
+    seq_to_seq.write_documents(path, [f"{uri}/*"], graph, tokenizer)
+    [(features, targets, weights)] = PairedRows(path, 8).evaluation_batches(1)
+    source, target = (
+        tokenizer(text).numpy().tolist() for text in ("ein dog", "a Pferd")
+    )
+    start, end = tokenizer.start_token_id, tokenizer.end_token_id
+    assert features["encoder_token_ids"].numpy().tolist() == [[*source, end]]
+    assert features["decoder_token_ids"].numpy().tolist() == [[start, *target]]
+    assert targets.numpy().tolist() == [[*target, end]]
+    assert weights.numpy().all()
+    job = Job({}, {}, [], [f"{uri}/*"], graph, "")
+    texts = job.eval_texts(str(tmp_path))
+    assert texts.bytes == 7
+    assert texts.targets == len(target) + 1
+    assert texts.spelling_nll == pytest.approx(7 * SYMBOL_NLL)

@@ -22,6 +22,7 @@ from .adapting import NOT_ADAPTING, Adapt, Adapting
 from .slices import LENGTH, OTHERS, OVERALL, Told, length_bucket
 from .sums import CorpusSums
 from .tables import measures_of
+from .writing import Writing, Written
 
 _LONG = 1 << 20  # bytes
 
@@ -69,6 +70,7 @@ def analyze(
     told: Told,
     adapting: Adapting,
     task: str,
+    writing: Writing | None = None,
 ) -> None:
     """Adds the run of TFMA to a Beam pipeline.
 
@@ -82,6 +84,7 @@ def analyze(
         told: Which values of features have a slice each.
         adapting: How the models adapt.
         task: What the candidate has learned to do.
+        writing: Who writes, where what they write is measured.
     """
     config = eval_config(list(models), slices, own, task)
     shared = [
@@ -96,6 +99,8 @@ def analyze(
     if adapting != NOT_ADAPTING:
         adapt = beam.ParDo(Adapt(models, adapting))
         more.append(tfma.extractors.Extractor("Adapt", adapt))
+    if writing is not None:
+        more.append(tfma.extractors.Extractor("Write", Written(writing)))
     (
         pipeline
         | "Patterns" >> beam.Create(list(file_patterns))

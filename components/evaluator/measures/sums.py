@@ -34,6 +34,7 @@ from ....serving.export.contract import (
     EVALUATE,
     EVALUATE_LABELS,
     EVALUATE_TAGS,
+    EVALUATE_TARGET,
 )
 
 BLOCKS = 1024
@@ -44,7 +45,7 @@ MIN_DOCUMENTS = 10
 SCALARS = list(
     dict.fromkeys(
         name
-        for signature in (EVALUATE, EVALUATE_LABELS, EVALUATE_TAGS)
+        for signature in (EVALUATE, EVALUATE_LABELS, EVALUATE_TAGS, EVALUATE_TARGET)
         for name, tensor in signature.outputs.items()
         if not tensor.shape
     )
@@ -53,7 +54,22 @@ SCALARS = list(
 ADAPTED = {"cache": "cache_nll", "dynamic": "dynamic_nll"}
 """What takes the place of `nll` where a model adapts, by how it does; not a number
 where that was not asked for."""
-NAMES = ("documents", *SCALARS, *ADAPTED.values())
+_GRAMS = range(1, 5), range(1, 7)
+BLEU_SUMS = (
+    *("bleu_written", "bleu_target"),
+    *(f"bleu_{kind}_{n}" for kind in ("matches", "grams") for n in _GRAMS[0]),
+)
+"""Words of a text that is written and of its target; n-grams of 1 to 4 words that both
+have, and that the first has: as sacrebleu has them."""
+CHRF_SUMS = tuple(
+    f"chrf_{kind}_{n}" for n in _GRAMS[1] for kind in ("written", "target", "matches")
+)
+"""N-grams of 1 to 6 characters of the one, of the other, and of both."""
+ROUGE_SUMS = ("rouge1", "rouge2", "rougeL")
+"""F1 of each text, as rouge_score names it."""
+WRITTEN = ("written", *BLEU_SUMS, *CHRF_SUMS, *ROUGE_SUMS, "exact_matches")
+"""Of texts that a model has written; not numbers where none was asked for."""
+NAMES = ("documents", *SCALARS, *ADAPTED.values(), *WRITTEN)
 _COLUMNS = len(NAMES) + CALIBRATION_BINS * 3
 
 
@@ -179,8 +195,8 @@ def row(outputs: dict[str, Any]) -> np.ndarray:
     but `spelling_nll`, which was 0 for all that could be exported.
 
     Args:
-        outputs: those of the signature `evaluate` for it, and of `ADAPTED` what was
-            asked for.
+        outputs: those of the signature `evaluate` for it, and of `ADAPTED` and
+            `WRITTEN` what was asked for.
     """
     missing = {"spelling_nll": 0.0}
     scalars = [

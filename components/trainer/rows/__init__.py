@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ....models.tasks import (
     CAUSAL_LM,
     MASKED_LM,
+    SEQ_TO_SEQ_LM,
     TEXT_CLASSIFIER,
     TOKEN_CLASSIFIER,
 )
@@ -23,13 +24,15 @@ class Rows(NamedTuple):
             of the transformed examples, the folder of the graph that made them, and the
             tokenizer.
         read: Makes batches of them, a `windows.TokenStream`: from the file's path, the
-            context length, the packing, the tokenizer, and what the settings say.
+            context length, the packing, the tokenizer, what the settings say, and with
+            `has_sources` the context length of sources.
         figure: What the gate makes of a mean loss of the targets, in nats, about: from
             that, and `evaluation.Texts`.
         settings: The field of `TrainerSettings` that is of this task alone, if one is.
         of_model: What the task's models take besides a backbone and a preprocessor: a
             dictionary, from the folder of the graph, the family, and these settings.
         packs: Whether documents share rows, and settings say how.
+        has_sources: Whether a model reads a source besides what it predicts.
     """
 
     write: str
@@ -38,6 +41,7 @@ class Rows(NamedTuple):
     settings: str = ""
     of_model: str = ""
     packs: bool = True
+    has_sources: bool = False
 
 
 ROWS: dict[str, Rows] = {
@@ -67,6 +71,13 @@ ROWS: dict[str, Rows] = {
         settings="tagger",
         of_model="langzoo.components.trainer.rows.tagged:of_model",
         packs=False,
+    ),
+    SEQ_TO_SEQ_LM.name: Rows(
+        write="langzoo.components.trainer.rows.seq_to_seq:write_documents",
+        read="langzoo.components.trainer.rows.seq_to_seq:read_rows",
+        figure="langzoo.components.trainer.rows.windows:bits_per_byte",
+        packs=False,
+        has_sources=True,
     ),
 }
 """The rows of each task, by its name."""

@@ -68,15 +68,25 @@ def augmented(
             "set token_dropout and span_masking to 0, or take another tokenizer.type"
         )
 
+    # Of an encoder and a decoder, each has tokens.
+    sides = [
+        name.removesuffix("token_ids")
+        for name in batches.element_spec[0]
+        if name.endswith("token_ids")
+    ]
+
     def hide(step: tf.Tensor, batch: _Batch) -> _Batch:
         features, targets, weights = batch
-        ids = features["token_ids"]
-        draw = tf.stack([tf.constant(seed, tf.int64), step])
-        places = hidden(augmentation, tf.shape(ids), draw)
-        places &= features["padding_mask"]
-        places &= (ids != stream.start_id) & (ids != stream.end_id)
-        noisy = tf.where(places, tf.constant(stream.unk_id, ids.dtype), ids)
-        return {**features, "token_ids": noisy}, targets, weights
+        noisy = {}
+        for number, side in enumerate(sides):
+            ids = features[f"{side}token_ids"]
+            draw = tf.stack([tf.constant(seed + number, tf.int64), step])
+            places = hidden(augmentation, tf.shape(ids), draw)
+            places &= features[f"{side}padding_mask"]
+            places &= (ids != stream.start_id) & (ids != stream.end_id)
+            by = tf.constant(stream.unk_id, ids.dtype)
+            noisy[f"{side}token_ids"] = tf.where(places, by, ids)
+        return {**features, **noisy}, targets, weights
 
     return batches.enumerate(first_step).map(hide).prefetch(tf.data.AUTOTUNE)
 

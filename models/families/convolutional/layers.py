@@ -134,6 +134,11 @@ class CausalConv(keras.layers.Layer):
         padded = ops.pad(x, ((0, 0), (self.past, 0), (0, 0)))  # (B, P + T, I)
         return self._convolve(padded, positions)  # (B, T, F)
 
+    def centred(self, x: Tensor) -> Tensor:
+        """As a call, with an output in the middle of what it sees, of an odd kernel."""
+        half = self.past // 2
+        return self._convolve(ops.pad(x, ((0, 0), (half, half), (0, 0))))  # (B, T, F)
+
     def empty_cache(self, batch_size: Tensor) -> Tensor:
         """The inputs before the text: zeros `(batch_size, past, input_dim)`."""
         return ops.zeros((batch_size, self.past, self.input_dim), self.compute_dtype)

@@ -200,19 +200,19 @@ class KerasHubCausalLM(keras_hub.models.CausalLM):
         # Models that can also look at images have more arguments, which may be `None`.
         given = {"token_ids": token_ids, "padding_mask": tf.ones_like(token_ids)}
         build = self.model._build_cache
-        with _core_ops():
+        with core_ops():
             return build(*map(given.get, inspect.signature(build).parameters))[1]
 
     def call_with_cache(
         self, token_ids: Tensor, cache: Cache, cache_update_index: Tensor
     ) -> tuple[Tensor, Tensor, Cache]:
         """See `langzoo.models.CausalLM.call_with_cache`."""
-        with _core_ops():
+        with core_ops():
             return self.model.call_with_cache(token_ids, cache, cache_update_index)
 
 
 @contextlib.contextmanager
-def _core_ops() -> Iterator[None]:
+def core_ops() -> Iterator[None]:
     """Within it, `keras.ops.slice_update` needs no op of XLA."""
     original = keras_core.slice_update
     keras_core.slice_update = _slice_update

@@ -15,7 +15,8 @@ from ..family import Family, FamilySettings
 
 
 class KerasHubSettings(FamilySettings):
-    """A model of KerasHub: a causal or masked language model, or any for labels."""
+    """A model of KerasHub: a causal or masked language model, BART or T5, or any for
+    labels."""
 
     preset: PathText
     """A folder, or a name or handle (`hf://...`) that KerasHub knows."""
@@ -52,6 +53,7 @@ KERAS_HUB = Family(
     tasks={
         "causal_lm": f"{_CLASSES}.presets:build_from_preset",
         "masked_lm": f"{_CLASSES}.masked_lm:build_masked_lm",
+        "seq_to_seq_lm": f"{_CLASSES}.seq_to_seq_lm:build_seq_to_seq_lm",
         "text_classifier": f"{_CLASSES}.classifiers:build_classifier",
         "token_classifier": f"{_CLASSES}.classifiers:build_tagger",
     },

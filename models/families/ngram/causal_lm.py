@@ -152,51 +152,23 @@ class _Sequences(NamedTuple):
     lengths: np.ndarray
 
 
-@keras.saving.register_keras_serializable(package="langzoo")
-class NgramCausalLM(CausalLM):
-    """A language model that counts n-grams.
+class Counts:
+    """What goes before a task among the base classes of one that counts n-grams."""
 
-    It is a `CausalLM` like any other, but `fit` goes over the text once, and counts.
-    What is left out of the vocabulary is `<pad>` and `<s>`: all other tokens, `<unk>`
-    among them, have positive probabilities that sum to one after any context. (A
-    neural model's softmax gives a share to those two as well, which it learns to be
-    nothing.)
-
-    Args:
-        backbone: an `NgramBackbone`.
-        preprocessor: a `CausalLMPreprocessor`, or `None` if inputs are always token
-            ids. Defaults to `None`.
-        **kwargs: `name`, and `compile=False` to leave the model uncompiled.
-
-    Call arguments:
-        inputs: as those of `CausalLM`. The logits are log-probabilities.
-
-    Example:
-    ```python
-    tokenizer = ByteTokenizer()
-    model = NgramCausalLM(
-        backbone=NgramBackbone(tokenizer.vocabulary_size(), order=4),
-        preprocessor=CausalLMPreprocessor(tokenizer, sequence_length=64),
-    )
-    model.fit(["to be, or not to be", "that is the question"])
-    model.generate("to be", max_length=32)
-    model.score(["to be"])  # log-probabilities of 5 bytes and `</s>`
-    model.save_to_preset("to_be")
-    ```
-    """
-
-    backbone_cls = AnyOf(NgramBackbone)
-    preprocessor_cls = CausalLMPreprocessor
+    backbone: NgramBackbone
+    preprocessor: Any
 
     def compile(self, *args: Any, jit_compile: Any = False, **kwargs: Any) -> None:
-        """Configures generation and evaluation, see `CausalLM.compile`.
+        """Configures generation and evaluation, see the task.
 
         Args:
-            *args: arguments of `CausalLM.compile`.
+            *args: arguments of the task's `compile`.
             jit_compile: ignored, as XLA cannot compile the look-up.
-            **kwargs: arguments of `CausalLM.compile`.
+            **kwargs: arguments of the task's `compile`.
         """
-        super().compile(*args, jit_compile=False, **kwargs)
+        super().compile(  # type: ignore[misc]
+            *args, jit_compile=False, **kwargs
+        )
 
     def fit(
         self,
@@ -235,7 +207,7 @@ class NgramCausalLM(CausalLM):
         Raises:
             ValueError: if there is no token, or an id is out of range.
         """
-        self._assert_compile_called("fit")
+        self._assert_compile_called("fit")  # type: ignore[attr-defined]
         with one_epoch(self, callbacks) as logs:
             with _on_disk(self._sequences(x, y, sample_weight)) as sequences:
                 logs["loss"] = self.backbone.adapt(
@@ -244,7 +216,7 @@ class NgramCausalLM(CausalLM):
             forget_graphs(self)
             if validation_data is not None:
                 values = keras.utils.unpack_x_y_sample_weight(validation_data)
-                results = self.evaluate(
+                results = self.evaluate(  # type: ignore[attr-defined]
                     *values[:2],
                     batch_size=batch_size,
                     sample_weight=values[2],
@@ -252,24 +224,7 @@ class NgramCausalLM(CausalLM):
                     return_dict=True,
                 )
                 logs |= {f"val_{name}": value for name, value in results.items()}
-        return self.history
-
-    def token_log_probabilities(
-        self, inputs: dict[str, Tensor], target_ids: Tensor
-    ) -> Tensor:
-        """What the logits say of given tokens, at a cost without the vocabulary.
-
-        Args:
-            inputs: the inputs of the model; of these only `token_ids` is read.
-            target_ids: integer tensor of shape `(batch_size, sequence_length)`.
-
-        Returns:
-            A float32 tensor of that shape, in nats.
-        """
-        token_ids = tf.convert_to_tensor(inputs["token_ids"])
-        target_ids = tf.convert_to_tensor(target_ids)
-        log_probabilities = self.backbone.token_log_probabilities(token_ids, target_ids)
-        return ops.cast(log_probabilities, "float32")
+        return self.history  # type: ignore[attr-defined]
 
     @property
     def _tokenizer(self) -> Any:
@@ -342,6 +297,60 @@ class NgramCausalLM(CausalLM):
         number = np.cumsum(first)[real.ravel()]
         _, lengths = np.unique(number, return_counts=True)
         return _Sequences(ids[real].astype(np.int32), lengths)
+
+
+@keras.saving.register_keras_serializable(package="langzoo")
+class NgramCausalLM(Counts, CausalLM):
+    """A language model that counts n-grams.
+
+    It is a `CausalLM` like any other, but `fit` goes over the text once, and counts.
+    What is left out of the vocabulary is `<pad>` and `<s>`: all other tokens, `<unk>`
+    among them, have positive probabilities that sum to one after any context. (A
+    neural model's softmax gives a share to those two as well, which it learns to be
+    nothing.)
+
+    Args:
+        backbone: an `NgramBackbone`.
+        preprocessor: a `CausalLMPreprocessor`, or `None` if inputs are always token
+            ids. Defaults to `None`.
+        **kwargs: `name`, and `compile=False` to leave the model uncompiled.
+
+    Call arguments:
+        inputs: as those of `CausalLM`. The logits are log-probabilities.
+
+    Example:
+    ```python
+    tokenizer = ByteTokenizer()
+    model = NgramCausalLM(
+        backbone=NgramBackbone(tokenizer.vocabulary_size(), order=4),
+        preprocessor=CausalLMPreprocessor(tokenizer, sequence_length=64),
+    )
+    model.fit(["to be, or not to be", "that is the question"])
+    model.generate("to be", max_length=32)
+    model.score(["to be"])  # log-probabilities of 5 bytes and `</s>`
+    model.save_to_preset("to_be")
+    ```
+    """
+
+    backbone_cls = AnyOf(NgramBackbone)
+    preprocessor_cls = CausalLMPreprocessor
+
+    def token_log_probabilities(
+        self, inputs: dict[str, Tensor], target_ids: Tensor
+    ) -> Tensor:
+        """What the logits say of given tokens, at a cost without the vocabulary.
+
+        Args:
+            inputs: the inputs of the model; of these only `token_ids` is read.
+            target_ids: integer tensor of shape `(batch_size, sequence_length)`.
+
+        Returns:
+            A float32 tensor of that shape, in nats.
+        """
+        token_ids = tf.convert_to_tensor(inputs["token_ids"])
+        target_ids = tf.convert_to_tensor(target_ids)
+        log_probabilities = self.backbone.token_log_probabilities(token_ids, target_ids)
+        return ops.cast(log_probabilities, "float32")
 
 
 @contextlib.contextmanager

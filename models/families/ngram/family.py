@@ -34,6 +34,7 @@ NGRAM = Family(
         "causal_lm": f"{_CLASSES}.causal_lm:NgramCausalLM",
         "text_classifier": f"{_CLASSES}.text_classifier:NgramTextClassifier",
         "token_classifier": f"{_CLASSES}.token_classifier:NgramTokenClassifier",
+        "seq_to_seq_lm": f"{_CLASSES}.seq_to_seq_lm:NgramSeqToSeqLM",
     },
     presets={"ngram_base": Preset.of(NgramSettings, "ngram", 128, 8192, order=5)},
     # For `search.algorithm: random`.

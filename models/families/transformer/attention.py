@@ -6,7 +6,7 @@ of keys and values, each of width D; M positions of a cache.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -67,7 +67,123 @@ class Place:
         return tf.reshape(flat, tf.shape(cache))
 
 
-class SelfAttention(keras.layers.Layer):
+class Attention(keras.layers.Layer):
+    """What attention to one's own sequence and to another one have in common.
+
+    Args:
+        num_heads: int. Query heads.
+        num_key_value_heads: int. Key and value heads; each serves
+            `num_heads / num_key_value_heads` query heads in a row.
+        stddev: float. Standard deviation of the weights when they are drawn.
+        dropout: float. Dropout on the attention weights.
+        use_bias: bool. Whether the projections have biases.
+        residual_scale: float. Factor on it for the output projection.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        num_key_value_heads: int,
+        *,
+        stddev: float,
+        dropout: float = 0.0,
+        use_bias: bool = False,
+        residual_scale: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.num_key_value_heads = num_key_value_heads
+        self.dropout = dropout
+        self.use_bias = use_bias
+        self.stddev = stddev
+        self.residual_scale = residual_scale
+
+    def _build_output(self, dim: int) -> None:
+        """The layers behind the heads, of width `head_dim`."""
+        self.attention_output = dense(
+            self, "attention_output", dim, dim, self.residual_scale
+        )
+        self.dropout_layer = keras.layers.Dropout(
+            self.dropout, dtype=self.dtype_policy, name="dropout"
+        )
+
+    def _weights(
+        self, query: Tensor, key: Tensor, mask: Tensor, is_small: bool = False
+    ) -> Tensor:
+        """How much each position attends to each other, `(B, H, T, S)`."""
+        matmul = _small_matmul if is_small else _matmul
+        softmax = _small_softmax if is_small else tf.nn.softmax
+        # (B, K, H / K * T, S)
+        scores = matmul(self._by_keys(query), key, transpose=True)
+        scores = self._by_queries(scores, ops.shape(query)[2])  # (B, H, T, S)
+        return softmax(scores + mask)
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor,
+        training: bool | None,
+        is_small: bool = False,
+    ) -> Tensor:
+        """What the heads see, side by side: `(B, T, H * D)`."""
+        length = ops.shape(query)[2]
+        # (B, H, T, D)
+        heads = self._heads(query, key, value, mask, training, is_small)
+        heads = ops.transpose(heads, (0, 2, 1, 3))  # (B, T, H, D)
+        return ops.reshape(heads, (-1, length, self.num_heads * self.head_dim))
+
+    def _heads(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor,
+        training: bool | None,
+        is_small: bool,
+    ) -> Tensor:
+        """What each head sees, `(B, H, T, D)`."""
+        weights = self._weights(query, key, mask, is_small)  # (B, H, T, S)
+        weights = self.dropout_layer(weights, training=training)
+        matmul = _small_matmul if is_small else _matmul
+        heads = matmul(self._by_keys(weights), value)  # (B, K, H / K * T, D)
+        return self._by_queries(heads, ops.shape(query)[2])
+
+    def _by_keys(self, x: Tensor) -> Tensor:
+        """`(B, H, T, N)` as `(B, K, H / K * T, N)`.
+
+        The query heads that share keys lie in a row: one matrix for all of them.
+        """
+        group = self.num_heads // self.num_key_value_heads
+        if group == 1:
+            return x
+        _, _, length, last = ops.shape(x)
+        return ops.reshape(x, (-1, self.num_key_value_heads, group * length, last))
+
+    def _by_queries(self, x: Tensor, length: Tensor) -> Tensor:
+        """The inverse of `_by_keys`."""
+        if self.num_heads == self.num_key_value_heads:
+            return x
+        return ops.reshape(x, (-1, self.num_heads, length, ops.shape(x)[3]))
+
+    def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "dropout": self.dropout,
+            "use_bias": self.use_bias,
+            "stddev": self.stddev,
+            "residual_scale": self.residual_scale,
+        }
+
+
+class SelfAttention(Attention):
     """Self-attention, multi-head or grouped-query, with or without rotation.
 
     Args:
@@ -104,20 +220,10 @@ class SelfAttention(keras.layers.Layer):
         num_heads: int,
         num_key_value_heads: int,
         *,
-        stddev: float,
-        dropout: float = 0.0,
-        use_bias: bool = False,
-        residual_scale: float = 1.0,
         qk_norm: float | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.num_heads = num_heads
-        self.num_key_value_heads = num_key_value_heads
-        self.dropout = dropout
-        self.use_bias = use_bias
-        self.stddev = stddev
-        self.residual_scale = residual_scale
+        super().__init__(num_heads, num_key_value_heads, **kwargs)
         self.qk_norm = qk_norm
 
     def build(self, input_shape: Any, *_: Any) -> None:
@@ -127,18 +233,13 @@ class SelfAttention(keras.layers.Layer):
         widths = [number * self.head_dim for number in heads]
         self.query_key_value = dense(self, "query_key_value", dim, sum(widths))
         holds_matrices(self.query_key_value.kernel, widths)
-        self.attention_output = dense(
-            self, "attention_output", dim, dim, self.residual_scale
-        )
+        self._build_output(dim)
         self.query_key_norm = None
         if self.qk_norm is not None:
             norm = keras.layers.RMSNormalization(
                 epsilon=self.qk_norm, dtype=self.dtype_policy, name="query_key_norm"
             )
             self.query_key_norm = built(norm, self.head_dim)
-        self.dropout_layer = keras.layers.Dropout(
-            self.dropout, dtype=self.dtype_policy, name="dropout"
-        )
         self.built = True
 
     def call(
@@ -240,38 +341,18 @@ class SelfAttention(keras.layers.Layer):
         # Scaling the queries is cheaper than scaling the scores.
         return query * self.head_dim**-0.5, key, value
 
-    def _weights(
-        self, query: Tensor, key: Tensor, mask: Tensor, is_small: bool = False
-    ) -> Tensor:
-        """How much each position attends to each other, `(B, H, T, S)`."""
-        matmul = _small_matmul if is_small else _matmul
-        softmax = _small_softmax if is_small else tf.nn.softmax
-        # (B, K, H / K * T, S)
-        scores = matmul(self._by_keys(query), key, transpose=True)
-        scores = self._by_queries(scores, ops.shape(query)[2])  # (B, H, T, S)
-        return softmax(scores + mask)
-
-    def _attend(
+    def _heads(
         self,
         query: Tensor,
         key: Tensor,
         value: Tensor,
         mask: Tensor,
         training: bool | None,
-        is_small: bool = False,
+        is_small: bool,
     ) -> Tensor:
-        """What the heads see, side by side: `(B, T, H * D)`."""
-        length = ops.shape(query)[2]
         if keras.backend.standardize_dtype(mask.dtype) == "int32":
-            heads = self._attend_in_blocks(query, key, value, mask, training)
-        else:
-            weights = self._weights(query, key, mask, is_small)  # (B, H, T, S)
-            weights = self.dropout_layer(weights, training=training)
-            matmul = _small_matmul if is_small else _matmul
-            heads = matmul(self._by_keys(weights), value)  # (B, K, H / K * T, D)
-            heads = self._by_queries(heads, length)  # (B, H, T, D)
-        heads = ops.transpose(heads, (0, 2, 1, 3))  # (B, T, H, D)
-        return ops.reshape(heads, (-1, length, self.num_heads * self.head_dim))
+            return self._attend_in_blocks(query, key, value, mask, training)
+        return super()._heads(query, key, value, mask, training, is_small)
 
     def _attend_in_blocks(
         self,
@@ -289,37 +370,8 @@ class SelfAttention(keras.layers.Layer):
         seed = ops.cast(self.dropout_layer.seed_generator.next(), "int32")
         return attend(query, key, value, first, dropout=self.dropout, seed=seed)
 
-    def _by_keys(self, x: Tensor) -> Tensor:
-        """`(B, H, T, N)` as `(B, K, H / K * T, N)`.
-
-        The query heads that share keys lie in a row: one matrix for all of them.
-        """
-        group = self.num_heads // self.num_key_value_heads
-        if group == 1:
-            return x
-        _, _, length, last = ops.shape(x)
-        return ops.reshape(x, (-1, self.num_key_value_heads, group * length, last))
-
-    def _by_queries(self, x: Tensor, length: Tensor) -> Tensor:
-        """The inverse of `_by_keys`."""
-        if self.num_heads == self.num_key_value_heads:
-            return x
-        return ops.reshape(x, (-1, self.num_heads, length, ops.shape(x)[3]))
-
-    def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
-        return input_shape
-
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "num_heads": self.num_heads,
-            "num_key_value_heads": self.num_key_value_heads,
-            "dropout": self.dropout,
-            "use_bias": self.use_bias,
-            "stddev": self.stddev,
-            "residual_scale": self.residual_scale,
-            "qk_norm": self.qk_norm,
-        }
+        return {**super().get_config(), "qk_norm": self.qk_norm}
 
 
 class ValueEmbedding(keras.layers.Layer):
@@ -470,6 +522,55 @@ class PaddingMask(keras.layers.Layer):
     def compute_output_spec(self, padding_mask: Tensor) -> Tensor:
         batch, length = padding_mask.shape
         return keras.KerasTensor((batch, 1, 1, length), self.compute_dtype)
+
+
+class CachedTables(NamedTuple):
+    """What all blocks read of some positions, whose keys and values go into a cache.
+
+    Attributes:
+        mask: additive mask of the cached positions, `(length, max_length)`.
+        rotation: cosines and sines, a pair of `(length, head_dim / 2)`, or `None`.
+        place: where the positions are in the cache.
+    """
+
+    mask: Tensor
+    rotation: Rotation | None
+    place: Place
+
+    @classmethod
+    def of(
+        cls,
+        cache: Tensor,
+        index: Tensor,
+        length: Tensor,
+        causal_mask: CausalMask,
+        rotary: RotaryPositions | None,
+    ) -> CachedTables:
+        """Of `length` positions from int32 `index` on, in caches like one of them."""
+        positions = index + ops.arange(length)  # (T,)
+        others = ops.arange(ops.shape(cache)[2])  # (M,)
+        return cls(
+            causal_mask.between(positions[:, None], others),
+            None if rotary is None else rotary.rotation(positions),
+            Place(cache, index, length),
+        )
+
+
+class Filled(NamedTuple):
+    """How the keys and values of a prompt become a cache.
+
+    Attributes:
+        kept: `(length, 1)`, 0 where a column is none of the prompt's, else 1.
+        room: int or int32 scalar tensor. Positions behind them.
+    """
+
+    kept: Tensor
+    room: Tensor
+
+    def cache(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Of keys and values `(batch_size, kv_heads, length, head_dim)`."""
+        room = [[0, 0], [0, 0], [0, self.room], [0, 0]]
+        return tuple(tf.pad(tensor * self.kept, room) for tensor in tensors)
 
 
 class RotaryPositions(keras.layers.Layer):

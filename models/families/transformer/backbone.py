@@ -16,11 +16,7 @@ from ...backbone import (
     Tensor,
     prompt_of,
 )
-from .attention import (
-    CausalMask,
-    Place,
-    Rotation,
-)
+from .attention import CachedTables, CausalMask, Filled, Place, Rotation
 from .block import DecoderBlock
 from .family import TRANSFORMER, TransformerSettings
 from .stack import TransformerStack
@@ -133,13 +129,9 @@ class TransformerBackbone(TransformerStack):
         recent, tokens = self._recent(tokens, token_ids, index)
         x = self._embed(token_ids, index, recent)  # (B, T, E)
         x = ops.reshape(x, (-1, self.hidden_dim))  # (B * T, E)
-        positions = index + ops.arange(length)  # (T,)
-        others = ops.arange(ops.shape(before[0][0])[2])  # (M,)
-        mask = self.causal_mask.between(positions[:, None], others)  # (T, M)
-        rotation = None
-        if self.rotary_positions is not None:
-            rotation = self.rotary_positions.rotation(positions)  # two of (T, D / 2)
-        place = Place(before[0][0], index, length)
+        mask, rotation, place = CachedTables.of(
+            before[0][0], index, length, self.causal_mask, self.rotary_positions
+        )  # (T, M), two of (T, D / 2)
         caches: list[Cache] = []
 
         def run(block: DecoderBlock, x: Tensor, added: Tensor | None) -> Tensor:
@@ -174,17 +166,18 @@ class TransformerBackbone(TransformerStack):
         mask, rotation = self._tables(x)
         columns = ops.shape(prompt)[1]
         kept = ops.arange(columns)[:, None] < length  # (T, 1)
-        kept = ops.cast(kept, self.compute_dtype)
-        room = [[0, 0], [0, 0], [0, ops.shape(token_ids)[1] - columns], [0, 0]]
+        filled = Filled(
+            ops.cast(kept, self.compute_dtype), ops.shape(token_ids)[1] - columns
+        )
         caches = []
 
         def run(block: DecoderBlock, x: Tensor, added: Tensor | None) -> Tensor:
             # Keys and values (B, K, T, D), with room (B, K, M, D).
             x, cache = block.prefill(x, mask, rotation, added)
-            caches.append(tuple(tf.pad(tensor * kept, room) for tensor in cache))
+            caches.append(filled.cache(cache))
             return x
 
         self._through_blocks(prompt, x, run)
         tokens = (prompt[:, None, :, None] + 1) * ops.cast(kept, "int32")
-        room = [*room[:2], [self.past, room[2][1]], room[3]]
+        room = [[0, 0], [0, 0], [self.past, filled.room], [0, 0]]
         return self.joined(caches, tf.pad(tokens, room))

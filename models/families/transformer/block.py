@@ -28,6 +28,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swiglu": _swiglu,
     "gelu": lambda x: keras.activations.gelu(x, approximate=False),
     "gelu_approximate": lambda x: keras.activations.gelu(x, approximate=True),
+    "relu": ops.relu,
 }
 
 _FUSED = {name: fused(function) for name, function in ACTIVATIONS.items()}
@@ -196,13 +197,25 @@ class DecoderBlock(keras.layers.Layer):
         return x if self.post_norm else self.attention_norm(x)
 
     def _finish(self, x: Tensor, branch: Tensor, training: bool | None) -> Tensor:
-        x = x + self.dropout_layer(branch, training=training)
-        if self.post_norm:
-            x = self.attention_norm(x)
+        x = self._joined(x, branch, self.attention_norm, training)
+        return self._fed(x, training)
+
+    def _fed(self, x: Tensor, training: bool | None) -> Tensor:
+        """What each position's network makes of the stream."""
         branch = x if self.post_norm else self.feedforward_norm(x)
         branch = self.feedforward(branch, training=training)
+        return self._joined(x, branch, self.feedforward_norm, training)
+
+    def _joined(
+        self,
+        x: Tensor,
+        branch: Tensor,
+        norm: keras.layers.Layer,
+        training: bool | None,
+    ) -> Tensor:
+        """The stream with what a branch writes into it."""
         x = x + self.dropout_layer(branch, training=training)
-        return self.feedforward_norm(x) if self.post_norm else x
+        return norm(x) if self.post_norm else x
 
     def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
         return input_shape

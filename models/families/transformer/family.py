@@ -6,17 +6,17 @@ Importing this module imports neither TensorFlow nor Keras.
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import Field
 
 from ...learning.recipe import Recipe
-from ..family import Counts, Family, Preset, ResidualSettings
+from ..family import Counts, Family, LearnedSettings, Preset, ResidualSettings
 
 
-class TransformerSettings(ResidualSettings):
-    """A Transformer decoder."""
+class BlockSettings(LearnedSettings):
+    """What Transformers have in common: blocks of attention and of networks."""
 
     num_layers: Annotated[int, Field(ge=1)] = 4
     """Blocks."""
@@ -32,7 +32,7 @@ class TransformerSettings(ResidualSettings):
     """Width of the feed-forward networks. Without, `4 * hidden_dim`, or with SwiGLU,
     whose first layer is twice as wide, the multiple of 8 next above two thirds of it.
     """
-    activation: Literal["swiglu", "gelu", "gelu_approximate"] = "swiglu"
+    activation: Literal["swiglu", "gelu", "gelu_approximate", "relu"] = "swiglu"
     """`gelu_approximate` is by tanh, as in GPT-2."""
     positions: Literal["rotary", "learned", "sinusoidal"] = "rotary"
     """`learned` is one vector a position, added to the embeddings; `sinusoidal` is
@@ -49,9 +49,6 @@ class TransformerSettings(ResidualSettings):
     qk_norm: bool = False
     """Whether queries and keys are normalized, too: an RMSNorm of each head's, with
     gains that all heads of a block share."""
-    value_embeddings: Annotated[int, Field(ge=0)] = 0
-    """Blocks, the last ones, with a table of embeddings of their own that are added to
-    the values of attention, each head's times a factor that is learned."""
     use_bias: bool = False
     """Whether dense layers and LayerNorms have biases."""
     tie_embeddings: bool = True
@@ -64,7 +61,7 @@ class TransformerSettings(ResidualSettings):
     """On the attention weights, in place of `dropout`."""
 
     @pydantic.model_validator(mode="after")
-    def _heads_divide_the_width(self) -> TransformerSettings:
+    def _heads_divide_the_width(self) -> BlockSettings:
         rotary = self.positions == "rotary"
         if self.hidden_dim % (self.num_heads * (2 if rotary else 1)):
             raise ValueError(
@@ -74,7 +71,7 @@ class TransformerSettings(ResidualSettings):
         return self
 
     @pydantic.model_validator(mode="after")
-    def _key_value_heads_divide_the_heads(self) -> TransformerSettings:
+    def _key_value_heads_divide_the_heads(self) -> BlockSettings:
         if self.num_heads % (self.num_key_value_heads or 1):
             raise ValueError(
                 f"num_heads {self.num_heads} must be a multiple of "
@@ -82,16 +79,7 @@ class TransformerSettings(ResidualSettings):
             )
         return self
 
-    @pydantic.model_validator(mode="after")
-    def _blocks_have_the_value_embeddings(self) -> TransformerSettings:
-        if self.value_embeddings > self.num_layers:
-            raise ValueError(
-                f"value_embeddings {self.value_embeddings} must be at most num_layers "
-                f"{self.num_layers}"
-            )
-        return self
-
-    def resolved(self) -> TransformerSettings:
+    def resolved(self) -> Self:
         width = 4 * self.hidden_dim
         if self.activation == "swiglu":
             width = -(-2 * width // 24) * 8
@@ -102,28 +90,71 @@ class TransformerSettings(ResidualSettings):
             }
         )
 
-    def counts(self, vocabulary_size: int) -> Counts:
+    def block_counts(self, attentions: int = 1) -> Counts:
+        """What of a block is multiplied with every token of its input.
+
+        Args:
+            attentions: how many attentions it has, each with a norm.
+        """
         settings: Any = self.resolved()
         hidden_dim, width = self.hidden_dim, settings.intermediate_dim
-        shared = settings.num_key_value_heads * hidden_dim // self.num_heads
         first_layer = 2 * width if self.activation == "swiglu" else width
-        projected = hidden_dim + 2 * shared  # queries, keys, values
-        products = hidden_dim * (projected + hidden_dim + first_layer + width)
-        biases = projected + hidden_dim + first_layer + hidden_dim
+        projected = hidden_dim + 2 * self.shared_dim  # queries, keys, values
+        attention = hidden_dim * (projected + hidden_dim)
+        products = hidden_dim * (first_layer + width)
+        biases = attentions * (projected + hidden_dim) + first_layer + hidden_dim
+        return Counts(
+            products=attentions * attention + products,
+            others=(biases if self.use_bias else 0)
+            + (attentions + 1) * self.norm_weights
+            + (hidden_dim // self.num_heads if self.qk_norm else 0),
+        )
+
+    @property
+    def shared_dim(self) -> int:
+        """Width of all keys, and of all values."""
+        heads = self.num_key_value_heads or self.num_heads
+        return heads * self.hidden_dim // self.num_heads
+
+    @property
+    def norm_weights(self) -> int:
+        """Those of a normalization."""
         has_centers = self.normalization == "layer_norm" and self.use_bias
-        norm = hidden_dim * (2 if has_centers else 1)
+        return self.hidden_dim * (2 if has_centers else 1)
+
+
+class ValueSettings(ResidualSettings):
+    """What a Transformer of one stack has besides."""
+
+    value_embeddings: Annotated[int, Field(ge=0)] = 0
+    """Blocks, the last ones, with a table of embeddings of their own that are added to
+    the values of attention, each head's times a factor that is learned."""
+
+
+class TransformerSettings(BlockSettings, ValueSettings):
+    """A Transformer decoder."""
+
+    @pydantic.model_validator(mode="after")
+    def _blocks_have_the_value_embeddings(self) -> TransformerSettings:
+        if self.value_embeddings > self.num_layers:
+            raise ValueError(
+                f"value_embeddings {self.value_embeddings} must be at most num_layers "
+                f"{self.num_layers}"
+            )
+        return self
+
+    def counts(self, vocabulary_size: int) -> Counts:
+        hidden_dim, block = self.hidden_dim, self.block_counts()
         embeddings = vocabulary_size * hidden_dim
         places = self.context_length if self.positions == "learned" else 0
-        heads = settings.num_key_value_heads
-        gains = hidden_dim // self.num_heads if self.qk_norm else 0
+        heads = self.num_key_value_heads or self.num_heads
         return Counts(
-            products=self.num_layers * products + embeddings,
-            others=self.num_layers
-            * ((biases if self.use_bias else 0) + 2 * norm + gains)
-            + norm
+            products=self.num_layers * block.products + embeddings,
+            others=self.num_layers * block.others
+            + self.norm_weights
             + (0 if self.tie_embeddings else embeddings)
             + places * hidden_dim
-            + self.value_embeddings * (vocabulary_size * shared + heads)
+            + self.value_embeddings * (vocabulary_size * self.shared_dim + heads)
             + self.ngram_weights(hidden_dim)
             + self.scale_weights(self.num_layers),
             # Scores and the weighted sum of values.

@@ -16,6 +16,7 @@ SIGNATURES = {
     "causal_lm": "langzoo.serving.export.signatures.causal_lm:build",
     "masked_lm": "langzoo.serving.export.signatures.masked_lm:build",
     "text_classifier": "langzoo.serving.export.signatures.text_classifier:build",
+    "seq_to_seq_lm": "langzoo.serving.export.signatures.seq_to_seq_lm:build",
     "token_classifier": "langzoo.serving.export.signatures.token_classifier:build",
 }
 

@@ -71,12 +71,13 @@ from ..vocabulary import Alternatives, Vocabulary, asked_alternatives, last_toke
 from . import Signatures
 from .common import (
     embed_signature,
+    generated,
     model_info,
     scored_tokens,
     shown,
     text_of_examples,
     tokens,
-    told,
+    told_beams,
 )
 from .rows import signature
 
@@ -277,17 +278,8 @@ def _generate(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
             tf.clip_by_value(asked, 1, vocabulary.most_alternatives),
             cap=cap,
         )
-        is_there = tf.sequence_mask(new.new_tokens, tf.shape(new.ids)[1])
-        return {
-            "text": new.text,
-            "new_tokens": new.new_tokens,
-            "finish_reason": _finish_reason(new.stopped),
-            "prompt_tokens": prompts.read,
-            "token_id": tf.where(is_there, new.ids, 0),
-            "token": tf.where(is_there, vocabulary.display(new.ids), ""),
-            "log_probability": new.log_probability,
-            **told(alternatives, shown(vocabulary, new.top, is_there, asked)),
-        }
+        found = generated(vocabulary, new, alternatives)
+        return {**found, "prompt_tokens": prompts.read}
 
     return generate_text
 
@@ -313,17 +305,6 @@ def _beam_search(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
         found = beam_search(
             model, vocabulary, prompts, num_beams, length_penalty, for_beams(stop)
         )
-        is_there = found.log_probability > float("-inf")
-        return {
-            "text": found.text,
-            "log_probability": found.log_probability,
-            "score": found.score,
-            "new_tokens": found.new_tokens,
-            "finish_reason": tf.where(is_there, _finish_reason(found.stopped), ""),
-        }
+        return told_beams(found)
 
     return search
-
-
-def _finish_reason(stopped: tf.Tensor) -> tf.Tensor:
-    return tf.where(stopped, "stop", "length")

@@ -9,8 +9,10 @@ import tensorflow as tf
 
 from ....models.tasks.embedding import embed_sequences
 from .. import contract
+from ..beam_search import Beams
+from ..generation import Continuation
 from ..settings import ExportSettings
-from ..vocabulary import Alternatives, Vocabulary
+from ..vocabulary import Alternatives, Vocabulary, asked_alternatives
 from .rows import signature
 
 
@@ -66,7 +68,13 @@ def embed_signature(
     return embed
 
 
-def model_info(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
+def model_info(
+    model: Any,
+    vocabulary: Vocabulary,
+    cap: int,
+    of: contract.Signature = contract.MODEL_INFO,
+    **more: int,
+) -> Callable:
     """The signature `model_info`, where a request is given at most `cap` tokens."""
     told = {
         "context_length": int(model.context_length),
@@ -74,9 +82,10 @@ def model_info(model: Any, vocabulary: Vocabulary, cap: int) -> Callable:
         "vocabulary_size": len(vocabulary.tokenizer.token_bytes()),
         "special_id": vocabulary.special_ids,
         "special_token": vocabulary.special_tokens,
+        **more,
     }
 
-    return same_of_all(contract.MODEL_INFO, told)
+    return same_of_all(of, told)
 
 
 def same_of_all(of: contract.Signature, told: dict[str, Any]) -> Callable:
@@ -103,14 +112,13 @@ def scored_tokens(
     }
 
 
-def text_of_examples(examples: tf.Tensor) -> tf.Tensor:
-    """The feature `text` of serialized `tf.train.Example`s, string `[b]`.
+def text_of_examples(examples: tf.Tensor, feature: str = "text") -> tf.Tensor:
+    """A feature of serialized `tf.train.Example`s, string `[b]`.
 
     A missing feature is an empty text; several values are joined.
     """
-    features = {"text": tf.io.RaggedFeature(tf.string)}
-    parsed = tf.io.parse_example(examples, features)
-    return tf.strings.reduce_join(parsed["text"], axis=-1)
+    parsed = tf.io.parse_example(examples, {feature: tf.io.RaggedFeature(tf.string)})
+    return tf.strings.reduce_join(parsed[feature], axis=-1)
 
 
 def shown(
@@ -122,6 +130,48 @@ def shown(
     """The outputs that tell what is likeliest in places; see `Vocabulary.shown`."""
     token, log_probability = vocabulary.shown(top, is_there, count)
     return {"top_token": token, "top_log_probability": log_probability}
+
+
+def generated(
+    vocabulary: Vocabulary, new: Continuation, alternatives: tf.Tensor | None = None
+) -> dict[str, tf.Tensor]:
+    """What `generate` says of what was written.
+
+    Args:
+        vocabulary: of its tokens.
+        new: what was written, b rows.
+        alternatives: int32 `[b]`. How many likely tokens each row is told in each
+            token's place; without, none is told.
+    """
+    is_there = tf.sequence_mask(new.new_tokens, tf.shape(new.ids)[1])
+    found = {
+        "text": new.text,
+        "new_tokens": new.new_tokens,
+        "finish_reason": _finish_reason(new.stopped),
+        "token_id": tf.where(is_there, new.ids, 0),
+        "token": tf.where(is_there, vocabulary.display(new.ids), ""),
+        "log_probability": new.log_probability,
+    }
+    if alternatives is None:
+        return found
+    count = asked_alternatives(alternatives)
+    return found | told(alternatives, shown(vocabulary, new.top, is_there, count))
+
+
+def told_beams(found: Beams) -> dict[str, tf.Tensor]:
+    """What `beam_search` says of what was found."""
+    is_there = found.log_probability > float("-inf")
+    return {
+        "text": found.text,
+        "log_probability": found.log_probability,
+        "score": found.score,
+        "new_tokens": found.new_tokens,
+        "finish_reason": tf.where(is_there, _finish_reason(found.stopped), ""),
+    }
+
+
+def _finish_reason(stopped: tf.Tensor) -> tf.Tensor:
+    return tf.where(stopped, "stop", "length")
 
 
 def told(alternatives: tf.Tensor, top: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pathlib
 import random
 import sys
 import time
@@ -440,3 +441,74 @@ def test_signatures_are_those_of_exact_integer_arithmetic():
     signature = MinHash(shingles="characters", length=length).signature(text)
     assert signature.dtype == np.uint32
     assert signature.tolist() == expected
+
+
+PAIRS = {
+    "alike": ("a dog", "ein Hund"),
+    "long": ("a dog", "ein Hund und noch einer"),
+    "copy": ("A dog ", "a  dog"),
+    "short": ("a dog and a cat", "?"),
+    "blank": ("a dog", "\x01\n"),
+}
+
+
+@pytest.mark.parametrize(
+    ("steps", "dropped", "counts"),
+    [
+        ({"max_length_ratio": 2}, {"long", "short", "blank"}, {"unlike_lengths": 3}),
+        ({"max_length_ratio": 20}, set(), {"unlike_lengths": 0}),
+        ({"drop_copies": True}, {"copy"}, {"copies": 1}),
+        ({"min_target_characters": 2, "max_target_characters": 8}, None, {}),
+        ({"min_target_bytes": 3}, {"short", "blank"}, {"too_short": 2}),
+        ({"min_characters": 6}, {"alike", "long", "blank"}, {"too_short": 3}),
+        ({"max_target_bytes": 8}, {"long"}, {"too_long": 1}),
+        (
+            {"remove_control_characters": True},
+            {"blank"},
+            {"control_characters": 1, "empty": 1},
+        ),
+        ({"filter": "test_cleaning:is_longer"}, {"copy", "short", "blank"}, {}),
+    ],
+)
+def test_pairs_are_dropped_by_both_sides(clean, monkeypatch, steps, dropped, counts):
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))
+    pairs = {
+        name: Document(name, text, target=target)
+        for name, (text, target) in PAIRS.items()
+    }
+    kept, found = clean(pairs, **steps)
+    dropped = {"long", "short"} if dropped is None else dropped
+    assert kept.keys() == PAIRS.keys() - dropped
+    assert counts.items() <= found.items()
+
+
+def is_longer(source, target):
+    return len(target) > len(source)
+
+
+def test_what_changes_texts_changes_targets_and_counts_a_document_once(tmp_path):
+    step = cleaning._CleanEach(CleaningSettings(normalize="NFC", mask_emails=True))
+    step.setup()
+    pair = Document("x", "e\u0301 a@b.org", target="to a@b.org, e\u0301")
+    *counted, found = step.process(pair)
+    assert (found.text, found.target) == ("é [EMAIL]", "to [EMAIL], é")
+    assert [output.value for output in counted] == ["normalized", "emails"]
+
+
+def test_duplicates_are_equal_in_both_unless_sources_alone_are_asked(clean):
+    pairs = {
+        name: Document(name, "a dog", target=target)
+        for name, target in (("1", "Hund"), ("2", "Köter"), ("3", "Hund"))
+    }
+    kept, counts = clean(pairs, drop_duplicates=True)
+    assert kept.keys() == {"1", "2"}
+    assert counts == {"duplicates": 1}
+    kept, _ = clean(pairs, drop_duplicates=True, duplicate_fields=[])
+    assert kept.keys() == {"1"}
+
+
+def test_what_pairs_are_dropped_for_is_told():
+    counts = {"unlike_lengths": 3, "copies": 1}
+    assert cleaning.describe(counts) == (
+        "cleaning: dropped 3 with a target of unlike length, 1 with a copy for a target"
+    )

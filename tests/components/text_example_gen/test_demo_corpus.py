@@ -192,3 +192,24 @@ def test_folder_with_something_else_is_refused_and_kept(tmp_path: Path) -> None:
         demo_corpus.write(tmp_path)
 
     assert _content(tmp_path) == {"letter.txt": "Dear reader"}
+
+
+def test_a_summary_is_the_first_line_of_a_docstring_and_not_in_the_rest() -> None:
+    summaries = dict(demo_corpus.summaries())
+    rest = inspect.getdoc(textwrap.dedent)
+    assert rest is not None
+    line, _, rest = rest.partition("\n\n")
+    assert summaries[rest.strip()] == line
+    assert len(summaries) > 1000
+    for rest, line in summaries.items():
+        assert "\n" not in line
+        assert line.endswith(".")
+        assert len(rest) >= 20
+
+
+def test_summaries_are_records_of_text_and_summary(tmp_path: Path) -> None:
+    folder = demo_corpus.found(demo_corpus.SUMMARIES, tmp_path)
+    [file] = Path(folder).iterdir()
+    with open(file, encoding="utf-8") as records:
+        first = json.loads(next(records))
+    assert (first["text"], first["summary"]) == next(demo_corpus.summaries())

@@ -84,3 +84,48 @@ def test_tagger(harness, family):
         train_data=(["to be or", "be it so"], [[0, 1, 0], [1, 0, -1]]),
         expected_output_shape=(2, 8, 2),
     )
+
+
+READING = {
+    "encoder_decoder": {"num_layers": 1, "num_heads": 2},
+    "rnn_attention": {},
+    "conv_s2s": {"num_layers": 1},
+}
+"""Families that read a source, and what makes them small."""
+
+
+@pytest.mark.parametrize("family", READING)
+def test_backbone_that_reads_a_source(harness, family):
+    inputs = {"token_ids": np.ones((2, 5), "int32")}
+    inputs["padding_mask"] = inputs["token_ids"] > 0
+    wide = 16 if family == "conv_s2s" else 8
+    harness.run_backbone_test(
+        cls=models.FAMILIES[family],
+        init_kwargs={"vocabulary_size": VOCABULARY, "hidden_dim": 8, **READING[family]},
+        input_data={
+            f"{side}_{name}": value
+            for side in ("encoder", "decoder")
+            for name, value in inputs.items()
+        },
+        expected_output_shape={
+            "encoder_sequence_output": (2, 5, wide),
+            "decoder_sequence_output": (2, 5, 8),
+        },
+    )
+
+
+def test_task_that_reads_a_source(harness):
+    family = "conv_s2s"
+    backbone = models.FAMILIES[family](VOCABULARY, hidden_dim=8, **READING[family])
+    preprocessor = models.SeqToSeqLMPreprocessor(models.ByteTokenizer(), 9, 8)
+    harness.run_task_test(
+        cls=models.SeqToSeqLM,
+        init_kwargs={"backbone": backbone, "preprocessor": preprocessor},
+        train_data=(
+            {
+                "encoder_text": ["From fairest creatures", "To be"],
+                "decoder_text": ["we desire increase", "or not"],
+            },
+        ),
+        expected_output_shape=(2, 8, VOCABULARY),
+    )

@@ -7,6 +7,7 @@ from langzoo import models
 from langzoo.models import zoo
 from langzoo.models.families import FAMILIES, presets
 from langzoo.models.families.bert.family import ARCHITECTURES as BERT_ARCHITECTURES
+from langzoo.models.families.encoder_decoder.family import ARCHITECTURES as PAIRS
 from langzoo.models.families.transformer.family import ARCHITECTURES
 from tiny_models import VARIANTS
 
@@ -31,10 +32,32 @@ CASES = {
     "gated_conv_options": VARIANTS["gated_conv_bottleneck"],
     "transformer_options": VARIANTS["transformer_options"],
     "gru_options": VARIANTS["plain_gru"],
+    "bart": (
+        "encoder_decoder",
+        {**PAIRS["bart"], "num_encoder_layers": 1, "share_embeddings": False},
+    ),
+    "encoder_decoder_options": (
+        "encoder_decoder",
+        {"num_key_value_heads": 2, "tie_embeddings": False, "source_context_length": 9},
+    ),
+    "lstm_with_attention": (
+        "rnn_attention",
+        {"cell": "lstm", "num_decoder_layers": 2, "embedding_dim": 24},
+    ),
+    "additive_attention": (
+        "rnn_attention",
+        {"attention": "additive", "input_feeding": True, "share_embeddings": False},
+    ),
+    "convolutional_pair": (
+        "conv_s2s",
+        {"kernel_size": 5, "num_encoder_layers": 2, "share_embeddings": False},
+    ),
     "tcn_options": ("tcn", {"filters": 48, "ngram_embeddings": 2}),
     "tcn_filters": ("tcn", {"filters": 48, "num_layers": 3}),
     "tcn_single": ("tcn", {"filters": 48, "num_layers": 1}),
 }
+
+RECURRENT = ("rnn", "gru", "lstm", "rnn_attention")
 
 
 def backbone(family, context_length, hyperparameters):
@@ -68,15 +91,17 @@ def multiply_adds(graph):
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if CASES[case][0] not in ("rnn", "gru", "lstm")]
+    "case", [case for case in CASES if CASES[case][0] not in RECURRENT]
 )
 def test_the_formula_for_operations_counts_those_of_the_graph(case):
     family, hyperparameters = CASES[case]
     length = 9
-    model = models.CausalLM(backbone(family, length, hyperparameters), compile=False)
+    reads_a_source = FAMILIES[family].reads_a_source
+    cls = models.SeqToSeqLM if reads_a_source else models.CausalLM
+    model = cls(backbone(family, length, hyperparameters), compile=False)
     spec = {
-        "token_ids": tf.TensorSpec([1, length], tf.int32),
-        "padding_mask": tf.TensorSpec([1, length], tf.bool),
+        name: tf.TensorSpec([1, length], tensor.dtype)
+        for name, tensor in model.input.items()
     }
     graph = tf.function(lambda x: model(x)).get_concrete_function(spec).graph
     expected = size(family, SMALL, length, hyperparameters).flops_per_token

@@ -1,0 +1,1 @@
+"""Convolutional networks that read a source and write a target, with attention."""

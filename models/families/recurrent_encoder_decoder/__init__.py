@@ -1,0 +1,1 @@
+"""Recurrent networks that read a source and write a target, with attention."""
