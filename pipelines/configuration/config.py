@@ -80,7 +80,7 @@ class Config(Section):
     """What the model learns to do, and so what it is judged by and how it answers:
     `causal_lm`, to go on with a text; `masked_lm`, to say what is hidden in one;
     `text_classifier`, to say its label; `token_classifier`, to say the tag of each of
-    its words."""
+    its words; `seq_to_seq_lm`, to make another text of it, such as its translation."""
     model: ModelSettings
     trainer: TrainerSettings = TrainerSettings()
     watch: WatchSettings = WatchSettings()

@@ -384,3 +384,30 @@ def test_too_few_pairs_are_told_without_a_word_of_finer_documents(
     source = {"source": f"{tmp_path}/x.en", "target": f"{tmp_path}/x.de"}
     with pytest.raises(InputError, match=r"the split '\w+' empty; add documents$"):
         run_example_gen([source])
+
+
+SUMMARIES = loading.DEMO_CONFIG.with_name("summarization.yaml")
+TRANSLATION = loading.DEMO_CONFIG.with_name("translation.yaml")
+
+
+def test_a_task_of_pairs_needs_targets():
+    with pytest.raises(loading.ConfigError, match=r"corpus\.target_field must name"):
+        loading.load(SUMMARIES, ["corpus.target_field=null"])
+    with pytest.raises(loading.ConfigError, match=r"\{source: train.en, target: "):
+        loading.load(TRANSLATION, ["corpus.sources=[{path: a.en}]"])
+
+
+def test_pairs_are_cleaned_and_told_apart_by_their_targets():
+    steps = ["cleaning.max_length_ratio=3", "cleaning.duplicate_fields=[target]"]
+    assert loading.load(SUMMARIES, steps).cleaning.of_pairs == ["max_length_ratio"]
+
+
+def test_documents_are_not_sliced_by_their_targets():
+    with pytest.raises(loading.ConfigError, match="no feature 'target' to slice by"):
+        loading.load(SUMMARIES, ["gate.slices=[target]"])
+
+
+@pytest.mark.parametrize("setting", ["packing=best_fit", "carry_state=true"])
+def test_pairs_share_no_rows(setting):
+    with pytest.raises(loading.ConfigError, match="is of tasks whose rows documents"):
+        loading.load(SUMMARIES, [f"trainer.{setting}"])
