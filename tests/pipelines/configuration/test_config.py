@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import yaml
-from langzoo.components.text_example_gen.settings import SourceSettings
+from langzoo.components.text_example_gen.settings import TARGET_FIELDS, SourceSettings
 from langzoo.models import ByteTokenizer, build_causal_lm
 from langzoo.models.families import family_of, presets
 from langzoo.models.tasks import TASKS
@@ -58,8 +58,8 @@ def test_every_preset_can_stand_in_the_demo(name):
     can = family_of(preset.family).can
     task = next(name for name, task in TASKS.items() if can(task))
     settings = [setting, "gate={}", f"task={task}"]
-    if TASKS[task].learns_from:
-        settings.append("corpus.label_field=kind")
+    for feature in TASKS[task].learns_from:
+        settings.append(f"corpus.{TARGET_FIELDS[feature]}=kind")
     assert loading.load(settings=settings).model.family == preset.family
 
 
