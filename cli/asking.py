@@ -158,14 +158,25 @@ def score(
         bool,
         typer.Option("--cache", help="Also with a cache over each text so far."),
     ] = False,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of a model that writes to texts: what to each; once a text."
+        ),
+    ] = None,
     settings: Any,
     tokens: Tokens = False,
     as_json: Json = False,
 ) -> None:
     """Say how likely texts are; with --cache or a setting of it, also as it adapts."""
+    of_texts = texts if texts and texts != ["-"] and file is None else []
+    if target and len(target) != len(of_texts):
+        fail("give --target once for each text, and texts as arguments")
     for chunk in _chunks(texts, file):
-        scores = client.score(chunk)
-        details = client.token_scores(chunk) if tokens else [None] * len(chunk)
+        scores = client.score(chunk, target)
+        details: list[Any] = [None] * len(chunk)
+        if tokens:
+            details = list(client.token_scores(chunk, target))
         adapted: list[Any] = [None] * len(chunk)
         if cache or settings:
             cached = client.cache_scores(chunk, **settings)

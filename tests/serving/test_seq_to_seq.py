@@ -151,6 +151,22 @@ def test_the_command_tells_what_was_not_read(server):
     assert "15 tokens of this text were not read" in ended.stderr
 
 
+def test_the_command_scores_pairs(server, client):
+    given = ["a dog", "zwei", "--target=ein Hund", "--target=two"]
+    ended = run(server, "score", *given, "--tokens", "--json")
+    told = [json.loads(line) for line in ended.stdout.splitlines()]
+    expected = client.score(["a dog", "zwei"], ["ein Hund", "two"])
+    assert [one["nll"] for one in told] == [score.nll for score in expected]
+    assert [len(one["token_scores"]) for one in told] == [9, 4]
+
+
+def test_a_target_is_given_for_each_text(server):
+    ended = run(server, "score", "a dog", "zwei", "--target=ein Hund")
+    assert ended.stderr == (
+        "langzoo: give --target once for each text, and texts as arguments\n"
+    )
+
+
 def test_the_gateway_completes_a_source(server, client):
     upstream = AsyncClient(server.grpc_address)
     body = {"model": "m", "prompt": SOURCES[:2], "max_tokens": 4, "temperature": 0}
