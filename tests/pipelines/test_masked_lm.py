@@ -64,7 +64,7 @@ def test_a_model_of_another_tokenizer_is_none_to_compare_with(
         saved_model.export(model, tmp_path / "bytes", task="masked_lm")
     own = str(export_of(masked[1]))
     paths = {"candidate": own, "last_blessed": str(tmp_path / "bytes")}
-    left_out, measured, _ = judging._measure_exports(
+    left_out, measured = judging._measure_exports(
         paths, judging.EVAL, ["The statement"], "masked_lm"
     )
     assert measured.keys() == {"candidate"}
