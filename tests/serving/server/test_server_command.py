@@ -108,7 +108,7 @@ def test_a_file_that_is_not_there_is_named(
     flag: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--model_base_path=/x", "--enable_batching", f"--{flag}=/no/file"]
-    assert main(arguments) == 1
+    assert main([*arguments, "--port=0"]) == 1
     error = capsys.readouterr().err
     assert error == "langzoo: cannot read /no/file: No such file or directory\n"
 
