@@ -18,10 +18,11 @@ from ...tasks.adaptation.texts import adapted_scores
 from ...tasks.causal_lm import CausalLM, CausalLMPreprocessor
 from ...tasks.scoring import is_text, score_texts
 from ...tokenizers.keras_hub import preset_tokenizer
+from .around import Around, require_ids
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
-class KerasHubCausalLM(keras_hub.models.CausalLM):
+class KerasHubCausalLM(Around, keras_hub.models.CausalLM):
     """A KerasHub model as the export, the scoring and the generation take it.
 
     It has the model's layers and weights, and what `langzoo.models.CausalLM` has
@@ -88,12 +89,7 @@ class KerasHubCausalLM(keras_hub.models.CausalLM):
             context_length=length,
             positions=positions,
         )
-        require(
-            tokenizer.vocabulary_size() <= model.backbone.vocabulary_size,
-            "The tokenizer must not have more token ids than the model.",
-            tokenizer=tokenizer.vocabulary_size(),
-            model=model.backbone.vocabulary_size,
-        )
+        require_ids(model, tokenizer)
         # === Layers ===
         self.backbone = model.backbone
         self.preprocessor = CausalLMPreprocessor(tokenizer, sequence_length=length)
@@ -107,9 +103,7 @@ class KerasHubCausalLM(keras_hub.models.CausalLM):
             compile=False,
             **{"name": model.name, **kwargs},
         )
-        self.context_length = length
-        # Not a layer of this one, which has the same layers.
-        object.__setattr__(self, "model", model)
+        self._keep(model, tokenizer, length)
         if compile:
             self.compile(sampler=getattr(model, "sampler", "top_k"))
 
@@ -133,28 +127,6 @@ class KerasHubCausalLM(keras_hub.models.CausalLM):
             preset, load_weights=load_weights, preprocessor=None, **kwargs
         )
         return cls(model, preset_tokenizer(preset), context_length)
-
-    def save_to_preset(self, preset_dir: str, **kwargs: Any) -> None:
-        """Saves the model as a preset of KerasHub's."""
-        self.model.save_to_preset(preset_dir, **kwargs)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "model": keras.saving.serialize_keras_object(self.model),
-            "tokenizer": keras.saving.serialize_keras_object(
-                self.preprocessor.tokenizer
-            ),
-            "context_length": self.context_length,
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> KerasHubCausalLM:
-        parts = {
-            name: keras.saving.deserialize_keras_object(config[name])
-            for name in ("model", "tokenizer")
-        }
-        return cls(**{**config, **parts})
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Configures training and generation, see `keras_hub.models.CausalLM`."""

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import keras
 import keras_hub
 from keras import ops
-from keras_hub.src.utils.preset_utils import find_subclass
 
 from ...backbone import Tensor, require, token_inputs
 from ...tasks.masked_lm import MaskedLM, MaskedLMPreprocessor
-from ...tokenizers.keras_hub import named_preset
-from .presets import require_tokenizer, untrained_backbone
+from .around import Around, length_of
+from .presets import task_model
 
 _INPUTS = {"token_ids", "padding_mask", "segment_ids", "mask_positions"}
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
-class KerasHubMaskedLM(MaskedLM):
+class KerasHubMaskedLM(Around, MaskedLM):
     """A KerasHub model as the export, the scoring and the training take it.
 
     It has the model's layers and weights, and what `langzoo.models.MaskedLM` has
@@ -59,14 +57,7 @@ class KerasHubMaskedLM(MaskedLM):
             f"`{type(model).__name__}` must read text, and know where padding is.",
             inputs=sorted(inputs),
         )
-        positions = getattr(model.backbone, "max_sequence_length", None)
-        length: Any = context_length or positions
-        require(
-            length is not None and length <= (positions or length),
-            "`context_length` must be given, within the model's positions.",
-            context_length=context_length,
-            positions=positions,
-        )
+        length = length_of(model, context_length)
         require(
             tokenizer.mask_token_id < model.backbone.vocabulary_size,
             "The model must have an id for the tokenizer's mask, and all before it.",
@@ -89,40 +80,7 @@ class KerasHubMaskedLM(MaskedLM):
         keras_hub.models.MaskedLM.__init__(
             self, inputs=given, outputs=outputs, **{"name": model.name, **kwargs}
         )
-        self._length = length
-        # No layers of this one, which has those of the model.
-        object.__setattr__(self, "model", model)
-        object.__setattr__(self, "_tokenizer", tokenizer)
-
-    def around(self, model: keras_hub.models.MaskedLM) -> KerasHubMaskedLM:
-        """The same of a model of the same class."""
-        return KerasHubMaskedLM(model, self._tokenizer, self._length)
-
-    @property
-    def context_length(self) -> int:
-        """The longest input, in tokens, that the model is made for."""
-        return self._length
-
-    def save_to_preset(self, preset_dir: str, **kwargs: Any) -> None:
-        """Saves the model as a preset of KerasHub's."""
-        self.model.save_to_preset(preset_dir, **kwargs)
-
-    def get_config(self) -> dict[str, Any]:
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "model": serialize(self.model),
-            "tokenizer": serialize(self._tokenizer),
-            "context_length": self._length,
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> KerasHubMaskedLM:
-        parts = {
-            name: keras.saving.deserialize_keras_object(config[name])
-            for name in ("model", "tokenizer")
-        }
-        return cls(**{**config, **parts})
+        self._keep(model, tokenizer, length)
 
     def _whole(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The inputs as the model has them."""
@@ -146,16 +104,13 @@ def build_masked_lm(
     Raises:
         ValueError: as there.
     """
-    preset = os.path.expanduser(preset)
-    kind = keras_hub.models.MaskedLM
-    if pretrained:
-        require_tokenizer(preset, tokenizer)
-    with named_preset(preset, "masked"):
-        if pretrained:
-            model = kind.from_preset(preset, preprocessor=None)
-        else:
-            size = max(tokenizer.vocabulary_size(), tokenizer.mask_token_id + 1)
-            backbone = untrained_backbone(preset, size, context_length)
-            cls = find_subclass(preset, kind, type(backbone))
-            model = cls(backbone=backbone, preprocessor=None)
+    model = task_model(
+        keras_hub.models.MaskedLM,
+        "masked",
+        preset,
+        tokenizer,
+        context_length,
+        pretrained,
+        size=max(tokenizer.vocabulary_size(), tokenizer.mask_token_id + 1),
+    )
     return KerasHubMaskedLM(model, tokenizer, context_length)

@@ -40,14 +40,8 @@ def build_from_preset(
     References:
         - [KerasHub's presets](https://keras.io/keras_hub/presets/)
     """
-    preset = os.path.expanduser(preset)
-    if pretrained:
-        require_tokenizer(preset, tokenizer)
-    with named_preset(preset, "causal"):
-        if pretrained:
-            model = keras_hub.models.CausalLM.from_preset(preset, preprocessor=None)
-        else:
-            model = _untrained(preset, tokenizer.vocabulary_size(), context_length)
+    kind = keras_hub.models.CausalLM
+    model = task_model(kind, "causal", preset, tokenizer, context_length, pretrained)
     if isinstance(model, CausalLM):
         require(
             context_length in (None, model.context_length),
@@ -58,6 +52,41 @@ def build_from_preset(
         model.preprocessor = CausalLMPreprocessor(tokenizer, model.context_length)
         return model
     return KerasHubCausalLM(model, tokenizer, context_length)
+
+
+def task_model(
+    kind: Any,
+    what: str,
+    preset: str,
+    tokenizer: Any,
+    context_length: int | None,
+    pretrained: bool,
+    *,
+    size: int | None = None,
+) -> Any:
+    """A model of KerasHub's for a task, with the weights of a preset or drawn ones.
+
+    Args:
+        kind: the base class of the task's models.
+        what: what these are, for messages.
+        preset: as of `build_from_preset`; likewise the next three.
+        size: int or `None`. Token ids of a model that is drawn, by default those of the
+            tokenizer.
+
+    Raises:
+        ValueError: as `build_from_preset`.
+    """
+    preset = os.path.expanduser(preset)
+    if pretrained:
+        require_tokenizer(preset, tokenizer)
+    with named_preset(preset, what):
+        if pretrained:
+            return kind.from_preset(preset, preprocessor=None)
+        backbone_cls = get_preset_loader(preset).check_backbone_class()
+        task = find_subclass(preset, kind, backbone_cls)
+        size = size or tokenizer.vocabulary_size()
+        backbone = untrained_backbone(preset, size, context_length)
+        return task(backbone=backbone, preprocessor=None)
 
 
 def require_tokenizer(preset: str, tokenizer: Any) -> None:
@@ -90,12 +119,3 @@ def untrained_backbone(
     if limited and context_length is not None:
         sizes["max_sequence_length"] = context_length
     return backbone.from_preset(preset, load_weights=False, **sizes)
-
-
-def _untrained(
-    preset: str, vocabulary_size: int, context_length: int | None
-) -> keras_hub.models.CausalLM:
-    kind = get_preset_loader(preset).check_backbone_class()
-    task = find_subclass(preset, keras_hub.models.CausalLM, kind)
-    backbone = untrained_backbone(preset, vocabulary_size, context_length)
-    return task(backbone=backbone, preprocessor=None)

@@ -5,21 +5,20 @@ In shapes: B sources of S tokens; N targets of M, N a multiple of B.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import keras
 import keras_hub
 import tensorflow as tf
 from keras import ops
-from keras_hub.src.utils.preset_utils import find_subclass
 
 from ...backbone import Cache, Tensor, require
 from ...encoder_decoder import Memory, pair_inputs
 from ...tasks.seq_to_seq_lm import SeqToSeqLM, SeqToSeqLMPreprocessor
-from ...tokenizers.keras_hub import named_preset, preset_tokenizer
+from ...tokenizers.keras_hub import preset_tokenizer
 from .adapter import core_ops
-from .presets import require_tokenizer, untrained_backbone
+from .around import Around, length_of, require_ids
+from .presets import task_model
 
 # What stands before a source and before a target, by names of a tokenizer's ids.
 _FRAMES = {
@@ -29,7 +28,7 @@ _FRAMES = {
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
-class KerasHubSeqToSeqLM(SeqToSeqLM):
+class KerasHubSeqToSeqLM(Around, SeqToSeqLM):
     """A KerasHub model as the export, the scoring and the training take it.
 
     It has the model's layers and weights, and what `langzoo.models.SeqToSeqLM` has
@@ -73,20 +72,8 @@ class KerasHubSeqToSeqLM(SeqToSeqLM):
             f"The model must be one of {sorted(_FRAMES)}.",
             model=name,
         )
-        positions = getattr(model.backbone, "max_sequence_length", None)
-        length: Any = context_length or positions
-        require(
-            length is not None and length <= (positions or length),
-            "`context_length` must be given, within the model's positions.",
-            context_length=context_length,
-            positions=positions,
-        )
-        require(
-            tokenizer.vocabulary_size() <= model.backbone.vocabulary_size,
-            "The tokenizer must not have more token ids than the model.",
-            tokenizer=tokenizer.vocabulary_size(),
-            model=model.backbone.vocabulary_size,
-        )
+        length = length_of(model, context_length)
+        require_ids(model, tokenizer)
         # === Layers ===
         source, target = (
             [int(getattr(tokenizer, f"{token}_token_id")) for token in tokens]
@@ -111,21 +98,9 @@ class KerasHubSeqToSeqLM(SeqToSeqLM):
             compile=False,
             **{"name": model.name, **kwargs},
         )
-        self._length = length
-        # No layers of this one, which has those of the model.
-        object.__setattr__(self, "model", model)
-        object.__setattr__(self, "_tokenizer", tokenizer)
+        self._keep(model, tokenizer, length)
         if compile:
             self.compile(sampler=getattr(model, "sampler", "top_k"))
-
-    def around(self, model: keras_hub.models.Seq2SeqLM) -> KerasHubSeqToSeqLM:
-        """The same of a model of the same class."""
-        return KerasHubSeqToSeqLM(model, self._tokenizer, self._length)
-
-    @property
-    def context_length(self) -> int:
-        """The longest target, in tokens, that the model is made for."""
-        return self._length
 
     @property
     def source_context_length(self) -> int:
@@ -152,27 +127,6 @@ class KerasHubSeqToSeqLM(SeqToSeqLM):
             preset, load_weights=load_weights, preprocessor=None, **kwargs
         )
         return cls(model, preset_tokenizer(preset), context_length)
-
-    def save_to_preset(self, preset_dir: str, **kwargs: Any) -> None:
-        """Saves the model as a preset of KerasHub's."""
-        self.model.save_to_preset(preset_dir, **kwargs)
-
-    def get_config(self) -> dict[str, Any]:
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "model": serialize(self.model),
-            "tokenizer": serialize(self._tokenizer),
-            "context_length": self._length,
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> KerasHubSeqToSeqLM:
-        parts = {
-            name: keras.saving.deserialize_keras_object(config[name])
-            for name in ("model", "tokenizer")
-        }
-        return cls(**{**config, **parts})
 
     def encode(self, token_ids: Tensor, padding_mask: Tensor) -> Memory:
         """See `SeqToSeqLM.encode`.
@@ -239,18 +193,14 @@ def build_seq_to_seq_lm(
     Raises:
         ValueError: as there.
     """
-    preset = os.path.expanduser(preset)
-    kind = keras_hub.models.Seq2SeqLM
-    if pretrained:
-        require_tokenizer(preset, tokenizer)
-    with named_preset(preset, "sequence-to-sequence"):
-        if pretrained:
-            model = kind.from_preset(preset, preprocessor=None)
-        else:
-            size = tokenizer.vocabulary_size()
-            backbone = untrained_backbone(preset, size, context_length)
-            cls = find_subclass(preset, kind, type(backbone))
-            model = cls(backbone=backbone, preprocessor=None)
+    model = task_model(
+        keras_hub.models.Seq2SeqLM,
+        "sequence-to-sequence",
+        preset,
+        tokenizer,
+        context_length,
+        pretrained,
+    )
     return KerasHubSeqToSeqLM(model, tokenizer, context_length)
 
 
