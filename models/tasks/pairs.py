@@ -16,11 +16,17 @@ import tensorflow as tf
 
 from ..backbone import require
 from ..encoder_decoder import TARGET
-from .results import Into, PerToken, Results, added
+from .results import PerToken, Results, added
 from .scoring import ScoreFunction, checked_stride, joined
 from .windows import Chunk, Inputs, fold_windows, overlapping_windows
 
 _IDS = tf.RaggedTensorSpec([None, None], tf.int32, row_splits_dtype=tf.int64)
+
+
+def ids_of(tokenizer: Any, texts: Any) -> tf.RaggedTensor:
+    """The ids of texts, string `[b]`, and no more: int32 `[b, (t)]`."""
+    ids = tf.cast(tokenizer.tokenize(tf.convert_to_tensor(texts)), tf.int32)
+    return ids.with_row_splits_dtype(tf.int64)
 
 
 def between(
@@ -67,11 +73,12 @@ def map_targets(
     sources: tf.RaggedTensor,
     targets: tf.RaggedTensor,
     function: Callable[[Inputs, tf.Tensor], Results],
-    into: Into,
-    *,
+    *specs: tf.TensorSpec,
     stride: int,
-) -> Any:
-    """What a function says of every token but a target's first, as `map_tokens` does.
+) -> list[tf.RaggedTensor]:
+    """What a function says of every token of targets and of `</s>`, as `map_tokens`.
+
+    Of what stands before a target nothing is said: it is given.
 
     Args:
         model: the `SeqToSeqLM` that `function` runs.
@@ -79,9 +86,13 @@ def map_targets(
         targets: int32 `[b, (t + 2)]`, as `framed_targets` gives them.
         function: from inputs of the model, of `c` windows, and the tokens that follow,
             int32 `[c, w]`, to tensors `[c, w, ...]`.
-        into: what becomes of these.
+        *specs: of these, as of `PerToken`.
         stride: int in [1, context length]. Distance between windows.
+
+    Returns:
+        Of each result `[b, (t + 1), ...]`.
     """
+    into = PerToken(*specs)
     ids, lengths = targets.flat_values, targets.row_lengths() - 1
     windows, document, first_new = overlapping_windows(
         *(ids, targets.row_starts(), lengths),
@@ -100,7 +111,9 @@ def map_targets(
     longest = tf.reduce_max(tf.concat([sources.row_lengths(), [1]], axis=0))
     found = into.start(lengths)
     found = fold_windows(model, windows, of_chunk, found, least_width=longest)
-    return into.end(found, lengths)
+    begun = len(model.preprocessor.target_start_ids) - 1
+    parts = into.end(found, lengths)
+    return [part[:, begun:] if begun else part for part in parts]
 
 
 def token_log_probabilities(
@@ -119,10 +132,9 @@ def token_log_probabilities(
     def score(inputs: Inputs, following: tf.Tensor) -> Results:
         return (model.token_log_probabilities(inputs, following),)
 
-    into = PerToken(tf.TensorSpec([None], tf.float32))
-    (scores,) = map_targets(model, sources, targets, score, into, stride=stride)
-    begun = len(model.preprocessor.target_start_ids) - 1
-    return scores[:, begun:] if begun else scores
+    spec = tf.TensorSpec([None], tf.float32)
+    (scores,) = map_targets(model, sources, targets, score, spec, stride=stride)
+    return scores
 
 
 def score_pairs(model: Any, sources: Any, targets: Any, stride: int | None) -> Any:

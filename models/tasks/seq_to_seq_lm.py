@@ -19,7 +19,7 @@ from ..backbone import AnyOf, Cache, Tensor
 from ..encoder_decoder import SOURCE, TARGET, EncoderDecoderBackbone, Memory
 from ..tokenizers.byte import ByteTokenizer
 from .next_token import NextToken, until_stop
-from .pairs import between, cut_to, padded, score_pairs
+from .pairs import between, cut_to, ids_of, padded, score_pairs
 
 _ANY_FAMILY = AnyOf(EncoderDecoderBackbone)
 SOURCE_TOKENIZER_FILE = "source_tokenizer.json"
@@ -138,11 +138,11 @@ class SeqToSeqLMPreprocessor(keras_hub.models.Seq2SeqLMPreprocessor):
 
     def source_ids(self, texts: Any, length: int | None = None) -> tf.RaggedTensor:
         """`framed_sources` of texts, string `[b]`."""
-        return self.framed_sources(_ragged(self.source_tokenizer, texts), length)
+        return self.framed_sources(ids_of(self.source_tokenizer, texts), length)
 
     def target_ids(self, texts: Any) -> tf.RaggedTensor:
         """`framed_targets` of texts, string `[b]`."""
-        return self.framed_targets(_ragged(self.tokenizer, texts))
+        return self.framed_targets(ids_of(self.tokenizer, texts))
 
     def source_inputs(
         self, ids: tf.RaggedTensor, width: int | None = None
@@ -178,7 +178,7 @@ class SeqToSeqLMPreprocessor(keras_hub.models.Seq2SeqLMPreprocessor):
         texts = {name: tf.convert_to_tensor(text) for name, text in x.items()}
         is_one = texts["decoder_text"].shape.rank == 0
         flat = {name: tf.reshape(text, [-1]) for name, text in texts.items()}
-        targets = _ragged(self.tokenizer, flat["decoder_text"])
+        targets = ids_of(self.tokenizer, flat["decoder_text"])
         room = length - len(self.target_start_ids)
         targets = self.framed_targets(cut_to(targets, room))
         width = encoder_sequence_length or self.encoder_sequence_length
@@ -247,11 +247,6 @@ class SeqToSeqLMPreprocessor(keras_hub.models.Seq2SeqLMPreprocessor):
         if isinstance(own, dict):
             config = {**config, "source_tokenizer": keras.layers.deserialize(own)}
         return super().from_config(config)
-
-
-def _ragged(tokenizer: Any, texts: Any) -> tf.RaggedTensor:
-    ids = tf.cast(tokenizer.tokenize(tf.convert_to_tensor(texts)), tf.int32)
-    return ids.with_row_splits_dtype(tf.int64)
 
 
 def _named(side: str, padded_ids: tuple[Tensor, Tensor]) -> dict[str, Tensor]:

@@ -28,10 +28,11 @@ import tensorflow as tf
 from ....models.tasks.pairs import (
     between,
     cut_to,
+    ids_of,
     map_targets,
     token_log_probabilities,
 )
-from ....models.tasks.results import PerToken, Results
+from ....models.tasks.results import Results
 from ....models.tasks.scoring import OUTCOME_SPECS, outcomes
 from ....models.tasks.seq_to_seq_lm import Given
 from .. import contract
@@ -148,7 +149,8 @@ class _Scoring:
         @signature(contract.EVALUATE_TARGET)
         def evaluate(examples: tf.Tensor) -> dict[str, tf.Tensor]:
             target = text_of_examples(examples, "target")
-            source_ids = _ids(preprocessor.source_tokenizer, text_of_examples(examples))
+            sources = text_of_examples(examples)
+            source_ids = ids_of(preprocessor.source_tokenizer, sources)
             framed = preprocessor.target_ids(target)
             sums, lengths = self._outcomes(
                 preprocessor.framed_sources(source_ids), framed
@@ -181,13 +183,9 @@ class _Scoring:
             logits = self._model(inputs, training=False)  # [c, w, v]
             return outcomes(tf.cast(logits, tf.float32), following)
 
-        into = PerToken(*OUTCOME_SPECS)
-        found = map_targets(
-            *(self._model, sources, targets, told, into), stride=self._stride
+        parts = map_targets(
+            *(self._model, sources, targets, told, *OUTCOME_SPECS), stride=self._stride
         )
-        # What stands before a target is given, and not predicted.
-        begun = len(self._model.preprocessor.target_start_ids) - 1
-        parts = [part[:, begun:] if begun else part for part in found]
         results = tuple(part.flat_values for part in parts)
         rows, count = parts[0].value_rowids(), parts[0].nrows()
         return outcome_sums(results, rows, count), parts[0].row_lengths()
@@ -284,7 +282,7 @@ class _Writing:
     def _given(self, text: tf.Tensor) -> tuple[Given, dict[str, tf.Tensor]]:
         """The model, its sources read, and how much of them was."""
         preprocessor = self._model.preprocessor
-        ids = _ids(preprocessor.source_tokenizer, text)
+        ids = ids_of(preprocessor.source_tokenizer, text)
         framed = preprocessor.framed_sources(ids)
         memory = self._model.encode(*preprocessor.source_inputs(framed).values())
         before = len(preprocessor.source_start_ids)
@@ -298,19 +296,13 @@ class _Writing:
     def _prompts(self, prefix: tf.Tensor, max_new_tokens: tf.Tensor) -> Prompts:
         """What the targets begin with, and how far they may go."""
         context = int(self._model.context_length)
-        ids = _ids(self._vocabulary.tokenizer, prefix)
+        ids = ids_of(self._vocabulary.tokenizer, prefix)
         start = self._model.preprocessor.target_start_ids
         begun = cut_to(between(start, ids, ()), context)
         lengths = tf.cast(begun.row_lengths(), tf.int32)
         most = tf.clip_by_value(max_new_tokens, 0, self._cap)
         limits = tf.minimum(lengths + most, context)
         return Prompts.until(limits, self._vocabulary, begun, lengths - len(start))
-
-
-def _ids(tokenizer: Any, text: tf.Tensor) -> tf.RaggedTensor:
-    """The ids of texts, string `[b]`, and no more: int32 `[b, (t)]`."""
-    ids = tf.cast(tokenizer.tokenize(text), tf.int32)
-    return ids.with_row_splits_dtype(tf.int64)
 
 
 def _of_the_loop() -> list[str]:
