@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -121,14 +122,13 @@ class PackedWindows(TokenStream):
     def training_batches(
         self, batch_size: int, *, seed: int, first_step: int, last_step: int
     ) -> tf.data.Dataset:
-        steps = self.steps_an_epoch(batch_size)
-
-        @functools.lru_cache(maxsize=1)
-        def rows_of(epoch: int) -> np.ndarray:
-            return self._epoch(batch_size, np.random.default_rng((seed, epoch)))
+        rows_of = in_epochs(
+            functools.partial(self._epoch, batch_size),
+            *(seed, self.steps_an_epoch(batch_size)),
+        )
 
         def place(step: int) -> np.ndarray:
-            return self._places(rows_of(step // steps)[step % steps])
+            return self._places(rows_of(step))
 
         return self._batches(place, first_step, last_step, self._shape(batch_size))
 
@@ -136,9 +136,7 @@ class PackedWindows(TokenStream):
         self, batch_size: int, most: int | None = None
     ) -> tf.data.Dataset:
         """All rows once, the short ones first, or batches at equal distances."""
-        epoch = self._epoch(batch_size)
-        if most is not None and most < len(epoch):
-            epoch = epoch[np.linspace(0, len(epoch) - 1, most).round().astype(int)]
+        epoch = at_most(self._epoch(batch_size), most)
         return self._batches(
             lambda step: self._places(epoch[step]),
             0,
@@ -276,3 +274,28 @@ def ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """`start, start + 1, ...`, as many as its size, for each start in turn."""
     ends = np.cumsum(sizes)
     return np.repeat(starts - (ends - sizes), sizes) + np.arange(sizes.sum())
+
+
+def in_epochs(
+    epoch: Callable[[np.random.Generator], np.ndarray], seed: int, steps: int
+) -> Callable[[int], np.ndarray]:
+    """The rows of each step's batch, of epochs of so many steps, each made anew.
+
+    Args:
+        epoch: from a generator to the rows of its batches, `[steps, batch_size]`.
+        seed: of all epochs.
+        steps: of an epoch.
+    """
+
+    @functools.lru_cache(maxsize=1)
+    def rows_of(number: int) -> np.ndarray:
+        return epoch(np.random.default_rng((seed, number)))
+
+    return lambda step: rows_of(step // steps)[step % steps]
+
+
+def at_most(epoch: np.ndarray, most: int | None) -> np.ndarray:
+    """The batches of an epoch, or so many of them at equal distances."""
+    if most is None or most >= len(epoch):
+        return epoch
+    return epoch[np.linspace(0, len(epoch) - 1, most).round().astype(int)]

@@ -12,7 +12,7 @@ import tensorflow as tf
 from ....models.tokenizers.base import TextTokenizer
 from ...progress import report
 from ...text_example_gen.settings import TARGET_IDS
-from .packing import ranges
+from .packing import at_most, in_epochs, ranges
 from .windows import (
     PADDING,
     TokenStream,
@@ -139,24 +139,17 @@ class PairedRows(TokenStream):
             "decoder_token_ids": int32[b, t], "decoder_padding_mask": bool[b, t]}`,
             targets int32 `[b, t]`, weights float32 `[b, t]`.
         """
-        steps = self.steps_an_epoch(batch_size)
-
-        @functools.lru_cache(maxsize=1)
-        def rows_of(epoch: int) -> np.ndarray:
-            return self._epoch(batch_size, np.random.default_rng((seed, epoch)))
-
-        return self._paired(
-            lambda step: rows_of(step // steps)[step % steps],
-            *(first_step, last_step, batch_size),
+        rows_of = in_epochs(
+            functools.partial(self._epoch, batch_size),
+            *(seed, self.steps_an_epoch(batch_size)),
         )
+        return self._paired(rows_of, first_step, last_step, batch_size)
 
     def evaluation_batches(
         self, batch_size: int, most: int | None = None
     ) -> tf.data.Dataset:
         """All pairs once, the short ones first, or batches at equal distances."""
-        epoch = self._epoch(batch_size)
-        if most is not None and most < len(epoch):
-            epoch = epoch[np.linspace(0, len(epoch) - 1, most).round().astype(int)]
+        epoch = at_most(self._epoch(batch_size), most)
         return self._paired(epoch.__getitem__, 0, len(epoch), batch_size)
 
     def _epoch(
