@@ -187,13 +187,8 @@ class SelfAttention(Attention):
     """Self-attention, multi-head or grouped-query, with or without rotation.
 
     Args:
-        num_heads: int. Query heads.
-        num_key_value_heads: int. Key and value heads; each serves
-            `num_heads / num_key_value_heads` query heads in a row.
-        stddev: float. Standard deviation of the weights when they are drawn.
-        dropout: float. Dropout on the attention weights.
-        use_bias: bool. Whether the projections have biases.
-        residual_scale: float. Factor on it for the output projection.
+        num_heads: int. As of `Attention`, whose others are `**kwargs`.
+        num_key_value_heads: int. Likewise.
         qk_norm: float or `None`. What an RMSNorm of each query and key, before they are
             turned, adds to the variance; `None` for no such norm.
 
