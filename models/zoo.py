@@ -231,7 +231,7 @@ def _untrained(
     if source_tokenizer is not None and record.reads_a_source:
         size = source_tokenizer.vocabulary_size()
         hyperparameters_ = {**hyperparameters_, "source_vocabulary_size": size}
-    backbone = _backbone(record, tokenizer, context_length, hyperparameters_)
+    backbone = _backbone(record, cls, tokenizer, context_length, hyperparameters_)
     lengths: dict[str, Any] = {"sequence_length": backbone.max_sequence_length}
     if reads:
         lengths = _lengths(backbone, source_tokenizer)
@@ -263,10 +263,12 @@ def _lengths(backbone: Any, source_tokenizer: Any) -> dict[str, Any]:
 
 def _backbone(
     family: Family,
+    cls: Any,
     tokenizer: Any,
     context_length: int | None,
     hyperparameters_: dict[str, Any],
 ) -> FamilyBackbone:
+    """The backbone of a model of a class, which may go with one of its own."""
     require(
         context_length is not None and context_length > 0,
         "`context_length` must be positive.",
@@ -275,7 +277,8 @@ def _backbone(
     vocabulary_size = tokenizer.vocabulary_size()
     if family.fills_gaps:
         vocabulary_size = max(vocabulary_size, tokenizer.mask_token_id + 1)
-    return backbone_cls(family)(
+    own = cls.backbone_cls
+    return (own if isinstance(own, type) else backbone_cls(family))(
         vocabulary_size=vocabulary_size,
         max_sequence_length=context_length,
         **hyperparameters_,

@@ -97,7 +97,7 @@ class CausalLM(NextToken, keras_hub.models.CausalLM):
     ```
     """
 
-    backbone_cls = _ANY_FAMILY
+    backbone_cls: Any = _ANY_FAMILY
     preprocessor_cls = CausalLMPreprocessor
 
     def __init__(

@@ -291,7 +291,7 @@ class SeqToSeqLM(NextToken, keras_hub.models.Seq2SeqLM):
         - [Sutskever et al., 2014](https://arxiv.org/abs/1409.3215)
     """
 
-    backbone_cls = _ANY_FAMILY
+    backbone_cls: Any = _ANY_FAMILY
     preprocessor_cls = SeqToSeqLMPreprocessor
 
     def __init__(

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from ...backbone import AnyOf, Cache, CausalBackbone, Tensor, require
+from ...backbone import Cache, CausalBackbone, Tensor, require
 from ...tasks.causal_lm import CausalLM, CausalLMPreprocessor
 from ..one_epoch import forget_graphs, one_epoch
 from .family import NGRAM, NgramSettings
@@ -332,7 +332,7 @@ class NgramCausalLM(Counts, CausalLM):
     ```
     """
 
-    backbone_cls = AnyOf(NgramBackbone)
+    backbone_cls = NgramBackbone
     preprocessor_cls = CausalLMPreprocessor
 
     def token_log_probabilities(

@@ -11,10 +11,19 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from ...backbone import AnyOf, Cache, Tensor
+from ...backbone import Cache, Tensor
 from ...encoder_decoder import TARGET, Memory, pair_inputs
 from ...tasks.seq_to_seq_lm import SeqToSeqLM, SeqToSeqLMPreprocessor
 from .causal_lm import Counts, NgramBackbone
+
+
+@keras.saving.register_keras_serializable(package="langzoo")
+class NgramTargetBackbone(NgramBackbone):
+    """An `NgramBackbone` of targets.
+
+    A class of its own, for KerasHub's `CausalLM` counts those that read a source, too,
+    and finds a preset's task by the class of its backbone.
+    """
 
 
 @keras.saving.register_keras_serializable(package="langzoo")
@@ -26,7 +35,7 @@ class NgramSeqToSeqLM(Counts, SeqToSeqLM):
     better.
 
     Args:
-        backbone: an `NgramBackbone`.
+        backbone: an `NgramTargetBackbone`.
         preprocessor: a `SeqToSeqLMPreprocessor`, or `None` if inputs are always token
             ids. Defaults to `None`.
         **kwargs: `name`, and `compile=False` to leave the model uncompiled.
@@ -38,7 +47,7 @@ class NgramSeqToSeqLM(Counts, SeqToSeqLM):
     ```python
     tokenizer = ByteTokenizer()
     model = NgramSeqToSeqLM(
-        backbone=NgramBackbone(tokenizer.vocabulary_size(), order=4),
+        backbone=NgramTargetBackbone(tokenizer.vocabulary_size(), order=4),
         preprocessor=SeqToSeqLMPreprocessor(tokenizer, 64, 64),
     )
     model.fit(["ein Hund", "eine Katze"])
@@ -46,12 +55,12 @@ class NgramSeqToSeqLM(Counts, SeqToSeqLM):
     ```
     """
 
-    backbone_cls = AnyOf(NgramBackbone)
+    backbone_cls = NgramTargetBackbone
     preprocessor_cls = SeqToSeqLMPreprocessor
 
     def __init__(
         self,
-        backbone: NgramBackbone,
+        backbone: NgramTargetBackbone,
         preprocessor: SeqToSeqLMPreprocessor | None = None,
         **kwargs: Any,
     ) -> None:

@@ -1,14 +1,18 @@
 """Presets build, and the formulas for their sizes hold."""
 
+import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_hub.src.utils.preset_utils import list_subclasses
 from langzoo import models
 from langzoo.models import zoo
 from langzoo.models.families import FAMILIES, presets
 from langzoo.models.families.bert.family import ARCHITECTURES as BERT_ARCHITECTURES
 from langzoo.models.families.encoder_decoder.family import ARCHITECTURES as PAIRS
 from langzoo.models.families.transformer.family import ARCHITECTURES
+from langzoo.models.references import load
+from langzoo.models.tasks import TASKS
 from tiny_models import VARIANTS
 
 PRESETS = presets.PRESETS
@@ -195,3 +199,28 @@ def test_a_family_without_a_context_length_is_an_error():
 def test_a_wrong_preset_is_an_error_that_helps(model, said):
     with pytest.raises(ValueError, match=said):
         presets.resolved(model)
+
+
+BASES = {
+    "causal_lm": keras_hub.models.CausalLM,
+    "seq_to_seq_lm": keras_hub.models.Seq2SeqLM,
+}
+CLASSES = {
+    (family, task): load(FAMILIES[family].tasks.get(task, TASKS[task].model))
+    for family in zoo.FAMILIES
+    for task in BASES
+    if FAMILIES[family].can(TASKS[task])
+}
+
+
+@pytest.mark.parametrize(("family", "task"), CLASSES)
+def test_a_backbone_has_one_class_of_a_task(family, task):
+    # KerasHub takes any class that goes with a preset's backbone: where there are
+    # several, the preset must say which, so all are kinds of one.
+    cls = CLASSES[family, task]
+    own = cls.backbone_cls
+    backbone = own if isinstance(own, type) else zoo.FAMILIES[family]
+    every = list_subclasses(BASES[task])
+    suited = [one for one in every if one.backbone_cls == backbone]
+    assert cls in suited
+    assert any(all(issubclass(one, kind) for one in suited) for kind in suited)
