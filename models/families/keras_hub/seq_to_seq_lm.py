@@ -56,7 +56,7 @@ class KerasHubSeqToSeqLM(Around, SeqToSeqLM):
             positions.
     """
 
-    backbone_cls = None  # type: ignore[assignment]  # Its presets are KerasHub's.
+    backbone_cls = None  # Its presets are KerasHub's.
 
     def __init__(
         self,
